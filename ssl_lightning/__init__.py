@@ -1,0 +1,15 @@
+"""Self-supervised learning by clustering, and from pictures that nobody curated."""
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `load_model` when it is asked for: `ssl-lightning --help` must not wait for torch."""
+    if name == "load_model":
+        from ssl_lightning.checkpoints.load import load_model
+
+        return load_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

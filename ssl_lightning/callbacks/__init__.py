@@ -1,0 +1,9 @@
+"""When to do it: cluster, judge, count, show."""
+
+from ssl_lightning.callbacks.gallery import Gallery
+from ssl_lightning.callbacks.probe_features import ProbeFeatures
+from ssl_lightning.callbacks.recluster import Recluster
+from ssl_lightning.callbacks.throughput import ImagesProgressBar, Throughput
+from ssl_lightning.callbacks.write_clusters import WriteClusters
+
+__all__ = ["Gallery", "ImagesProgressBar", "ProbeFeatures", "Recluster", "Throughput", "WriteClusters"]

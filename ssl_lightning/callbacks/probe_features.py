@@ -1,0 +1,120 @@
+"""ProbeFeatures: the judges on what validation just saw."""
+
+import time
+from typing import Any, Protocol, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from ssl_lightning.callbacks.embed import gather_rows, process_group
+from ssl_lightning.callbacks.publish import publish
+from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
+from ssl_lightning.evaluation.rank import feature_std, rank_me
+
+
+class HasProbeSets(Protocol):
+    """What this callback needs of the data."""
+
+    @property
+    def probes(self) -> dict[str, tuple[Any, Any]]:
+        """Training and test pictures of each probe set; their `classes` are equal."""
+        ...
+
+
+class ProbeFeatures(pl.Callback):
+    """Fit each judge on frozen features of every probe set's training split and ask it about the test split.
+
+    The features come from validation itself, once for all judges, by row. How often is the trainer's validation
+    rhythm. Judging never touches the run: no weight, no buffer, no random state. It is a check during training, with
+    a subset of the training rows (`data.gallery`); `validate` judges with all of them.
+
+    Args:
+        probes: The judges.
+    """
+
+    def __init__(self, probes: list[Probe]) -> None:
+        self.probes = probes
+        self._seen: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._start = 0.0
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the last time."""
+        self._seen = {}
+        self._start = time.perf_counter()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep what the method saw of one batch."""
+        kept = (outputs["index"].cpu(), outputs["features"].float().cpu(), outputs["label"].cpu())
+        self._seen.setdefault(dataloader_idx, []).append(kept)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ask every judge about every probe set."""
+        if trainer.sanity_checking or not self._seen:
+            return
+        data = cast(HasProbeSets, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning
+        metrics: dict[str, float] = {}
+        for position, (name, (gallery, _)) in enumerate(data.probes.items()):
+            prefix = "eval" if position == 0 else f"eval/{name}"
+            train, test = self._split(2 * position, trainer), self._split(2 * position + 1, trainer)
+            answers = self._judge(train, test, len(gallery.classes))
+            metrics |= {f"{prefix}/{key}": value for key, value in answers.items()}
+        metrics["eval/seconds"] = time.perf_counter() - self._start
+        publish(trainer, metrics)
+        self._seen = {}
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As validation."""
+        self.on_validation_start(trainer, pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """As validation."""
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As validation."""
+        self.on_validation_epoch_end(trainer, pl_module)
+
+    def _split(self, loader: int, trainer: pl.Trainer) -> tuple[Tensor, Tensor]:
+        """Features and labels of one split in row order, from all processes, each row once."""
+        group = process_group(trainer)
+        device = trainer.strategy.root_device
+        index, features, labels = (
+            gather_rows(torch.cat(part).to(device), group).cpu() for part in zip(*self._seen[loader], strict=True)
+        )
+        _, first = _unique_first(index)
+        return features[first], labels[first]
+
+    def _judge(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int) -> dict[str, float]:
+        # validate() runs in inference mode, fit's own validation does not: a judge that trains needs real tensors
+        with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
+            splits = [LabelledFeatures(x.clone(), y.clone(), num_classes) for x, y in (train, test)]
+            metrics = {name: value for probe in self.probes for name, value in probe(*splits).items()}
+            features = splits[1].features
+            return metrics | {"rankme": rank_me(features), "feature_std": feature_std(features)}
+
+
+def _unique_first(index: Tensor) -> tuple[Tensor, Tensor]:
+    """Ascending rows, and where each occurs first."""
+    order = torch.argsort(index, stable=True)
+    ordered = index[order]
+    first = torch.ones(len(ordered), dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first], order[first]

@@ -1,0 +1,172 @@
+"""Recluster: when to cluster. The clusterer knows how, the method what it means."""
+
+import logging
+import time
+from typing import Any, Protocol, cast
+
+import lightning.pytorch as pl
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from ssl_lightning.callbacks.embed import embed_dataset, gather_rows, process_group
+from ssl_lightning.callbacks.publish import publish
+from ssl_lightning.clustering.clusterer import Clusterer, Clustering
+from ssl_lightning.clustering.diagnostics import cluster_metrics
+from ssl_lightning.clustering.whitening import FeatureTransform
+from ssl_lightning.draws import Purpose, number
+from ssl_lightning.memory import PseudoLabels
+from ssl_lightning.types import UNLABELLED
+
+log = logging.getLogger(__name__)
+
+
+class LearnsFromClusters(Protocol):
+    """What this callback needs of a method."""
+
+    num_clusters: int
+    pseudo_labels: PseudoLabels
+
+    def on_reclustered(self, clusterings: list[Clustering], seed: int) -> None:
+        """Take up new clusters."""
+        ...
+
+
+class KnowsItsRows(Protocol):
+    """What this callback needs of the data."""
+
+    seed: int
+    num_samples: int
+
+    def judged_labels(self) -> Int[Tensor, "N"]:
+        """The pictures' own classes, for diagnostics only."""
+        ...
+
+
+class Recluster(pl.Callback):
+    """Cluster the features of all training pictures at the start of epochs, or every few steps.
+
+    The first clustering is made before the first step. Clusterings are a function of features, seed and epoch, so a
+    run that is killed while it clusters makes the same clusters again.
+
+    Args:
+        clusterer: How.
+        transform: What is done to the features before, for example `PCAWhitening`.
+        every_n_epochs: At the start of every n-th epoch.
+        every_n_steps: Before every n-th optimizer step instead.
+        first_epoch: No clustering before this epoch.
+
+    Raises:
+        ValueError: For intervals below 1.
+    """
+
+    def __init__(
+        self,
+        clusterer: Clusterer,
+        transform: FeatureTransform | None = None,
+        every_n_epochs: int = 1,
+        every_n_steps: int | None = None,
+        first_epoch: int = 0,
+    ) -> None:
+        if every_n_epochs < 1 or (every_n_steps is not None and every_n_steps < 1) or first_epoch < 0:
+            raise ValueError(
+                f"found every_n_epochs={every_n_epochs}, every_n_steps={every_n_steps}, first_epoch={first_epoch}; "
+                "expected intervals of at least 1 and a first epoch of at least 0"
+            )
+        self.clusterer, self.transform = clusterer, transform
+        self.every_n_epochs, self.every_n_steps, self.first_epoch = every_n_epochs, every_n_steps, first_epoch
+        self.last_epoch = -1
+        self.last_step = -1
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Before the first step, unless a checkpoint brought labels: the memory knows, the epoch counter not yet."""
+        _refuse_methods_without_clusters(pl_module)
+        if self.first_epoch == 0 and cast(LearnsFromClusters, pl_module).pseudo_labels.is_empty:
+            self.recluster(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """At the start of an epoch that has no clusters of its own yet."""
+        since = trainer.current_epoch - self.first_epoch
+        due = since >= 0 and (since == 0 if self.every_n_steps else since % self.every_n_epochs == 0)
+        if due and self.last_epoch != trainer.current_epoch:
+            self.recluster(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Every n steps, where that is the rhythm."""
+        step = trainer.global_step
+        started = trainer.current_epoch >= self.first_epoch
+        if self.every_n_steps and started and step % self.every_n_steps == 0 and step > max(self.last_step, 0):
+            self.recluster(trainer, pl_module)
+
+    def recluster(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Features, clusters, what they mean, and their numbers."""
+        start = time.perf_counter()
+        method = cast(LearnsFromClusters, pl_module)
+        data = cast(KnowsItsRows, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning when fitting
+        epoch, step = trainer.current_epoch, trainer.global_step
+        moment = epoch if self.every_n_steps is None else step
+        previous = method.pseudo_labels.rows.clone()
+        clustering = self._cluster(trainer, pl_module, data, number(data.seed, Purpose.CLUSTERING, moment))
+        method.on_reclustered([clustering], number(data.seed, Purpose.HEAD, moment))
+        self.last_epoch, self.last_step = epoch, step
+        metrics = _metrics(clustering, previous, data.judged_labels())
+        seconds = time.perf_counter() - start
+        publish(trainer, {f"cluster/{name}": value for name, value in metrics.items()} | {"cluster/seconds": seconds})
+
+    def state_dict(self) -> dict[str, Any]:
+        """When the current clusters were made."""
+        return {"last_epoch": self.last_epoch, "last_step": self.last_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a checkpoint's moment."""
+        self.last_epoch, self.last_step = state_dict["last_epoch"], state_dict["last_step"]
+
+    def _cluster(self, trainer: pl.Trainer, pl_module: pl.LightningModule, data: KnowsItsRows, seed: int) -> Clustering:
+        """One clustering of all rows that have features; the others get the label -1."""
+        group = process_group(trainer)
+        rows, features = embed_dataset(trainer, pl_module)
+        if self.transform is not None:
+            features = self.transform(features, group)
+        k = cast(LearnsFromClusters, pl_module).num_clusters
+        _mention_many_clusters(k, data.num_samples)
+        return _spread(self.clusterer(features, k, seed, group), rows, data.num_samples, group)
+
+
+def _spread(
+    clustering: Clustering, rows: Int[Tensor, "n"], num_samples: int, group: dist.ProcessGroup | None
+) -> Clustering:
+    """Labels and distances of all N rows on every process, from those of this process's rows."""
+    rows = gather_rows(rows, group)
+    labels = torch.full((num_samples,), UNLABELLED, dtype=torch.int64, device=rows.device)
+    distances = torch.full((num_samples,), torch.nan, device=rows.device)
+    labels[rows] = gather_rows(clustering.labels.long(), group)
+    distances[rows] = gather_rows(clustering.distances.float(), group)
+    return Clustering(
+        labels, distances, clustering.centroids, clustering.sizes, clustering.objective, clustering.repairs
+    )
+
+
+def _metrics(clustering: Clustering, previous: Int[Tensor, "N H"], own: Int[Tensor, "N"]) -> dict[str, float]:
+    labels = clustering.labels.cpu()
+    before = previous[:, 0].cpu().long() if previous.numel() else None
+    return cluster_metrics(clustering.sizes.cpu(), labels, before, own if (own != UNLABELLED).any() else None)
+
+
+def _mention_many_clusters(k: int, num_samples: int) -> None:
+    if k * 10 > num_samples:
+        log.warning(
+            "found num_clusters=%d for %d pictures, fewer than 10 a cluster; consider a lower --model.num_clusters",
+            k,
+            num_samples,
+        )
+
+
+def _refuse_methods_without_clusters(module: nn.Module) -> None:
+    if not isinstance(getattr(module, "pseudo_labels", None), PseudoLabels):
+        raise ValueError(
+            f"found Recluster with {type(module).__name__}, which does not learn from clusters; take it out of "
+            "trainer.callbacks"
+        )

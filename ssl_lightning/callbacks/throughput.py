@@ -1,0 +1,95 @@
+"""Throughput: loss, learning rate and images per second of training, as rows and on the progress bar."""
+
+import time
+from typing import Any, Protocol, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
+from torchmetrics import MeanMetric
+
+from ssl_lightning.callbacks.publish import publish
+
+
+class CountsMasked(Protocol):
+    """What this callback asks of the data."""
+
+    masked: int
+    masked_share: float
+
+
+class Throughput(pl.Callback):
+    """One row every `trainer.log_every_n_steps` steps.
+
+    `train/loss` is the mean over the steps since the last row and over processes; what is summed so far travels in
+    the checkpoint, so a resumed run writes the same rows. `train/images_per_second` counts pictures, not views, and
+    leaves out the time of judging and clustering.
+    """
+
+    def __init__(self) -> None:
+        self.loss = MeanMetric(nan_strategy="disable")
+        self.loss.persistent(True)
+        self._images = 0
+        self._seconds = 0.0
+        self._since = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Where the model is, the sums are too."""
+        self.loss.to(pl_module.device)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The clock starts after clustering and judging."""
+        self._since = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same in the middle of an epoch."""
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add a step; write a row when it is time."""
+        self.loss.update(outputs["loss"].detach())
+        now = time.perf_counter()
+        self._images += len(batch.index) * trainer.world_size
+        self._seconds += now - self._since
+        self._since = now
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        if stepped and trainer.global_step % every == 0:
+            publish(trainer, self._row(trainer))
+            self._since = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums since the last row."""
+        return {"loss": self.loss.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a checkpoint's sums."""
+        self.loss.load_state_dict(state_dict["loss"])
+        # torchmetrics counts updates apart from its state and warns when it believes that there were none
+        self.loss._update_count = 1
+
+    def _row(self, trainer: pl.Trainer) -> dict[str, float]:
+        row = {
+            "train/loss": float(self.loss.compute()),
+            "train/lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "train/images_per_second": self._images / max(self._seconds, 1e-9),
+        }
+        data = cast(CountsMasked, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning when fitting
+        if data.masked:
+            row |= {"data/masked": float(data.masked), "data/masked_share": data.masked_share}
+        self.loss.reset()
+        self._images, self._seconds = 0, 0.0
+        return row
+
+
+class ImagesProgressBar(TQDMProgressBar):
+    """Lightning's bar with what one looks for: loss, images per second, and the last k-NN accuracy."""
+
+    SHOWN = (("train/loss", "loss"), ("train/images_per_second", "img/s"), ("eval/knn/top1", "knn"))
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | Any]:
+        """See `lightning.pytorch.callbacks.ProgressBar.get_metrics`."""
+        known = {name: trainer.callback_metrics.get(name, torch.tensor(torch.nan)) for name, _ in self.SHOWN}
+        return {short: f"{float(known[name]):.4g}" for name, short in self.SHOWN if not known[name].isnan()}

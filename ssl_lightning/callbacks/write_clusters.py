@@ -1,0 +1,136 @@
+"""WriteClusters: cluster once at the end of `predict`, and say in a file where every picture went."""
+
+import logging
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from ssl_lightning.callbacks.embed import gather_rows, process_group
+from ssl_lightning.clustering.clusterer import Clusterer, Clustering
+from ssl_lightning.clustering.whitening import FeatureTransform
+from ssl_lightning.draws import Purpose, number
+from ssl_lightning.types import UNLABELLED
+
+log = logging.getLogger(__name__)
+
+
+class NamesItsRows(Protocol):
+    """What this callback needs of the data."""
+
+    seed: int
+    num_samples: int
+    fingerprint: str
+
+    @property
+    def training(self) -> Any:
+        """The table of pictures: `sample_ids` and `names`."""
+        ...
+
+
+class WriteClusters(pl.Callback):
+    """Write `<path>.safetensors` for the next stage and `<path>.parquet` for people.
+
+    The first holds labels, distances, centroids, sizes and objective, with the fingerprints of the data's order and of
+    the checkpoint in its metadata; the second a table of row, sample_id, path, cluster and distance. A picture that
+    could not be read has cluster -1. The safetensors file is written last, so it is there only when both are.
+
+    Args:
+        path: Where to, without an ending.
+        num_clusters: K.
+        clusterer: How.
+        transform: What is done to the features before.
+        layer: Which of the method's layers to cluster; None for its default.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        num_clusters: int,
+        clusterer: Clusterer,
+        transform: FeatureTransform | None = None,
+        layer: str | None = None,
+    ) -> None:
+        self.path, self.num_clusters = path, num_clusters
+        self.clusterer, self.transform, self.layer = clusterer, transform, layer
+        self.checkpoint = ""
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the method which layer; note which checkpoint."""
+        pl_module.predict_layer = self.layer  # type: ignore[assignment]  # an attribute of Method
+        self.checkpoint = getattr(pl_module, "fingerprint", "")
+        self._seen = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep one batch of features."""
+        self._seen.append((outputs["index"], outputs["features"].float()))
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Cluster all of them and write both files."""
+        data = cast(NamesItsRows, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning
+        group = process_group(trainer)
+        with torch.inference_mode(False), torch.no_grad():
+            rows = torch.cat([index.clone() for index, _ in self._seen])
+            features = torch.cat([features.clone() for _, features in self._seen])
+            if self.transform is not None:
+                features = self.transform(features, group)
+            clustering = self.clusterer(features, self.num_clusters, number(data.seed, Purpose.CLUSTERING), group)
+            labels = _scatter(clustering.labels, rows, data.num_samples, UNLABELLED, group)
+            distances = _scatter(clustering.distances, rows, data.num_samples, torch.nan, group)
+        self._seen = []
+        if trainer.is_global_zero:
+            whole = Clustering(
+                labels, distances, clustering.centroids.cpu(), clustering.sizes.cpu(), clustering.objective
+            )
+            self._write(whole, data)
+
+    def _write(self, clustering: Clustering, data: NamesItsRows) -> None:
+        path = Path(self.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_table(path.with_name(f"{path.name}.parquet"), clustering, data.training)
+        edge = path.with_name(f"{path.name}.safetensors")
+        clustering.save(edge, {"data": data.fingerprint, "checkpoint": self.checkpoint})
+        used = int((clustering.sizes > 0).sum())
+        log.info(
+            "wrote %s and .parquet: %d pictures in %d of %d clusters",
+            edge,
+            len(clustering.labels),
+            used,
+            self.num_clusters,
+        )
+
+
+def _scatter(values: Tensor, rows: Tensor, num_samples: int, missing: float, group: Any) -> Tensor:
+    """Values of all N rows on every process, `missing` where a row has none, on the CPU."""
+    everything = torch.full((num_samples,), missing, dtype=values.dtype)
+    everything[gather_rows(rows, group).cpu()] = gather_rows(values, group).cpu()
+    return everything
+
+
+def _write_table(path: Path, clustering: Clustering, pictures: Any) -> None:
+    import pyarrow as pa  # imported where it is used: GPU machines without it can still train
+    from pyarrow import parquet
+
+    table = pa.table(
+        {
+            "row": pa.array(range(len(clustering.labels)), pa.int64()),
+            "sample_id": pa.array(pictures.sample_ids.numpy(), pa.int64()),
+            "path": pa.array([str(name) for name in pictures.names], pa.string()),
+            "cluster": pa.array(clustering.labels.numpy(), pa.int64()),
+            "distance": pa.array(clustering.distances.float().numpy(), pa.float32()),
+        }
+    )
+    temporary = path.with_name(f".{path.name}.tmp")
+    parquet.write_table(table, temporary)
+    temporary.replace(path)

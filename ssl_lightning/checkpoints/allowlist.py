@@ -1,0 +1,31 @@
+"""Which modules a configuration or a checkpoint may name: both are untrusted input."""
+
+import os
+
+from jsonargparse import set_parsing_settings
+
+PACKAGES = ("ssl_lightning", "torch", "torchvision", "timm", "lightning")
+VARIABLE = "SSL_LIGHTNING_PLUGINS"
+
+
+def allowed_packages() -> tuple[str, ...]:
+    """Ours, the libraries we stand on, and what the environment adds; no file can widen this list."""
+    plugins = [name.strip() for name in os.environ.get(VARIABLE, "").split(",")]
+    return (*PACKAGES, *(name for name in plugins if name))
+
+
+def restrict_imports() -> None:
+    """Let the parser import from `allowed_packages()` and from nowhere else, in this whole process."""
+    set_parsing_settings(
+        import_path_denylist=["*"],
+        import_path_allowlist=list(allowed_packages()),
+        instantiate_subclass_spec_in_any=False,
+        validate_subclass_spec_in_any=True,
+    )
+
+
+def explain_refusal(error: str) -> str:
+    """The parser's own words, and how to allow a package of one's own where that is what it refused."""
+    if "import path policy" in error or "not allowed" in error or "import_path_allowlist" in error:
+        return f"{error}; name a package of your own in the environment variable {VARIABLE} to allow it"
+    return error

@@ -1,0 +1,57 @@
+"""Checkpoints that survive a kill at any moment: temporary file, fsync, rename, sidecar, link; in this order.
+
+Whatever instant a process dies at, `last.ckpt` names a whole file, and a file counts only with a sidecar that knows its
+sha256. Lightning's own writer may truncate the old file first when the temporary folder is another file system.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from ssl_lightning.checkpoints.read import read_checkpoint, sidecar_path
+from ssl_lightning.files import fsync_folder, write_atomically, write_text
+
+SCHEMA = 1
+LAST = "last.ckpt"
+
+
+class DurableCheckpointIO(CheckpointIO):
+    """What Lightning reads and writes checkpoints with."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write the file, then its sidecar."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = write_atomically(path, lambda file: torch.save(checkpoint, file))
+        facts = {
+            "schema": SCHEMA,
+            "sha256": digest,
+            "size": path.stat().st_size,
+            "step": checkpoint.get("global_step"),
+            "epoch": checkpoint.get("epoch"),
+        }
+        write_text(sidecar_path(path), json.dumps(facts, indent=1))
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Verify, then read; `weights_only` always, whatever is asked for."""
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a file; its sidecar first, so that a kill between leaves a file that does not count."""
+        sidecar_path(Path(path)).unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
+
+
+def point_last(path: Path) -> None:
+    """Make `last.ckpt` beside `path` a link to it, atomically."""
+    temporary = path.with_name(f".{LAST}.tmp-{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(path.name)
+    os.replace(temporary, path.with_name(LAST))
+    fsync_folder(path.parent)

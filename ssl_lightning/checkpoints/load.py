@@ -1,0 +1,49 @@
+"""load_model: a checkpoint to the method that it holds, without config and without data."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from jsonargparse import ArgumentError, ArgumentParser
+
+from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
+from ssl_lightning.checkpoints.read import CorruptCheckpointError, read_checkpoint
+
+
+def load_model(path: str | Path) -> Any:
+    """The method in a checkpoint, in eval mode on the CPU, weights and memories restored.
+
+    Class and constructor arguments come from the checkpoint, through the import allowlist: only classes of this
+    package, torch, torchvision, timm, lightning and of the packages in `SSL_LIGHTNING_PLUGINS`.
+
+    Args:
+        path: A `.ckpt` file of a run, for example `runs/<name>/checkpoints/last.ckpt`.
+
+    Raises:
+        ValueError: If the file is missing or damaged, or names a class that is not allowed.
+    """
+    checkpoint = read_checkpoint(path)
+    described = checkpoint.get("hyper_parameters", {})
+    if not isinstance(described, dict) or "class_path" not in described:
+        raise ValueError(
+            f"found {path} without a class_path in hyper_parameters; expected a checkpoint of this package"
+        )
+    method = _build(described, path)
+    try:
+        method.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        first = [line.strip() for line in str(error).splitlines() if line.strip()][:2]
+        raise CorruptCheckpointError(f"found weights in {path} that do not fit its own description: {first}") from error
+    return method.eval()
+
+
+def _build(described: dict[str, Any], path: str | Path) -> pl.LightningModule:
+    restrict_imports()
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(pl.LightningModule, "model", required=True)
+    try:
+        config = parser.parse_object({"model": described})
+    except ArgumentError as error:
+        reason = explain_refusal(" ".join(str(error).split()))
+        raise ValueError(f"found {path}, which names what is not allowed or does not fit: {reason}") from error
+    return parser.instantiate_classes(config)["model"]

@@ -1,0 +1,104 @@
+"""Verified reads: a checkpoint is compared with its sidecar first, and never runs code."""
+
+import hashlib
+import json
+import logging
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+
+class CorruptCheckpointError(ValueError):
+    """A file that is not the checkpoint that was written."""
+
+
+def sidecar_path(path: Path) -> Path:
+    """Where the facts about a checkpoint lie."""
+    return path.with_suffix(".json")
+
+
+def has_sidecar(path: str | Path) -> bool:
+    """Whether a checkpoint was written by us, and so can be resumed from."""
+    return sidecar_path(Path(path).resolve()).is_file()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """All of a checkpoint, on the CPU.
+
+    A file with a sidecar is verified against its sha256; one without is read as it is (it can give weights, but no run
+    is resumed from it).
+
+    Raises:
+        ValueError: For an address instead of a file, or a file that is not there.
+        CorruptCheckpointError: If it is not what was written, or holds anything but tensors and plain values.
+    """
+    if re.match(r"^[a-zA-Z][a-zA-Z0-9+.-]*://", str(path)):
+        raise ValueError(f"found the address {path}; expected a local file: download it first")
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"found no checkpoint at {path}; expected a file: check --ckpt_path")
+    path = path.resolve()
+    if sidecar_path(path).is_file():
+        _verify(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CorruptCheckpointError(f"found {path}, which does not read as a checkpoint ({reason})") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise CorruptCheckpointError(f"found {path} without a state_dict; expected a Lightning checkpoint")
+    return checkpoint
+
+
+def is_valid(path: Path) -> bool:
+    """Whether a checkpoint and its sidecar are whole and belong together."""
+    try:
+        _verify(path.resolve())
+    except (CorruptCheckpointError, OSError):
+        return False
+    return True
+
+
+def newest_valid(folder: Path) -> Path | None:
+    """The checkpoint to resume from: the one of the highest step that is whole. Says so if a newer one is not."""
+    for path in checkpoints_by_step(folder):
+        if is_valid(path):
+            return path
+        log.warning("found %s damaged or without a valid sidecar; falling back to an earlier checkpoint", path)
+    return None
+
+
+def checkpoints_by_step(folder: Path) -> list[Path]:
+    """`step-<n>.ckpt` files, newest first."""
+    found = [(int(match[1]), path) for path in folder.glob("step-*.ckpt") if (match := _STEP.match(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+_STEP = re.compile(r"^step-(\d+)\.ckpt$")
+
+
+def _verify(path: Path) -> None:
+    facts = _read_sidecar(path)
+    if path.stat().st_size != facts["size"]:
+        raise CorruptCheckpointError(f"found {path} with {path.stat().st_size} bytes; its sidecar says {facts['size']}")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != facts["sha256"]:
+        raise CorruptCheckpointError(f"found {path} changed since it was written (sha256 differs from its sidecar)")
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(sidecar_path(path).read_bytes())
+        if not isinstance(facts["sha256"], str) or not isinstance(facts["size"], int):
+            raise TypeError("wrong types")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptCheckpointError(f"found {path} without a readable sidecar ({type(error).__name__})") from error
+    if facts.get("schema") != 1:
+        raise CorruptCheckpointError(f"found {path} of schema {facts.get('schema')}; this version reads schema 1")
+    return facts

@@ -1,0 +1,347 @@
+"""fit, validate, test, predict: LightningCLI, and what it adds in code to every run."""
+
+import json
+import logging
+import os
+import sys
+import traceback
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from ssl_lightning.callbacks import ImagesProgressBar, Throughput
+from ssl_lightning.callbacks.gallery import Gallery
+from ssl_lightning.checkpoints import DurableCheckpointIO, load_model, read_checkpoint
+from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
+from ssl_lightning.checkpoints.read import has_sidecar
+from ssl_lightning.data import ImageModule
+from ssl_lightning.files import sha256_of
+from ssl_lightning.methods import Method
+from ssl_lightning.report.table import judged, results_table
+from ssl_lightning.runs import Checkpointing, MetricsTable, RunDirectory, RunStoppedError, WandbRun
+from ssl_lightning.runs.resume import Policy, computed, decide, differences
+from ssl_lightning.runs.stops import UsageError
+
+log = logging.getLogger(__name__)
+_RESUME_FROM = "SSL_LIGHTNING_RESUME_FROM"
+"""How the first process tells the others that Lightning starts which checkpoint it resumes from."""
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+    "log_every_n_steps": 10,
+    "max_epochs": 20,
+}
+
+
+class OneLineParser(LightningArgumentParser):
+    """A parser whose errors are one line: what was found, what was expected."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]  # NoReturn there
+        """Say it and leave with exit code 2."""
+        line = " ".join(explain_refusal(str(message)).split())
+        sys.stderr.write(f"ssl-lightning: error: {line}\n")
+        sys.exit(2)
+
+
+class CommandLine(LightningCLI):
+    """Any `Method` with any `ImageModule`, both by class path, and a folder for every run.
+
+    Added in code, whatever the YAML says: the metrics table, durable checkpoints, preemption, the progress bar,
+    throughput and the gallery. YAML `callbacks` hold what is a choice: when to cluster, whom to ask.
+    """
+
+    def __init__(self, arguments: list[str], quiet: bool = False) -> None:
+        self.quiet = quiet
+        restrict_imports()
+        _quieten()
+        sys.argv[1:] = _short_print_config(arguments)  # where Lightning reads a command line without a warning
+        self.run: RunDirectory
+        super().__init__(
+            Method,
+            ImageModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults=TRAINER_DEFAULTS,
+            parser_class=OneLineParser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add where a run lives, how it resumes, and what the model learns from the data."""
+        parser.add_argument("--run.name", type=str | None, default=None, help="default <config>-<data>-s<seed>")
+        parser.add_argument("--run.dir", type=str, default="runs", help="where runs live")
+        parser.add_argument("--run.save_every_n_steps", type=int | None, default=None, help="checkpoints within epochs")
+        parser.add_argument("--resume.policy", type=Policy, default="auto", help="what to do with an earlier run")
+        parser.add_argument("--resume.allow_config_change", type=bool, default=False, help="go on with other settings")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+        for name in ("image_size", "mean", "std"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    @property
+    def options(self) -> Namespace:
+        """What was parsed for this verb."""
+        return self.config[str(self.subcommand)]
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let a checkpoint overwrite the command line, and import what it names; see `fit`."""
+
+    def before_instantiate_classes(self) -> None:
+        """Find the folder of the run."""
+        self.run = RunDirectory(self.options.run.dir, self.options.run.name or self._default_name())
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the trainer with what every run has."""
+        config = self.config_init[str(self.subcommand)].trainer
+        given = config.logger if isinstance(config.logger, list) else [config.logger]
+        loggers = [logger for logger in given if logger not in (None, True, False)]
+        callbacks: list[pl.Callback] = [ImagesProgressBar()] if config.enable_progress_bar is not False else []
+        if self.subcommand == "fit":
+            self.gallery = Gallery(str(self.run.path / "report"))
+            callbacks += [Throughput(), self.gallery, self._checkpointing()]
+        plugins = [*(config.plugins or []), DurableCheckpointIO()]
+        table = MetricsTable(self.run.path / "metrics.csv")
+        trainer = super().instantiate_trainer(
+            logger=[table, *loggers],
+            plugins=plugins,
+            callbacks=[*(config.callbacks or []), *callbacks],
+            default_root_dir=str(self.run.path),
+        )
+        self.table = table
+        return trainer
+
+    # fit: start, resume, or say that there is nothing to do
+
+    def fit(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any) -> None:
+        """Train, judge at the end, and leave a run that is finished, or that the same command finishes."""
+        datamodule.setup("fit")
+        if _rank() != 0:
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=os.environ.get(_RESUME_FROM) or None)
+            self.trainer.validate(model, datamodule=datamodule, verbose=False)
+            return
+        inputs = computed(self._plain_config()) | {"data_fingerprint": datamodule.fingerprint}
+        checkpoint = self._settle(inputs, model, ckpt_path)
+        if checkpoint == "finished":
+            self._say_results()
+            return
+        with self.run.lock():
+            self._record(inputs)
+            self._train(model, datamodule, checkpoint)
+            self.run.finish(self.trainer.global_step)
+        self._say_results()
+
+    def _settle(self, inputs: dict[str, Any], model: pl.LightningModule, ckpt_path: str | None) -> str | None:
+        """The checkpoint to go on from, None for a fresh start, "finished" where there is nothing to do."""
+        config = self.options
+        self.run.open()
+        with self.run.lock():
+            decision = decide(self.run, config.resume.policy, config.resume.allow_config_change, inputs)
+            if decision.action == "restart":
+                aside = self.run.set_aside()
+                (aside / "LOCK").unlink(missing_ok=True)
+                log.info(f"{decision.why}; the old run is {aside}")
+            elif decision.why:
+                log.info(decision.why)
+        if decision.action == "finished":
+            self.run.renew()
+            return "finished"
+        self.run.open()
+        (self.run.path / "done.json").unlink(missing_ok=True)
+        if decision.action == "resume":
+            return str(decision.checkpoint)
+        (self.run.path / "metrics.csv").unlink(missing_ok=True)
+        return self._given_checkpoint(ckpt_path, model, inputs) if ckpt_path else None
+
+    def _given_checkpoint(self, path: str, model: pl.LightningModule, inputs: dict[str, Any]) -> str | None:
+        """A checkpoint of the user's: resumed from if we wrote it, else only its weights are taken."""
+        checkpoint = read_checkpoint(path)
+        if not has_sidecar(path):
+            log.info(f"found no sidecar beside {path}: taking its weights only")
+            _load_weights(model, checkpoint["state_dict"], path)
+            return None
+        changed = differences(checkpoint.get("config", {}), inputs)
+        if changed and not self.options.resume.allow_config_change:
+            raise UsageError(
+                f"found --ckpt_path {path} made with other settings: {'; '.join(changed[:5])}; change them back or "
+                "give --resume.allow_config_change"
+            )
+        return str(Path(path).resolve())
+
+    def _record(self, inputs: dict[str, Any]) -> None:
+        """Write config.yaml and run.json, and tell the loggers where and who the run is."""
+        (self.run.path / "config.yaml").write_text(yaml.safe_dump(self._plain_config(), sort_keys=False))
+        known = self.run.read("run.json") or {}
+        facts = {
+            "name": self.run.name,
+            "seed": self.options.seed_everything,
+            "wandb_id": known.get("wandb_id") or uuid.uuid4().hex[:8],
+            "inputs": inputs,
+        }
+        self.run.write("run.json", facts)
+        self._checkpoints.config = inputs
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbRun):
+                logger.settle(self.run.path, self.run.name, facts["wandb_id"])
+                logger.log_hyperparams(inputs)
+
+    def _train(self, model: pl.LightningModule, datamodule: ImageModule, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            with isolate_rng():  # judging the untrained network must not shift what training draws
+                self.trainer.validate(model, datamodule=datamodule, verbose=False)
+        else:
+            self.table.cut_after(int(read_checkpoint(checkpoint)["global_step"]))
+            os.environ[_RESUME_FROM] = checkpoint
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint)
+        self.trainer.validate(model, datamodule=datamodule, verbose=False)
+
+    def results(self) -> dict[str, dict[str, float]]:
+        """Judged numbers of the untrained and of the trained network on the primary probe set."""
+        rows = judged(self.run.path / "metrics.csv")
+        ends = {"untrained": rows[0][1], "trained": rows[-1][1]} if rows else {}
+        return {name: {key.removeprefix("eval/"): value for key, value in row.items()} for name, row in ends.items()}
+
+    def _say_results(self) -> None:
+        if not self.quiet:
+            page = self.run.path / "report" / "index.html"
+            sys.stdout.write(f"\n{results_table(self.run.path / 'metrics.csv')}\n\nclusters and curves: {page}\n")
+
+    # validate, test, predict: the method comes from the checkpoint where one is given
+
+    def validate(
+        self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
+    ) -> None:
+        """Judge with all rows of every probe set and print the numbers."""
+        self._judge(self._method(model, ckpt_path), datamodule)
+
+    def test(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any) -> None:
+        """The same as `validate`."""
+        self._judge(self._method(model, ckpt_path), datamodule)
+
+    def predict(
+        self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
+    ) -> None:
+        """Embed the training pictures; callbacks such as `WriteClusters` keep what they need."""
+        self.run.open()
+        with self.run.lock():
+            self.trainer.predict(self._method(model, ckpt_path), datamodule=datamodule, return_predictions=False)
+
+    def _judge(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
+        self.run.open()
+        with self.run.lock():
+            (self.run.path / "metrics.csv").unlink(missing_ok=True)
+            self.trainer.validate(model, datamodule=datamodule, verbose=False)
+        numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        (self.run.path / "results.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
+        sys.stdout.write(results_table(self.run.path / "metrics.csv") + "\n")
+
+    @staticmethod
+    def _method(model: pl.LightningModule, ckpt_path: str | None) -> pl.LightningModule:
+        if ckpt_path is None:
+            return model
+        loaded = load_model(ckpt_path)
+        loaded.fingerprint = sha256_of(Path(ckpt_path).resolve())
+        return loaded
+
+    # names and plain values
+
+    def _default_name(self) -> str:
+        """`<config>-<data>-s<seed>`, and the verb where it is not fit."""
+        config = self.options
+        files = [Path(str(file)) for file in config.get("config") or []]
+        methods = [file.stem for file in files if file.parent.name not in ("data", "scale", "shared")]
+        sources = [file.stem for file in files if file.parent.name == "data"]
+        method = methods[0] if methods else config.model.class_path.rpartition(".")[2].lower()
+        source = sources[-1] if sources else config.data.class_path.rpartition(".")[2].lower()
+        verb = "" if self.subcommand == "fit" else f"-{self.subcommand}"
+        return f"{method}-{source}-s{int(config.seed_everything)}{verb}"
+
+    def _plain_config(self) -> dict[str, Any]:
+        dumped = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml")
+        return yaml.safe_load(dumped)[self.subcommand]
+
+    def _checkpointing(self) -> Checkpointing:
+        every = self.options.run.save_every_n_steps
+        self._checkpoints = Checkpointing(self.run.checkpoints, every_n_steps=every)
+        return self._checkpoints
+
+
+def run(arguments: list[str]) -> int:
+    """Carry out a command line; the exit code. A user's mistake is one line, a mistake of ours a traceback."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("ssl_lightning").setLevel(logging.INFO)
+    try:
+        if arguments[0] in ("fit", "validate", "test", "predict"):
+            CommandLine(arguments)
+        else:
+            from ssl_lightning.commands import run_verb
+
+            run_verb(arguments)
+    except RunStoppedError as error:
+        return _say(str(error), error.exit_code)
+    except (ValueError, OSError) as error:
+        if not _is_ours(error):
+            raise
+        return _say(str(error), 65)
+    return 0
+
+
+def _short_print_config(arguments: list[str]) -> list[str]:
+    """`--print_config` shows what differs from the defaults; `--print_config=` shows everything."""
+    return ["--print_config=skip_default" if argument == "--print_config" else argument for argument in arguments]
+
+
+def _say(line: str, code: int) -> int:
+    sys.stderr.write(f"ssl-lightning: error: {' '.join(line.split())}\n")
+    return code
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether a check of this package raised it on purpose: such errors are written for people."""
+    frames = traceback.extract_tb(error.__traceback__)
+    here = str(Path(__file__).parent)
+    return bool(frames) and frames[-1].filename.startswith(here)
+
+
+def _rank() -> int:
+    """This process among those of the run; Lightning notes it when it is imported."""
+    return getattr(rank_zero_only, "rank", None) or 0
+
+
+def _load_weights(model: pl.LightningModule, state: dict[str, Any], path: str) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:200]
+        raise UsageError(f"found weights in {path} that do not fit {type(model).__name__}: {first}") from error
+
+
+def _quieten() -> None:
+    """Leave out what Lightning says about features that it sells, and warnings that do not apply here."""
+    for pattern in (
+        ".*does not have many workers.*",  # pictures in memory are served by the main process, faster than by workers
+        ".*smaller than the logging interval.*",  # we write a last row anyway
+        ".*LeafSpec.*",  # Lightning 2.6 on torch 2.14: pytorch-lightning has not moved to the new spelling yet
+        ".*in eval mode at the start of training.*",  # frozen parts are so on purpose
+    ):
+        warnings.filterwarnings("ignore", pattern)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_adverts)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+
+
+def _no_adverts(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage() and "litmodels" not in record.getMessage()

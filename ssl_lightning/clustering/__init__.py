@@ -1,0 +1,18 @@
+"""Algorithms on rows of features: tensors in, a `Clustering` out."""
+
+from ssl_lightning.clustering.clusterer import Clusterer, Clustering
+from ssl_lightning.clustering.diagnostics import cluster_metrics, normalized_mutual_info
+from ssl_lightning.clustering.faiss_kmeans import FaissKMeans
+from ssl_lightning.clustering.kmeans import KMeans
+from ssl_lightning.clustering.whitening import FeatureTransform, PCAWhitening
+
+__all__ = [
+    "Clusterer",
+    "Clustering",
+    "FaissKMeans",
+    "FeatureTransform",
+    "KMeans",
+    "PCAWhitening",
+    "cluster_metrics",
+    "normalized_mutual_info",
+]

@@ -1,0 +1,105 @@
+"""What a clustering looks like, and how two labellings agree."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ssl_lightning.types import UNLABELLED
+
+MOST_MATCHED = 2000
+"""Clusters above which Hungarian matching takes too long to run at every clustering."""
+
+
+def normalized_mutual_info(a: Int[Tensor, "N"], b: Int[Tensor, "N"]) -> float:
+    """I(a; b) / sqrt(H(a) H(b)), the geometric mean that the DeepCluster papers use; 0 to 1.
+
+    Caron et al. 2018, equation 7. Names of clusters do not matter. Rows that are -1 in either are left out. Where one
+    of the two has a single cluster it is 0, where both have it is 1, as in scikit-learn.
+    """
+    counts = _contingency(*_both_labelled(a, b))
+    total = counts.sum()
+    if total == 0:
+        return float("nan")
+    joint = counts / total
+    rows, columns = joint.sum(1), joint.sum(0)
+    entropy_a, entropy_b = _entropy(rows), _entropy(columns)
+    if entropy_a == 0 and entropy_b == 0:
+        return 1.0
+    information = entropy_a + entropy_b - _entropy(joint.flatten())
+    scale = math.sqrt(entropy_a * entropy_b)
+    return min(1.0, max(0.0, information / scale)) if scale > 0 else 0.0
+
+
+def adjusted_mutual_info(a: Int[Tensor, "N"], b: Int[Tensor, "N"]) -> float:
+    """Mutual information above chance, by scikit-learn; 0 for random labels of any sizes."""
+    from sklearn.metrics import adjusted_mutual_info_score
+
+    a, b = _both_labelled(a, b)
+    return float(adjusted_mutual_info_score(a.numpy(), b.numpy(), average_method="geometric"))
+
+
+def reassigned(previous: Int[Tensor, "N"], current: Int[Tensor, "N"]) -> float:
+    """Share of rows that changed cluster, after the best matching of names (Hungarian); NaN above 2,000 clusters."""
+    from scipy.optimize import linear_sum_assignment
+
+    counts = _contingency(*_both_labelled(previous, current))
+    if max(counts.shape) > MOST_MATCHED or counts.sum() == 0:
+        return float("nan")
+    rows, columns = linear_sum_assignment(counts.numpy(), maximize=True)
+    return 1.0 - float(counts[rows, columns].sum() / counts.sum())
+
+
+def size_metrics(sizes: Int[Tensor, "K"]) -> dict[str, float]:
+    """Empty clusters, largest share, entropy as a share of ln K, and imbalance K sum(n^2) / N^2 (1 when equal)."""
+    k, total = len(sizes), max(int(sizes.sum()), 1)
+    shares = sizes.double() / total
+    return {
+        "empty": float((sizes == 0).sum()),
+        "largest_share": float(shares.max()),
+        "entropy": _entropy(shares) / math.log(k) if k > 1 else 0.0,
+        "imbalance": float(k * shares.square().sum()),
+    }
+
+
+def cluster_metrics(
+    sizes: Int[Tensor, "K"],
+    labels: Int[Tensor, "N"],
+    previous: Int[Tensor, "N"] | None = None,
+    true_labels: Int[Tensor, "N"] | None = None,
+) -> dict[str, float]:
+    """All numbers of one clustering, by the names that stand after `cluster/`.
+
+    Args:
+        sizes: Rows of each cluster.
+        labels: Cluster of each row, -1 where it has none.
+        previous: Clusters of the last time; adds `nmi_previous` and `reassigned`.
+        true_labels: The pictures' own classes; adds `nmi_labels` and `ami_labels`.
+    """
+    metrics = size_metrics(sizes)
+    if previous is not None:
+        metrics["nmi_previous"] = normalized_mutual_info(labels, previous)
+        metrics["reassigned"] = reassigned(previous, labels)
+    if true_labels is not None and bool((true_labels != UNLABELLED).any()):
+        metrics["nmi_labels"] = normalized_mutual_info(labels, true_labels)
+        metrics["ami_labels"] = adjusted_mutual_info(labels, true_labels)
+    return metrics
+
+
+def _both_labelled(a: Int[Tensor, "N"], b: Int[Tensor, "N"]) -> tuple[Int[Tensor, "M"], Int[Tensor, "M"]]:
+    a, b = a.cpu().long(), b.cpu().long()
+    known = (a != UNLABELLED) & (b != UNLABELLED)
+    return a[known], b[known]
+
+
+def _contingency(a: Int[Tensor, "M"], b: Int[Tensor, "M"]) -> Float[Tensor, "R C"]:
+    """How often each pair of used clusters occurs."""
+    names_a, a = torch.unique(a, return_inverse=True)
+    names_b, b = torch.unique(b, return_inverse=True)
+    pairs = torch.bincount(a * len(names_b) + b, minlength=len(names_a) * len(names_b))
+    return pairs.view(len(names_a), len(names_b)).double()
+
+
+def _entropy(shares: Float[Tensor, "K"]) -> float:
+    return float(torch.special.entr(shares).sum())

@@ -1,0 +1,168 @@
+"""KMeans: Lloyd's algorithm on any device, Euclidean or spherical, over any number of processes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.distributed import ProcessGroup
+from torch.nn import functional as F
+
+from ssl_lightning.clustering.assign import nearest
+from ssl_lightning.clustering.clusterer import Clusterer, Clustering
+from ssl_lightning.clustering.rows import Rows, check
+from ssl_lightning.clustering.starts import plus_plus, random_rows
+from ssl_lightning.draws import Purpose, number, permutation, uniform
+
+PERTURBATION = 1 / 1024
+"""By how much a centroid that fills an empty cluster differs from its donor, as faiss does."""
+FEW_CLUSTERS = 64
+"""Up to so many clusters a product with one-hot labels sums faster than scattered additions."""
+
+
+@dataclass(frozen=True)
+class KMeans(Clusterer):
+    """k-means; the default clusterer.
+
+    All rows count unless `max_points` is given. Each process holds its own rows; sums, counts and objective are
+    all-reduced, and all draws are over positions among all rows, so two processes find what one finds.
+
+    Args:
+        metric: "l2", or "cosine" (spherical k-means: unit rows, centroids of unit length).
+        init: "random" rows, or greedy "k-means++", which is better on long tails.
+        iterations: At the most; stops when no label changes.
+        empty: "split" gives an empty cluster a half of a large one, "keep" leaves its centroid where it is.
+        max_points: Fit on so many rows drawn at random, then label all; None for all rows.
+    """
+
+    metric: Literal["l2", "cosine"] = "l2"
+    init: Literal["random", "k-means++"] = "random"
+    iterations: int = 20
+    empty: Literal["split", "keep"] = "split"
+    max_points: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or (self.max_points is not None and self.max_points < 1):
+            raise ValueError(
+                f"found iterations={self.iterations}, max_points={self.max_points}; expected at least 1 of each"
+            )
+
+    @torch.no_grad()
+    def __call__(
+        self, features: Float[Tensor, "N D"], k: int, seed: int = 0, group: ProcessGroup | None = None
+    ) -> Clustering:
+        """See `Clusterer`."""
+        rows = prepared_rows(features, self.metric, group)
+        check(rows, k)
+        fitted = drawn_rows(rows, self.max_points, k, seed)
+        centroids = start(fitted, k, seed, self.init, self.metric)
+        squares = float(fitted.sum(fitted.features.norm(dim=1).double().square().sum()))
+        cosine, objective, repairs, labels = self.metric == "cosine", [], 0, None
+        for iteration in range(self.iterations):
+            previous, labels = labels, nearest(fitted.features, centroids, cosine, fast=True)
+            sums = fitted.sum(_sums(fitted.features, labels, k))
+            sizes = fitted.sum(labels.bincount(minlength=k))
+            objective.append(_objective(squares, sums, sizes, centroids, cosine))
+            if previous is not None and int(fitted.sum((labels != previous).sum())) == 0:
+                break
+            centroids = self._means(sums, sizes, centroids)
+            if self.empty == "split" and iteration + 1 < self.iterations:
+                repairs += self._split(centroids, sizes, number(seed, Purpose.CLUSTERING, iteration, view=1))
+        return final_clustering(rows, centroids, self.metric, objective, repairs)
+
+    def _means(
+        self, sums: Float[Tensor, "K D"], sizes: Int[Tensor, "K"], centroids: Float[Tensor, "K D"]
+    ) -> Float[Tensor, "K D"]:
+        """The mean of each cluster (its direction, for cosine); an empty one stays where it was."""
+        if self.metric == "cosine":
+            length = sums.norm(dim=1, keepdim=True)
+            return torch.where(length > 1e-12, sums / length.clamp(min=1e-12), centroids)
+        return torch.where(sizes.unsqueeze(1) > 0, sums / sizes.clamp(min=1).unsqueeze(1), centroids)
+
+    def _split(self, centroids: Float[Tensor, "K D"], sizes: Int[Tensor, "K"], seed: int) -> int:
+        """Give each empty cluster a copy of a large one's centroid, shifted by a little, in place; how many.
+
+        A donor is drawn with probability in proportion to its size - 1, as faiss does.
+        """
+        empty = (sizes == 0).nonzero().squeeze(1)
+        weights = (sizes - 1).clamp(min=0).double().cumsum(0)
+        if not len(empty) or weights[-1] == 0:
+            return 0
+        fractions = uniform(seed, Purpose.CLUSTERING, 0, empty).squeeze(1).double()
+        donors = torch.searchsorted(weights, fractions * weights[-1], right=True).clamp(max=len(sizes) - 1)
+        signs = 2.0 * (uniform(seed, Purpose.CLUSTERING, 1, empty, count=centroids.shape[1]) < 0.5) - 1.0
+        centroids[empty] = centroids[donors] * (1 + PERTURBATION * signs)
+        if self.metric == "cosine":
+            centroids[empty] = F.normalize(centroids[empty], dim=1)
+        return len(empty)
+
+
+def prepared_rows(features: Float[Tensor, "N D"], metric: str, group: ProcessGroup | None) -> Rows:
+    """Features in float32, contiguous, of unit length for the cosine metric."""
+    features = features.detach().float().contiguous()
+    return Rows(F.normalize(features, dim=1) if metric == "cosine" else features, group)
+
+
+def drawn_rows(rows: Rows, max_points: int | None, k: int, seed: int) -> Rows:
+    """The rows to fit on: all, or `max_points` of them (never fewer than k)."""
+    if max_points is None or max_points >= rows.total:
+        return rows
+    drawn = permutation(seed, Purpose.CLUSTERING, 2, rows.total)[: max(max_points, k)].sort().values
+    return Rows(rows.features[rows.own(drawn)], rows.group)
+
+
+def start(rows: Rows, k: int, seed: int, init: str, metric: str) -> Float[Tensor, "K D"]:
+    """The first centroids."""
+    if init == "k-means++":
+        return plus_plus(rows, k, seed, metric == "cosine")
+    return rows.take(random_rows(rows, k, seed))
+
+
+def final_clustering(
+    rows: Rows, centroids: Float[Tensor, "K D"], metric: str, objective: list[float], repairs: int
+) -> Clustering:
+    """Label every row with its nearest centroid, with exact distances, and count."""
+    labels = nearest(rows.features, centroids, metric == "cosine")
+    distances = _distances(rows.features, centroids, labels, metric == "cosine")
+    sizes = rows.sum(labels.bincount(minlength=len(centroids)))
+    total = float(rows.sum(distances.double().sum()))
+    return Clustering(labels, distances, centroids, sizes, [*objective, total], repairs)
+
+
+def _objective(
+    squares: float,
+    sums: Float[Tensor, "K D"],
+    sizes: Int[Tensor, "K"],
+    centroids: Float[Tensor, "K D"],
+    cosine: bool,
+) -> float:
+    """Sum of all distances, from sums over clusters alone: sum |x|^2 - 2 sum_k s_k.c_k + sum_k n_k |c_k|^2."""
+    products = float((sums.double() * centroids.double()).sum())
+    if cosine:
+        return max(0.0, float(sizes.sum()) - products)
+    return max(0.0, squares - 2 * products + float((sizes.double() * centroids.double().square().sum(1)).sum()))
+
+
+def _sums(features: Float[Tensor, "N D"], labels: Int[Tensor, "N"], k: int) -> Float[Tensor, "K D"]:
+    if k <= FEW_CLUSTERS:
+        members = torch.zeros(k, len(labels), device=features.device)
+        members.scatter_(0, labels.unsqueeze(0), 1.0)
+        return members @ features
+    return features.new_zeros(k, features.shape[1]).index_add_(0, labels, features)
+
+
+def _distances(
+    features: Float[Tensor, "N D"], centroids: Float[Tensor, "K D"], labels: Int[Tensor, "N"], cosine: bool
+) -> Float[Tensor, "N"]:
+    """To the own centroid, by difference and not from products: 0 for a row that is a centroid."""
+    parts = [features.new_zeros(0)]
+    for block, own in zip(features.split(8192), labels.split(8192), strict=True):
+        difference = (block - centroids.index_select(0, own)).square_().sum(1)
+        parts.append(difference)
+    squared = torch.cat(parts)
+    if not cosine:
+        return squared
+    # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c; a zero row has no direction and lies at distance 1 from all
+    norms = features.square().sum(1) + centroids.square().sum(1)[labels]
+    return 1 - (norms - squared) / 2

@@ -1,0 +1,48 @@
+"""demo: DeepCluster on real digits, judged against pixels and against its untrained self, in minutes on a laptop."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from ssl_lightning.callbacks import ProbeFeatures
+from ssl_lightning.cli import CommandLine
+from ssl_lightning.methods import RawPixels
+from ssl_lightning.report.page import Section
+from ssl_lightning.report.table import percent_table
+
+
+def main(config: str = "configs/demo.yaml", name: str = "demo", seed: int = 0, run_dir: str = "runs") -> None:
+    """Train DeepCluster on real digits, judge it against pixels and its untrained self, and write a page to look at.
+
+    Args:
+        config: Another configuration to demonstrate.
+        name: Name of the run.
+        seed: Of everything.
+        run_dir: Where runs live.
+
+    Raises:
+        ValueError: If the configuration is not there.
+    """
+    if not Path(config).is_file():
+        raise ValueError(f"found no {config}; run this from the root of the repository or give --config")
+    command = ["fit", "--config", config, "--run.name", name, "--run.dir", run_dir, "--seed_everything", str(seed)]
+    line = CommandLine([*command, "--resume.policy", "restart"], quiet=True)
+    rows = {"pixels": _judge_pixels(line)} | line.results()
+    table = percent_table(rows, title="percent")
+    line.gallery.write(lead=[Section("Pixels, untrained, trained, in percent", table)])
+    print(f"\n{table}\n\nPictures of the clusters, curves and numbers: {line.run.path / 'report' / 'index.html'}")
+
+
+def _judge_pixels(line: CommandLine) -> dict[str, float]:
+    """Raw pixels, by the same judges on the same pictures."""
+    callbacks: list[pl.Callback] = line.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    probes = [callback for callback in callbacks if isinstance(callback, ProbeFeatures)]
+    data = line.datamodule
+    pixels = RawPixels(image_size=data.image_size, mean=data.mean, std=data.std)
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, callbacks=list(probes), enable_progress_bar=False, enable_model_summary=False
+    )
+    with isolate_rng():
+        trainer.validate(pixels, datamodule=data, verbose=False)
+    return {key.removeprefix("eval/"): float(value) for key, value in trainer.callback_metrics.items()}

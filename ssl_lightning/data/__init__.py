@@ -1,0 +1,23 @@
+"""What a run looks at: sources of pictures as DataModules, their views, and the splits that features are judged on."""
+
+from ssl_lightning.data.curated import CuratedImages
+from ssl_lightning.data.digits import Digits
+from ssl_lightning.data.module import ImageModule
+from ssl_lightning.data.probe_sets import ProbeSet
+from ssl_lightning.data.subset import Subset
+from ssl_lightning.data.synthetic import SyntheticImages
+from ssl_lightning.data.uncurated import UncuratedImages
+from ssl_lightning.data.union import UnionImages
+from ssl_lightning.data.views import View
+
+__all__ = [
+    "CuratedImages",
+    "Digits",
+    "ImageModule",
+    "ProbeSet",
+    "Subset",
+    "SyntheticImages",
+    "UncuratedImages",
+    "UnionImages",
+    "View",
+]

@@ -1,0 +1,36 @@
+"""CuratedImages: labelled pictures in class folders, in a folder, in a tar file, or as torchvision downloads them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssl_lightning.data.module import ImageModule, Probes
+from ssl_lightning.data.packs import open_labelled, splits
+from ssl_lightning.data.pictures import Pictures
+
+
+@dataclass(kw_only=True, eq=False)
+class CuratedImages(ImageModule):
+    """Pictures laid out as `split/class/file`, in a folder or a tar file (plain, or compressed and small).
+
+    Also `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary`, the folders that torchvision makes.
+
+    Args:
+        path: The folder or tar file: as given, or within the folder of the environment variable SSL_LIGHTNING_DATA.
+        split: The split to train on; null where the class folders lie directly in `path`.
+        test_split: The split to judge on unless `probe_sets` is given; it is left out where there is none.
+    """
+
+    path: str
+    split: str | None = "train"
+    test_split: str = "test"
+
+    def open_training(self) -> Pictures:
+        """The training split."""
+        return open_labelled(self.path, self.split)
+
+    def default_probe_sets(self) -> Probes:
+        """The training split and the test split, if there is one."""
+        if self.split is None or self.test_split not in splits(self.path):
+            return {}
+        name = Path(self.path).name.split(".")[0]
+        return {name: (self.open_training(), open_labelled(self.path, self.test_split))}

@@ -1,0 +1,52 @@
+"""CIFAR-10, CIFAR-100 and STL-10 as torchvision lays them out on disk; never downloaded from here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision import datasets
+
+from ssl_lightning.data.pictures import MemoryPictures, Pictures
+
+_CLASSES = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100", "stl10_binary": "STL10"}
+
+
+def is_downloaded(path: str) -> bool:
+    """Whether the last folder of a path is one that torchvision makes."""
+    return Path(path).name in _CLASSES
+
+
+def open_downloaded(path: str, split: str, locate: Callable[[str], list[Path]]) -> Pictures:
+    """One split of a data set that torchvision has downloaded before.
+
+    Args:
+        path: Ends in `cifar-10-batches-py`, `cifar-100-python` or `stl10_binary`.
+        split: "train" or "test"; STL-10 also has "unlabeled" and "train+unlabeled".
+        locate: Finds the folder.
+
+    Raises:
+        ValueError: The folder is not there (says how to get it) or not whole, or it has no such split.
+    """
+    name = _CLASSES[Path(path).name]
+    known = ("train", "test", "unlabeled", "train+unlabeled") if name == "STL10" else ("train", "test")
+    if split not in known:
+        raise ValueError(f"{path} has no split {split!r}, only {', '.join(known)}: give one of these")
+    try:
+        root = locate(path)[0].parent
+        data = _load(name, root, split)
+    except (ValueError, RuntimeError, OSError) as error:
+        recipe = f"python -c \"from torchvision.datasets import {name}; {name}('data', download=True)\""
+        raise ValueError(f"{path} is not there or not whole ({error}): get it by {recipe}") from error
+    images, labels, classes = data
+    return MemoryPictures(torch.from_numpy(images), torch.from_numpy(labels), classes, title=f"{path}/{split}")
+
+
+def _load(name: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    if name == "STL10":
+        stl = datasets.STL10(str(root), split=split, download=False)
+        labels = np.full(len(stl.data), -1) if stl.labels is None else stl.labels
+        return stl.data, labels.astype(np.int64), stl.classes
+    cifar = getattr(datasets, name)(str(root), train=split == "train", download=False)
+    images = np.ascontiguousarray(cifar.data.transpose(0, 3, 1, 2))
+    return images, np.array(cifar.targets), cifar.classes

@@ -1,0 +1,265 @@
+"""ImageModule: what every source of pictures shares - its loaders, views and probe sets - as one DataModule."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from ssl_lightning.data.loader import Cutting, Labels, SequentialLoader, Share, TrainingLoader
+from ssl_lightning.data.pictures import Pictures
+from ssl_lightning.data.probe_sets import ProbeSet
+from ssl_lightning.data.subset import Subset
+from ssl_lightning.data.views import View, centre_view, expand, finish_crops, make_view
+from ssl_lightning.draws import Purpose, permutation
+from ssl_lightning.types import Batch, RawBatch
+
+RGB = tuple[float, float, float]
+Probes = dict[str, tuple[Pictures, Pictures]]
+"""Training and test pictures of each probe set."""
+
+
+@dataclass(kw_only=True, eq=False)
+class ImageModule(LightningDataModule, ABC):
+    """The base of all sources of pictures. Making one reads no file; `setup` does.
+
+    Args:
+        views: Kinds of views that a training picture is seen in, global crops first; empty for one plain `View`.
+        batch_size: Rows of a training batch over all processes together, before accumulation.
+        image_size: Side of a full-size view in pixels.
+        mean: Mean of the pictures' channels, as fractions 0..1.
+        std: Standard deviation of the pictures' channels, as fractions 0..1.
+        seed: Of the order and of the views.
+        num_workers: Processes that read pictures which do not lie in memory.
+        drop_last: Leave out the last, incomplete batch of each epoch.
+        subset: Only these rows of the training pictures, numbered afresh.
+        probe_sets: Labelled splits to judge on, the first one the primary; null for the source's own.
+        gallery: Training rows of each probe set that are used while fitting; all are in validate and test.
+        centre_fraction: Side of the centre view as a fraction of the picture's short side.
+        max_unreadable: Largest share of an epoch's rows that may be unreadable before the run stops.
+        eval_batch_size: Rows of a batch of one process outside training.
+    """
+
+    views: list[View] = field(default_factory=list)
+    batch_size: int = 256
+    image_size: int = 32
+    mean: RGB = (0.5, 0.5, 0.5)
+    std: RGB = (0.25, 0.25, 0.25)
+    seed: int = 0
+    num_workers: int = 2
+    drop_last: bool = True
+    subset: Subset | None = None
+    probe_sets: dict[str, ProbeSet] | None = None
+    gallery: int = 10_000
+    centre_fraction: float = 1.0
+    max_unreadable: float = 0.05
+    eval_batch_size: int = 512
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        # a process may have no row of a small probe set
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self._loader: TrainingLoader | None = None
+        self._labels: Labels = None
+        for name, lowest in (("batch_size", 2), ("image_size", 1), ("num_workers", 0), ("gallery", 1)):
+            if getattr(self, name) < lowest:
+                raise ValueError(f"found data.{name}={getattr(self, name)}; expected at least {lowest}")
+        if not 0 < self.centre_fraction <= 1:
+            raise ValueError(f"found data.centre_fraction={self.centre_fraction}; expected more than 0, at most 1")
+
+    @abstractmethod
+    def open_training(self) -> Pictures:
+        """All pictures of the source that are for training, before `subset`."""
+
+    @abstractmethod
+    def default_probe_sets(self) -> Probes:
+        """What the source is judged on unless `probe_sets` says otherwise; empty where it has no labels."""
+
+    @cached_property
+    def training(self) -> Pictures:
+        """The training pictures of this run."""
+        pictures = self.open_training()
+        return pictures if self.subset is None else self.subset.of(pictures)
+
+    @cached_property
+    def probes(self) -> Probes:
+        """Training and test pictures of each probe set, the primary one first."""
+        if self.probe_sets is None:
+            return self.default_probe_sets()
+        return {name: probe_set.open() for name, probe_set in self.probe_sets.items()}
+
+    @property
+    def num_samples(self) -> int:
+        """N, the number of training pictures."""
+        return len(self.training)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the training pictures; 0 without labels."""
+        return len(self.training.classes)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of which training pictures there are, in which order."""
+        return self.training.fingerprint
+
+    @property
+    def masked(self) -> int:
+        """Pictures of this process that could not be read, so far in this epoch."""
+        return self._loader.masked if self._loader else 0
+
+    @property
+    def masked_share(self) -> float:
+        """Their share of the pictures that this process has met in this epoch."""
+        return self._loader.masked_share if self._loader else 0.0
+
+    def judged_labels(self) -> Int[Tensor, "N"]:
+        """The training pictures' own classes, for diagnostics; no self-supervised loss may see them."""
+        return self.training.labels
+
+    def setup(self, stage: str) -> None:
+        """Open what the stage needs, so that a user's mistake ends the run before its first step."""
+        if stage in ("fit", "predict"):
+            _ = self.training
+        if stage != "predict" and not self.probes and self.trainer is not None:
+            # Lightning takes an empty list for one empty loader, and warns of it
+            self.trainer.limit_val_batches = self.trainer.limit_test_batches = 0
+
+    def set_labels(self, labels: Labels) -> None:
+        """Draw the epochs that begin from now on uniformly over these clusters; None for the natural order.
+
+        Raises:
+            ValueError: Not one label a row.
+        """
+        if labels is not None:
+            if len(labels) != self.num_samples:
+                raise ValueError(f"found {len(labels)} labels for {self.num_samples} training rows; expected one each")
+            labels = labels.detach().to("cpu", torch.int64, copy=True)
+        self._labels = labels
+        if self._loader is not None:
+            self._loader.labels = labels
+
+    def train_dataloader(self) -> TrainingLoader:
+        """Batches of training rows, in an order that is a function of (seed, epoch)."""
+        self._loader = TrainingLoader(
+            self.training,
+            Cutting(self._views, self.image_size, self.seed),
+            self.batch_size,
+            self._share,
+            self.num_workers,
+            self.drop_last,
+            self.max_unreadable,
+        )
+        self._loader.labels = self._labels
+        return self._loader
+
+    def val_dataloader(self) -> list[SequentialLoader]:
+        """For each probe set its training rows (a gallery of them while fitting), then its test rows."""
+        loaders = []
+        for name, (train, test) in self.probes.items():
+            loaders += [self._sequential(train, self._probe_size(name), self._gallery_rows(len(train)))]
+            loaders += [self._sequential(test, self._probe_size(name))]
+        return loaders
+
+    def test_dataloader(self) -> list[SequentialLoader]:
+        """The same as for validation."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> SequentialLoader:
+        """All training rows in order, this process's contiguous block of them."""
+        return self._sequential(self.training, self.image_size)
+
+    def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
+        """Pictures go to the device; the rest stays, so that decisions about rows never wait for a GPU."""
+        images = batch.images
+        moved = [crops.to(device) for crops in images] if isinstance(images, list) else images.to(device)
+        return batch._replace(images=moved)
+
+    def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
+        """Random views while training, else the centre view."""
+        assert self.trainer is not None
+        if self.trainer.training:
+            assert self._loader is not None
+            return self.augment(batch, self._loader.epoch)
+        if self.trainer.predicting:
+            return self.centre(batch)
+        return self.centre(batch, self._probe_size(list(self.probes)[dataloader_idx // 2]))
+
+    def augment(self, raw: RawBatch, epoch: int) -> Batch:
+        """All views of the readable rows, normalised: a function of (seed, epoch, row, view)."""
+        raw = _readable(raw)
+        views = []
+        for number, view in enumerate(self._views):
+            key = {"seed": self.seed, "epoch": epoch, "rows": raw.index, "number": number}
+            if isinstance(raw.images, list):
+                made = finish_crops(raw.images[number], view, **key)
+            else:
+                made = make_view(raw.images, view, view.pixels(self.image_size), **key)
+            views.append(self._normalised_(made))
+        return _batch(raw, views)
+
+    def centre(self, raw: RawBatch, image_size: int | None = None) -> Batch:
+        """The centre view of the readable rows, normalised.
+
+        Args:
+            raw: From the predict loader or one of a probe set.
+            image_size: Side in pixels; None for that of the data.
+        """
+        raw = _readable(raw)
+        if isinstance(raw.images, list):  # the worker has cut it
+            view = raw.images[0].float() / 255
+        else:
+            view = centre_view(raw.images, image_size or self.image_size, self.centre_fraction)
+        return _batch(raw, [self._normalised_(view)])
+
+    @property
+    def _views(self) -> list[View]:
+        return expand(self.views or [View()])
+
+    @property
+    def _share(self) -> Share:
+        return Share(self.trainer.global_rank, self.trainer.world_size) if self.trainer else Share()
+
+    def _sequential(self, pictures: Pictures, size: int, rows: Int[Tensor, "M"] | None = None) -> SequentialLoader:
+        cutting = Cutting([], size, self.seed, self.centre_fraction)
+        return SequentialLoader(pictures, cutting, self.eval_batch_size, self._share, self.num_workers, rows)
+
+    def _probe_size(self, name: str) -> int:
+        given = self.probe_sets[name].image_size if self.probe_sets else None
+        return given or self.image_size
+
+    def _gallery_rows(self, count: int) -> Int[Tensor, "M"] | None:
+        if self.trainer is None or self.trainer.state.fn != "fit" or count <= self.gallery:
+            return None
+        return permutation(self.seed, Purpose.GALLERY, 0, count)[: self.gallery].sort().values
+
+    def _normalised_(self, view: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 3 h w"]:
+        """By the values of the model, which travel in its checkpoint; in place, for the view was just made."""
+        owner = self.trainer.lightning_module if self.trainer else self
+        mean, std = (
+            torch.as_tensor(getattr(owner, name, getattr(self, name)), dtype=view.dtype, device=view.device).view(
+                3, 1, 1
+            )
+            for name in ("mean", "std")
+        )
+        return view.sub_(mean).div_(std)
+
+
+def _readable(raw: RawBatch) -> RawBatch:
+    if bool(raw.valid.all()):
+        return raw
+    rows = raw.valid.nonzero().flatten()
+    index, label, valid = (
+        tensor.index_select(0, rows.to(tensor.device)) for tensor in (raw.index, raw.label, raw.valid)
+    )
+    if isinstance(raw.images, list):
+        return RawBatch(index, [crops.index_select(0, rows.to(crops.device)) for crops in raw.images], label, valid)
+    return RawBatch(index, raw.images.index_select(0, rows.to(raw.images.device)), label, valid)
+
+
+def _batch(raw: RawBatch, views: list[Float[Tensor, "B 3 _h _w"]]) -> Batch:
+    device = views[0].device
+    return Batch(raw.index.to(device, non_blocking=True), views, raw.label.to(device, non_blocking=True))

@@ -1,0 +1,222 @@
+"""From what a user names - a folder, a tar file, several shards - to a table of pictures."""
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int, Int64
+from torch import Tensor
+
+from ssl_lightning.data.downloaded import is_downloaded, open_downloaded
+from ssl_lightning.data.pictures import Names, Pictures, Selection
+from ssl_lightning.data.stored import ByteTable, StoredPictures
+from ssl_lightning.data.tars import index_tar
+from ssl_lightning.types import UNLABELLED
+
+VARIABLE = "SSL_LIGHTNING_DATA"
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_TARS = re.compile(r"\.(tar(\.(xz|gz|bz2))?|tgz|txz|tbz2?)$", re.IGNORECASE)
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+
+
+def locate(path: str) -> list[Path]:
+    """The folder or files that a path means: as given if it exists, else in the folder `SSL_LIGHTNING_DATA`.
+
+    Args:
+        path: A folder, a tar file, or several shards by a pattern (`pool-*.tar`) or braces (`pool-{000..005}.tar`).
+
+    Returns:
+        One folder, or files sorted by the bytes of their names.
+
+    Raises:
+        ValueError: Nothing there; the message names every shard that braces promise and that is missing.
+    """
+    roots = [Path(), Path(os.environ.get(VARIABLE, "data"))]
+    wanted = list(_expand_braces(os.path.expanduser(path)))
+    found = [_first_match(roots, pattern) for pattern in wanted]
+    missing = [pattern for pattern, matches in zip(wanted, found, strict=True) if not matches]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(
+            f"{missing[0]}{more} not found, as given or in {roots[1]}: set {VARIABLE} to the folder that holds it"
+        )
+    return sorted((match for matches in found for match in matches), key=os.fsencode)
+
+
+def open_unlabelled(path: str) -> Pictures:
+    """All pictures of a folder (nested or flat), a tar file or several shards, without labels.
+
+    Rows are in the order of the shards and within each in that of the names' bytes. Where every file name is a number
+    of its own, as in WebDataset shards, that number is the sample id; else the row is.
+
+    Raises:
+        ValueError: Nothing there, no picture in it, or a tar file that is broken or unsafe.
+    """
+    return _pack(locate(path)).pictures
+
+
+def open_labelled(path: str, split: str | None) -> Pictures:
+    """The pictures of one split, `split/class/file` in a folder or tar file; with no split, `class/file`.
+
+    Also the folders `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary` as torchvision downloads them.
+
+    Raises:
+        ValueError: Nothing there, no such split, pictures outside a class folder, or a broken or unsafe tar file.
+    """
+    if is_downloaded(path):
+        return open_downloaded(path, split or "train", locate)
+    pack = _pack(locate(path))
+    prefix = f"{split}/" if split else ""
+    rows = [row for row, name in enumerate(pack.names) if name.startswith(prefix)]
+    if not rows:
+        raise ValueError(
+            f"{path} has no split {split!r}, only {', '.join(_splits(pack)) or 'files'}: give one of these"
+        )
+    classes, labels = _by_class(path, [pack.names[row].removeprefix(prefix) for row in rows])
+    return Selection(pack.pictures, torch.tensor(rows), labels, classes)
+
+
+def splits(path: str) -> list[str]:
+    """The first folders within a folder or tar file that hold pictures, sorted by their bytes.
+
+    Raises:
+        ValueError: As `open_unlabelled`.
+    """
+    return ["train", "test"] if is_downloaded(path) else _splits(_pack(locate(path)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pack:
+    names: Names
+    pictures: Pictures
+
+
+def _pack(files: list[Path]) -> _Pack:
+    if files[0].is_dir():
+        return _read_pack(tuple(files))  # a folder can change without its own time changing
+    times = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    return _read_shards_once(tuple(files), times)
+
+
+@lru_cache(maxsize=3)
+def _read_shards_once(files: tuple[Path, ...], times: tuple[tuple[int, int], ...]) -> _Pack:
+    """Training pictures and probe sets are often splits of one tar file: unpacked and decoded once for all."""
+    return _read_pack(files)
+
+
+def _read_pack(files: tuple[Path, ...]) -> _Pack:
+    tables = [_folder_table(file) if file.is_dir() else _tar_table(file) for file in files]
+    table = tables[0] if len(tables) == 1 else _joined(tables)
+    if len(table) == 0:
+        raise ValueError(f"{files[0]} holds no picture ({' '.join(_ENDINGS)}): give a folder or tar file that does")
+    pictures = StoredPictures(table, torch.full((len(table),), UNLABELLED), [], _sample_ids(table.names))
+    return _Pack(table.names, pictures.in_memory())
+
+
+def _tar_table(path: Path) -> ByteTable:
+    if not _TARS.search(path.name):
+        raise ValueError(
+            f"{path} is neither a folder nor a tar file (.tar, .tar.xz, .tar.gz, .tar.bz2): give one of these"
+        )
+    index = index_tar(path)
+    order = _picture_order(index.names)
+    names = Names([index.names[row] for row in order])
+    zeros = np.zeros(len(order), dtype=np.int32)
+    return ByteTable([str(path)], zeros, names, index.offsets[order], index.sizes[order], index.unpacked)
+
+
+def _folder_table(root: Path) -> ByteTable:
+    files = list(_walk(root, "", ()))
+    order = _picture_order([name for name, _ in files])
+    names = Names([files[row][0] for row in order])
+    sizes = np.array([files[row][1] for row in order], dtype=np.int64)
+    return ByteTable([str(root)], np.zeros(len(order), dtype=np.int32), names, np.full(len(order), -1), sizes)
+
+
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int]]:
+    """Names and sizes of all plain files; links are followed, but never into a folder that leads to them."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
+            elif entry.is_file():
+                yield prefix + entry.name, entry.stat().st_size
+
+
+def _picture_order(names: list[str]) -> Int64[np.ndarray, "N"]:
+    rows = [row for row, name in enumerate(names) if name.lower().endswith(_ENDINGS)]
+    return np.array(sorted(rows, key=lambda row: os.fsencode(names[row])), dtype=np.int64)
+
+
+def _joined(tables: list[ByteTable]) -> ByteTable:
+    if any(table.unpacked is not None for table in tables):
+        raise ValueError(f"{tables[0].containers[0]} and the others are compressed: unpack shards to plain tar files")
+    return ByteTable(
+        [table.containers[0] for table in tables],
+        np.repeat(np.arange(len(tables), dtype=np.int32), [len(table) for table in tables]),
+        Names([name for table in tables for name in table.names]),
+        np.concatenate([table.offsets for table in tables]),
+        np.concatenate([table.sizes for table in tables]),
+    )
+
+
+def _sample_ids(names: Names) -> Int[Tensor, "N"]:
+    stems = [name.rsplit("/", 1)[-1].rsplit(".", 1)[0] for name in names]
+    if all(stem.isascii() and stem.isdigit() and len(stem) < 19 for stem in stems):
+        numbers = torch.tensor([int(stem) for stem in stems])
+        if len(numbers.unique()) == len(numbers):
+            return numbers
+    return torch.arange(len(names))
+
+
+def _by_class(path: str, names: list[str]) -> tuple[list[str], Int[Tensor, "N"]]:
+    folders = [name.split("/", 1)[0] if "/" in name else None for name in names]
+    loose = next((name for name, folder in zip(names, folders, strict=True) if folder is None), None)
+    if loose is not None:
+        raise ValueError(
+            f"{path} holds {loose!r} outside a class folder: give split/class/file, or use UncuratedImages"
+        )
+    classes = _sorted(set(map(str, folders)))
+    number = {name: label for label, name in enumerate(classes)}
+    return classes, torch.tensor([number[str(folder)] for folder in folders])
+
+
+def _splits(pack: _Pack) -> list[str]:
+    return _sorted({name.split("/", 1)[0] for name in pack.names if "/" in name})
+
+
+def _sorted(names: set[str]) -> list[str]:
+    return sorted(names, key=os.fsencode)
+
+
+def _first_match(roots: list[Path], pattern: str) -> list[Path]:
+    for root in roots:
+        there = root / pattern
+        if there.exists():
+            return [there]
+        matches = [Path(match) for match in glob.glob(str(there)) if Path(match).is_file()]
+        if matches:
+            return matches
+    return []
+
+
+def _expand_braces(pattern: str) -> Iterator[str]:
+    match = _BRACES.search(pattern)
+    if match is None:
+        yield pattern
+        return
+    first, last, words = match.groups()
+    width = len(first or "")
+    choices = words.split(",") if words else [f"{n:0{width}d}" for n in range(int(first), int(last) + 1)]
+    for choice in choices:
+        yield from _expand_braces(pattern[: match.start()] + choice + pattern[match.end() :])

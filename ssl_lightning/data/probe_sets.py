@@ -1,0 +1,49 @@
+"""Labelled pairs of splits that a run is judged on."""
+
+from dataclasses import dataclass
+
+from ssl_lightning.data.built_in import open_digits, open_synthetic
+from ssl_lightning.data.packs import open_labelled
+from ssl_lightning.data.pictures import Pictures
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """Labelled pictures to judge frozen features on.
+
+    Attributes:
+        train: Where the probes are fitted: `<folder or tar file>/<split>` such as `cifar10.tar.xz/train`, or one of
+            `digits/train`, `synthetic/train`.
+        test: Where they are judged, such as `cifar10.tar.xz/test`; the classes must be the same.
+        image_size: Side of the centre view in pixels; null for that of the data.
+    """
+
+    train: str
+    test: str
+    image_size: int | None = None
+
+    def open(self) -> tuple[Pictures, Pictures]:
+        """Both splits.
+
+        Raises:
+            ValueError: One is not there, or their classes differ.
+        """
+        train, test = (_open_split(split) for split in (self.train, self.test))
+        if train.classes != test.classes:
+            odd = sorted(set(train.classes) ^ set(test.classes))
+            raise ValueError(
+                f"{self.train} has {len(train.classes)} classes and {self.test} {len(test.classes)}; in one only: "
+                f"{', '.join(odd[:5])}: give two splits of the same classes"
+            )
+        return train, test
+
+
+def _open_split(split: str) -> Pictures:
+    pack, _, part = split.rstrip("/").rpartition("/")
+    if not pack or not part:
+        raise ValueError(f"found probe set {split!r}; expected <folder or tar file>/<split>")
+    if pack == "digits":
+        return open_digits(part)
+    if pack == "synthetic":
+        return open_synthetic(part)
+    return open_labelled(pack, part)

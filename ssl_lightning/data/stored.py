@@ -1,0 +1,164 @@
+"""Pictures that lie encoded in folders and tar files: bytes by (file, offset, size), decoded when asked for."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, Int32, Int64, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from ssl_lightning.data.decode import Unreadable, decode
+from ssl_lightning.data.pictures import Images, MemoryPictures, Names, Pictures
+
+_LARGEST_IN_MEMORY = 2 << 30
+_TRIED_FIRST = 64
+
+
+@dataclass(frozen=True, eq=False)
+class ByteTable:
+    """Where the bytes of each picture lie. Arrays, not lists: worker processes read them without copying them.
+
+    Attributes:
+        containers: Folders and tar files.
+        container: Which of them each picture is in.
+        names: Path of each picture within its container.
+        offsets: First byte within the container; -1 for a file of its own.
+        sizes: Length in bytes.
+        unpacked: The content of the only container, where it was compressed.
+    """
+
+    containers: list[str]
+    container: Int32[np.ndarray, "N"]
+    names: Names
+    offsets: Int64[np.ndarray, "N"]
+    sizes: Int64[np.ndarray, "N"]
+    unpacked: UInt8[np.ndarray, "bytes"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def read(self, row: int) -> bytes:
+        """The bytes of one picture.
+
+        Raises:
+            OSError: The file is gone or cannot be read.
+        """
+        offset, size = int(self.offsets[row]), int(self.sizes[row])
+        if self.unpacked is not None:
+            return self.unpacked[offset : offset + size].tobytes()
+        container = self.containers[self.container[row]]
+        if offset >= 0:
+            return os.pread(_shard(container).descriptor, size, offset)
+        with open(os.path.join(container, self.names[row]), "rb") as stream:
+            return stream.read()
+
+    def name(self, row: int) -> str:
+        """Container and name of one picture."""
+        return os.path.join(self.containers[self.container[row]], self.names[row])
+
+    def take(self, rows: Int64[np.ndarray, "M"]) -> "ByteTable":
+        """The table of these rows alone."""
+        names = Names([self.names[row] for row in rows])
+        container, offsets, sizes = self.container[rows], self.offsets[rows], self.sizes[rows]
+        return replace(self, container=container, names=names, offsets=offsets, sizes=sizes)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, sizes and their order; the folder in which all lies does not count."""
+        state = hashlib.sha256()
+        for block in (self.names.block, self.names.ends, self.sizes):
+            state.update(len(block).to_bytes(8, "little") + block.tobytes())
+        return state.hexdigest()
+
+
+class StoredPictures(Pictures):
+    """Pictures decoded one by one when they are read, of any sizes."""
+
+    def __init__(
+        self, table: ByteTable, labels: Int[Tensor, "N"], classes: list[str], sample_ids: Int[Tensor, "N"]
+    ) -> None:
+        self.table = table
+        self.labels = labels
+        self.classes = classes
+        self.sample_ids = sample_ids
+        self.size = None
+
+    def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
+        """The pictures of these rows, and which of them could be read; the others are zeros."""
+        found = [self._decoded(row) for row in rows.tolist()]
+        valid = torch.tensor([image is not None for image in found], dtype=torch.bool)
+        return [torch.zeros(3, 1, 1, dtype=torch.uint8) if image is None else image for image in found], valid
+
+    def name(self, row: int) -> str:
+        """Path or member name of a row, for people and messages."""
+        return self.table.name(row)
+
+    def make_fingerprint(self) -> str:
+        """SHA-256 over names, sizes and their order."""
+        return self.table.fingerprint
+
+    def in_memory(self) -> Pictures:
+        """All pictures decoded, if they have one size and fit into 2 GiB; else these as they are."""
+        size = self._one_size()
+        if size is None or 3 * size[0] * size[1] * len(self) > _LARGEST_IN_MEMORY:
+            return self
+        images = torch.zeros(len(self), 3, *size, dtype=torch.uint8)
+        readable = torch.zeros(len(self), dtype=torch.bool)
+        for row, image in enumerate(self._all_decoded()):
+            if image is not None:
+                if image.shape[1:] != images.shape[2:]:
+                    return self
+                images[row], readable[row] = image, True
+        return MemoryPictures(
+            images,
+            self.labels,
+            self.classes,
+            names=replace(self.table, unpacked=None).name,
+            sample_ids=self.sample_ids,
+            readable=readable,
+            fingerprint=self.fingerprint,
+        )
+
+    def _one_size(self) -> tuple[int, int] | None:
+        """The size of some pictures, spread over all, if they agree."""
+        rows = np.unique(np.linspace(0, len(self) - 1, _TRIED_FIRST).astype(int)).tolist()
+        sizes = {(image.shape[1], image.shape[2]) for image in map(self._decoded, rows) if image is not None}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def _all_decoded(self) -> Iterator[UInt8[Tensor, "3 _h _w"] | None]:
+        title = f"decoding {os.path.basename(self.table.containers[0])}"
+        for row in tqdm(range(len(self)), desc=title, unit="pictures", delay=2, leave=False):
+            yield self._decoded(row)
+
+    def _decoded(self, row: int) -> UInt8[Tensor, "3 _h _w"] | None:
+        try:
+            return decode(self._bytes(row))
+        except (Unreadable, OSError):
+            return None
+
+    def _bytes(self, row: int) -> bytes:
+        try:
+            return self.table.read(row)
+        except OSError:  # once may be a hiccup of the disk or the network
+            return self.table.read(row)
+
+
+class _Shard:
+    """A tar file held open for reading; positions are given per read, so processes may share it."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+@lru_cache(maxsize=256)
+def _shard(path: str) -> _Shard:
+    return _Shard(path)

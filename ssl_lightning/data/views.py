@@ -1,0 +1,272 @@
+"""Views of a whole batch: crop, flip, jitter, grey, blur, solarise, each drawn by counter and done all at once.
+
+What a picture's view looks like is a function of (seed, epoch, row, number) alone: neither the other rows of the batch
+nor their order, the device or the number of workers matters.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from ssl_lightning.data.colour import ORDERS, blur_, grey_, jitter_, solarise_
+from ssl_lightning.data.crops import (
+    BOX_NUMBERS,
+    affine,
+    centre_view,
+    crop_resize,
+    mirror_,
+    random_boxes,
+    resize,
+    unit,
+)
+from ssl_lightning.draws import Purpose, uniform
+
+__all__ = [
+    "View",
+    "centre_view",
+    "crop_boxes",
+    "crop_resize",
+    "cut_crop",
+    "expand",
+    "finish_crops",
+    "make_view",
+]
+
+
+@dataclass(frozen=True)
+class View:
+    """One kind of view; a method's config lists them, global crops first.
+
+    Attributes:
+        count: How many views of this kind.
+        size: Side, as a fraction of the data's image size.
+        scale: Smallest and largest share of the picture's area in a crop.
+        ratio: Smallest and largest width over height of a crop.
+        flip: Probability of a mirror image.
+        jitter: Strength of brightness, contrast, saturation (factors in 1 ± strength, not below 0) and hue (a shift in
+            ± strength turns, at most 0.5); they come in a drawn order.
+        jitter_probability: Probability that colours are jittered at all.
+        grey: Probability of losing all colour.
+        blur: Probability of a Gaussian blur, over a tenth of the side (SimCLR's rule).
+        blur_sigma: Smallest and largest standard deviation of the blur, in pixels of the view.
+        solarise: Probability of inverting the brighter half of the values.
+        rotate: Largest turn either way, in degrees; 0 for none.
+        translate: Largest move either way, in fractions of the side, rounded to whole pixels; 0 for none.
+
+    Raises:
+        ValueError: If a field is out of range; the message names it.
+    """
+
+    count: int = 1
+    size: float = 1.0
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    jitter_probability: float = 0.8
+    grey: float = 0.2
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarise: float = 0.0
+    rotate: float = 0.0
+    translate: float = 0.0
+
+    def __post_init__(self) -> None:
+        _expect(self, "count", self.count >= 1, "a whole number of at least 1")
+        _expect(self, "size", self.size > 0, "a positive fraction of data.image_size")
+        _expect(self, "scale", 0 < self.scale[0] <= self.scale[1] <= 1, "0 < low <= high <= 1")
+        _expect(self, "ratio", 0 < self.ratio[0] <= self.ratio[1] < math.inf, "0 < low <= high")
+        for name in ("flip", "jitter_probability", "grey", "blur", "solarise"):
+            _expect(self, name, 0 <= getattr(self, name) <= 1, "a probability, 0 to 1")
+        _expect(self, "jitter", min(self.jitter) >= 0 and self.jitter[3] <= 0.5, "strengths >= 0, that of hue <= 0.5")
+        _expect(self, "blur_sigma", 0 < self.blur_sigma[0] <= self.blur_sigma[1] < math.inf, "0 < low <= high (pixels)")
+        _expect(self, "rotate", 0 <= self.rotate <= 180, "degrees, 0 to 180")
+        _expect(self, "translate", 0 <= self.translate <= 1, "a fraction of the side, 0 to 1")
+
+    def pixels(self, image_size: int) -> int:
+        """Side of this view in pixels, for data of this image size."""
+        return max(1, round(self.size * image_size))
+
+
+def _expect(view: View, name: str, holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"found View.{name}={getattr(view, name)}; expected {what}")
+
+
+def expand(views: list[View]) -> list[View]:
+    """One entry a view, in order: a kind with `count` 6 becomes six kinds with `count` 1."""
+    return [replace(view, count=1) for view in views for _ in range(view.count)]
+
+
+class _Draw(IntEnum):
+    """Which of a row's random numbers decides what. Numbers are for ever, old runs depend on them."""
+
+    FLIP = BOX_NUMBERS
+    JITTER = BOX_NUMBERS + 1
+    BRIGHTNESS = BOX_NUMBERS + 2
+    HUE = BOX_NUMBERS + 5
+    ORDER = BOX_NUMBERS + 6
+    GREY = BOX_NUMBERS + 7
+    BLUR = BOX_NUMBERS + 8
+    SIGMA = BOX_NUMBERS + 9
+    SOLARISE = BOX_NUMBERS + 10
+    ROTATE = BOX_NUMBERS + 11
+    RIGHT = BOX_NUMBERS + 12
+    DOWN = BOX_NUMBERS + 13
+    COUNT = BOX_NUMBERS + 14
+
+
+def crop_boxes(
+    view: View,
+    heights: Int[Tensor, "B"],
+    widths: Int[Tensor, "B"],
+    *,
+    seed: int,
+    epoch: int,
+    rows: Int[Tensor, "B"],
+    number: int,
+) -> Int[Tensor, "B 4"]:
+    """Top, left, height and width of each row's crop, by the law of torchvision's `RandomResizedCrop`.
+
+    Args:
+        view: Its `scale` and `ratio`.
+        heights: Of the pictures, in pixels.
+        widths: Of the pictures, in pixels.
+        seed: Of the run.
+        epoch: Of the run.
+        rows: Rows of the pictures in the training set.
+        number: Which view of the step, 0..V-1, so that two views of one kind differ.
+    """
+    numbers = uniform(seed, Purpose.VIEW, epoch, rows, view=number, count=BOX_NUMBERS)
+    return random_boxes(numbers, heights, widths, view.scale, view.ratio)
+
+
+def make_view(
+    images: UInt8[Tensor, "B 3 h w"],
+    view: View,
+    size: int,
+    *,
+    seed: int,
+    epoch: int,
+    rows: Int[Tensor, "B"],
+    number: int,
+) -> Float[Tensor, "B 3 {size} {size}"]:
+    """One view of each picture: crop, small affine move, flip, jitter in drawn order, grey, blur, solarise.
+
+    Picture by picture the maths is that of `torchvision.transforms.v2`, given the parameters.
+
+    Args:
+        images: Pictures of one size; their device is where the work is done.
+        view: What to do.
+        size: Side of the result in pixels, `view.pixels(image_size)`.
+        seed: Of the run.
+        epoch: Of the run.
+        rows: Rows of the pictures in the training set. On a GPU, rows that lie on the CPU spare a wait.
+        number: Which view of the step, 0..V-1, so that two views of one kind differ.
+
+    Returns:
+        Floats in 0..1, not yet normalised.
+    """
+    numbers = _numbers(seed, epoch, rows, number)
+    sides = torch.tensor(images.shape[-2:]).expand(len(images), 2)
+    boxes = random_boxes(numbers[:, :BOX_NUMBERS], sides[:, 0], sides[:, 1], view.scale, view.ratio)
+    flip = None if _moves(view) else numbers[:, _Draw.FLIP] < view.flip
+    with torch.autocast(images.device.type, enabled=False):  # half precision would show
+        return _finish(crop_resize(images, boxes, size, flip), view, numbers)
+
+
+def cut_crop(
+    image: UInt8[Tensor, "3 h w"] | UInt8[np.ndarray, "3 h w"],
+    view: View,
+    size: int,
+    *,
+    seed: int,
+    epoch: int,
+    row: int,
+    number: int,
+) -> UInt8[Tensor, "3 {size} {size}"]:
+    """The crop of one picture, for a worker whose pictures differ in size; `finish_crops` does the rest.
+
+    Draws what `make_view` draws. It cuts and resizes only, so no flip, and rounds to uint8 as torchvision does.
+
+    Args:
+        image: One picture.
+        view: What to do.
+        size: Side of the result in pixels.
+        seed: Of the run.
+        epoch: Of the run.
+        row: Row of the picture in the training set.
+        number: Which view of the step.
+    """
+    picture = torch.as_tensor(image)
+    high, wide = (torch.tensor([side]) for side in picture.shape[-2:])
+    boxes = crop_boxes(view, high, wide, seed=seed, epoch=epoch, rows=torch.tensor([row]), number=number)
+    top, left, height, width = boxes[0].tolist()
+    return resize(picture[:, top : top + height, left : left + width], size, size).contiguous()
+
+
+def finish_crops(
+    crops: UInt8[Tensor, "B 3 s s"], view: View, *, seed: int, epoch: int, rows: Int[Tensor, "B"], number: int
+) -> Float[Tensor, "B 3 s s"]:
+    """All that `make_view` does after the crop, for crops that a worker has cut with `cut_crop`.
+
+    Args:
+        crops: One square a row, not flipped.
+        view: What to do.
+        seed: Of the run.
+        epoch: Of the run.
+        rows: Rows of the pictures in the training set.
+        number: Which view of the step.
+
+    Returns:
+        Floats in 0..1, not yet normalised.
+    """
+    numbers = _numbers(seed, epoch, rows, number)
+    if not _moves(view):
+        crops = crops.clone()
+        mirror_(crops, numbers[:, _Draw.FLIP] < view.flip)
+    with torch.autocast(crops.device.type, enabled=False):
+        return _finish(unit(crops), view, numbers)
+
+
+def _numbers(seed: int, epoch: int, rows: Int[Tensor, "B"], number: int) -> Float[Tensor, "B 36"]:
+    # always on the CPU: there the decisions cost nothing, and a GPU does exactly what a CPU would have done
+    return uniform(seed, Purpose.VIEW, epoch, rows.cpu(), view=number, count=_Draw.COUNT)
+
+
+def _moves(view: View) -> bool:
+    return view.rotate > 0 or view.translate > 0
+
+
+def _finish(images: Float[Tensor, "B 3 s s"], view: View, numbers: Float[Tensor, "B 36"]) -> Float[Tensor, "B 3 s s"]:
+    if _moves(view):
+        images = _move(images, view, numbers)
+    if view.jitter_probability > 0 and max(view.jitter) > 0:
+        order = ORDERS[(numbers[:, _Draw.ORDER] * len(ORDERS)).long()]
+        jitter_(images, _jitter_factors(view, numbers), order, numbers[:, _Draw.JITTER] < view.jitter_probability)
+    if view.grey > 0:
+        grey_(images, numbers[:, _Draw.GREY] < view.grey)
+    if view.blur > 0:
+        low, high = view.blur_sigma
+        blur_(images, low + (high - low) * numbers[:, _Draw.SIGMA], numbers[:, _Draw.BLUR] < view.blur)
+    if view.solarise > 0:
+        solarise_(images, numbers[:, _Draw.SOLARISE] < view.solarise)
+    return images
+
+
+def _jitter_factors(view: View, numbers: Float[Tensor, "B 36"]) -> Float[Tensor, "B 4"]:
+    strength = torch.tensor(view.jitter)
+    low = torch.cat([(1.0 - strength[:3]).clamp(min=0.0), -strength[3:]])
+    high = torch.cat([1.0 + strength[:3], strength[3:]])
+    return low + (high - low) * numbers[:, _Draw.BRIGHTNESS : _Draw.HUE + 1]
+
+
+def _move(images: Float[Tensor, "B 3 s s"], view: View, numbers: Float[Tensor, "B 36"]) -> Float[Tensor, "B 3 s s"]:
+    either_way = 2.0 * numbers[:, _Draw.ROTATE : _Draw.DOWN + 1] - 1.0
+    shift = (either_way[:, 1:] * (view.translate * images.shape[-1])).round()
+    return affine(images, either_way[:, 0] * view.rotate, shift, numbers[:, _Draw.FLIP] < view.flip)

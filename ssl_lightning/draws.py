@@ -1,0 +1,83 @@
+"""Counter-based random numbers: every draw is a pure function of (seed, purpose, epoch, row, view).
+
+No generator is carried along, so neither the number of workers or processes, nor a resume, nor the order of calls can
+change what is drawn. The mixer is the 64-bit finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable
+pseudorandom number generators"), in the wrap-around arithmetic of int64, so CPU and GPU draw the same numbers.
+"""
+
+from enum import IntEnum
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+class Purpose(IntEnum):
+    """What a number is drawn for; two purposes never share a draw. Numbers are for ever, old runs depend on them."""
+
+    ORDER = 1
+    """Who comes when in an epoch."""
+    BALANCE = 2
+    """Which members of a cluster are drawn, and their order."""
+    VIEW = 3
+    """Crop, flip, jitter and kin."""
+    CLUSTERING = 4
+    """Where k-means starts."""
+    HEAD = 5
+    """Weights of a head that is drawn afresh during training."""
+    GALLERY = 6
+    """Which training rows are judged against while training."""
+    EPISODE = 7
+    """Few-shot episodes."""
+    SYNTHETIC = 8
+    """Generated pictures."""
+    BANK = 9
+    """First rows of a memory bank."""
+
+
+def bits(seed: int, purpose: Purpose, epoch: int, rows: Int[Tensor, "B"], view: int = 0) -> Int[Tensor, "B"]:
+    """One 64-bit number a row, uniform over all int64, on the device of `rows`."""
+    state = _fold(seed, purpose, epoch, view)
+    return _mix(rows.long() * _GOLDEN + state)
+
+
+def uniform(
+    seed: int, purpose: Purpose, epoch: int, rows: Int[Tensor, "B"], view: int = 0, count: int = 1
+) -> Float[Tensor, "B count"]:
+    """`count` float32 numbers in [0, 1) for each row, on the device of `rows`."""
+    start = bits(seed, purpose, epoch, rows, view).unsqueeze(1)  # [B, 1]
+    steps = torch.arange(1, count + 1, device=rows.device) * _GOLDEN
+    return (_shift(_mix(start + steps), 40).float()) * 2.0**-24  # the upper 24 bits fill a float32 exactly
+
+
+def permutation(seed: int, purpose: Purpose, epoch: int, size: int) -> Int[Tensor, "N"]:
+    """A random order of `size` rows, on the CPU."""
+    return torch.argsort(bits(seed, purpose, epoch, torch.arange(size)), stable=True)
+
+
+def number(seed: int, purpose: Purpose, epoch: int = 0, view: int = 0) -> int:
+    """One non-negative 63-bit number: a seed for a `torch.Generator` or a clusterer."""
+    return _fold(seed, purpose, epoch, view) & ((1 << 63) - 1)
+
+
+def _fold(*keys: int) -> int:
+    state = torch.zeros((), dtype=torch.int64)
+    for key in keys:
+        wrapped = (int(key) + (1 << 63)) % (1 << 64) - (1 << 63)
+        state = _mix(state + _GOLDEN + wrapped)
+    return int(state)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, by: int) -> Tensor:
+    """Logical shift to the right; torch's own keeps the sign."""
+    return (x >> by) & ((1 << (64 - by)) - 1)

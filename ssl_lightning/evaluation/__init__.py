@@ -1,0 +1,19 @@
+"""Frozen features to numbers."""
+
+from ssl_lightning.evaluation.cluster_scores import ClusterAgreement
+from ssl_lightning.evaluation.few_shot import FewShot
+from ssl_lightning.evaluation.knn import KNN
+from ssl_lightning.evaluation.linear import LinearProbe
+from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
+from ssl_lightning.evaluation.rank import feature_std, rank_me
+
+__all__ = [
+    "KNN",
+    "ClusterAgreement",
+    "FewShot",
+    "LabelledFeatures",
+    "LinearProbe",
+    "Probe",
+    "feature_std",
+    "rank_me",
+]

@@ -1,0 +1,28 @@
+"""ClusterAgreement: how well k-means on frozen features finds the classes."""
+
+from dataclasses import dataclass
+
+from ssl_lightning.clustering.clusterer import Clusterer
+from ssl_lightning.clustering.diagnostics import normalized_mutual_info
+from ssl_lightning.clustering.kmeans import KMeans
+from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
+
+
+@dataclass(frozen=True)
+class ClusterAgreement(Probe):
+    """NMI (geometric) between the classes and a clustering of the test features with K = number of classes.
+
+    Args:
+        clusterer: How to cluster.
+        seed: Where it starts.
+    """
+
+    clusterer: Clusterer = KMeans(init="k-means++")  # a frozen description
+    seed: int = 0
+
+    def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
+        """`clusters/nmi`; NaN where there are fewer pictures than classes."""
+        if len(test.labels) < test.num_classes:
+            return {"clusters/nmi": float("nan")}
+        found = self.clusterer(test.features.float(), test.num_classes, self.seed)
+        return {"clusters/nmi": float(normalized_mutual_info(found.labels, test.labels))}

@@ -1,0 +1,145 @@
+"""State by dataset row: who belongs where (`PseudoLabels`) and what each picture last looked like (`FeatureBank`).
+
+Both hold plain tensors, saved as extra state. As registered buffers, distributed training would overwrite every other
+process's writes with rank 0's at each forward, and a checkpoint could only be read where the data set is as large.
+"""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_lightning.clustering.clusterer import Clustering
+
+
+class PseudoLabels(nn.Module):
+    """The cluster of each training row in each of H clusterings; part of the method's state.
+
+    Attributes:
+        rows: One column a clustering, -1 for a row that was never clustered. No rows before the first clustering.
+        version: How often labels were assigned.
+    """
+
+    rows: Int[Tensor, "N H"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = torch.empty(0, 0, dtype=torch.int32)
+        self.version = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was assigned yet: the question to ask before training, not the epoch."""
+        return self.rows.numel() == 0
+
+    def __getitem__(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B H"]:
+        """Labels of some rows, as int64 for the loss.
+
+        Raises:
+            RuntimeError: Before the first clustering.
+        """
+        if self.is_empty:
+            raise RuntimeError("found no pseudo-labels; expected a clustering first: add the Recluster callback")
+        return self.rows.index_select(0, index.to(self.rows.device)).long()
+
+    def assign(self, clusterings: list[Clustering]) -> None:
+        """Replace all labels; one clustering a head, each with the labels of all N rows."""
+        labels = torch.stack([clustering.labels for clustering in clusterings], dim=1)
+        self.rows = labels.to(device=self.rows.device, dtype=torch.int32)
+        self.version += 1
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[arg-type]  # torch's own annotation of `fn` is missing
+        self.rows = self.rows.to(_device_after(fn, self.rows))
+        return self
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"rows": self.rows, "version": self.version}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint's labels, whatever the size of its data set."""
+        self.rows = state["rows"].to(self.rows.device)
+        self.version = state["version"]
+
+
+class FeatureBank(nn.Module):
+    """A unit-norm running average of the embedding of each training row.
+
+    M_i <- normalise(m M_i + (1 - m) z_i): m = 0.5 for instance recognition and Local Aggregation, 0 for
+    DeepCluster-v2.
+
+    Args:
+        momentum: m, in [0, 1]; 1 freezes, 0 overwrites.
+
+    Attributes:
+        rows: Unit rows; none before `fill`.
+        valid: Whether a row holds an embedding of its picture.
+    """
+
+    rows: Float[Tensor, "N D"]
+
+    def __init__(self, momentum: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"found a bank momentum of {momentum}; expected a number from 0 to 1")
+        self.momentum = momentum
+        self.rows = torch.empty(0, 0)
+        self.valid = torch.empty(0, dtype=torch.bool)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the bank was never filled."""
+        return self.rows.numel() == 0
+
+    def fill(self, features: Float[Tensor, "N D"], valid: Tensor | None = None) -> None:
+        """Set all rows at once, normalised; rows that are not `valid` keep what is given but are marked so."""
+        device = self.rows.device
+        self.rows = F.normalize(features.detach().float(), dim=1).to(device)
+        self.valid = torch.ones(len(features), dtype=torch.bool) if valid is None else valid.clone()
+        self.valid = self.valid.to(device)
+
+    def write(self, index: Int[Tensor, "B"], z: Float[Tensor, "B D"]) -> None:
+        """Blend new embeddings in. Of rows that occur twice the first occurrence counts, on any number of processes.
+
+        Args:
+            index: Rows to write, gathered in rank order where there are several processes.
+            z: Their embeddings; normalised here.
+        """
+        first = _first_occurrences(index)
+        rows, fresh = index[first], F.normalize(z[first].detach().float(), dim=1)
+        blend = self.momentum * self.rows[rows] + (1 - self.momentum) * fresh
+        blend = torch.where(self.valid[rows].unsqueeze(1), blend, fresh)  # an unseen row has nothing to average with
+        self.rows[rows] = F.normalize(blend, dim=1)
+        self.valid[rows] = True
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[arg-type]  # torch's own annotation of `fn` is missing
+        device = _device_after(fn, self.rows)
+        self.rows, self.valid = self.rows.to(device), self.valid.to(device)
+        return self
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"rows": self.rows, "valid": self.valid}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint's rows, whatever the size of its data set."""
+        device = self.rows.device
+        self.rows, self.valid = state["rows"].to(device), state["valid"].to(device)
+
+
+def _first_occurrences(index: Int[Tensor, "B"]) -> Int[Tensor, "U"]:
+    """Positions at which a row occurs for the first time, in order."""
+    _, group = torch.unique(index, return_inverse=True)
+    positions = torch.arange(len(index), device=index.device)
+    first = torch.full((int(group.max()) + 1 if len(index) else 0,), len(index), device=index.device)
+    return first.scatter_reduce(0, group, positions, "amin").sort().values
+
+
+def _device_after(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> torch.device:
+    """Where `fn` (of `Module.to`, `.cuda`, `.half`, ...) would put a tensor; memories move but never change dtype."""
+    return fn(torch.empty(0, device=tensor.device)).device

@@ -1,0 +1,106 @@
+"""DeepCluster: k-means labels of one's own features, again every epoch [Caron et al. 2018]."""
+
+from typing import Literal, Protocol, cast
+
+import torch
+from jaxtyping import Float, Int
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.functional.pseudo_label import pseudo_label_loss
+from ssl_lightning.memory import PseudoLabels
+from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.models.backbones import Backbone, ResNet18
+from ssl_lightning.models.heads import ClusterHead
+from ssl_lightning.models.sobel import Sobel
+from ssl_lightning.types import Batch
+
+
+class TakesLabels(Protocol):
+    """What balanced sampling needs of the data."""
+
+    def set_labels(self, labels: Int[Tensor, "N"] | None) -> None:
+        """Draw the next epochs uniformly over these labels."""
+        ...
+
+
+class DeepCluster(Method):
+    """Cluster the features of all pictures, learn to predict each picture's cluster, repeat.
+
+    Caron, Bojanowski, Joulin, Douze: "Deep Clustering for Unsupervised Learning of Visual Features", ECCV 2018
+    (arXiv 1807.05520). At the start of every epoch `Recluster` takes penultimate features of the centre views in eval
+    mode, applies PCA, whitening and unit length, and runs k-means; then the head is drawn afresh and one epoch of
+    cross-entropy to the clusters follows (equation 2), with pictures drawn uniformly over clusters (section 3.3).
+
+    Note:
+        Balanced sampling follows the paper. The released code draws by natural frequency, since it indexes a sorted
+        list with unsorted ids; `sampler="natural"` gives that. Each draw takes every member of a cluster once before
+        any is drawn again.
+        The original has a second SGD without momentum for the head, made anew with it. Here the head is a parameter
+        group without momentum of the one optimizer, and its state is dropped: the same arithmetic.
+        ResNet and RegNet have no layer before the head whose ReLU could be cut off, so their pooled output is
+        clustered. AlexNet and VGG16 give the last hidden layer before its ReLU, which opens the head.
+
+    Args:
+        num_clusters: K. The paper takes ten times the number of classes one expects.
+        backbone: Description of the network.
+        optimizer: Takes the parameter groups. The paper: SGD, lr 0.05 constant, momentum 0.9, weight decay 1e-5.
+        sobel: Put a frozen grey-and-Sobel stem before the network, as the paper does.
+        sampler: "balanced" over non-empty clusters, or "natural".
+        image_size: Side of the pictures of the run, in pixels.
+        mean: Mean of the pictures' channels as fractions 0..1.
+        std: Their standard deviation.
+    """
+
+    def __init__(
+        self,
+        num_clusters: int = 100,
+        backbone: Backbone = ResNet18(),  # a frozen description
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-5),
+        sobel: bool = False,
+        sampler: Literal["balanced", "natural"] = "balanced",
+        image_size: int = 32,
+        mean: RGB = (0.5, 0.5, 0.5),
+        std: RGB = (0.25, 0.25, 0.25),
+    ) -> None:
+        super().__init__(backbone, optimizer, image_size, mean, std, in_channels=2 if sobel else 3)
+        self.num_clusters = num_clusters
+        self.sampler = sampler
+        self.stem = Sobel() if sobel else torch.nn.Identity()
+        self.head = ClusterHead(self.backbone.num_features, num_clusters, rectify=not self.backbone.rectified)
+        self.pseudo_labels = PseudoLabels()
+
+    def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
+        """Normalised pictures to penultimate features."""
+        return super().forward(self.stem(images))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
+        """Cross-entropy of the first view to the picture's cluster."""
+        logits = self.head(self(batch.views[0]))
+        return pseudo_label_loss([logits], self.pseudo_labels[batch.index])
+
+    def on_reclustered(self, clusterings: list[Clustering], seed: int) -> None:
+        """New labels, a fresh head that has no momentum yet, and an order that is uniform over the new clusters."""
+        self.pseudo_labels.assign(clusterings)
+        self.head.draw(seed)
+        for optimizer in self.trainer.optimizers:
+            for parameter in self.head.parameters():
+                optimizer.state.pop(parameter, None)
+        self._hand_labels_to_sampler()
+
+    def on_train_start(self) -> None:
+        """After a resume the labels come from the checkpoint, and the sampler has not heard of them yet."""
+        self._hand_labels_to_sampler()
+
+    def _hand_labels_to_sampler(self) -> None:
+        if self.sampler == "balanced" and not self.pseudo_labels.is_empty:
+            data = cast(TakesLabels, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
+            data.set_labels(self.pseudo_labels.rows[:, 0].cpu())
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """The body, and the head without momentum."""
+        return [
+            {"params": list(self.backbone.parameters()), "name": "body"},
+            {"params": list(self.head.parameters()), "name": "head", "momentum": 0.0},
+        ]

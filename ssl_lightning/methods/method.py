@@ -1,0 +1,145 @@
+"""Method: what every learning method shares. The one floor of inheritance of the house."""
+
+import inspect
+from collections.abc import Iterable
+from typing import Any, Literal, Self
+
+import lightning.pytorch as pl
+import torch
+from jaxtyping import Float, UInt8
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from ssl_lightning.checkpoints.plain import class_path, to_plain
+from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.models.backbones import Backbone
+from ssl_lightning.types import Batch
+
+RGB = tuple[float, float, float]
+Weights = Literal["online", "ema"]
+
+
+class Method(pl.LightningModule):
+    """A backbone, how to embed a picture with it, and what the other rooms ask of a method.
+
+    A concrete method adds its constructor (which is its configuration), `training_step`, and `on_reclustered` if it
+    has pseudo-labels. It stores state that belongs to dataset rows in `ssl_lightning.memory`, so that checkpoints hold
+    all of it. What a step changes besides parameters is to be written by `on_after_backward`: a checkpoint is written
+    after the step, before `LightningModule.on_train_batch_end`.
+
+    Args:
+        backbone: Description of the network.
+        optimizer: Parameters or parameter groups to an optimizer; None for methods that do not train.
+        image_size: Side of the pictures of the run, in pixels.
+        mean: Mean of the pictures' channels as fractions 0..1; travels in the checkpoint.
+        std: Their standard deviation.
+        in_channels: What reaches the backbone: 3, or 2 behind a Sobel stem.
+    """
+
+    num_clusters: int | None = None
+    """K of each clustering; None for methods without pseudo-labels."""
+    constructor_arguments: dict[str, Any]
+    """What the concrete class was made with, defaults included."""
+    predict_layer: str | None = None
+    """Which of `layers` `predict` embeds with; None for the first."""
+    fingerprint: str = ""
+    """sha256 of the checkpoint that the weights came from, empty for a fresh network."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note the arguments of the concrete constructor, whichever way it is called."""
+        method = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind_partial(method, *args, **kwargs)
+        bound.apply_defaults()
+        arguments = {name: value for name, value in bound.arguments.items() if name not in ("self", "optimizer")}
+        object.__setattr__(method, "constructor_arguments", arguments)
+        return method
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable | None,
+        image_size: int,
+        mean: RGB,
+        std: RGB,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone.build(in_channels).to(memory_format=torch.channels_last)
+        self.optimizer = optimizer
+        self.image_size, self.mean, self.std = image_size, mean, std
+
+    def normalize(self, images: UInt8[Tensor, "B 3 h w"]) -> Float[Tensor, "B 3 h w"]:
+        """Pictures to what `embed` takes, by the mean and standard deviation of this run."""
+        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        return (images.float() / 255 - mean) / std
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names that `embed(layer=...)` takes; the first is the default."""
+        return ("backbone",)
+
+    def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
+        """Normalised pictures to the backbone's features."""
+        return self.backbone(images.contiguous(memory_format=torch.channels_last))
+
+    def embed(
+        self, images: Float[Tensor, "B 3 h w"], layer: str | None = None, weights: Weights = "online"
+    ) -> Float[Tensor, "B D"]:
+        """Features of normalised pictures, for clustering, judging and people, in float32.
+
+        Args:
+            images: From `normalize`, or the views of a batch.
+            layer: One of `layers`; None for the first.
+            weights: "ema" for the averaged weights of methods that have them.
+
+        Raises:
+            ValueError: For a layer or weights that this method does not have.
+        """
+        if layer not in (None, *self.layers):
+            raise ValueError(f"found layer={layer!r}; {type(self).__name__} has {', '.join(self.layers)}")
+        if weights != "online":
+            raise ValueError(
+                f"found weights={weights!r}; {type(self).__name__} keeps no averaged weights: use 'online'"
+            )
+        return self(images).float()
+
+    def on_reclustered(self, clusterings: list[Clustering], seed: int) -> None:
+        """What new clusters mean to the method.
+
+        Args:
+            clusterings: One a head, with the labels of all N training rows, equal on every process.
+            seed: A number that is a function of the run's seed and the epoch, for whatever is drawn afresh.
+
+        Raises:
+            TypeError: For methods that do not learn from clusters.
+        """
+        raise TypeError(f"{type(self).__name__} does not learn from clusters: take Recluster out of trainer.callbacks")
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Features of one batch of a probe set, for `ProbeFeatures`."""
+        return {"index": batch.index, "features": self.embed(batch.views[0]), "label": batch.label}
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """The same as validation."""
+        return self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Features of one batch of the training pictures."""
+        return {"index": batch.index, "features": self.embed(batch.views[0], self.predict_layer)}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One optimizer over all that can be learned."""
+        assert self.optimizer is not None
+        return self.optimizer(self.parameter_groups())
+
+    def parameter_groups(self) -> Iterable[Any]:
+        """Parameters, or groups of them with options of their own."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say in plain values what this method was made of, so that reading needs no config and runs no code."""
+        checkpoint["hyper_parameters"] = {
+            "class_path": class_path(type(self)),
+            "init_args": to_plain(self.constructor_arguments),
+        }

@@ -1,0 +1,44 @@
+"""RawPixels: no network at all, the floor that every learned feature must beat."""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.models.backbones import Backbone, Network
+
+
+class Pixels(Backbone):
+    """A body that only flattens; for pictures of one size, so it has no fixed number of features."""
+
+    def build(self, in_channels: int = 3) -> Network:
+        """See `Backbone.build`."""
+        return Network(nn.Flatten(), num_features=0)
+
+
+class RawPixels(Method):
+    """The normalised pixels of the centre view as features, judged by the same code as every method.
+
+    `ssl-lightning validate --model RawPixels ...` needs no checkpoint; it cannot be trained.
+
+    Args:
+        image_size: Side of the pictures, in pixels.
+        mean: Mean of the pictures' channels as fractions 0..1.
+        std: Their standard deviation.
+    """
+
+    def __init__(self, image_size: int = 32, mean: RGB = (0.5, 0.5, 0.5), std: RGB = (0.25, 0.25, 0.25)) -> None:
+        super().__init__(Pixels(), None, image_size, mean, std)
+
+    def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
+        """Normalised pictures to one row of pixels each."""
+        return images.flatten(1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Raw pixels have nothing to learn.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("RawPixels has nothing to train; use `ssl-lightning validate`")

@@ -1,0 +1,14 @@
+"""Networks without losses: backbones by name, and what stands on them."""
+
+from ssl_lightning.models.backbones import (
+    VGG16,
+    AlexNet,
+    Backbone,
+    ResNet18,
+    TimmBackbone,
+    TorchvisionBackbone,
+)
+from ssl_lightning.models.heads import ClusterHead
+from ssl_lightning.models.sobel import Sobel
+
+__all__ = ["VGG16", "AlexNet", "Backbone", "ClusterHead", "ResNet18", "Sobel", "TimmBackbone", "TorchvisionBackbone"]

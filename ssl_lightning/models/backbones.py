@@ -1,0 +1,241 @@
+"""Pictures to features: networks by timm or torchvision name, ResNet-18 by width, DeepCluster's AlexNet and VGG16.
+
+A backbone in a configuration is a description (a frozen dataclass) that `build` turns into a network with
+`num_features`. Descriptions are plain values, so every checkpoint can say what it was made of.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import timm
+import torchvision
+from jaxtyping import Float
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+
+Stem = Literal["imagenet", "cifar"]
+
+
+class Network(nn.Module):
+    """A built backbone.
+
+    Args:
+        body: Pictures to pooled features.
+        num_features: D.
+        rectified: False where a ReLU was cut off behind the features (AlexNet, VGG16): the head opens with it.
+    """
+
+    def __init__(self, body: nn.Module, num_features: int, rectified: bool = True) -> None:
+        super().__init__()
+        self.body = body
+        self.num_features = num_features
+        self.rectified = rectified
+
+    def forward(self, images: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D"]:
+        """Normalised pictures to features."""
+        return self.body(images)
+
+
+class Backbone(ABC):
+    """A description of a network, to be given in YAML."""
+
+    @abstractmethod
+    def build(self, in_channels: int = 3) -> Network:
+        """A fresh network with random weights from the global generator."""
+
+
+@dataclass(frozen=True)
+class ResNet18(Backbone):
+    """ResNet-18 of any width (He et al. 2016).
+
+    Args:
+        width: Channels of the first stage; 64 is the usual network (11.2 M parameters), 16 suits two cores.
+        stem: "cifar" is one 3x3 convolution of stride 1 with padding 1 and no pooling, for pictures of about 32
+            pixels; "imagenet" is the usual 7x7 of stride 2 and a max-pool.
+    """
+
+    width: int = 64
+    stem: Stem = "cifar"
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.width % 2:
+            raise ValueError(f"found ResNet18 width={self.width}; expected an even number of at least 2")
+
+    def build(self, in_channels: int = 3) -> Network:
+        """See `Backbone.build`."""
+        w = self.width
+        # timm ties the width of the stem to 64 channels unless it is a deep one; that one is replaced at once
+        net = ResNet(
+            BasicBlock,  # type: ignore[arg-type]  # timm annotates an instance and means the class
+            (2, 2, 2, 2),
+            num_classes=0,
+            in_chans=in_channels,
+            stem_type="deep",
+            stem_width=w // 2,
+            channels=(w, 2 * w, 4 * w, 8 * w),
+            zero_init_last=False,  # as torchvision and every public CIFAR recipe of these methods
+        )
+        net.conv1 = _imagenet_stem(in_channels, w) if self.stem == "imagenet" else _cifar_stem(in_channels, w)
+        if self.stem == "cifar":
+            net.maxpool = nn.Identity()
+        return Network(net, 8 * w)
+
+
+@dataclass(frozen=True)
+class TimmBackbone(Backbone):
+    """Any network of timm by name, without weights and without its classifier.
+
+    Args:
+        name: For example `resnet50`, `regnety_160`, `vit_small_patch16_224`.
+        stem: "cifar" replaces the first convolution and the max-pool of a ResNet.
+    """
+
+    name: str = "resnet50"
+    stem: Stem = "imagenet"
+
+    def build(self, in_channels: int = 3) -> Network:
+        """See `Backbone.build`.
+
+        Raises:
+            ValueError: If timm has no network of that name, or it has no ResNet stem to replace.
+        """
+        if not timm.is_model(self.name):
+            raise ValueError(f"found backbone name={self.name!r}; expected one of timm.list_models()")
+        net = timm.create_model(self.name, pretrained=False, num_classes=0, in_chans=in_channels)
+        if self.stem == "cifar":
+            _use_cifar_stem(net, self.name, in_channels)
+        return Network(net, int(net.num_features))  # type: ignore[arg-type]  # an int on every timm model
+
+
+@dataclass(frozen=True)
+class TorchvisionBackbone(Backbone):
+    """Any classifier of torchvision by name, without weights and without its last linear layer.
+
+    Args:
+        name: For example `resnet18`, `regnet_y_400mf`.
+        stem: "cifar" replaces the first convolution and the max-pool of a ResNet.
+    """
+
+    name: str = "resnet18"
+    stem: Stem = "imagenet"
+
+    def build(self, in_channels: int = 3) -> Network:
+        """See `Backbone.build`.
+
+        Raises:
+            ValueError: If torchvision has no network of that name, or it has no ResNet stem to replace.
+        """
+        if self.name not in torchvision.models.list_models(module=torchvision.models):
+            raise ValueError(f"found backbone name={self.name!r}; expected one of torchvision.models.list_models()")
+        net = torchvision.models.get_model(self.name, weights=None)
+        num_features = _cut_classifier(net)
+        if in_channels != 3:
+            _replace_first_convolution(net, in_channels)
+        if self.stem == "cifar":
+            _use_cifar_stem(net, self.name, in_channels)
+        return Network(net, num_features)
+
+
+@dataclass(frozen=True)
+class AlexNet(Backbone):
+    """DeepCluster's AlexNet: batch normalisation instead of local response, five convolutions, two wide layers.
+
+    Caron et al. 2018, section 4. Features are the 4096 outputs of the last hidden layer before its ReLU. Made for 224
+    pixels; other sizes are pooled to the same 6x6 map.
+    """
+
+    def build(self, in_channels: int = 3) -> Network:
+        """See `Backbone.build`."""
+        convolutions = nn.Sequential(
+            *_block(in_channels, 96, kernel=11, stride=4, padding=2),
+            nn.MaxPool2d(3, stride=2),
+            *_block(96, 256, kernel=5, stride=1, padding=2),
+            nn.MaxPool2d(3, stride=2),
+            *_block(256, 384, kernel=3, stride=1, padding=1),
+            *_block(384, 384, kernel=3, stride=1, padding=1),
+            *_block(384, 256, kernel=3, stride=1, padding=1),
+            nn.MaxPool2d(3, stride=2),
+            nn.AdaptiveAvgPool2d(6),
+        )
+        body = nn.Sequential(convolutions, nn.Flatten(), *_wide_layers(256 * 6 * 6))
+        _draw_as_deepcluster(body)
+        return Network(body, 4096, rectified=False)
+
+
+@dataclass(frozen=True)
+class VGG16(Backbone):
+    """DeepCluster's VGG16 with batch normalisation; features as for `AlexNet`. Made for 224 pixels."""
+
+    def build(self, in_channels: int = 3) -> Network:
+        """See `Backbone.build`."""
+        convolutions = torchvision.models.vgg16_bn(weights=None, init_weights=False).features
+        if in_channels != 3:
+            _replace_first_convolution(convolutions, in_channels)
+        body = nn.Sequential(convolutions, nn.AdaptiveAvgPool2d(7), nn.Flatten(), *_wide_layers(512 * 7 * 7))
+        _draw_as_deepcluster(body)
+        return Network(body, 4096, rectified=False)
+
+
+def _block(in_channels: int, out_channels: int, kernel: int, stride: int, padding: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding)
+    return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+
+
+def _wide_layers(num_inputs: int) -> list[nn.Module]:
+    """Two layers of 4096 with dropout; the last ReLU opens the head instead."""
+    return [nn.Dropout(0.5), nn.Linear(num_inputs, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(4096, 4096)]
+
+
+def _draw_as_deepcluster(net: nn.Module) -> None:
+    """He-normal convolutions (by fan-out) and N(0, 0.01^2) linear layers; biases 0."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.01)
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _cifar_stem(in_channels: int, width: int) -> nn.Conv2d:
+    return _he_normal(nn.Conv2d(in_channels, width, 3, stride=1, padding=1, bias=False))
+
+
+def _imagenet_stem(in_channels: int, width: int) -> nn.Conv2d:
+    return _he_normal(nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False))
+
+
+def _he_normal(convolution: nn.Conv2d) -> nn.Conv2d:
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
+
+
+def _use_cifar_stem(net: nn.Module, name: str, in_channels: int) -> None:
+    old = getattr(net, "conv1", None)
+    if not isinstance(old, nn.Conv2d) or not hasattr(net, "maxpool"):
+        raise ValueError(f'found stem="cifar" for backbone {name!r}; expected a ResNet: use stem="imagenet"')
+    net.conv1 = _cifar_stem(in_channels, old.out_channels)
+    net.maxpool = nn.Identity()
+
+
+def _cut_classifier(net: nn.Module) -> int:
+    """Replace the last linear layer by nothing; the number of features that it took."""
+    name, last = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+    parent, _, child = name.rpartition(".")
+    setattr(net.get_submodule(parent), child, nn.Identity())
+    return last.in_features
+
+
+def _replace_first_convolution(net: nn.Module, in_channels: int) -> None:
+    name, old = next((name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]  # torch types it as a tuple of any length
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    parent, _, child = name.rpartition(".")
+    setattr(net.get_submodule(parent), child, _he_normal(new))

@@ -1,0 +1,77 @@
+"""Contact sheets: the pictures of a cluster side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+
+def contact_sheet(
+    pictures: Sequence[UInt8[Tensor, "3 _h _w"]], columns: int = 10, side: int = 48, gap: int = 2
+) -> Image.Image:
+    """Pictures of any size, each fitted into a square, row by row.
+
+    Args:
+        pictures: At least one.
+        columns: Pictures in a row.
+        side: Pixels of a square.
+        gap: White pixels between squares.
+
+    Raises:
+        ValueError: Without pictures.
+    """
+    if not pictures:
+        raise ValueError("found no pictures for a contact sheet; expected at least one")
+    rows = -(-len(pictures) // columns)
+    step = side + gap
+    sheet = torch.full((3, rows * step - gap, min(columns, len(pictures)) * step - gap), 255, dtype=torch.uint8)
+    for position, picture in enumerate(pictures):
+        top, left = (position // columns) * step, (position % columns) * step
+        fitted = _fit(picture, side)
+        height, width = fitted.shape[1:]
+        top, left = top + (side - height) // 2, left + (side - width) // 2
+        sheet[:, top : top + height, left : left + width] = fitted
+    return Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
+
+
+def representatives(
+    labels: Int[Tensor, "N"], distances: Float[Tensor, "N"] | None, cluster: int, count: int
+) -> Int[Tensor, "n"]:
+    """Rows that show what a cluster holds: half of those closest to its centroid, half spread over the rest.
+
+    Args:
+        labels: Cluster of each row.
+        distances: To the own centroid; None takes members spread over the rows.
+        cluster: Which one.
+        count: How many at the most.
+    """
+    members = (labels == cluster).nonzero().squeeze(1)
+    if len(members) <= count:
+        return members
+    if distances is not None:
+        members = members[distances[members].argsort(stable=True)]
+        near = members[: count // 2]
+        rest = members[count // 2 :]
+    else:
+        near, rest = members[:0], members
+    spread = torch.linspace(0, len(rest) - 1, count - len(near)).round().long()
+    return torch.cat([near, rest[spread]])
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write a picture, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def _fit(picture: UInt8[Tensor, "3 h w"], side: int) -> UInt8[Tensor, "3 a b"]:
+    """Enlarge or shrink so that the longer side fills the square; small pictures keep hard pixels."""
+    height, width = picture.shape[1:]
+    scale = side / max(height, width)
+    size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    mode = F.InterpolationMode.NEAREST if scale >= 2 else F.InterpolationMode.BILINEAR
+    return F.resize(picture, size, interpolation=mode, antialias=mode is F.InterpolationMode.BILINEAR)

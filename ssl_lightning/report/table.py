@@ -1,0 +1,72 @@
+"""The table that a command ends with: judged numbers, first and last."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+PRIMARY = {
+    "linear/top1": "linear",
+    "knn/top1": "k-NN 20",
+    "knn200/top1": "k-NN 200",
+    "fewshot/5way1shot": "5-way 1-shot",
+    "fewshot/5way5shot": "5-way 5-shot",
+    "clusters/nmi": "NMI",
+}
+"""Metrics (after `eval/`) that a table shows, and their headings."""
+
+
+def judged(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
+    """Rows of a metrics table that hold judged numbers, as (step, numbers by name)."""
+    rows = []
+    if not metrics_csv.exists():
+        return rows
+    with metrics_csv.open(newline="") as file:
+        for row in csv.DictReader(file):
+            numbers = {name: float(value) for name, value in row.items() if name.startswith("eval/") and value}
+            if numbers:
+                rows.append((int(row["step"]), numbers))
+    return rows
+
+
+def results_table(metrics_csv: Path) -> str:
+    """Untrained (step 0) and last judged numbers of a run, every probe set in turn."""
+    rows = judged(metrics_csv)
+    if not rows:
+        return "nothing was judged: the configuration has no ProbeFeatures"
+    named = {("untrained" if step == 0 else f"step {step}"): numbers for step, numbers in (rows[0], rows[-1])}
+    return "\n".join(_set_table(name, named) for name in probe_set_prefixes(rows[-1][1]))
+
+
+def probe_set_prefixes(numbers: Mapping[str, float]) -> list[str]:
+    """`eval`, then `eval/<set>` for every further probe set."""
+    prefixes = {
+        name.removesuffix(f"/{metric}") for name in numbers for metric in PRIMARY if name.endswith(f"/{metric}")
+    }
+    return sorted(prefixes, key=lambda prefix: (prefix.count("/"), prefix))
+
+
+def percent_table(rows: Mapping[str, Mapping[str, float]], title: str = "") -> str:
+    """A text table: one line a row, one column a metric of `PRIMARY` that any row has, in percent."""
+    columns = [metric for metric in PRIMARY if any(metric in numbers for numbers in rows.values())]
+    width = max(len(name) for name in [*rows, title])
+    lines = [f"{title:<{width}}  " + "  ".join(f"{PRIMARY[column]:>12}" for column in columns)]
+    for name, numbers in rows.items():
+        cells = "  ".join(_cell(numbers, column) for column in columns)
+        lines.append(f"{name:<{width}}  {cells}")
+    return "\n".join(lines)
+
+
+def _set_table(prefix: str, named: Mapping[str, Mapping[str, float]]) -> str:
+    rows = {
+        name: {key.removeprefix(f"{prefix}/"): value for key, value in numbers.items() if key.startswith(f"{prefix}/")}
+        for name, numbers in named.items()
+    }
+    return percent_table(rows, title=prefix)
+
+
+def _cell(numbers: Mapping[str, float], metric: str) -> str:
+    if metric not in numbers:
+        return f"{'':>12}"
+    value = f"{100 * numbers[metric]:.1f}"
+    half = numbers.get(f"{metric}/ci95")
+    return f"{value if half is None else f'{value} ±{100 * half:.1f}':>12}"

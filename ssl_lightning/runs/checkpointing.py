@@ -1,0 +1,208 @@
+"""Checkpointing: when a run is saved, what is kept, and why it stops before its end."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from ssl_lightning.checkpoints.durable import point_last
+from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
+from ssl_lightning.runs.preemption import Preemption
+from ssl_lightning.runs.stops import DiskError, NonFiniteError, PreemptedError
+
+log = logging.getLogger(__name__)
+FAILURES_ALLOWED = 3
+"""Checkpoints that may fail in a row (disk full) before the run stops."""
+
+
+class Checkpointing(pl.Callback):
+    """Save at the end of every epoch and, within long ones, every few minutes; stop on NaN and on signals.
+
+    A checkpoint holds weights, optimizer, schedules, memories, assignments, the loader's position, what the callbacks
+    count, and the global random state of every process. No checkpoint is taken between the last step of an epoch (or
+    the step that is judged next) and the end of its judging: Lightning would skip that judging on resume.
+
+    Args:
+        folder: Where `step-<n>.ckpt`, its sidecar and `last.ckpt` go.
+        config: What the run was started with, as plain values; a resume compares it.
+        every_n_steps: Save within an epoch after so many steps; None for time alone.
+        every_minutes: Save within an epoch when the last checkpoint is so old.
+        keep: How many of the newest to keep.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        config: dict[str, Any] | None = None,
+        every_n_steps: int | None = None,
+        every_minutes: float = 10.0,
+        keep: int = 2,
+    ) -> None:
+        self.folder, self.config = Path(folder), config or {}
+        self.every_n_steps, self.every_minutes, self.keep = every_n_steps, every_minutes, keep
+        self.preemption = Preemption()
+        self._saved_step = -1
+        self._saved_at = time.monotonic()
+        self._failures = 0
+        self._random_state: list[dict[str, Any]] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Watch for signals, after Lightning set its own handlers."""
+        self.preemption.watch()
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the random state of a resumed run here: starting loaders draws from it, so earlier would be too early."""
+        if self._random_state is not None:
+            _set_random_state(self._random_state[trainer.global_rank])
+            self._random_state = None
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Stop before a loss that is not finite touches the weights."""
+        if not torch.isfinite(loss):
+            raise NonFiniteError(
+                f"found loss {loss.item()} at step {trainer.global_step}; the last checkpoint is finite: lower the "
+                "learning rate, or use --trainer.precision 32-true, and run the same command again"
+            )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Within an epoch: save if it is time, leave if a signal came."""
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not stepped or _is_judged_next(trainer, batch_idx):
+            return
+        stop = self.preemption.agreed(trainer)
+        if stop or self._due(trainer):
+            self.save(trainer)
+        if stop:
+            self._leave(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """At the end of an epoch, after its judging."""
+        self.save(trainer)
+        if self.preemption.agreed(trainer):
+            self._leave(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that is bounded by steps may end within an epoch."""
+        if self._saved_step != trainer.global_step:
+            self.save(trainer)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        self.preemption.leave()
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write a checkpoint, point `last.ckpt` at it, remove old ones; in this order.
+
+        Raises:
+            NonFiniteError: If a weight is not finite; nothing is written.
+            DiskError: If this failed several times in a row.
+        """
+        _refuse_non_finite_weights(trainer)
+        path = self.folder / f"step-{trainer.global_step}.ckpt"
+        try:
+            trainer.save_checkpoint(path)
+            if trainer.is_global_zero:
+                point_last(path)
+                self._prune()
+        except OSError as error:
+            self._failures += 1
+            if self._failures >= FAILURES_ALLOWED:
+                raise DiskError(f"found {path} unwritable {self._failures} times ({error.strerror})") from error
+            log.warning("could not write %s (%s); the last checkpoint is kept, training goes on", path, error.strerror)
+            return
+        self._failures, self._saved_step, self._saved_at = 0, trainer.global_step, time.monotonic()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what Lightning leaves out: random state of all processes, and what the run was started with."""
+        checkpoint["random_state"] = _all_random_states(trainer)
+        checkpoint["config"] = self.config
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take up the random state, later."""
+        states = checkpoint.get("random_state")
+        if states is not None and len(states) == trainer.world_size:
+            self._random_state = states
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        if self.every_n_steps is not None:
+            return trainer.global_step - self._saved_step >= self.every_n_steps
+        old = time.monotonic() - self._saved_at > 60 * self.every_minutes
+        return bool(trainer.strategy.broadcast(old)) if trainer.world_size > 1 else old
+
+    def _prune(self) -> None:
+        for path in checkpoints_by_step(self.folder)[self.keep :]:
+            sidecar_path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+    def _leave(self, trainer: pl.Trainer) -> None:
+        log.info(f"stopped by a signal after step {trainer.global_step}; the same command goes on from there")
+        raise PreemptedError(f"stopped at step {trainer.global_step} with a checkpoint in {self.folder}")
+
+
+def _is_judged_next(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether validation follows this step, or the epoch ends with it."""
+    if batch_idx + 1 >= trainer.num_training_batches:
+        return True
+    every = trainer.val_check_batch
+    return every is not None and every != float("inf") and (batch_idx + 1) % int(every) == 0
+
+
+def _refuse_non_finite_weights(trainer: pl.Trainer) -> None:
+    for name, parameter in trainer.lightning_module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise NonFiniteError(
+                f"found non-finite weights in {name} at step {trainer.global_step}; the last checkpoint is finite: "
+                "lower the learning rate and run the same command again"
+            )
+
+
+def _all_random_states(trainer: pl.Trainer) -> list[dict[str, Any]]:
+    own = _random_state()
+    if trainer.world_size == 1:
+        return [own]
+    states: list[Any] = [None] * trainer.world_size
+    dist.all_gather_object(states, own)
+    return states
+
+
+def _random_state() -> dict[str, Any]:
+    """Global generators, as tensors and plain values, so that checkpoints stay readable with weights_only."""
+    keys = np.random.get_state(legacy=False)  # noqa: NPY002  # it is the global one that others draw from
+    inner = keys["state"]
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": {
+            "key": torch.from_numpy(inner["key"].astype(np.int64)),
+            "pos": int(inner["pos"]),
+            "has_gauss": int(keys["has_gauss"]),
+            "gauss": float(keys["gauss"]),
+        },
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    numpy = state["numpy"]
+    inner = {"key": numpy["key"].numpy().astype(np.uint32), "pos": numpy["pos"]}
+    whole = {"bit_generator": "MT19937", "state": inner, "has_gauss": numpy["has_gauss"], "gauss": numpy["gauss"]}
+    np.random.set_state(whole)  # noqa: NPY002
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

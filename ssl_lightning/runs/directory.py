@@ -1,0 +1,168 @@
+"""The folder of a run: its name, its lock, what it was started with, and whether it has finished."""
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ssl_lightning.checkpoints.durable import LAST
+from ssl_lightning.checkpoints.read import newest_valid
+from ssl_lightning.files import sha256_of, sweep_temporary, write_text
+from ssl_lightning.runs.stops import LockedRunError, UsageError
+
+_NAME = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+STALE_AFTER = 600.0
+"""Seconds without a heartbeat after which the lock of another machine counts as left behind."""
+HEARTBEAT = 30.0
+"""Seconds between two heartbeats."""
+
+
+class RunDirectory:
+    """`<root>/<name>/` with config.yaml, run.json, metrics.csv, checkpoints/, report/ and, at the end, done.json.
+
+    Args:
+        root: `--run.dir`.
+        name: `--run.name`: letters, digits, `._-`, at most 64.
+
+    Raises:
+        UsageError: For a name that could leave the folder, or a folder that cannot be written.
+    """
+
+    def __init__(self, root: str | Path, name: str) -> None:
+        if not _NAME.match(name) or set(name) == {"."}:
+            raise UsageError(f"found --run.name={name!r}; expected 1 to 64 letters, digits, dots, dashes, underscores")
+        self.root, self.name = Path(root), name
+        self.path = self.root / name
+
+    def open(self) -> None:
+        """Make the folder if need be and sweep what killed writers left.
+
+        Raises:
+            UsageError: If it cannot be written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / ".writable", "")
+            (self.path / ".writable").unlink()
+        except OSError as error:
+            raise UsageError(f"found {self.path}, which cannot be written ({error.strerror}); use --run.dir") from error
+        sweep_temporary(self.path)
+        sweep_temporary(self.checkpoints)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where `step-<n>.ckpt` and `last.ckpt` lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run of this name was started."""
+        return (self.path / "run.json").is_file() or self.newest_checkpoint() is not None
+
+    def newest_checkpoint(self) -> Path | None:
+        """The whole checkpoint of the highest step."""
+        return newest_valid(self.checkpoints) if self.checkpoints.is_dir() else None
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """`run.json` or `done.json`, None where there is none or it is damaged."""
+        try:
+            content = json.loads((self.path / name).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Write `run.json` durably."""
+        write_text(self.path / name, json.dumps(content, indent=1, sort_keys=True))
+
+    def finish(self, step: int) -> None:
+        """Write `done.json`, once and last: the final checkpoint, its sha256, the steps."""
+        final = (self.checkpoints / LAST).resolve()
+        self.write("done.json", {"checkpoint": final.name, "sha256": sha256_of(final), "steps": step})
+
+    def renew(self) -> None:
+        """Give `done.json` the present time, for make."""
+        os.utime(self.path / "done.json")
+
+    def set_aside(self) -> Path:
+        """Move the whole folder to `<name>.<n>`."""
+        n = next(n for n in range(1, 10**6) if not self.path.with_name(f"{self.name}.{n}").exists())
+        aside = self.path.with_name(f"{self.name}.{n}")
+        self.path.rename(aside)
+        return aside
+
+    def free_name(self) -> str:
+        """A name like this one that no run has."""
+        return next(f"{self.name}-{n}" for n in range(2, 10**6) if not self.path.with_name(f"{self.name}-{n}").exists())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder while a run writes into it.
+
+        Raises:
+            LockedRunError: If another living process holds it.
+        """
+        lock = self.path / "LOCK"
+        self._take(lock)
+        stop = threading.Event()
+        heart = threading.Thread(target=_beat, args=(lock, stop), daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            heart.join()
+            lock.unlink(missing_ok=True)
+
+    def _take(self, lock: Path) -> None:
+        if lock.exists() and _is_held(lock):
+            raise LockedRunError(f"found {lock} held by {lock.read_text().strip()}; wait for that run or end it")
+        lock.unlink(missing_ok=True)
+        try:
+            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError as error:
+            raise LockedRunError(f"found {lock} taken at this moment by another process") from error
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}\n")
+
+
+def _beat(lock: Path, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT):
+        if lock.exists():
+            os.utime(lock)
+
+
+def _is_held(lock: Path) -> bool:
+    """A process of this machine holds its lock while it lives; another machine's while its heart beats."""
+    try:
+        host, pid, started = lock.read_text().split()
+    except (OSError, ValueError):
+        return False
+    if host != socket.gethostname():
+        return time.time() - lock.stat().st_mtime < STALE_AFTER
+    return _started(int(pid)) == started
+
+
+def _started(pid: int) -> str:
+    """When a process began, in clock ticks since boot: a number that is used again is another process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return _alive(pid)
+
+
+def _alive(pid: int) -> str:
+    """Where there is no /proc: only whether a process of that number lives."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return "ended"
+    except PermissionError:
+        return "alive"
+    return "alive"

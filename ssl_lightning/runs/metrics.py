@@ -1,0 +1,116 @@
+"""metrics.csv: one continuous table of a run, also over resumes."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+FIRST_COLUMNS = ("step", "epoch")
+
+
+class MetricsTable(Logger):
+    """One row a step, a column a metric; rows of one step are merged, and a row is on disk when its step is over.
+
+    Lightning's `CSVLogger` deletes an existing file and keeps rows in memory until it is flushed.
+
+    Args:
+        path: The csv file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self._columns: list[str] = list(FIRST_COLUMNS)
+        self._open_row: dict[str, Any] = {}
+        self._row_start = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self.path.parent.name
+
+    @property
+    def version(self) -> str:
+        """Runs have names, not versions."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The folder of the run."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The run's folder holds its configuration; nothing is written here."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Write a row, or add to the row that was written last if it is of the same step."""
+        step = 0 if step is None else int(step)
+        if self._open_row.get("step") != step:
+            self._open_row = {"step": step}
+            self._row_start = self.path.stat().st_size if self.path.exists() else 0
+        self._open_row |= {name: _plain(value) for name, value in metrics.items()}
+        new = sorted(name for name in self._open_row if name not in self._columns)
+        if new or not self.path.exists():
+            self._widen(new)
+        self._write_last_row()
+
+    @rank_zero_only
+    def cut_after(self, step: int) -> None:
+        """Drop the rows after a step: the resumed run writes them again. Takes up the columns of the table."""
+        if not self.path.exists():
+            return
+        rows = read_rows(self.path)
+        self._columns = list(rows[0].keys()) if rows else _header(self.path)
+        kept = [row for row in rows if int(row["step"]) <= step]
+        self._replace(kept)
+        if kept and int(kept[-1]["step"]) == step:  # what belongs to this step and is still to come is merged in
+            self._open_row = {name: value for name, value in kept[-1].items() if value != ""} | {"step": step}
+            self._replace(kept[:-1])
+            self._row_start = self.path.stat().st_size
+            self._write_last_row()
+
+    def _widen(self, new: list[str]) -> None:
+        """Rewrite the table with more columns; rare, since all metrics show up early."""
+        rows = read_rows(self.path) if self.path.exists() else []
+        if rows and int(rows[-1]["step"]) == self._open_row["step"]:
+            rows.pop()
+        self._columns += new
+        self._replace(rows)
+        self._row_start = self.path.stat().st_size
+
+    def _replace(self, rows: list[dict[str, Any]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.tmp-{os.getpid()}")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, self.path)
+
+    def _write_last_row(self) -> None:
+        with self.path.open("r+", newline="") as file:
+            file.seek(self._row_start)
+            csv.DictWriter(file, self._columns, restval="").writerow(self._open_row)
+            file.truncate()
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a metrics table; a last line that a kill cut off is left out."""
+    with Path(path).open(newline="") as file:
+        reader = csv.DictReader(file)
+        return [row for row in reader if None not in row.values() and (row.get("step") or "").isdigit()]
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(newline="") as file:
+        return next(csv.reader(file), list(FIRST_COLUMNS))
+
+
+def _plain(value: Any) -> float | int:
+    number = float(value)
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number

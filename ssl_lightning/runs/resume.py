@@ -1,0 +1,112 @@
+"""Resume or start afresh: what the files of a run say about the command that was just given."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ssl_lightning.runs.directory import RunDirectory
+from ssl_lightning.runs.stops import UsageError
+
+Policy = Literal["auto", "never", "must", "restart"]
+
+VOLATILE = frozenset(
+    {
+        "ckpt_path",
+        "config",
+        "resume",
+        "run",
+        "weights_only",
+        "data.init_args.num_workers",
+        "data.init_args.eval_batch_size",
+        "trainer.accelerator",
+        "trainer.barebones",
+        "trainer.default_root_dir",
+        "trainer.detect_anomaly",
+        "trainer.devices",
+        "trainer.enable_progress_bar",
+        "trainer.logger",
+        "trainer.num_nodes",
+        "trainer.profiler",
+        "trainer.strategy",
+    }
+)
+"""Keys that say where and how a run is carried out, not what it computes."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with a run.
+
+    Attributes:
+        action: "start", "resume", "restart" (set the old folder aside, then start) or "finished".
+        checkpoint: Where to resume from.
+        why: One line for people.
+    """
+
+    action: Literal["start", "resume", "restart", "finished"]
+    checkpoint: Path | None = None
+    why: str = ""
+
+
+def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[str, Any]) -> Decision:
+    """Compare a command with the run of that name.
+
+    Args:
+        run: Its folder.
+        policy: `--resume.policy`.
+        allow_change: `--resume.allow_config_change`.
+        inputs: What the command would compute, as plain values; see `computed`.
+
+    Raises:
+        UsageError: Where the policy forbids what the files ask for; says which key differs and what to do.
+    """
+    if not run.exists:
+        if policy == "must":
+            raise UsageError(f"found no run to resume in {run.path}; expected one, since --resume.policy is must")
+        return Decision("start")
+    if policy == "never":
+        raise UsageError(f"found the run {run.path}; choose another name: --run.name {run.free_name()}")
+    finished = run.read("done.json") is not None
+    changed = [] if allow_change else differences((run.read("run.json") or {}).get("inputs", inputs), inputs)
+    checkpoint = run.newest_checkpoint()
+    if finished and not changed and not allow_change:
+        return Decision("finished", checkpoint, f"{run.path} has finished with these inputs; nothing to do")
+    if policy == "restart" and (changed or checkpoint is None):
+        return Decision("restart", None, f"inputs of {run.path} changed ({'; '.join(changed[:3])})")
+    if changed:
+        state = "has finished" if finished else "was started"
+        raise UsageError(
+            f"found {run.path}, which {state} with other inputs: {'; '.join(changed[:5])}; give --run.name for a new "
+            "run, --resume.policy restart to set the old one aside, or --resume.allow_config_change to go on with it"
+        )
+    if checkpoint is None:
+        return Decision("start", None, f"{run.path} holds no checkpoint yet; starting again")
+    return Decision("resume", checkpoint, f"resuming {run.path} from {checkpoint.name}")
+
+
+def computed(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the keys that do not change what is computed, as one flat table."""
+    return {key: value for key, value in _flatten(config).items() if not _is_volatile(key)}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Keys that differ, each as `key old -> new`."""
+    keys = sorted({*old, *new})
+    return [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        items = value.items()
+    elif isinstance(value, list) and value:
+        items = ((str(position), item) for position, item in enumerate(value))
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in items:
+        flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _is_volatile(key: str) -> bool:
+    return any(key == volatile or key.startswith(f"{volatile}.") for volatile in VOLATILE)

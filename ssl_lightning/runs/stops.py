@@ -1,0 +1,37 @@
+"""Why a run stopped before its end, each with the exit code that a scheduler reads (sysexits where there is one)."""
+
+
+class RunStoppedError(Exception):
+    """A run that ended early, with one line for people and a code for machines."""
+
+    exit_code = 1
+
+
+class UsageError(RunStoppedError):
+    """A command that cannot be carried out as it stands."""
+
+    exit_code = 64
+
+
+class NonFiniteError(RunStoppedError):
+    """The loss or a weight is NaN or infinite; no checkpoint holds it."""
+
+    exit_code = 70
+
+
+class DiskError(RunStoppedError):
+    """Checkpoints could not be written several times in a row."""
+
+    exit_code = 74
+
+
+class LockedRunError(RunStoppedError):
+    """Another process is at work in the run's folder."""
+
+    exit_code = 75
+
+
+class PreemptedError(RunStoppedError):
+    """SIGTERM: a checkpoint was written at the step boundary."""
+
+    exit_code = 143

@@ -1,0 +1,130 @@
+"""WandbRun: Weights & Biases as a guest; no run ever dies or waits because of it."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+log = logging.getLogger(__name__)
+
+
+class WandbRun(Logger):
+    """Send rows to Weights & Biases, offline unless asked; `metrics.csv` is written anyway.
+
+    Any failure (no package, no key, no network, a full disk) is one warning; then the run is logged offline or not at
+    all, and training goes on. `wandb sync runs/<name>/wandb/offline-*` uploads later.
+
+    Args:
+        mode: "offline" needs neither account nor network; "online" falls back to it; "auto" is online if there is a
+            key.
+        project: Where the run appears.
+        timeout: Seconds to wait for a connection at the start.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["offline", "online", "auto"] = "offline",
+        project: str = "ssl_lightning",
+        timeout: float = 20.0,
+    ) -> None:
+        super().__init__()
+        self.mode, self.project, self.timeout = mode, project, timeout
+        self.folder: Path | None = None
+        self.run_name: str | None = None
+        self.run_id: str | None = None
+        self._run: Any = None
+        self._broken = False
+
+    @property
+    def name(self) -> str:
+        """The project."""
+        return self.project
+
+    @property
+    def version(self) -> str | None:
+        """The id that a resumed run takes up again."""
+        return self.run_id
+
+    def settle(self, folder: Path, run_name: str, run_id: str) -> None:
+        """Say where this run lives and who it is; called before training."""
+        self.folder, self.run_name, self.run_id = folder, run_name, run_id
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Send a row; the step travels as data, so that rows replayed after a resume are not dropped."""
+        self._guard(lambda run: run.log({**metrics, "trainer/global_step": step}))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Send the configuration."""
+        if isinstance(params, dict):
+            self._guard(lambda run: run.config.update(params, allow_val_change=True))
+
+    @rank_zero_only
+    def log_picture(self, key: str, path: Path) -> None:
+        """Send a picture that lies in the report."""
+
+        def send(run: Any) -> None:
+            import wandb
+
+            run.log({key: wandb.Image(str(path))})
+
+        self._guard(send)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the run."""
+        if self._run is not None:
+            self._guard(lambda run: run.finish(exit_code=0 if status == "success" else 1, quiet=True))
+            self._run = None
+
+    def _guard(self, send: Callable[[Any], object]) -> None:
+        if self._broken:
+            return
+        try:
+            if self._run is None:
+                self._run = self._start()
+            send(self._run)
+        except BaseException as error:  # wandb raises its own, OSError and even SystemExit
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self._broken = True
+            log.warning("Weights & Biases stopped working (%s); training goes on, see metrics.csv", _first_line(error))
+
+    def _start(self) -> Any:
+        if self.mode == "offline" or (self.mode == "auto" and not os.environ.get("WANDB_API_KEY")):
+            return self._init("offline")
+        try:
+            return self._init("online")
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            log.warning("no connection to Weights & Biases (%s); logging offline", _first_line(error))
+            return self._init("offline")
+
+    def _init(self, mode: Literal["offline", "online"]) -> Any:
+        import wandb  # slow to import, and not on every machine
+
+        if self.folder is not None:
+            os.environ.setdefault("WANDB_CACHE_DIR", str(self.folder / "wandb" / "cache"))
+        settings = wandb.Settings(init_timeout=self.timeout, silent=True, console="off")
+        run = wandb.init(
+            project=self.project,
+            name=self.run_name,
+            id=self.run_id,
+            dir=str(self.folder) if self.folder else None,
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            settings=settings,
+        )
+        run.define_metric("*", step_metric="trainer/global_step")
+        return run
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -1,0 +1,203 @@
+"""Folders, tar files and shards as tables of pictures: which rows, in which order, with which labels."""
+
+import os
+
+import pytest
+import torch
+
+from ssl_lightning.data.packs import locate, open_labelled, open_unlabelled, splits
+from ssl_lightning.data.pictures import MemoryPictures
+from ssl_lightning.data.stored import StoredPictures
+
+
+def numbers(pictures, number_of, rows=None):
+    rows = torch.arange(len(pictures)) if rows is None else torch.tensor(rows)
+    images, valid = pictures.read(rows)
+    return [number_of(image) if ok else None for image, ok in zip(images, valid.tolist(), strict=True)]
+
+
+@pytest.fixture
+def classes(png):
+    names = ["train/cat/b.png", "train/cat/a.PNG", "train/dog/deep/c.png", "test/cat/d.png", "test/dog/e.png"]
+    return {name: png(number) for number, name in enumerate(names)} | {"train/notes.txt": b"no picture"}
+
+
+@pytest.mark.parametrize("layout", ["folder", "tar", "tar.xz"])
+def test_class_folders_give_labels_in_a_folder_and_in_a_tar(layout, folder, tar, classes, number_of):
+    if layout == "folder":
+        path = folder(classes)
+    else:
+        path = tar(classes.items(), f"pictures.{layout}", "w:xz" if layout == "tar.xz" else "w")
+    train, test = (open_labelled(str(path), split) for split in ("train", "test"))
+    assert train.classes == test.classes == ["cat", "dog"]
+    assert (numbers(train, number_of), train.labels.tolist()) == ([1, 0, 2], [0, 0, 1])
+    assert (numbers(test, number_of), test.labels.tolist()) == ([3, 4], [0, 1])
+    assert train.name(2) == f"{path}/train/dog/deep/c.png"
+    assert splits(str(path)) == ["test", "train"]
+
+
+def test_class_folders_without_a_split(folder, png, number_of):
+    pictures = open_labelled(str(folder({"b/1.png": png(1), "a/2.png": png(2)})), None)
+    assert (pictures.classes, pictures.labels.tolist(), numbers(pictures, number_of)) == (["a", "b"], [0, 1], [2, 1])
+
+
+def test_order_is_that_of_the_bytes_of_names_and_a_copy_has_the_same_fingerprint(folder, png, number_of):
+    names = ["Z.png", "a.png", "a/b.png", "é.png", "☃.png", "10.png", "9.png", "new\nline.png"]
+    files = {name: png(number) for number, name in enumerate(names)}
+    pictures = open_unlabelled(str(folder(files)))
+    expected = sorted(range(len(names)), key=lambda n: names[n].encode())
+    assert numbers(pictures, number_of) == expected
+    other = open_unlabelled(str(folder(dict(reversed(files.items())), "elsewhere")))
+    assert pictures.fingerprint == other.fingerprint
+    assert pictures.labels.tolist() == [-1] * len(names)
+
+
+def test_names_that_are_no_text_are_rows_too(folder, png, number_of):
+    root = folder({"a.png": png(0)})
+    with open(os.fsencode(root) + b"/\xff\xfe.png", "wb") as stream:
+        stream.write(png(1))
+    assert numbers(open_unlabelled(str(root)), number_of) == [0, 1]
+
+
+def test_a_fingerprint_changes_with_a_name_a_size_or_a_row(folder, png):
+    plain = {"a.png": png(0), "b.png": png(1)}
+    variants = [
+        plain,
+        {**plain, "c.png": png(2)},
+        {"a.png": png(0), "d.png": png(1)},
+        {**plain, "b.png": png(1, (90, 99))},
+    ]
+    prints = {open_unlabelled(str(folder(files, str(n)))).fingerprint for n, files in enumerate(variants)}
+    assert len(prints) == 4
+
+
+def test_links_to_files_and_folders_are_followed_but_no_loop(folder, png, number_of):
+    root = folder({"a/1.png": png(1)})
+    (root / "z.png").symlink_to(root / "a" / "1.png")
+    (root / "b").symlink_to(root / "a")
+    (root / "a" / "loop").symlink_to(root)
+    (root / "dead.png").symlink_to(root / "nowhere.png")
+    os.mkfifo(root / "pipe.png")
+    assert numbers(open_unlabelled(str(root)), number_of) == [1, 1, 1]
+
+
+def test_shards_are_one_table_with_their_numbers_as_sample_ids(tar, png, number_of, tmp_path):
+    for shard in range(3):
+        members = [(f"{shard * 2 + k:06d}.{end}", png(shard * 2 + k)) for k in range(2) for end in ("png", "json")]
+        tar(members, f"pool-{shard:03d}.tar")
+    by_glob = open_unlabelled(str(tmp_path / "pool-*.tar"))
+    by_braces = open_unlabelled(str(tmp_path / "pool-{000..002}.tar"))
+    assert numbers(by_glob, number_of) == list(range(6)) == by_glob.sample_ids.tolist()
+    assert by_glob.fingerprint == by_braces.fingerprint
+    assert by_glob.name(3) == f"{tmp_path}/pool-001.tar/000003.png"
+    assert numbers(open_unlabelled(str(tmp_path / "pool-{000,002}.tar")), number_of) == [0, 1, 4, 5]
+
+
+def test_sample_ids_are_rows_where_names_are_no_numbers(folder, png):
+    assert open_unlabelled(str(folder({"x.png": png(0), "7.png": png(1)}))).sample_ids.tolist() == [0, 1]
+    assert open_unlabelled(str(folder({"a/7.png": png(0), "b/7.png": png(1)}, "twice"))).sample_ids.tolist() == [0, 1]
+    assert open_unlabelled(str(folder({"a/8.png": png(0), "b/7.png": png(1)}, "once"))).sample_ids.tolist() == [8, 7]
+
+
+BAD = {"empty.png": b"", "text.jpg": b"not a picture", "page.jpeg": b"<html></html>"}
+
+
+@pytest.mark.parametrize("sizes", [[(6, 6)] * 3, [(6, 6), (5, 9), (6, 6)]])
+@pytest.mark.parametrize("layout", ["folder", "tar"])
+def test_unreadable_pictures_keep_their_rows_and_no_other_takes_their_place(sizes, layout, folder, tar, png, number_of):
+    good = {f"{name}.png": png(number, sizes[number]) for number, name in enumerate("chz")}
+    files = good | BAD | {"half.png": png(9)[:40]}
+    pictures = open_unlabelled(str(folder(files) if layout == "folder" else tar(files.items())))
+    assert isinstance(pictures, MemoryPictures) == (sizes[1] == (6, 6))
+    assert numbers(pictures, number_of) == [0, None, 1, None, None, None, 2]
+    images, valid = pictures.read(torch.tensor([1, 2]))
+    assert valid.tolist() == [False, True]
+    assert not images[0].any()
+
+
+def test_a_file_that_vanishes_later_is_an_invalid_row(folder, png, number_of):
+    root = folder({"a.png": png(0), "b.png": png(1, (3, 5))})
+    pictures = open_unlabelled(str(root))
+    (root / "a.png").unlink()
+    assert numbers(pictures, number_of) == [None, 1]
+
+
+def test_one_odd_size_that_the_first_look_missed_keeps_pictures_on_disk(folder, png, number_of):
+    files = {f"{number:03d}.png": png(number, (4, 6) if number == 100 else (6, 6)) for number in range(200)}
+    pictures = open_unlabelled(str(folder(files)))
+    assert isinstance(pictures, StoredPictures)
+    assert numbers(pictures, number_of, [99, 100]) == [99, 100]
+
+
+def test_paths_are_looked_up_as_given_and_then_in_the_data_folder(folder, png, monkeypatch):
+    root = folder({"a.png": png(0)}, "mine")
+    monkeypatch.setenv("SSL_LIGHTNING_DATA", str(root.parent))
+    assert locate("mine") == [root]
+    assert locate(str(root)) == [root]
+    monkeypatch.chdir(root.parent)
+    monkeypatch.delenv("SSL_LIGHTNING_DATA")
+    assert [path.resolve() for path in locate("mine")] == [root]
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("nothing.tar", r"nothing.tar not found.*SSL_LIGHTNING_DATA"),
+        ("pool-*.tar", r"pool-\*.tar not found"),
+        ("shard-{000..004}.tar", r"shard-001.tar and 3 more not found"),
+        ("empty", "empty holds no picture"),
+        ("notes.txt", "neither a folder nor a tar file"),
+        ("broken.tar", "not a whole tar file|end mark"),
+    ],
+)
+def test_what_cannot_be_opened_is_told_in_one_line(path, told, tmp_path, tar, png, monkeypatch):
+    monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
+    tar([("0.png", png(0))], "shard-000.tar")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "broken.tar").write_bytes(b"x" * 2000)
+    with pytest.raises(ValueError, match=told) as error:
+        open_unlabelled(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_split_names_those_that_are_there(folder, classes):
+    with pytest.raises(ValueError, match="no split 'val', only test, train"):
+        open_labelled(str(folder(classes)), "val")
+
+
+def test_a_picture_outside_the_class_folders_is_named(folder, png):
+    with pytest.raises(ValueError, match=r"'stray.png' outside a class folder"):
+        open_labelled(str(folder({"train/a/1.png": png(0), "train/stray.png": png(1)})), "train")
+
+
+def test_compressed_shards_are_refused(tar, png, tmp_path):
+    for shard in range(2):
+        tar([(f"{shard}.png", png(shard))], f"p-{shard}.tar.gz", "w:gz")
+    with pytest.raises(ValueError, match="unpack shards to plain tar files"):
+        open_unlabelled(str(tmp_path / "p-*.tar.gz"))
+
+
+@pytest.mark.parametrize("name", ["cifar-10-batches-py", "cifar-100-python", "stl10_binary"])
+def test_a_missing_torchvision_folder_says_how_to_get_it(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match=r"get it by python -c .*download=True"):
+        open_labelled(name, "train")
+
+
+def test_real_cifar_has_its_counts_and_each_row_its_own_picture(pack):
+    train, test = (open_labelled(pack("cifar10.tar.xz"), split) for split in ("train", "test"))
+    assert (len(train), len(test), train.size) == (50_000, 10_000, (32, 32))
+    assert train.labels.bincount().tolist() == [5_000] * 10
+    assert test.labels.bincount().tolist() == [1_000] * 10
+    assert train.classes == test.classes
+    assert all(train.classes[train.labels[row]] == train.name(row).split("/")[-2] for row in range(0, 50_000, 997))
+    assert train.read(torch.arange(50_000))[1].all()
+
+
+def test_the_real_uncurated_pool_has_its_rows_and_ids(pack):
+    pictures = open_unlabelled(pack("uncurated-*.tar"))
+    assert pictures.sample_ids.tolist() == list(range(6_000))
+    images, valid = pictures.read(torch.arange(0, 6_000, 97))
+    assert valid.all()
+    assert all(min(image.shape[1:]) <= 128 for image in images)

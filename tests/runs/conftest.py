@@ -1,0 +1,85 @@
+"""A run through the real command line, in a process of its own, with or without a fault."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+OPTIONS = (
+    "fit --config configs/demo.yaml --model.backbone lab.DropoutNet --model.num_clusters 12 --data.batch_size 128 "
+    "--trainer.max_epochs 4 --trainer.check_val_every_n_epoch 2 --trainer.log_every_n_steps 3 "
+    "--run.save_every_n_steps 4 --trainer.enable_progress_bar false"
+).split()
+
+
+class Runs:
+    """Starts runs in one folder and reads what they leave."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fit(self, name: str, fault: str = "none", extra: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {
+            "PYTHONPATH": str(HERE),
+            "SSL_LIGHTNING_PLUGINS": "lab",
+            "FAULTY_LOSSES": str(self.folder / f"{name}.txt"),
+            "TMPDIR": "/dev/shm",  # another file system than the run's
+        }
+        command = [sys.executable, str(HERE / "faulty.py"), fault, *OPTIONS, "--run.dir", str(self.folder)]
+        return subprocess.run(
+            [*command, "--run.name", name, *extra],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def checkpoint(self, name: str) -> dict:
+        saved = torch.load(self.folder / name / "checkpoints" / "last.ckpt", weights_only=True)
+        del saved["loops"]["validate_loop"]  # counts how often the untrained network was judged by this process
+        return saved
+
+    def steps(self, name: str) -> dict[str, set[str]]:
+        """Loss bits and rows of every step, from all processes that worked on the run."""
+        found: dict[str, set[str]] = {}
+        for line in (self.folder / f"{name}.txt").read_text().splitlines():
+            step, rest = line.split(" ", 1)
+            found.setdefault(step, set()).add(rest)
+        return found
+
+    def rows(self, name: str) -> list[dict[str, str]]:
+        """The metrics table without what measures time."""
+        with (self.folder / name / "metrics.csv").open(newline="") as file:
+            return [{key: value for key, value in row.items() if "second" not in key} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def whole(runs) -> str:
+    """A run that nothing interrupted."""
+    done = runs.fit("whole")
+    assert done.returncode == 0, done.stderr
+    return "whole"
+
+
+def equal(a, b) -> bool:
+    """To the bit, through nested containers."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
+    return a == b

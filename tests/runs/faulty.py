@@ -1,0 +1,89 @@
+"""Runs the real command line with one fault in it: `python faulty.py FAULT fit --config ...`.
+
+Faults: `none`, `kill@step=N`, `kill@cluster=N` (while the N-th clustering computes), `kill@write=N` (in the middle of the
+N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `term@step=N`, `nan@step=N`,
+`full@write=N` (no space left for the N-th checkpoint). Losses of all steps go to the file in FAULTY_LOSSES, as hex.
+"""
+
+import errno
+import os
+import signal
+import sys
+
+import lightning.pytorch as pl
+import torch
+
+from ssl_lightning.callbacks import Recluster, Throughput
+from ssl_lightning.checkpoints import durable
+from ssl_lightning.clustering import KMeans
+
+torch.use_deterministic_algorithms(True)
+torch.set_num_threads(1)
+counts: dict[str, int] = {}
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def due(what: str) -> bool:
+    """Whether this is the moment of the fault."""
+    counts[what] = counts.get(what, 0) + 1
+    kind, _, at = FAULT.partition("@")
+    name, _, number = at.partition("=")
+    return name == what and counts[what] == int(number)
+
+
+def after_step(self, trainer, module, outputs, batch, batch_idx):
+    before(self, trainer, module, outputs, batch, batch_idx)
+    with open(os.environ["FAULTY_LOSSES"], "a") as file:
+        file.write(f"{trainer.global_step} {float(outputs['loss']).hex()} {batch.index.tolist()}\n")
+    if FAULT == f"kill@step={trainer.global_step}":
+        kill()
+    if FAULT == f"term@step={trainer.global_step}":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def poison(self, trainer, module, batch, batch_idx):
+    if FAULT == f"nan@step={trainer.global_step}":
+        batch.views[0].fill_(torch.nan)
+
+
+def cluster(self, features, k, seed=0, group=None):
+    if due("cluster"):
+        kill()
+    return inner_cluster(self, features, k, seed, group)
+
+
+def save(checkpoint, file):
+    if due("write"):
+        file.write(b"half of it")
+        file.flush()
+        if FAULT.startswith("full"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        kill()
+    inner_save(checkpoint, file)
+
+
+def replace(source, target):
+    if due("replace"):
+        kill()
+    inner_replace(source, target)
+
+
+FAULT = sys.argv.pop(1)
+before = Throughput.on_train_batch_end
+Throughput.on_train_batch_end = after_step
+Throughput.on_train_batch_start = poison
+inner_cluster, KMeans.__call__ = KMeans.__call__, cluster
+inner_save, inner_replace = torch.save, os.replace
+if "write" in FAULT:
+    durable.torch.save = save
+if "replace" in FAULT:
+    durable.os.replace = replace
+assert issubclass(Recluster, pl.Callback)
+
+if __name__ == "__main__":
+    from ssl_lightning.entry import main
+
+    main()

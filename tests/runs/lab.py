@@ -1,0 +1,29 @@
+"""A package of a user's own, named in SSL_LIGHTNING_PLUGINS: a backbone with dropout, which draws from the global state."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ssl_lightning.models.backbones import Backbone, Network
+
+
+@dataclass(frozen=True)
+class DropoutNet(Backbone):
+    """Two convolutions, dropout, batch normalisation."""
+
+    width: int = 8
+
+    def build(self, in_channels: int = 3) -> Network:
+        w = self.width
+        body = nn.Sequential(
+            nn.Conv2d(in_channels, w, 3, stride=2, padding=1),
+            nn.BatchNorm2d(w),
+            nn.ReLU(),
+            nn.Dropout(0.3),
+            nn.Conv2d(w, 2 * w, 3, stride=2, padding=1),
+            nn.BatchNorm2d(2 * w),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        return Network(body, 2 * w)

@@ -1,0 +1,91 @@
+"""Resumed equals uninterrupted, to the bit, whatever moment the process dies at."""
+
+import pytest
+
+from .conftest import equal
+
+pytestmark = pytest.mark.slow
+
+KILLS = [
+    "kill@step=1",  # before any checkpoint
+    "kill@step=6",  # in the middle of an epoch, after a checkpoint within it
+    "kill@step=11",  # at the last step of an epoch
+    "kill@step=25",
+    "kill@cluster=2",  # in the middle of a clustering
+    "kill@cluster=3",
+    "kill@write=1",  # in the middle of a checkpoint's bytes
+    "kill@write=3",
+    *(f"kill@replace={n}" for n in (5, 7, 8, 9, 10)),  # between checkpoint, sidecar and link
+]
+
+
+@pytest.mark.parametrize("fault", KILLS)
+def test_a_killed_run_that_the_same_command_finishes_equals_one_that_was_never_killed(runs, whole, fault):
+    name = fault.replace("@", "-").replace("=", "-")
+    assert runs.fit(name, fault).returncode == -9
+    finished = runs.fit(name)
+    assert finished.returncode == 0, finished.stderr
+    assert runs.steps(name) == runs.steps(whole)
+    assert equal(runs.checkpoint(name), runs.checkpoint(whole))
+    assert runs.rows(name) == runs.rows(whole)
+    assert not list((runs.folder / name).rglob(".*tmp*"))
+
+
+@pytest.mark.parametrize("step", [7, 11])  # within an epoch, and at its last step
+def test_sigterm_leaves_one_checkpoint_at_the_step_boundary_and_exits_with_143(runs, whole, step):
+    name = f"term-{step}"
+    stopped = runs.fit(name, f"term@step={step}")
+    assert stopped.returncode == 143
+    assert "stopped at step" in stopped.stderr
+    assert runs.checkpoint(name)["global_step"] == step
+    assert runs.fit(name).returncode == 0
+    assert runs.steps(name) == runs.steps(whole)
+    assert equal(runs.checkpoint(name), runs.checkpoint(whole))
+    assert runs.rows(name) == runs.rows(whole)
+
+
+def test_a_nan_loss_stops_at_its_step_with_code_70_and_leaves_the_last_finite_checkpoint(runs, whole):
+    stopped = runs.fit("nan", "nan@step=9")
+    assert stopped.returncode == 70
+    assert "found loss nan at step 9" in stopped.stderr
+    assert runs.checkpoint("nan")["global_step"] == 8
+    assert all(
+        value.isfinite().all() for value in runs.checkpoint("nan")["state_dict"].values() if hasattr(value, "isfinite")
+    )
+    assert runs.fit("nan").returncode == 0
+    assert equal(runs.checkpoint("nan"), runs.checkpoint(whole))
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on(runs, whole):
+    finished = runs.fit("full", "full@write=2")
+    assert finished.returncode == 0
+    assert "training goes on" in finished.stderr
+    assert equal(runs.checkpoint("full"), runs.checkpoint(whole))
+
+
+def test_a_finished_run_is_left_alone_and_a_changed_one_is_refused_by_name_of_the_key(runs, whole):
+    before = runs.checkpoint(whole)
+    again = runs.fit(whole)
+    assert again.returncode == 0
+    assert "nothing to do" in again.stdout + again.stderr
+    changed = runs.fit(whole, extra=("--model.num_clusters", "13"))
+    assert changed.returncode == 64
+    assert "model.init_args.num_clusters 12 -> 13" in changed.stderr
+    assert "--resume.policy restart" in changed.stderr
+    never = runs.fit(whole, extra=("--resume.policy", "never"))
+    assert never.returncode == 64
+    assert "whole-2" in never.stderr
+    assert equal(runs.checkpoint(whole), before)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_for_the_one_before(runs, whole):
+    assert runs.fit("damaged", "kill@step=30").returncode == -9
+    newest = (runs.folder / "damaged" / "checkpoints" / "last.ckpt").resolve()
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    finished = runs.fit("damaged")
+    assert finished.returncode == 0
+    assert "falling back" in finished.stderr
+    assert equal(runs.checkpoint("damaged"), runs.checkpoint(whole))
+    assert runs.rows("damaged") == runs.rows(whole)
