@@ -5,7 +5,7 @@ process's writes with rank 0's at each forward, and a checkpoint could only be r
 """
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -51,7 +51,7 @@ class PseudoLabels(nn.Module):
         self.rows = labels.to(device=self.rows.device, dtype=torch.int32)
         self.version += 1
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         super()._apply(fn, recurse)  # type: ignore[arg-type]  # torch's own annotation of `fn` is missing
         self.rows = self.rows.to(_device_after(fn, self.rows))
         return self
@@ -116,7 +116,7 @@ class FeatureBank(nn.Module):
         self.rows[rows] = F.normalize(blend, dim=1)
         self.valid[rows] = True
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         super()._apply(fn, recurse)  # type: ignore[arg-type]  # torch's own annotation of `fn` is missing
         device = _device_after(fn, self.rows)
         self.rows, self.valid = self.rows.to(device), self.valid.to(device)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ssl_lightning.types import Batch, RawBatch
 
 
+@runtime_checkable
 class Embeds(Protocol):
     """What the pass needs of a method."""
 
@@ -23,6 +24,7 @@ class Embeds(Protocol):
         ...
 
 
+@runtime_checkable
 class ServesPictures(Protocol):
     """What the pass needs of the data."""
 

@@ -1,7 +1,7 @@
 """ProbeFeatures: the judges on what validation just saw."""
 
 import time
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -14,6 +14,7 @@ from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
 
 
+@runtime_checkable
 class HasProbeSets(Protocol):
     """What this callback needs of the data."""
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -22,6 +22,7 @@ from ssl_lightning.types import UNLABELLED
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class LearnsFromClusters(Protocol):
     """What this callback needs of a method."""
 
@@ -33,6 +34,7 @@ class LearnsFromClusters(Protocol):
         ...
 
 
+@runtime_checkable
 class KnowsItsRows(Protocol):
     """What this callback needs of the data."""
 
@@ -149,7 +151,7 @@ def _spread(
     )
 
 
-def _metrics(clustering: Clustering, previous: Int[Tensor, "N H"], own: Int[Tensor, "N"]) -> dict[str, float]:
+def _metrics(clustering: Clustering, previous: Int[Tensor, "_M H"], own: Int[Tensor, "N"]) -> dict[str, float]:
     labels = clustering.labels.cpu()
     before = previous[:, 0].cpu().long() if previous.numel() else None
     return cluster_metrics(clustering.sizes.cpu(), labels, before, own if (own != UNLABELLED).any() else None)

@@ -1,7 +1,7 @@
 """Throughput: loss, learning rate and images per second of training, as rows and on the progress bar."""
 
 import time
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric
 from ssl_lightning.callbacks.publish import publish
 
 
+@runtime_checkable
 class CountsMasked(Protocol):
     """What this callback asks of the data."""
 

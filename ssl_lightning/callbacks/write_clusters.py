@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -17,6 +17,7 @@ from ssl_lightning.types import UNLABELLED
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class NamesItsRows(Protocol):
     """What this callback needs of the data."""
 
@@ -111,7 +112,7 @@ class WriteClusters(pl.Callback):
         )
 
 
-def _scatter(values: Tensor, rows: Tensor, num_samples: int, missing: float, group: Any) -> Tensor:
+def _scatter(values: Tensor, rows: Tensor, num_samples: int, missing: int | float, group: Any) -> Tensor:
     """Values of all N rows on every process, `missing` where a row has none, on the CPU."""
     everything = torch.full((num_samples,), missing, dtype=values.dtype)
     everything[gather_rows(rows, group).cpu()] = gather_rows(values, group).cpu()

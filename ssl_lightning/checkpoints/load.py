@@ -46,4 +46,4 @@ def _build(described: dict[str, Any], path: str | Path) -> pl.LightningModule:
     except ArgumentError as error:
         reason = explain_refusal(" ".join(str(error).split()))
         raise ValueError(f"found {path}, which names what is not allowed or does not fit: {reason}") from error
-    return parser.instantiate_classes(config)["model"]
+    return parser.instantiate(config)["model"]

@@ -5,6 +5,7 @@ import json
 import logging
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if sidecar_path(path).is_file():
         _verify(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about foreign pickles, which are refused anyway
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CorruptCheckpointError(f"found {path}, which does not read as a checkpoint ({reason})") from error

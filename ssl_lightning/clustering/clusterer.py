@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -49,7 +48,7 @@ class Clustering:
         write_atomically(Path(path), lambda file: file.write(save(tensors, metadata)))
 
     @classmethod
-    def load(cls, path: str | Path) -> tuple[Self, dict[str, str]]:
+    def load(cls, path: str | Path) -> tuple["Clustering", dict[str, str]]:
         """Read what `save` wrote, and its metadata.
 
         Raises:

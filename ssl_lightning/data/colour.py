@@ -46,14 +46,14 @@ def jitter_(
     hue_slot = (order == _HUE).int().argmax(1)
     slots = on(_blend_weights(factors, order), images)  # [B, 4, 3]
     turns = on(factors[:, _HUE], images)
-    far = bool((factors[:, _HUE].abs() > 1 / 3).any())
+    turned, far = (bool((factors[:, _HUE].abs() > limit).any()) for limit in (0, 1 / 3))
     for slot in range(4):
         for rows, block in blocks(images, chosen & (hue_slot == slot)):
             for step in range(4):
-                if step == slot:
-                    hue_(block, turns[rows], far)
-                else:
+                if step != slot:
                     blend_(block, slots[rows, step])
+                elif turned:
+                    hue_(block, turns[rows], far)
 
 
 def _blend_weights(factors: Float[Tensor, "B 4"], order: Int[Tensor, "B 4"]) -> Float[Tensor, "B 4 3"]:
@@ -138,8 +138,8 @@ def blur_(images: Float[Tensor, "B 3 s s"], sigma: Float[Tensor, "B"], chosen: B
     sigma = on(sigma, images)
     for rows, block in blocks(images, chosen):
         matrices = _blur_matrices(sigma[rows], taps, images.shape[-1])
-        across = _banded_product(matrices, block.flatten(1, 2).mT, taps).mT.unflatten(1, (3, -1))
-        down = _banded_product(matrices.repeat_interleave(3, 0), across.flatten(0, 1), taps)
+        across = _banded_product(matrices, block.flatten(1, 2).mT, taps // 2).mT.unflatten(1, (3, -1))
+        down = _banded_product(matrices.repeat_interleave(3, 0), across.flatten(0, 1), taps // 2)
         block.copy_(down.view_as(block))
 
 
@@ -157,11 +157,11 @@ def _blur_matrices(sigma: Float[Tensor, "B"], taps: int, side: int) -> Float[Ten
     return matrices
 
 
-def _banded_product(matrices: Float[Tensor, "B s s"], columns: Float[Tensor, "B s n"], taps: int) -> Tensor:
-    """`matrices @ columns` [B, s, n] for matrices that are zero farther than `taps` from the diagonal."""
+def _banded_product(matrices: Float[Tensor, "B s s"], columns: Float[Tensor, "B s n"], reach: int) -> Tensor:
+    """`matrices @ columns` [B, s, n] for matrices that are zero farther than `reach` from the diagonal."""
     side = matrices.shape[-1]
     out = torch.empty_like(columns)
     for start in range(0, side, _BAND):
-        stop, low, high = start + _BAND, max(0, start - taps), min(side, start + _BAND + taps)
+        stop, low, high = start + _BAND, max(0, start - reach), min(side, start + _BAND + reach)
         torch.bmm(matrices[:, start:stop, low:high], columns[:, low:high], out=out[:, start:stop])
     return out

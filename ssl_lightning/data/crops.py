@@ -44,7 +44,7 @@ def random_boxes(
     Returns:
         Top, left, height, width in pixels.
     """
-    # float64, so that no kernel's last bit moves a box; NumPy, because a worker asks for one box at a time
+    # float64, so that no kernel's last bit moves a box; NumPy, because a worker's batches are small
     draws, room = numbers.double().cpu().numpy(), torch.stack([heights, widths], 1).double().cpu().numpy()
     areas = (scale[0] + (scale[1] - scale[0]) * draws[:, :BOX_TRIES]) * room.prod(1, keepdims=True)
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -203,6 +203,8 @@ def centre_view(images: UInt8[Tensor, "B 3 h w"], size: int, fraction: float = 1
     high, wide = images.shape[-2:]
     short = round(size / fraction)
     height, width = (short, int(short * wide / high)) if high <= wide else (int(short * high / wide), short)
+    if images.device.type != "cpu":
+        images = unit(images)  # only the CPU resizes uint8
     if (height, width) != (high, wide):
         images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
     top, left = round((height - size) / 2), round((width - size) / 2)

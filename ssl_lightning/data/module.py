@@ -3,15 +3,17 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from ssl_lightning.data.loader import Cutting, Labels, SequentialLoader, Share, TrainingLoader
+from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader
 from ssl_lightning.data.pictures import Pictures
 from ssl_lightning.data.probe_sets import ProbeSet
+from ssl_lightning.data.reading import Cutting, Share
 from ssl_lightning.data.subset import Subset
 from ssl_lightning.data.views import View, centre_view, expand, finish_crops, make_view
 from ssl_lightning.draws import Purpose, permutation
@@ -63,6 +65,7 @@ class ImageModule(LightningDataModule, ABC):
         # a process may have no row of a small probe set
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._loader: TrainingLoader | None = None
+        self._loaders: WeakSet[TrainingLoader | SequentialLoader] = WeakSet()
         self._labels: Labels = None
         for name, lowest in (("batch_size", 2), ("image_size", 1), ("num_workers", 0), ("gallery", 1)):
             if getattr(self, name) < lowest:
@@ -128,6 +131,15 @@ class ImageModule(LightningDataModule, ABC):
             # Lightning takes an empty list for one empty loader, and warns of it
             self.trainer.limit_val_batches = self.trainer.limit_test_batches = 0
 
+    def teardown(self, stage: str) -> None:
+        """Let the processes that read pictures end with the stage."""
+        for loader in list(self._loaders):
+            loader.end_workers()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """The same where a stage ends badly."""
+        self.teardown("fit")
+
     def set_labels(self, labels: Labels) -> None:
         """Draw the epochs that begin from now on uniformly over these clusters; None for the natural order.
 
@@ -154,6 +166,7 @@ class ImageModule(LightningDataModule, ABC):
             self.max_unreadable,
         )
         self._loader.labels = self._labels
+        self._loaders.add(self._loader)
         return self._loader
 
     def val_dataloader(self) -> list[SequentialLoader]:
@@ -225,7 +238,9 @@ class ImageModule(LightningDataModule, ABC):
 
     def _sequential(self, pictures: Pictures, size: int, rows: Int[Tensor, "M"] | None = None) -> SequentialLoader:
         cutting = Cutting([], size, self.seed, self.centre_fraction)
-        return SequentialLoader(pictures, cutting, self.eval_batch_size, self._share, self.num_workers, rows)
+        loader = SequentialLoader(pictures, cutting, self.eval_batch_size, self._share, self.num_workers, rows)
+        self._loaders.add(loader)
+        return loader
 
     def _probe_size(self, name: str) -> int:
         given = self.probe_sets[name].image_size if self.probe_sets else None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from ssl_lightning.types import UNLABELLED
 VARIABLE = "SSL_LIGHTNING_DATA"
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _TARS = re.compile(r"\.(tar(\.(xz|gz|bz2))?|tgz|txz|tbz2?)$", re.IGNORECASE)
+_in_use: WeakValueDictionary[tuple[str, str], Pictures] = WeakValueDictionary()
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
@@ -71,24 +73,31 @@ def open_labelled(path: str, split: str | None) -> Pictures:
     """
     if is_downloaded(path):
         return open_downloaded(path, split or "train", locate)
-    pack = _pack(locate(path))
-    prefix = f"{split}/" if split else ""
+    files = locate(path)
+    if files[0].is_dir():
+        pack, prefix = _folder_pack(files[0] / (split or "")), ""
+    else:
+        pack, prefix = _tar_pack(files), f"{split}/" if split else ""
     rows = [row for row, name in enumerate(pack.names) if name.startswith(prefix)]
     if not rows:
-        raise ValueError(
-            f"{path} has no split {split!r}, only {', '.join(_splits(pack)) or 'files'}: give one of these"
-        )
+        there = ", ".join(splits(path)) or "files"
+        raise ValueError(f"{path} has no split {split!r}, only {there}: give one of these")
     classes, labels = _by_class(path, [pack.names[row].removeprefix(prefix) for row in rows])
     return Selection(pack.pictures, torch.tensor(rows), labels, classes)
 
 
 def splits(path: str) -> list[str]:
-    """The first folders within a folder or tar file that hold pictures, sorted by their bytes.
+    """The first folders within a folder or tar file, sorted by their bytes.
 
     Raises:
         ValueError: As `open_unlabelled`.
     """
-    return ["train", "test"] if is_downloaded(path) else _splits(_pack(locate(path)))
+    if is_downloaded(path):
+        return ["train", "test"]
+    files = locate(path)
+    if files[0].is_dir():
+        return _sorted({folder.name for folder in files[0].iterdir() if folder.is_dir()})
+    return _sorted({name.split("/", 1)[0] for name in _tar_pack(files).names if "/" in name})
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +107,23 @@ class _Pack:
 
 
 def _pack(files: list[Path]) -> _Pack:
-    if files[0].is_dir():
-        return _read_pack(tuple(files))  # a folder can change without its own time changing
+    pack = _folder_pack(files[0]) if files[0].is_dir() else _tar_pack(files)
+    if len(pack.names) == 0:
+        raise ValueError(f"{files[0]} holds no picture ({' '.join(_ENDINGS)}): give a folder or tar file that does")
+    return pack
+
+
+def _folder_pack(root: Path) -> _Pack:
+    """A folder is listed each time, for it can change; its pictures are decoded once while a run uses them."""
+    table = _folder_table(root)
+    key = (str(root), table.fingerprint)
+    pictures = _in_use.get(key)
+    if pictures is None:
+        pictures = _in_use[key] = _pictures(table)
+    return _Pack(table.names, pictures)
+
+
+def _tar_pack(files: list[Path]) -> _Pack:
     times = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files)
     return _read_shards_once(tuple(files), times)
 
@@ -107,16 +131,14 @@ def _pack(files: list[Path]) -> _Pack:
 @lru_cache(maxsize=3)
 def _read_shards_once(files: tuple[Path, ...], times: tuple[tuple[int, int], ...]) -> _Pack:
     """Training pictures and probe sets are often splits of one tar file: unpacked and decoded once for all."""
-    return _read_pack(files)
-
-
-def _read_pack(files: tuple[Path, ...]) -> _Pack:
-    tables = [_folder_table(file) if file.is_dir() else _tar_table(file) for file in files]
+    tables = [_tar_table(file) for file in files]
     table = tables[0] if len(tables) == 1 else _joined(tables)
-    if len(table) == 0:
-        raise ValueError(f"{files[0]} holds no picture ({' '.join(_ENDINGS)}): give a folder or tar file that does")
-    pictures = StoredPictures(table, torch.full((len(table),), UNLABELLED), [], _sample_ids(table.names))
-    return _Pack(table.names, pictures.in_memory())
+    return _Pack(table.names, _pictures(table))
+
+
+def _pictures(table: ByteTable) -> Pictures:
+    labels = torch.full((len(table),), UNLABELLED)
+    return StoredPictures(table, labels, [], _sample_ids(table.names)).in_memory()
 
 
 def _tar_table(path: Path) -> ByteTable:
@@ -132,7 +154,7 @@ def _tar_table(path: Path) -> ByteTable:
 
 
 def _folder_table(root: Path) -> ByteTable:
-    files = list(_walk(root, "", ()))
+    files = list(_walk(root, "", ())) if root.is_dir() else []
     order = _picture_order([name for name, _ in files])
     names = Names([files[row][0] for row in order])
     sizes = np.array([files[row][1] for row in order], dtype=np.int64)
@@ -173,7 +195,7 @@ def _joined(tables: list[ByteTable]) -> ByteTable:
 def _sample_ids(names: Names) -> Int[Tensor, "N"]:
     stems = [name.rsplit("/", 1)[-1].rsplit(".", 1)[0] for name in names]
     if all(stem.isascii() and stem.isdigit() and len(stem) < 19 for stem in stems):
-        numbers = torch.tensor([int(stem) for stem in stems])
+        numbers = torch.tensor([int(stem) for stem in stems], dtype=torch.int64)
         if len(numbers.unique()) == len(numbers):
             return numbers
     return torch.arange(len(names))
@@ -188,11 +210,7 @@ def _by_class(path: str, names: list[str]) -> tuple[list[str], Int[Tensor, "N"]]
         )
     classes = _sorted(set(map(str, folders)))
     number = {name: label for label, name in enumerate(classes)}
-    return classes, torch.tensor([number[str(folder)] for folder in folders])
-
-
-def _splits(pack: _Pack) -> list[str]:
-    return _sorted({name.split("/", 1)[0] for name in pack.names if "/" in name})
+    return classes, torch.tensor([number[str(folder)] for folder in folders], dtype=torch.int64)
 
 
 def _sorted(names: set[str]) -> list[str]:

@@ -126,6 +126,8 @@ class StoredPictures(Pictures):
 
     def _one_size(self) -> tuple[int, int] | None:
         """The size of some pictures, spread over all, if they agree."""
+        if len(self) == 0:
+            return None
         rows = np.unique(np.linspace(0, len(self) - 1, _TRIED_FIRST).astype(int)).tolist()
         sizes = {(image.shape[1], image.shape[2]) for image in map(self._decoded, rows) if image is not None}
         return sizes.pop() if len(sizes) == 1 else None

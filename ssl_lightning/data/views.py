@@ -14,16 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ssl_lightning.data.colour import ORDERS, blur_, grey_, jitter_, solarise_
-from ssl_lightning.data.crops import (
-    BOX_NUMBERS,
-    affine,
-    centre_view,
-    crop_resize,
-    mirror_,
-    random_boxes,
-    resize,
-    unit,
-)
+from ssl_lightning.data.crops import BOX_NUMBERS, affine, centre_view, crop_resize, mirror_, random_boxes, resize, unit
 from ssl_lightning.draws import Purpose, uniform
 
 __all__ = [
@@ -141,6 +132,9 @@ def crop_boxes(
         epoch: Of the run.
         rows: Rows of the pictures in the training set.
         number: Which view of the step, 0..V-1, so that two views of one kind differ.
+
+    Returns:
+        Pixels, on the device of `rows`.
     """
     numbers = uniform(seed, Purpose.VIEW, epoch, rows, view=number, count=BOX_NUMBERS)
     return random_boxes(numbers, heights, widths, view.scale, view.ratio)

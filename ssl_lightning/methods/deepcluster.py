@@ -1,6 +1,6 @@
 """DeepCluster: k-means labels of one's own features, again every epoch [Caron et al. 2018]."""
 
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from ssl_lightning.models.sobel import Sobel
 from ssl_lightning.types import Batch
 
 
+@runtime_checkable
 class TakesLabels(Protocol):
     """What balanced sampling needs of the data."""
 
@@ -73,7 +74,7 @@ class DeepCluster(Method):
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         """Normalised pictures to penultimate features."""
-        return super().forward(self.stem(images))
+        return self.backbone(self.stem(images))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """Cross-entropy of the first view to the picture's cluster."""

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -45,7 +45,7 @@ class Method(pl.LightningModule):
     fingerprint: str = ""
     """sha256 of the checkpoint that the weights came from, empty for a fresh network."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Method":
         """Note the arguments of the concrete constructor, whichever way it is called."""
         method = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind_partial(method, *args, **kwargs)
@@ -64,7 +64,7 @@ class Method(pl.LightningModule):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        self.backbone = backbone.build(in_channels).to(memory_format=torch.channels_last)
+        self.backbone = backbone.build(in_channels)
         self.optimizer = optimizer
         self.image_size, self.mean, self.std = image_size, mean, std
 
@@ -81,7 +81,7 @@ class Method(pl.LightningModule):
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         """Normalised pictures to the backbone's features."""
-        return self.backbone(images.contiguous(memory_format=torch.channels_last))
+        return self.backbone(images)
 
     def embed(
         self, images: Float[Tensor, "B 3 h w"], layer: str | None = None, weights: Weights = "online"
@@ -130,7 +130,8 @@ class Method(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer over all that can be learned."""
-        assert self.optimizer is not None
+        if self.optimizer is None:
+            raise ValueError(f"found {type(self).__name__} in fit; it has nothing to train: use validate or predict")
         return self.optimizer(self.parameter_groups())
 
     def parameter_groups(self) -> Iterable[Any]:

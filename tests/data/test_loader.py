@@ -1,7 +1,10 @@
 """The training loader: every row in its place for any workers, processes and resumes; a dead worker is told by name."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
+import time
 from itertools import chain
 
 import pytest
@@ -9,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_lightning.data.loader import Cutting, SequentialLoader, Share, TrainingLoader
+from ssl_lightning.data.loader import SequentialLoader, TrainingLoader
 from ssl_lightning.data.packs import open_unlabelled
 from ssl_lightning.data.pictures import MemoryPictures, Pictures
+from ssl_lightning.data.reading import Cutting, Share, _heed_only_the_main_process
 from ssl_lightning.data.views import View, centre_view, cut_crop, expand
 
 CUTTING = Cutting([View()], 8, seed=5)
@@ -251,14 +255,31 @@ def test_a_dead_worker_is_replaced_and_a_deadly_picture_is_told_by_its_row(store
             list(loader)
 
 
-def test_workers_leave_signals_to_the_main_process(stored):
+def test_workers_heed_the_main_process_alone(stored):
     loader = TrainingLoader(stored, CUTTING, 4, num_workers=2)
     stream = iter(loader)
     next(stream)
-    for worker in loader._read._running[0]._workers:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            os.kill(worker.pid, number)
+    workers = loader._read._iterator._workers
+    for name in ("INT", "TERM"):
+        subprocess.run(["kill", f"-{name}", *(str(worker.pid) for worker in workers)], check=True)
     assert len(list(stream)) == len(loader) - 1
+    assert all(worker.is_alive() for worker in workers)
+    loader.end_workers()
+    assert not any(worker.is_alive() for worker in workers)
+
+
+def test_a_worker_ends_when_its_main_process_says_so():
+    worker = multiprocessing.get_context("fork").Process(target=_idle)
+    worker.start()
+    time.sleep(0.3)
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 1
+
+
+def _idle():
+    _heed_only_the_main_process(0)
+    time.sleep(60)
 
 
 @given(st.integers(0, 23), st.integers(1, 4), st.integers(1, 7))

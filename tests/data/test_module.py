@@ -1,5 +1,6 @@
 """The DataModule under Lightning: by hand, over epochs, through checkpoints, and with labels that balance the order."""
 
+import multiprocessing
 import warnings
 from itertools import chain
 
@@ -242,8 +243,8 @@ def test_pictures_of_many_sizes_train_and_are_judged_without_the_broken_ones(tra
     assert data.training.name(20).endswith("train/1/99.png")
     assert sum(len(batch.index) for loader, batch in model.judged if loader == 0) == 2 * 30
     assert sum(len(batch.index) for loader, batch in model.judged if loader == 1) == 2 * 30
-    batch = model.seen[0][1]
-    assert batch.views[0].shape[1:] == (3, 8, 8)
+    assert model.seen[0][1].views[0].shape[1:] == (3, 8, 8)
+    assert multiprocessing.active_children() == []
 
 
 def test_a_subset_trains_on_its_rows_numbered_afresh(trainer, tmp_path):

@@ -201,3 +201,11 @@ def test_the_real_uncurated_pool_has_its_rows_and_ids(pack):
     images, valid = pictures.read(torch.arange(0, 6_000, 97))
     assert valid.all()
     assert all(min(image.shape[1:]) <= 128 for image in images)
+
+
+def test_a_folder_is_decoded_once_while_a_run_uses_it_but_listed_anew(folder, png, number_of):
+    root = folder({f"train/a/{n}.png": png(n) for n in range(3)})
+    first = open_labelled(str(root), "train")
+    assert open_labelled(str(root), "train").pictures is first.pictures
+    folder({"train/a/9.png": png(9)})
+    assert numbers(open_labelled(str(root), "train"), number_of) == [0, 1, 2, 9]

@@ -212,6 +212,15 @@ def test_jitter_runs_each_of_the_24_orders_and_leaves_the_others_alone():
     assert ORDERS.unique(dim=0).shape == (24, 4)
 
 
+@pytest.mark.parametrize("turn", [-0.5, -0.4, 0.34, 0.3])
+def test_jitter_knows_which_turns_go_round(turn):
+    images = photographs(30, 16, 20)
+    factors = torch.tensor([1.0, 1.0, 1.0, turn]).expand(30, 4)
+    found = images / 255
+    jitter_(found, factors, ORDERS[:1].expand(30, 4), torch.ones(30, dtype=torch.bool))
+    assert worst(found, F.adjust_hue(images / 255, turn)) < 1e-4
+
+
 def test_grey_is_torchvisions():
     images, chosen = photographs(6, 9, 11), torch.tensor([True, False, True, True, False, True])
     found = images / 255
@@ -461,3 +470,4 @@ def test_a_gpu_makes_the_same_views():
         there = make_view(images.cuda(), view, 24, rows=rows.cuda(), **KEY)
         assert there.is_cuda
         assert mean_error(there.cpu(), here) < 0.1 * LEVEL
+    assert mean_error(centre_view(images.cuda(), 24, 0.875).cpu(), centre_view(images, 24, 0.875)) < 0.5 * LEVEL

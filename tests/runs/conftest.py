@@ -11,11 +11,18 @@ import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-OPTIONS = (
-    "fit --config configs/demo.yaml --model.backbone lab.DropoutNet --model.num_clusters 12 --data.batch_size 128 "
-    "--trainer.max_epochs 4 --trainer.check_val_every_n_epoch 2 --trainer.log_every_n_steps 3 "
-    "--run.save_every_n_steps 4 --trainer.enable_progress_bar false"
-).split()
+OPTIONS = [
+    "fit",
+    *("--config", "configs/demo.yaml"),
+    *("--model.backbone", "lab.DropoutNet"),
+    *("--model.num_clusters", "12"),
+    *("--data.batch_size", "128"),
+    *("--trainer.max_epochs", "4"),
+    *("--trainer.check_val_every_n_epoch", "2"),
+    *("--trainer.log_every_n_steps", "3"),
+    *("--trainer.enable_progress_bar", "false"),
+    *("--run.save_every_n_steps", "4"),
+]
 
 
 class Runs:

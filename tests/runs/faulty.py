@@ -1,7 +1,7 @@
 """Runs the real command line with one fault in it: `python faulty.py FAULT fit --config ...`.
 
-Faults: `none`, `kill@step=N`, `kill@cluster=N` (while the N-th clustering computes), `kill@write=N` (in the middle of the
-N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `term@step=N`, `nan@step=N`,
+Faults: `none`, `kill@step=N`, `kill@cluster=N` (while the N-th clustering computes), `kill@write=N` (in the middle of
+the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `term@step=N`, `nan@step=N`,
 `full@write=N` (no space left for the N-th checkpoint). Losses of all steps go to the file in FAULTY_LOSSES, as hex.
 """
 
@@ -29,7 +29,7 @@ def kill() -> None:
 def due(what: str) -> bool:
     """Whether this is the moment of the fault."""
     counts[what] = counts.get(what, 0) + 1
-    kind, _, at = FAULT.partition("@")
+    _, _, at = FAULT.partition("@")
     name, _, number = at.partition("=")
     return name == what and counts[what] == int(number)
 
@@ -38,14 +38,14 @@ def after_step(self, trainer, module, outputs, batch, batch_idx):
     before(self, trainer, module, outputs, batch, batch_idx)
     with open(os.environ["FAULTY_LOSSES"], "a") as file:
         file.write(f"{trainer.global_step} {float(outputs['loss']).hex()} {batch.index.tolist()}\n")
-    if FAULT == f"kill@step={trainer.global_step}":
+    if f"kill@step={trainer.global_step}" == FAULT:
         kill()
-    if FAULT == f"term@step={trainer.global_step}":
+    if f"term@step={trainer.global_step}" == FAULT:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def poison(self, trainer, module, batch, batch_idx):
-    if FAULT == f"nan@step={trainer.global_step}":
+    if f"nan@step={trainer.global_step}" == FAULT:
         batch.views[0].fill_(torch.nan)
 
 

@@ -1,4 +1,4 @@
-"""A package of a user's own, named in SSL_LIGHTNING_PLUGINS: a backbone with dropout, which draws from the global state."""
+"""A user's own package, named in SSL_LIGHTNING_PLUGINS: a backbone with dropout, which draws from the global state."""
 
 from dataclasses import dataclass
 

@@ -1,0 +1,217 @@
+"""Recluster's rhythm, ProbeFeatures' innocence, WriteClusters' files, Throughput's rows."""
+
+import lightning.pytorch as pl
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import normalized_mutual_info_score
+
+from ssl_lightning.callbacks import ProbeFeatures, Recluster, Throughput, WriteClusters
+from ssl_lightning.callbacks.embed import embed_dataset, eval_mode
+from ssl_lightning.clustering import Clusterer, Clustering, KMeans, PCAWhitening, cluster_metrics
+from ssl_lightning.data import Digits, SyntheticImages
+from ssl_lightning.evaluation import KNN, FewShot, LinearProbe
+from ssl_lightning.methods import DeepCluster, RawPixels
+from ssl_lightning.models import ResNet18
+from ssl_lightning.runs import MetricsTable
+from ssl_lightning.runs.metrics import read_rows
+
+
+def method(**options):
+    pl.seed_everything(1, verbose=False)
+    return DeepCluster(**({"num_clusters": 12, "backbone": ResNet18(8), "image_size": 16} | options))
+
+
+def trainer(*callbacks, **options):
+    defaults = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+    }
+    return pl.Trainer(callbacks=list(callbacks), **(defaults | options))
+
+
+class Counting(Clusterer):
+    """Notes the moment of each clustering."""
+
+    def __init__(self, trainer_of=None) -> None:
+        self.calls: list[tuple[int, int, int]] = []
+        self.trainer = trainer_of
+
+    def __call__(self, features, k, seed=0, group=None) -> Clustering:
+        self.calls.append((self.trainer.current_epoch, self.trainer.global_step, seed))
+        return KMeans(iterations=2)(features, k, seed, group)
+
+
+@pytest.mark.parametrize(
+    ("options", "moments"),
+    [
+        ({}, [(0, 0), (1, 2), (2, 4), (3, 6)]),
+        ({"every_n_epochs": 2}, [(0, 0), (2, 4)]),
+        ({"every_n_steps": 3}, [(0, 0), (1, 3), (3, 6)]),
+    ],
+)
+def test_clusters_are_made_before_the_first_step_and_then_at_their_rhythm(options, moments):
+    clusterer = Counting()
+    run = trainer(Recluster(clusterer, **options), max_epochs=4)
+    clusterer.trainer = run
+    run.fit(method(), Digits(batch_size=719))
+    assert [(epoch, step) for epoch, step, _ in clusterer.calls] == moments
+    assert len({seed for *_, seed in clusterer.calls}) == len(moments)  # a new start each time
+
+
+def test_the_features_pass_leaves_weights_buffers_modes_and_random_state_untouched():
+    model = method(backbone=ResNet18(8))
+    model.backbone.body.layer4.eval()  # a frozen part keeps its mode
+    run = trainer()
+    data = SyntheticImages(samples=64, batch_size=16, image_size=16)
+    data.setup("fit")
+    run.datamodule = data
+    before = {name: value.clone() for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    modes, state = [m.training for m in model.modules()], torch.get_rng_state()
+    rows, features = embed_dataset(run, model)
+    assert rows.tolist() == list(range(64))
+    assert features.shape == (64, 64)
+    assert not features.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if name in before)
+    assert [m.training for m in model.modules()] == modes
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_features_are_those_of_the_centre_view_whatever_the_batch_size():
+    model, run = method(), trainer()
+    found = []
+    for size in (7, 64):
+        data = SyntheticImages(samples=30, batch_size=16, eval_batch_size=size, image_size=16)
+        data.setup("fit")
+        run.datamodule = data
+        found.append(embed_dataset(run, model)[1])
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+
+
+def test_eval_mode_ends_also_when_something_goes_wrong():
+    model = method()
+
+    def go_wrong():
+        with eval_mode(model):
+            assert not model.training
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        go_wrong()
+    assert model.training
+
+
+def test_cluster_metrics_are_published_under_their_names(tmp_path):
+    table = MetricsTable(tmp_path / "metrics.csv")
+    model = method()
+    run = trainer(Recluster(KMeans(), PCAWhitening(8)), max_epochs=2, logger=table)
+    data = Digits(batch_size=256)
+    run.fit(model, data)
+    rows = read_rows(tmp_path / "metrics.csv")
+    last = rows[-1]
+    expected_names = cluster_metrics(torch.tensor([1]), torch.tensor([0]), torch.tensor([0]), torch.tensor([0]))
+    assert len(expected_names) == 8
+    names = [*expected_names, "seconds"]
+        "nmi_previous",
+        "nmi_labels",
+        "ami_labels",
+        "reassigned",
+        "empty",
+        "largest_share",
+        "entropy",
+        "imbalance",
+        "seconds",
+    ]
+    assert all(last[f"cluster/{name}"] != "" for name in names)
+    labels = model.pseudo_labels.rows[:, 0]
+    expected = normalized_mutual_info_score(data.judged_labels(), labels, average_method="geometric")
+    assert float(last["cluster/nmi_labels"]) == pytest.approx(expected, abs=1e-6)
+    assert rows[0]["cluster/nmi_previous"] == ""
+    assert "cluster/reassigned" in run.callback_metrics
+
+
+def test_judging_changes_no_bit_of_what_is_trained():
+    def train(*callbacks, **options):
+        model = method()
+        run = trainer(Recluster(KMeans()), *callbacks, max_epochs=2, **options)
+        run.fit(model, Digits(batch_size=256))
+        return {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+
+    probes = ProbeFeatures([LinearProbe(), KNN(), FewShot(episodes=20)])
+    judged = train(probes, limit_val_batches=None, val_check_interval=2)
+    alone = train()
+    assert all(torch.equal(judged[name], alone[name]) for name in alone)
+
+
+def test_judges_see_every_row_of_both_splits_once_and_in_order():
+    seen = {}
+
+    class Look(KNN):
+        def __call__(self, train, test):
+            seen["train"], seen["test"] = train, test
+            return {"look": 1.0}
+
+    run = trainer(ProbeFeatures([Look()]), limit_val_batches=None)
+    data = Digits(eval_batch_size=100, image_size=8)
+    run.validate(RawPixels(8, data.mean, data.std), data, verbose=False)
+    gallery, test = data.probes["digits"]
+    assert torch.equal(seen["train"].labels, gallery.labels)
+    assert torch.equal(seen["test"].labels, test.labels)
+    pixels = test.read(torch.arange(len(test)))[0].float() / 255
+    expected = ((pixels - data.mean[0]) / data.std[0]).flatten(1)
+    assert torch.allclose(seen["test"].features, expected, atol=1e-5)
+    assert seen["train"].num_classes == 10
+    assert float(run.callback_metrics["eval/look"]) == 1.0
+
+
+def test_while_fitting_the_gallery_is_a_fixed_subset_of_the_training_rows():
+    sizes = []
+
+    class Look(KNN):
+        def __call__(self, train, test):
+            sizes.append((len(train.labels), len(test.labels)))
+            return {}
+
+    run = trainer(ProbeFeatures([Look()]), Recluster(KMeans()), max_epochs=1, limit_val_batches=None)
+    data = Digits(batch_size=512, gallery=100)
+    run.fit(method(), data)
+    run.validate(method(), data, verbose=False)
+    assert sizes == [(100, 359), (1438, 359)]
+
+
+def test_clusters_are_written_for_the_next_stage_and_for_people(tmp_path):
+    data = Digits(eval_batch_size=100, image_size=8)
+    writer = WriteClusters(str(tmp_path / "clusters"), 10, KMeans())
+    run = trainer(writer)
+    run.predict(RawPixels(8, data.mean, data.std), data, return_predictions=False)
+    clustering, metadata = Clustering.load(tmp_path / "clusters.safetensors")
+    assert metadata["data"] == data.fingerprint
+    table = pd.read_parquet(tmp_path / "clusters.parquet")
+    assert list(table.columns) == ["row", "sample_id", "path", "cluster", "distance"]
+    assert table["cluster"].tolist() == clustering.labels.tolist()
+    assert len(table) == 1438
+    assert table["path"].is_unique
+    score = normalized_mutual_info_score(data.judged_labels(), clustering.labels, average_method="geometric")
+    assert score > 0.6  # k-means on the pixels of digits
+
+
+def test_images_per_second_and_loss_are_rows_and_the_loss_is_the_mean_since_the_last_row(tmp_path):
+    losses = []
+
+    class Note(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            losses.append(float(outputs["loss"]))
+
+    table = MetricsTable(tmp_path / "metrics.csv")
+    run = trainer(Recluster(KMeans()), Note(), Throughput(), max_epochs=2, log_every_n_steps=4, logger=table)
+    run.fit(method(), Digits(batch_size=256))
+    rows = {int(row["step"]): row for row in read_rows(tmp_path / "metrics.csv") if row["train/loss"]}
+    assert list(rows) == [4, 8]
+    assert float(rows[8]["train/loss"]) == pytest.approx(sum(losses[4:8]) / 4, rel=1e-5)
+    assert float(rows[8]["train/lr"]) == 0.05
+    assert float(rows[8]["train/images_per_second"]) > 0

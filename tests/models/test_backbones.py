@@ -1,0 +1,119 @@
+"""Backbones: sizes that are known from the literature, features of the promised width, clear refusals."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ssl_lightning.models import VGG16, AlexNet, ClusterHead, ResNet18, Sobel, TimmBackbone, TorchvisionBackbone
+
+
+def parameters(network) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_resnet18_of_width_64_has_the_parameters_of_torchvisions_with_the_stem_replaced():
+    ours, torchvisions = ResNet18().build(), TorchvisionBackbone("resnet18", "cifar").build()
+    assert parameters(ours) == parameters(torchvisions) == 11_168_832
+    assert parameters(ResNet18(stem="imagenet").build()) == parameters(TimmBackbone("resnet18").build())
+
+
+def test_resnet18_computes_what_torchvisions_computes_with_the_same_weights():
+    ours, other = ResNet18().build().eval(), TorchvisionBackbone("resnet18", "cifar").build().eval()
+    weights = ours.state_dict()
+    other.load_state_dict({name: weights[name] for name in other.state_dict()})
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(ours(images), other(images), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [
+        (ResNet18(8), 32),
+        (ResNet18(8, "imagenet"), 64),
+        (TimmBackbone("resnet18", "cifar"), 32),
+        (TimmBackbone("regnety_002"), 64),
+        (TorchvisionBackbone("regnet_y_400mf"), 64),
+        (TorchvisionBackbone("mobilenet_v3_small"), 64),
+    ],
+)
+@pytest.mark.parametrize("in_channels", [2, 3])
+def test_features_have_the_promised_width(backbone, size, in_channels):
+    network = backbone.build(in_channels).eval()
+    assert network(torch.randn(2, in_channels, size, size)).shape == (2, network.num_features)
+
+
+def test_very_narrow_networks_train_on_odd_batches():
+    """In channels-last layout this crashes some CPUs; hence in a process of its own."""
+    assert ResNet18(8).build().layout == torch.contiguous_format
+    assert ResNet18(16).build().layout == torch.channels_last
+    code = (
+        "import torch; from ssl_lightning.models import ResNet18; net = ResNet18(8).build()\n"
+        "for _ in range(6): net(torch.randn(33, 3, 16, 16)).square().mean().backward()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_alexnet_is_the_papers_and_its_features_are_before_the_last_relu():
+    network = AlexNet().build(2).eval()
+    # conv 96-256-384-384-256 with biases, BN, and two layers of 4096
+    convolutions = 2 * 121 * 96 + 96 * 25 * 256 + 256 * 9 * 384 + 384 * 9 * 384 + 384 * 9 * 256
+    biases_and_norms = 3 * (96 + 256 + 384 + 384 + 256)
+    assert parameters(network) == convolutions + biases_and_norms + 256 * 36 * 4096 + 4096 + 4096 * 4096 + 4096
+    features = network(torch.randn(2, 2, 224, 224))
+    assert features.shape == (2, 4096)
+    assert (features < 0).any()
+    assert not network.rectified
+
+
+@pytest.mark.slow
+def test_vgg16_gives_4096_features_before_the_last_relu():
+    network = VGG16().build(2).eval()
+    features = network(torch.randn(2, 2, 64, 64))
+    assert features.shape == (2, 4096)
+    assert (features < 0).any()
+
+
+def test_unknown_names_and_stems_are_refused_in_one_line():
+    for backbone in (TimmBackbone("resnet-18"), TorchvisionBackbone("nothing")):
+        with pytest.raises(ValueError, match="expected one of"):
+            backbone.build()
+    with pytest.raises(ValueError, match='use stem="imagenet"'):
+        TimmBackbone("regnety_002", "cifar").build()
+    with pytest.raises(ValueError, match="even number"):
+        ResNet18(width=7)
+
+
+def test_sobel_sees_edges_and_no_flat_colour_and_has_nothing_to_learn():
+    stem = Sobel()
+    flat = stem(torch.full((1, 3, 8, 8), 0.7))
+    assert flat[:, :, 1:-1, 1:-1].abs().max() < 1e-6
+    step = torch.zeros(1, 3, 8, 8)
+    step[..., 4:] = 1
+    horizontal, vertical = stem(step)[0, :, 4, 2:6]
+    assert horizontal.tolist() == pytest.approx([0, -4, -4, 0])
+    assert vertical.abs().max() == 0
+    assert not list(stem.parameters())
+
+
+def test_a_head_is_drawn_afresh_from_its_seed_alone():
+    head = ClusterHead(100, 50)
+    weight = head.linear.weight
+    state = torch.get_rng_state()
+    head.draw(5)
+    first = head.linear.weight.clone()
+    head.draw(6)
+    assert not torch.equal(first, head.linear.weight)
+    head.draw(5)
+    assert torch.equal(first, head.linear.weight)
+    assert head.linear.weight is weight  # optimisers keep their parameter
+    assert float(first.detach().std()) == pytest.approx(0.01, rel=0.05)
+    assert not head.linear.bias.any()
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_rectifying_head_opens_with_the_relu_that_was_cut_off():
+    head = ClusterHead(4, 3, rectify=True)
+    features = torch.randn(5, 4)
+    assert torch.equal(head(features), head.linear(features.relu()))

@@ -1,0 +1,216 @@
+"""The command line: every shipped configuration takes a step, every mistake is one line, nothing foreign is imported."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssl_lightning.cli import run
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+METHODS = sorted(path for path in CONFIGS.glob("*.yaml") if path.name != "eval.yaml")
+DATA = sorted((CONFIGS / "data").glob("*.yaml"))
+SCALES = sorted((CONFIGS / "scale").glob("*.yaml"))
+PACKS = Path(os.environ.get("SSL_LIGHTNING_DATA", "data"))
+TINY = [
+    *("--model.backbone", "ssl_lightning.models.ResNet18"),
+    *("--model.backbone.width", "8"),
+    *("--model.num_clusters", "16"),
+    *("--data.batch_size", "16"),
+    *("--trainer.max_steps", "1"),
+    *("--trainer.max_epochs", "1"),
+    *("--trainer.limit_val_batches", "1"),
+    *("--trainer.enable_progress_bar", "false"),
+    *("--trainer.accelerator", "cpu"),
+]
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["ssl-lightning"])
+
+
+def fit(tmp_path, *arguments):
+    return run(["fit", *arguments, "--run.dir", str(tmp_path)])
+
+
+def refused(capsys, *arguments):
+    """The one line that a mistake ends in."""
+    try:
+        code = run(list(arguments))
+    except SystemExit as error:
+        code = error.code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ssl-lightning: error")]
+    assert code not in (0, None)
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("config", METHODS, ids=lambda path: path.stem)
+def test_every_method_takes_a_step_as_it_is_shipped(config, tmp_path, capsys):
+    assert fit(tmp_path, "--config", str(config), *TINY) == 0
+    (folder,) = tmp_path.iterdir()
+    present = {entry.name for entry in folder.iterdir()}
+    assert present >= {"config.yaml", "run.json", "metrics.csv", "checkpoints", "report", "done.json"}
+    assert (folder / "checkpoints" / "last.ckpt").resolve().name == "step-1.ckpt"
+    assert "untrained" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("overlay", [*DATA, *SCALES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", METHODS, ids=lambda path: path.stem)
+def test_every_method_parses_with_every_overlay(config, overlay, capsys):
+    with pytest.raises(SystemExit) as done:
+        run(["fit", "--config", str(config), "--config", str(overlay), "--print_config"])
+    assert done.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["class_path"].startswith("ssl_lightning.methods.")
+
+
+@pytest.mark.parametrize("overlay", ["cifar10", "uncurated", "synthetic"])
+def test_data_are_swapped_in_yaml_alone(overlay, tmp_path):
+    if overlay != "synthetic" and not (PACKS / "cifar10.tar.xz").exists():
+        pytest.skip("no packs: SSL_LIGHTNING_DATA does not name a folder with cifar10.tar.xz")
+    overlays = ["--config", f"configs/data/{overlay}.yaml", "--data.gallery", "64"]
+    assert fit(tmp_path, "--config", "configs/deepcluster.yaml", *overlays, *TINY, "--trainer.limit_val_batches=0") == 0
+
+
+def test_clusterer_and_judge_are_swapped_on_the_command_line(tmp_path):
+    callbacks = yaml.safe_load((CONFIGS / "deepcluster.yaml").read_text())["trainer"]["callbacks"]
+    callbacks[0]["init_args"]["clusterer"] = {
+        "class_path": "ssl_lightning.clustering.KMeans",
+        "init_args": {"metric": "cosine", "init": "k-means++"},
+    }
+    callbacks[0]["init_args"]["transform"] = None
+    callbacks[1]["init_args"]["probes"] = [{"class_path": "ssl_lightning.evaluation.KNN", "init_args": {"k": 5}}]
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+    arguments = ["--config", "configs/deepcluster.yaml", "--config", str(overlay), "--run.name", "swapped", *TINY]
+    assert fit(tmp_path / "runs", *arguments) == 0
+    assert "eval/knn5/top1" in (tmp_path / "runs" / "swapped" / "metrics.csv").read_text().splitlines()[0]
+
+
+def test_a_checkpoint_is_judged_and_clustered_by_the_method_that_it_holds(tmp_path, capsys):
+    assert fit(tmp_path, "--config", "configs/demo.yaml", "--run.name", "first", *TINY) == 0
+    checkpoint = str(tmp_path / "first" / "checkpoints" / "last.ckpt")
+    judge = ["validate", "--config", "configs/eval.yaml", "--ckpt_path", checkpoint, "--run.dir", str(tmp_path)]
+    assert run([*judge, "--data.image_size", "16", "--trainer.accelerator", "cpu", "--run.name", "judged"]) == 0
+    assert "k-NN" in capsys.readouterr().out
+    assert (tmp_path / "judged" / "results.json").is_file()
+    callback = {
+        "class_path": "ssl_lightning.callbacks.WriteClusters",
+        "init_args": {
+            "path": str(tmp_path / "clusters"),
+            "num_clusters": 10,
+            "clusterer": {"class_path": "ssl_lightning.clustering.KMeans"},
+        },
+    }
+    overlay = tmp_path / "write.yaml"
+    overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+    predict = ["predict", "--config", "configs/eval.yaml", "--config", str(overlay), "--ckpt_path", checkpoint]
+    assert run([*predict, "--run.dir", str(tmp_path), "--trainer.accelerator", "cpu"]) == 0
+    assert (tmp_path / "clusters.safetensors").is_file()
+    assert (tmp_path / "clusters.parquet").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model.num_clustres", "5"], ["num_clustres"]),
+        (["--model.num_clusters", "many"], ["num_clusters", "many"]),
+        (["--model.num_clusters", "5000"], ["k=5000", "1438", "num_clusters"]),
+        (["--config", "configs/nothing.yaml"], ["configs/nothing.yaml"]),
+        (["--model", "os.system"], ["SSL_LIGHTNING_PLUGINS"]),
+        (["--model", "ssl_lightning.data.Digits"], ["Digits"]),
+        (["--run.name", "../escape"], ["--run.name", "letters"]),
+        (["--run.dir", "/proc/nothing"], ["--run.dir"]),
+        (["--resume.policy", "must"], ["--resume.policy"]),
+        (["--ckpt_path", "nothing.ckpt"], ["--ckpt_path"]),
+        (["--data.batch_size", "5000"], ["batch_size"]),
+        (["--config", "configs/data/folder.yaml", "--data.path", "no_such_folder"], ["no_such_folder"]),
+    ],
+    ids=lambda value: "-".join(value)[:40] if isinstance(value, list) else str(value),
+)
+def test_a_mistake_is_one_line_before_any_step(arguments, words, tmp_path, capsys):
+    where = [] if "--run.dir" in arguments else ["--run.dir", str(tmp_path)]
+    line = refused(capsys, "fit", "--config", "configs/demo.yaml", *arguments, *where, "--trainer.accelerator", "cpu")
+    assert all(word in line for word in words), line
+
+
+def test_a_missing_pack_names_the_variable(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
+    overlay = ["--config", "configs/demo.yaml", "--config", "configs/data/cifar10.yaml"]
+    line = refused(capsys, "fit", *overlay, "--run.dir", str(tmp_path / "runs"))
+    assert "SSL_LIGHTNING_DATA" in line
+    assert "cifar10.tar.xz" in line
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_and_the_run_kept(tmp_path, capsys):
+    first = ["--config", "configs/demo.yaml", "--run.dir", str(tmp_path)]
+    assert run(["fit", *first, "--run.name", "first", *TINY]) == 0
+    checkpoint = tmp_path / "first" / "checkpoints" / "step-1.ckpt"
+    before = checkpoint.read_bytes()
+    (tmp_path / "foreign.ckpt").write_bytes(before)
+    arguments = [*TINY, "--model.backbone.width", "16", "--run.name", "second"]
+    line = refused(capsys, "fit", *first, *arguments, "--ckpt_path", str(tmp_path / "foreign.ckpt"))
+    assert "do not fit" in line
+    line = refused(capsys, "fit", *first, *arguments, "--ckpt_path", str(checkpoint))
+    assert "model.init_args.backbone.init_args.width 8 -> 16" in line
+    assert checkpoint.read_bytes() == before
+
+
+def test_two_runs_in_one_folder_are_refused_with_code_75(tmp_path, capsys):
+    folder = tmp_path / "busy"
+    folder.mkdir()
+    started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
+    (folder / "LOCK").write_text(f"{os.uname().nodename} {os.getppid()} {started}\n")
+    assert fit(tmp_path, "--config", "configs/demo.yaml", "--run.name", "busy", *TINY) == 75
+    assert "LOCK" in capsys.readouterr().err
+    (folder / "LOCK").write_text(f"{os.uname().nodename} 999999999 1\n")  # left behind by a process that is gone
+    assert fit(tmp_path, "--config", "configs/demo.yaml", "--run.name", "busy", *TINY) == 0
+
+
+def test_a_foreign_module_named_in_yaml_is_not_imported(tmp_path):
+    (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Net: pass\n")
+    config = tmp_path / "evil.yaml"
+    config.write_text("model:\n  class_path: evil_module.Net\n")
+    command = [sys.executable, "-m", "ssl_lightning", "fit", "--config", "configs/demo.yaml", "--config", str(config)]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "SSL_LIGHTNING_PLUGINS" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_help_answers_at_once_without_torch():
+    code = "import sys; sys.argv = ['ssl-lightning', '--help']; from ssl_lightning.entry import main; main(); "
+    code += "assert 'torch' not in sys.modules"
+    start = time.process_time()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "validate" in done.stdout
+    assert time.process_time() - start < 3
+
+
+def test_weights_and_biases_runs_offline_beside_the_table(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    overlay = ["--config", "configs/demo.yaml", "--config", "configs/shared/wandb.yaml"]
+    assert fit(tmp_path, *overlay, "--run.name", "wandb", *TINY) == 0
+    assert list((tmp_path / "wandb" / "wandb").glob("offline-run-*"))
+    assert (tmp_path / "wandb" / "metrics.csv").is_file()
+
+
+def test_a_broken_weights_and_biases_costs_one_warning(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    overlay = ["--config", "configs/demo.yaml", "--config", "configs/shared/wandb.yaml"]
+    online = ["--trainer.logger.mode", "online", "--trainer.logger.timeout", "2"]
+    assert fit(tmp_path, *overlay, *online, "--run.name", "broken", *TINY) == 0
+    assert sum("Weights & Biases" in record.message for record in caplog.records) == 1
+    assert (tmp_path / "broken" / "done.json").is_file()

@@ -1,0 +1,88 @@
+"""The rooms import downwards only, and nothing that is banned stands in the sources."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "ssl_lightning"
+CONFIGS = PACKAGE.parent / "configs"
+
+GROUND = {"types", "draws", "models", "optim", "checkpoints", "files"}
+ALLOWED = {
+    "types": set(),
+    "files": set(),
+    "draws": set(),
+    "models": set(),
+    "optim": set(),
+    "checkpoints": {"files"},
+    "functional": {"types"},
+    "clustering": {"types", "draws", "files"},
+    "evaluation": {"types", "draws", "clustering"},
+    "report": {"types"},
+    "weights": {"models"},
+    "memory": {"types", "clustering"},
+    "data": {"types", "draws", "clustering"},
+    "methods": {"types", "memory", "functional", "models", "optim", "checkpoints", "clustering"},
+    "callbacks": {"types", "draws", "memory", "clustering", "evaluation", "report"},
+    "runs": {"checkpoints", "report", "files"},
+    "commands": {"types", "draws", "files", "models", "optim", "checkpoints", "functional", "clustering", "evaluation"}
+    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "cli"},
+    "cli": {"types", "draws", "files", "models", "optim", "checkpoints", "functional", "clustering", "evaluation"}
+    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "commands"},
+    "entry": {"cli"},
+    "__main__": {"entry"},
+    "__init__": {"checkpoints"},
+}
+NO_LIGHTNING = {"functional", "clustering", "evaluation", "report", "weights", "types", "draws", "files", "models"}
+
+
+def sources():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_arrows_point_down(path):
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "ssl_lightning" or len(parts) < 2 or parts[1].startswith("__"):
+            continue
+        target = parts[1]
+        assert target == room(path) or target in ALLOWED[room(path)], f"{path} imports {name}: an arrow up"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_pure_rooms_do_not_import_lightning(path):
+    if room(path) in NO_LIGHTNING:
+        assert not any(name.split(".")[0] == "lightning" for name in imports(path)), path
+
+
+def test_every_file_says_in_its_first_line_what_lives_there():
+    for path in sources():
+        assert path.read_text().startswith('"""'), path
+
+
+def test_what_lightning_gets_wrong_is_not_used():
+    banned = r"estimated_stepping_batches|reload_dataloaders_every_n_epochs|weights_only=False|pytorch_lightning"
+    for path in sources():
+        assert not re.search(banned, path.read_text()), path
+
+
+def test_overlays_append_callbacks_and_never_replace_them():
+    for overlay in (path for folder in ("data", "scale", "shared") for path in (CONFIGS / folder).glob("*.yaml")):
+        assert not re.search(r"^\s*callbacks:", overlay.read_text(), re.MULTILINE), f"{overlay}: use callbacks+:"
