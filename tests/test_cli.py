@@ -1,4 +1,4 @@
-"""The command line: every shipped configuration takes a step, every mistake is one line, nothing foreign is imported."""
+"""The command line: every shipped configuration takes a step, every mistake is one line, nothing foreign runs."""
 
 import os
 import subprocess
