@@ -1,6 +1,9 @@
 """Self-supervised learning by clustering, and from pictures that nobody curated."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssl_lightning.checkpoints.load import load_model
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_model"]
