@@ -38,6 +38,8 @@ class Purpose(IntEnum):
     """Generated pictures."""
     BANK = 9
     """First rows of a memory bank."""
+    LOW_SHOT = 10
+    """Which share of the labels a probe may see."""
 
 
 def bits(seed: int, purpose: Purpose, epoch: int, rows: Int[Tensor, "B"], view: int = 0) -> Int[Tensor, "B"]:

@@ -73,8 +73,7 @@ class TrainingLoader:
             )
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.pictures), self.batch_size)
-        return whole + (not self.drop_last and rest >= 2 * self.share.world_size)
+        return batches_per_epoch(len(self.pictures), self.batch_size, self.drop_last, self.share.world_size)
 
     @property
     def sampler(self) -> "TrainingLoader":
@@ -163,6 +162,12 @@ class TrainingLoader:
             "seed": self.cutting.seed,
             "drop_last": self.drop_last,
         }
+
+
+def batches_per_epoch(num_samples: int, batch_size: int, drop_last: bool, world_size: int) -> int:
+    """Batches of one epoch; the last, incomplete one counts where it is kept and every process has two rows of it."""
+    whole, rest = divmod(num_samples, batch_size)
+    return whole + (not drop_last and rest >= 2 * world_size)
 
 
 class SequentialLoader:

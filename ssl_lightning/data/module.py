@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader
+from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader, batches_per_epoch
 from ssl_lightning.data.pictures import Pictures
 from ssl_lightning.data.probe_sets import ProbeSet
 from ssl_lightning.data.reading import Cutting, Share
@@ -98,6 +98,11 @@ class ImageModule(LightningDataModule, ABC):
     def num_samples(self) -> int:
         """N, the number of training pictures."""
         return len(self.training)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches of one pass, before accumulation."""
+        return batches_per_epoch(self.num_samples, self.batch_size, self.drop_last, self._share.world_size)
 
     @property
     def num_classes(self) -> int:

@@ -4,6 +4,7 @@ from ssl_lightning.evaluation.cluster_scores import ClusterAgreement
 from ssl_lightning.evaluation.few_shot import FewShot
 from ssl_lightning.evaluation.knn import KNN
 from ssl_lightning.evaluation.linear import LinearProbe
+from ssl_lightning.evaluation.low_shot import LowShot
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
 
@@ -13,6 +14,7 @@ __all__ = [
     "FewShot",
     "LabelledFeatures",
     "LinearProbe",
+    "LowShot",
     "Probe",
     "feature_std",
     "rank_me",

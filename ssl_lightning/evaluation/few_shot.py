@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_lightning.draws import Purpose, uniform
+from ssl_lightning.evaluation.episodes import inner_products, logistic_scores, mean_scores
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 
 FEWEST_QUERIES = 5
@@ -16,10 +18,12 @@ FEWEST_QUERIES = 5
 
 @dataclass(frozen=True)
 class FewShot(Probe):
-    """`ways`-way, `shots`-shot episodes drawn from the test split, classified by the nearest class mean.
+    """`ways`-way, `shots`-shot episodes drawn from the test split, classified by a centroid or a logistic classifier.
 
-    Unit-length features, Euclidean distance to the mean of the shots (Snell et al. 2017; Wang et al. 2019,
-    "SimpleShot", L2N). All episodes are one batch of tensors. Half-widths are of 95 % normal intervals over episodes.
+    Unit-length features. "centroid": Euclidean distance to the mean of the shots (Snell et al. 2017; Wang et al. 2019,
+    "SimpleShot", L2N). "logistic": multinomial logistic regression on the shots with scikit-learn's default penalty
+    (Tian et al. 2020, "Rethinking few-shot image classification"). All episodes are one batch of tensors. Half-widths
+    are of 95 % normal intervals over episodes.
 
     Args:
         ways: Classes of an episode.
@@ -27,6 +31,7 @@ class FewShot(Probe):
         episodes: How many.
         queries: Pictures of each class to classify; what is left where a class has fewer, at least 5.
         seed: Which episodes.
+        classifier: What is fitted to the shots of an episode.
     """
 
     ways: int = 5
@@ -34,6 +39,7 @@ class FewShot(Probe):
     episodes: int = 600
     queries: int = 15
     seed: int = 0
+    classifier: Literal["centroid", "logistic"] = "centroid"
 
     def __post_init__(self) -> None:
         if self.ways < 2 or min(self.shots, default=0) < 1 or self.episodes < 2 or self.queries < FEWEST_QUERIES:
@@ -57,29 +63,42 @@ class FewShot(Probe):
         if len(eligible) < self.ways:
             return None
         queries = min(self.queries, int(sizes[eligible].min()) - shots)
-        rows = self._draw(test.labels, eligible, sizes, shots + queries, shots)  # [E, W, S+Q]
-        features = F.normalize(test.features.float(), dim=1)[rows]  # [E, W, S+Q, D]
-        means = features[:, :, :shots].mean(2)  # [E, W, D]
-        asked = features[:, :, shots:].flatten(1, 2)  # [E, W*Q, D]
-        # the nearest mean by Euclidean distance; the query's own norm does not matter
-        scores = 2 * asked @ means.transpose(1, 2) - means.square().sum(2).unsqueeze(1)
+        rows = self.draw(test.labels, shots, queries)
+        kernel, asked = inner_products(F.normalize(test.features.float(), dim=1), rows, shots)
+        scores = (mean_scores if self.classifier == "centroid" else logistic_scores)(kernel, asked, self.ways)
         answers = scores.argmax(2).unflatten(1, (self.ways, queries))
         truth = torch.arange(self.ways, device=answers.device).view(1, -1, 1)
         return (answers == truth).double().mean((1, 2))
 
-    def _draw(
-        self, labels: Int[Tensor, "N"], eligible: Int[Tensor, "C"], sizes: Int[Tensor, "K"], count: int, shots: int
-    ) -> Int[Tensor, "E W S"]:
-        """Rows of distinct classes, and of distinct pictures within each class."""
-        by_class = torch.argsort(labels, stable=True)
+    def draw(self, labels: Int[Tensor, "N"], shots: int, queries: int) -> Int[Tensor, "E W S"]:
+        """Rows of every episode: distinct classes, within each first the shots, then the queries, all distinct."""
+        labels = labels.cpu()
+        sizes = torch.bincount(labels)
+        eligible = (sizes >= shots + queries).nonzero().squeeze(1)
         starts = sizes.cumsum(0) - sizes
+        by_class = torch.argsort(labels, stable=True)
         episodes = torch.arange(self.episodes)
         keys = uniform(self.seed, Purpose.EPISODE, shots, episodes, 0, len(eligible))
         classes = eligible[keys.argsort(1)[:, : self.ways]]  # [E, W]
-        # draw `count` of n without replacement for every n at once: the smallest keys among the first n
-        longest = int(sizes[eligible].max())
-        slots = episodes.unsqueeze(1) * self.ways + torch.arange(self.ways)
-        members = uniform(self.seed, Purpose.EPISODE, shots, slots.flatten(), 1, longest).view(*classes.shape, longest)
-        members.masked_fill_(torch.arange(longest) >= sizes[classes].unsqueeze(2), 2.0)
-        chosen = members.topk(count, dim=2, largest=False).indices
+        slots = (episodes.unsqueeze(1) * self.ways + torch.arange(self.ways)).flatten()
+        draws = uniform(self.seed, Purpose.EPISODE, shots, slots, 1, 2 * (shots + queries))
+        chosen = _distinct(draws, sizes[classes].flatten()).view(*classes.shape, -1)
         return by_class[starts[classes].unsqueeze(2) + chosen]
+
+
+def _distinct(draws: Float[Tensor, "M two_k"], sizes: Int[Tensor, "M"]) -> Int[Tensor, "M k"]:
+    """Draw k distinct numbers below each size, in random order.
+
+    Floyd's algorithm (Bentley & Floyd 1987, "A sample of brilliance"): the t-th pick is drawn below size - k + t + 1;
+    where it was picked before, the largest possible number, which cannot have been, takes its place. Half of the draws
+    pick, the others shuffle.
+    """
+    picks, order = draws.chunk(2, dim=1)
+    count = picks.shape[1]
+    chosen = torch.full(picks.shape, -1, dtype=torch.int64)
+    for turn in range(count):
+        largest = sizes - count + turn
+        pick = (picks[:, turn].double() * (largest + 1)).long()
+        taken = (chosen[:, :turn] == pick.unsqueeze(1)).any(1)
+        chosen[:, turn] = torch.where(taken, largest, pick)
+    return chosen.gather(1, order.argsort(1))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,40 +39,65 @@ class LinearProbe(Probe):
 
     def scores(self, train: LabelledFeatures, queries: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
         """One score a class for each query; a class without training rows scores lowest."""
-        mean, std = train.features.mean(0), train.features.std(0).clamp(min=1e-6)
-        features, queries = (train.features - mean) / std, (queries - mean) / std
-        fitted, held_out = self._split(len(features))
-        if len(held_out):
-            candidates = _Ridge(features[fitted], train.labels[fitted], train.num_classes)
-            tops = [_top(candidates.scores(features[held_out], p), train.labels[held_out], 1) for p in PENALTIES]
+        shift = train.features.float().mean(0)
+        features = train.features.float() - shift
+        held = self._held_out(len(features))
+        everything = _Sums.of(features, train.labels, train.num_classes)
+        penalty = 1.0
+        if len(held):
+            asked, truth = features[held], train.labels[held]
+            candidates = _Ridge(everything - _Sums.of(asked, truth, train.num_classes))
+            tops = [_top(candidates.scores(asked, penalty), truth, 1) for penalty in PENALTIES]
             penalty = PENALTIES[max(range(len(PENALTIES)), key=lambda i: (tops[i], PENALTIES[i]))]
-        else:
-            penalty = 1.0
-        scores = _Ridge(features, train.labels, train.num_classes).scores(queries, penalty)
+        scores = _Ridge(everything).scores(queries.float() - shift, penalty)
         absent = torch.bincount(train.labels, minlength=train.num_classes) == 0
         return scores.masked_fill(absent, -torch.inf)
 
-    def _split(self, size: int) -> tuple[Int[Tensor, "f"], Int[Tensor, "h"]]:
-        order = torch.randperm(size, generator=torch.Generator().manual_seed(self.seed))
-        return order[size // 5 :], order[: size // 5]
+    def _held_out(self, size: int) -> Int[Tensor, "h"]:
+        return torch.randperm(size, generator=torch.Generator().manual_seed(self.seed))[: size // 5]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """All that least squares needs of some rows. Taking a part away is a subtraction, so no row is visited twice."""
+
+    rows: int
+    x: Float64[Tensor, "D"]
+    y: Float64[Tensor, "C"]
+    xx: Float64[Tensor, "D D"]
+    xy: Float64[Tensor, "D C"]
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"], num_classes: int) -> "_Sums":
+        """Sums over features that are about centred: products are taken in float32."""
+        y = F.one_hot(labels, num_classes).to(features.dtype)
+        xx, xy = features.T @ features, features.T @ y
+        return cls(len(labels), features.sum(0).double(), y.sum(0).double(), xx.double(), xy.double())
+
+    def __sub__(self, part: "_Sums") -> "_Sums":
+        names = ("rows", "x", "y", "xx", "xy")
+        return _Sums(*(getattr(self, name) - getattr(part, name) for name in names))
 
 
 class _Ridge:
-    """Centred least squares to one-hot targets in the eigenbasis of the covariance, for any penalty."""
+    """Least squares from standardised features to one-hot targets, in the eigenbasis that serves every penalty."""
 
-    def __init__(self, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"], num_classes: int) -> None:
-        targets = F.one_hot(labels, num_classes).to(features.dtype)
-        self.mean, self.offset = features.mean(0), targets.mean(0)
-        centred = features - self.mean
-        covariance = (centred.T @ centred / len(features)).double()
-        eigenvalues, self.basis = torch.linalg.eigh(covariance)
+    def __init__(self, sums: _Sums) -> None:
+        self.mean, self.offset = sums.x / sums.rows, sums.y / sums.rows
+        covariance = sums.xx / sums.rows - self.mean.outer(self.mean)
+        self.scale = covariance.diagonal().clamp(min=0).sqrt().clamp(min=1e-6)
+        correlation = covariance / self.scale.outer(self.scale)
+        eigenvalues, self.basis = torch.linalg.eigh(correlation)
         self.eigenvalues = eigenvalues.clamp(min=0)
-        self.rotated = self.basis.T @ (centred.T @ (targets - self.offset) / len(features)).double()
+        cross = (sums.xy / sums.rows - self.mean.outer(self.offset)) / self.scale.unsqueeze(1)
+        self.rotated = self.basis.T @ cross
 
     def scores(self, queries: Float[Tensor, "M D"], penalty: float) -> Float[Tensor, "M C"]:
+        """Penalty is a share of the mean eigenvalue."""
         ridge = penalty * self.eigenvalues.mean().clamp(min=1e-12)
-        weights = (self.basis @ (self.rotated / (self.eigenvalues + ridge).unsqueeze(1))).to(queries.dtype)
-        return (queries - self.mean) @ weights + self.offset
+        weights = self.basis @ (self.rotated / (self.eigenvalues + ridge).unsqueeze(1)) / self.scale.unsqueeze(1)
+        bias = self.offset - self.mean @ weights
+        return queries @ weights.to(queries.dtype) + bias.to(queries.dtype)
 
 
 def _top(scores: Float[Tensor, "M C"], labels: Int[Tensor, "M"], k: int) -> float:

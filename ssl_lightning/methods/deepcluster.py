@@ -14,6 +14,7 @@ from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.heads import ClusterHead
 from ssl_lightning.models.sobel import Sobel
+from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.types import Batch
 
 
@@ -47,6 +48,7 @@ class DeepCluster(Method):
         num_clusters: K. The paper takes ten times the number of classes one expects.
         backbone: Description of the network.
         optimizer: Takes the parameter groups. The paper: SGD, lr 0.05 constant, momentum 0.9, weight decay 1e-5.
+        schedule: Of the learning rate; the paper has none.
         sobel: Put a frozen grey-and-Sobel stem before the network, as the paper does.
         sampler: "balanced" over non-empty clusters, or "natural".
         image_size: Side of the pictures of the run, in pixels.
@@ -59,13 +61,14 @@ class DeepCluster(Method):
         num_clusters: int = 100,
         backbone: Backbone = ResNet18(),  # a frozen description
         optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-5),
+        schedule: Schedule | None = None,
         sobel: bool = False,
         sampler: Literal["balanced", "natural"] = "balanced",
         image_size: int = 32,
         mean: RGB = (0.5, 0.5, 0.5),
         std: RGB = (0.25, 0.25, 0.25),
     ) -> None:
-        super().__init__(backbone, optimizer, image_size, mean, std, in_channels=2 if sobel else 3)
+        super().__init__(backbone, optimizer, schedule, image_size, mean, std, in_channels=2 if sobel else 3)
         self.num_clusters = num_clusters
         self.sampler = sampler
         self.stem = Sobel() if sobel else torch.nn.Identity()

@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Iterable
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -13,10 +14,20 @@ from torch import Tensor
 from ssl_lightning.checkpoints.plain import class_path, to_plain
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.models.backbones import Backbone
+from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.types import Batch
 
 RGB = tuple[float, float, float]
 Weights = Literal["online", "ema"]
+_OF_TRAINING = ("self", "optimizer", "schedule")
+"""Arguments that a method restored from a checkpoint does without."""
+
+
+@runtime_checkable
+class CountsSteps(Protocol):
+    """What a schedule needs of the data."""
+
+    batches_per_epoch: int
 
 
 class Method(pl.LightningModule):
@@ -30,6 +41,7 @@ class Method(pl.LightningModule):
     Args:
         backbone: Description of the network.
         optimizer: Parameters or parameter groups to an optimizer; None for methods that do not train.
+        schedule: Of the learning rate of every parameter group, in steps; None keeps it constant.
         image_size: Side of the pictures of the run, in pixels.
         mean: Mean of the pictures' channels as fractions 0..1; travels in the checkpoint.
         std: Their standard deviation.
@@ -50,7 +62,7 @@ class Method(pl.LightningModule):
         method = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind_partial(method, *args, **kwargs)
         bound.apply_defaults()
-        arguments = {name: value for name, value in bound.arguments.items() if name not in ("self", "optimizer")}
+        arguments = {name: value for name, value in bound.arguments.items() if name not in _OF_TRAINING}
         object.__setattr__(method, "constructor_arguments", arguments)
         return method
 
@@ -58,6 +70,7 @@ class Method(pl.LightningModule):
         self,
         backbone: Backbone,
         optimizer: OptimizerCallable | None,
+        schedule: Schedule | None,
         image_size: int,
         mean: RGB,
         std: RGB,
@@ -65,7 +78,7 @@ class Method(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.backbone = backbone.build(in_channels)
-        self.optimizer = optimizer
+        self.optimizer, self.schedule = optimizer, schedule
         self.image_size, self.mean, self.std = image_size, mean, std
 
     def normalize(self, images: UInt8[Tensor, "B 3 h w"]) -> Float[Tensor, "B 3 h w"]:
@@ -128,11 +141,30 @@ class Method(pl.LightningModule):
         """Features of one batch of the training pictures."""
         return {"index": batch.index, "features": self.embed(batch.views[0], self.predict_layer)}
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimizer over all that can be learned."""
+    def configure_optimizers(self) -> Any:
+        """One optimizer over all that can be learned, and its schedule if there is one."""
         if self.optimizer is None:
             raise ValueError(f"found {type(self).__name__} in fit; it has nothing to train: use validate or predict")
-        return self.optimizer(self.parameter_groups())
+        optimizer = self.optimizer(self.parameter_groups())
+        if self.schedule is None:
+            return optimizer
+        total, per_epoch = self._steps()
+        factor = partial(self.schedule, total_steps=total, steps_per_epoch=per_epoch)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _steps(self) -> tuple[int, int]:
+        """Optimizer steps of the run and of an epoch.
+
+        Counted from the data: `Trainer.estimated_stepping_batches` would build the training loader to find out.
+        """
+        data = cast(CountsSteps, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
+        per_epoch = max(1, -(-data.batches_per_epoch // self.trainer.accumulate_grad_batches))
+        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
+        bounds = [bound for bound in ((epochs or -1) * per_epoch, steps) if bound > 0]
+        if not bounds:
+            raise ValueError("found a schedule in a run without an end: give --trainer.max_epochs or max_steps")
+        return min(bounds), per_epoch
 
     def parameter_groups(self) -> Iterable[Any]:
         """Parameters, or groups of them with options of their own."""

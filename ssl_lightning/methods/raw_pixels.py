@@ -29,7 +29,7 @@ class RawPixels(Method):
     """
 
     def __init__(self, image_size: int = 32, mean: RGB = (0.5, 0.5, 0.5), std: RGB = (0.25, 0.25, 0.25)) -> None:
-        super().__init__(Pixels(), None, image_size, mean, std)
+        super().__init__(Pixels(), None, None, image_size, mean, std)
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         """Normalised pictures to one row of pixels each."""

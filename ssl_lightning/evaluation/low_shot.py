@@ -1,0 +1,52 @@
+"""LowShot: the linear probe with only a share of the labels."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ssl_lightning.draws import Purpose, permutation
+from ssl_lightning.evaluation.linear import LinearProbe
+from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
+
+
+@dataclass(frozen=True)
+class LowShot(Probe):
+    """The linear probe on a share of the training split, the same share of every class and at least one picture.
+
+    Smaller shares are parts of larger ones. As in the semi-supervised protocols of SimCLR and SwAV, which fine-tune;
+    here the features stay frozen.
+
+    Args:
+        shares: Of the training split, as fractions.
+        seed: Which pictures.
+    """
+
+    shares: tuple[float, ...] = (0.01, 0.1)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.shares or not all(0 < share <= 1 for share in self.shares):
+            raise ValueError(f"found LowShot(shares={self.shares}); expected fractions above 0 and up to 1")
+
+    def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
+        """`lowshot/<percent>pct` and the share that it really was, `lowshot/<percent>pct/share`."""
+        answers: dict[str, float] = {}
+        for share in self.shares:
+            rows = self.rows(train.labels, share).to(train.features.device)
+            part = LabelledFeatures(train.features[rows], train.labels[rows], train.num_classes)
+            name = f"lowshot/{100 * share:g}pct"
+            answers[name] = LinearProbe(self.seed)(part, test)["linear/top1"]
+            answers[f"{name}/share"] = len(rows) / max(1, len(train.labels))
+        return answers
+
+    def rows(self, labels: Int[Tensor, "N"], share: float) -> Int[Tensor, "M"]:
+        """The first pictures of every class in one random order, in that order."""
+        order = permutation(self.seed, Purpose.LOW_SHOT, 0, len(labels))
+        shuffled = labels.cpu()[order]
+        by_class = torch.argsort(shuffled, stable=True)
+        sizes = torch.bincount(shuffled)
+        rank = torch.arange(len(order)) - (sizes.cumsum(0) - sizes)[shuffled[by_class]]
+        wanted = (sizes * share).round().clamp(min=1)
+        return order[by_class[rank < wanted[shuffled[by_class]]]]

@@ -1,0 +1,46 @@
+"""Learning-rate schedules, counted in optimizer steps."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+
+class Schedule(ABC):
+    """A factor on every parameter group's learning rate, as a function of the step."""
+
+    @abstractmethod
+    def __call__(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
+        """The factor of one optimizer step.
+
+        Args:
+            step: Steps taken so far.
+            total_steps: Steps of the whole run.
+            steps_per_epoch: Steps of one pass over the data.
+        """
+
+
+@dataclass(frozen=True)
+class WarmupCosine(Schedule):
+    """Linear warm-up, then half a cosine down to the end of the run [Loshchilov & Hutter 2017, equation 5, one cycle].
+
+    Args:
+        warmup_epochs: Length of the warm-up in epochs; fractions are welcome, 0 is none.
+        start: Factor of the very first step where there is a warm-up.
+        end: Factor that the cosine falls to.
+    """
+
+    warmup_epochs: float = 0.0
+    start: float = 0.0
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.warmup_epochs < 0 or not 0 <= self.start <= 1 or not 0 <= self.end <= 1:
+            raise ValueError(f"found {self}; expected warmup_epochs of at least 0, start and end within 0..1")
+
+    def __call__(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
+        """See `Schedule`."""
+        warmup = min(round(self.warmup_epochs * steps_per_epoch), total_steps)
+        if step < warmup:
+            return self.start + (1 - self.start) * step / warmup
+        progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        return self.end + (1 - self.end) * 0.5 * (1 + math.cos(math.pi * progress))

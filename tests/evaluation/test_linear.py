@@ -1,0 +1,144 @@
+"""The linear probe against scikit-learn's ridge, by hand, and what it may not look at."""
+
+import math
+
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+
+from ssl_lightning.evaluation import LabelledFeatures, LinearProbe, LowShot
+from ssl_lightning.evaluation import linear as module
+from tests.evaluation.test_knn import random_split
+
+
+def test_one_hot_features_are_told_apart_without_a_mistake():
+    labels = torch.arange(10).repeat(20)
+    split = LabelledFeatures(torch.eye(10)[labels], labels, 10)
+    assert LinearProbe()(split, split) == {"linear/top1": 1.0, "linear/top5": 1.0}
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 0.1, 10.0])
+def test_its_scores_are_those_of_scikit_learn_with_the_same_penalty(penalty):
+    train, test = random_split(300, width=8), random_split(50, width=8, seed=1)
+    scaler = StandardScaler().fit(train.features.numpy())
+    theirs = Ridge(alpha=penalty * 300)  # the mean eigenvalue of standardised features is 1; they do not divide by N
+    theirs.fit(scaler.transform(train.features.numpy()), torch.nn.functional.one_hot(train.labels, 5).numpy())
+    expected = torch.from_numpy(theirs.predict(scaler.transform(test.features.numpy()))).float()
+    sums = module._Sums.of(train.features, train.labels, 5)
+    assert torch.allclose(module._Ridge(sums).scores(test.features, penalty), expected, atol=1e-4)
+
+
+def test_sums_of_a_part_taken_away_leave_the_sums_of_the_rest():
+    train = random_split(100)
+    rest = module._Sums.of(train.features, train.labels, 5) - module._Sums.of(train.features[:30], train.labels[:30], 5)
+    expected = module._Sums.of(train.features[30:], train.labels[30:], 5)
+    assert rest.rows == 70
+    for name in ("x", "y", "xx", "xy"):
+        assert torch.allclose(getattr(rest, name), getattr(expected, name), atol=1e-3)
+
+
+def test_test_labels_cannot_change_what_it_predicts():
+    train, test = random_split(200), random_split(100, seed=1)
+    shuffled = LabelledFeatures(test.features, test.labels.flip(0), 5)
+    scores = LinearProbe().scores(train, test.features)
+    for split in (test, shuffled):
+        expected = float((scores.argmax(1) == split.labels).double().mean())
+        assert LinearProbe()(train, split)["linear/top1"] == pytest.approx(expected)
+
+
+def test_the_penalty_that_wins_on_the_held_out_fifth_is_taken(monkeypatch):
+    """Few rows and many directions of noise: no penalty overfits, the largest gives up nothing."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (60,), generator=generator)
+    noise = torch.randn(60, 200, generator=generator)
+    train = LabelledFeatures(torch.cat([labels.float().unsqueeze(1) * 2, noise], 1), labels, 2)
+    used = []
+    monkeypatch.setattr(module._Ridge, "scores", note(used, module._Ridge.scores))
+    LinearProbe().scores(train, train.features)
+    assert len(used) == len(module.PENALTIES) + 1
+    tops = [float((scores.argmax(1) == labels[LinearProbe()._held_out(60)]).double().mean()) for _, scores in used[:-1]]
+    best = max(range(len(tops)), key=lambda i: (tops[i], module.PENALTIES[i]))
+    assert used[-1][0] == module.PENALTIES[best]
+
+
+def note(used, function):
+    def noted(self, queries, penalty):
+        scores = function(self, queries, penalty)
+        used.append((penalty, scores))
+        return scores
+
+    return noted
+
+
+def test_a_constant_or_shifted_feature_does_no_harm():
+    train, test = random_split(300), random_split(100, seed=1)
+    expected = LinearProbe()(train, test)["linear/top1"]
+
+    def changed(split):
+        constant = torch.full((len(split.labels), 1), 7.0)
+        return LabelledFeatures(torch.cat([1000 + 3 * split.features, constant], 1), split.labels, 5)
+
+    assert LinearProbe()(changed(train), changed(test))["linear/top1"] == pytest.approx(expected, abs=0.021)
+
+
+def test_a_class_without_training_rows_is_never_predicted():
+    train, test = random_split(200), random_split(100, seed=1)
+    wider = LabelledFeatures(train.features, train.labels, 8)
+    assert int(LinearProbe().scores(wider, test.features).argmax(1).max()) < 5
+
+
+def test_splits_without_a_common_class_have_no_answer():
+    train = random_split(50)
+    strangers = LabelledFeatures(train.features, train.labels + 5, 10)
+    assert math.isnan(LinearProbe()(LabelledFeatures(train.features, train.labels, 10), strangers)["linear/top1"])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_odd_label_sets_give_numbers_between_none_and_all(seed):
+    generator = torch.Generator().manual_seed(seed)
+    rows = int(torch.randint(2, 40, (), generator=generator))
+    labels = torch.randint(1, 9, (rows,), generator=generator)  # class 0 and 9 never occur, others once or not at all
+    split = LabelledFeatures(torch.randn(rows, 6, generator=generator), labels, 10)
+    for probe in (LinearProbe(), LowShot()):
+        for name, value in probe(split, split).items():
+            assert 0 <= value <= 1, name
+
+
+def test_judging_draws_nothing_from_the_global_generator():
+    train = random_split(100)
+    before = torch.get_rng_state()
+    first = LinearProbe(seed=3)(train, train) | LowShot(seed=3)(train, train)
+    assert torch.equal(before, torch.get_rng_state())
+    assert LinearProbe(seed=3)(train, train) | LowShot(seed=3)(train, train) == first
+
+
+def test_low_shot_takes_its_share_of_every_class_and_at_least_one_picture():
+    labels = torch.cat([torch.zeros(500), torch.ones(100), torch.full((3,), 2.0)]).long()
+    rows = LowShot().rows(labels, 0.1)
+    assert torch.bincount(labels[rows]).tolist() == [50, 10, 1]
+    assert len(set(rows.tolist())) == 61
+    few = LowShot().rows(labels, 0.01)
+    assert torch.bincount(labels[few]).tolist() == [5, 1, 1]
+    assert set(few.tolist()) <= set(rows.tolist())
+
+
+def test_low_shot_is_the_linear_probe_on_those_rows_and_says_how_many_they_were():
+    train, test = random_split(300), random_split(100, seed=1)
+    probe = LowShot(shares=(0.1,))
+    rows = probe.rows(train.labels, 0.1)
+    part = LabelledFeatures(train.features[rows], train.labels[rows], 5)
+    expected = LinearProbe()(part, test)["linear/top1"]
+    assert probe(train, test) == {"lowshot/10pct": expected, "lowshot/10pct/share": len(rows) / 300}
+
+
+def test_more_labels_help():
+    train, test = random_split(3000), random_split(1000, seed=1)
+    answers = LowShot(shares=(0.01, 1.0))(train, test)
+    assert answers["lowshot/1pct"] < answers["lowshot/100pct"] == LinearProbe()(train, test)["linear/top1"]
+
+
+@pytest.mark.parametrize("shares", [(), (0.0,), (0.1, 1.5)])
+def test_shares_that_make_no_sense_are_refused(shares):
+    with pytest.raises(ValueError, match="expected fractions"):
+        LowShot(shares=shares)
