@@ -60,13 +60,15 @@ class FaissKMeans(Clusterer):
         if rows.group is None:
             return self._train(rows.features, first)
         gathered = _gather_to_first(rows)
-        centroids, objective = first.clone(), torch.zeros(self.iterations, dtype=torch.float64, device=first.device)
+        # faiss stops early where nothing improves: what it has not filled in stays NaN
+        centroids = first.clone()
+        objective = torch.full((self.iterations,), torch.nan, dtype=torch.float64, device=first.device)
         if rows.group.rank() == 0:
             centroids, values = self._train(gathered, first)
             objective[: len(values)] = torch.tensor(values, dtype=torch.float64)
         dist.broadcast(centroids, group_src=0, group=rows.group)
         dist.broadcast(objective, group_src=0, group=rows.group)
-        return centroids, objective[objective > 0].tolist()
+        return centroids, objective[~objective.isnan()].tolist()
 
     def _train(
         self, features: Float[Tensor, "N D"], first: Float[Tensor, "K D"]

@@ -134,7 +134,7 @@ class StoredPictures(Pictures):
 
     def _all_decoded(self) -> Iterator[UInt8[Tensor, "3 _h _w"] | None]:
         title = f"decoding {os.path.basename(self.table.containers[0])}"
-        for row in tqdm(range(len(self)), desc=title, unit="pictures", delay=2, leave=False):
+        for row in tqdm(range(len(self)), desc=title, unit="pictures", delay=2, leave=False, disable=None):
             yield self._decoded(row)
 
     def _decoded(self, row: int) -> UInt8[Tensor, "3 _h _w"] | None:

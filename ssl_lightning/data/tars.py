@@ -71,7 +71,7 @@ def _unpack(path: Path, opener) -> bytes:  # noqa: ANN001  # as above
 
 
 def _progress(path: Path) -> tqdm:
-    return tqdm(desc=f"unpacking {path.name}", unit="B", unit_scale=True, delay=2, leave=False)
+    return tqdm(desc=f"unpacking {path.name}", unit="B", unit_scale=True, delay=2, leave=False, disable=None)
 
 
 def _members(path: Path, stream: io.BufferedIOBase, length: int) -> tuple[list[str], np.ndarray, np.ndarray]:
