@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch import distributed as dist
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ssl_lightning.types import Batch, RawBatch
 
@@ -48,13 +48,31 @@ def embed_dataset(
         Rows of this process that have features, ascending, and their features, both on the device of the module.
     """
     data = cast(ServesPictures, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning when fitting
-    method = cast(Embeds, module)
+    with isolate_rng(), trainer.precision_plugin.forward_context():
+        return _embed(module, data, layer, hidden=_hides_progress(trainer))
+
+
+def embed_pictures(
+    module: pl.LightningModule, data: pl.LightningDataModule, layer: str | None = None
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
+    """The same without a trainer, for notebooks: features of all training pictures of a data module.
+
+    Returns:
+        Rows of the readable pictures, ascending, and their features, on the device of the module.
+    """
+    data.setup("predict")
+    return _embed(module, cast(ServesPictures, data), layer, hidden=False)
+
+
+def _embed(
+    module: pl.LightningModule, data: ServesPictures, layer: str | None, hidden: bool
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
     rows, features = [], []
-    with isolate_rng(), torch.no_grad(), eval_mode(module), trainer.precision_plugin.forward_context():
-        for raw in _with_progress(trainer, data.predict_dataloader()):
+    with torch.no_grad(), eval_mode(module):
+        for raw in tqdm(data.predict_dataloader(), desc="Features", leave=False, disable=hidden, unit="batch"):
             batch = data.centre(module.transfer_batch_to_device(raw, module.device, 0))
             rows.append(batch.index)
-            features.append(method.embed(batch.views[0], layer).float())
+            features.append(cast(Embeds, module).embed(batch.views[0], layer).float())
     return torch.cat(rows), torch.cat(features)
 
 
@@ -90,7 +108,6 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _with_progress(trainer: pl.Trainer, loader: Iterable[RawBatch]) -> Iterable[RawBatch]:
+def _hides_progress(trainer: pl.Trainer) -> bool:
     bar = trainer.progress_bar_callback
-    hidden = bar is None or getattr(bar, "is_disabled", False) or not trainer.is_global_zero
-    return tqdm(loader, desc="Features to cluster", leave=False, disable=hidden, unit="batch")
+    return bar is None or getattr(bar, "is_disabled", False) or not trainer.is_global_zero

@@ -1,9 +1,10 @@
-"""load_model: a checkpoint to the method that it holds, without config and without data."""
+"""load_model, load_data: from the files of a run to its method, without data, and to the data it was trained on."""
 
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
@@ -28,7 +29,7 @@ def load_model(path: str | Path) -> Any:
         raise ValueError(
             f"found {path} without a class_path in hyper_parameters; expected a checkpoint of this package"
         )
-    method = _build(described, path)
+    method = _build(pl.LightningModule, described, path)
     try:
         method.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
@@ -37,13 +38,30 @@ def load_model(path: str | Path) -> Any:
     return method.eval()
 
 
-def _build(described: dict[str, Any], path: str | Path) -> pl.LightningModule:
+def load_data(run: str | Path) -> Any:
+    """The data module that a run was trained on, from its `config.yaml`; it reads pictures where that one did.
+
+    Args:
+        run: Folder of the run, for example `runs/<name>`.
+
+    Raises:
+        ValueError: If there is no readable config.yaml, or it names a class that is not allowed.
+    """
+    path = Path(run) / "config.yaml"
+    try:
+        described = yaml.safe_load(path.read_text())["data"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"found no {path} with a data section; expected the folder of a run") from error
+    return _build(pl.LightningDataModule, described, path)
+
+
+def _build(kind: type, described: Any, path: str | Path) -> Any:
     restrict_imports()
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(pl.LightningModule, "model", required=True)
+    parser.add_subclass_arguments(kind, "built", required=True)
     try:
-        config = parser.parse_object({"model": described})
+        config = parser.parse_object({"built": described})
     except ArgumentError as error:
         reason = explain_refusal(" ".join(str(error).split()))
         raise ValueError(f"found {path}, which names what is not allowed or does not fit: {reason}") from error
-    return parser.instantiate(config)["model"]
+    return parser.instantiate(config)["built"]

@@ -1,7 +1,7 @@
 """Algorithms on rows of features: tensors in, a `Clustering` out."""
 
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
-from ssl_lightning.clustering.diagnostics import cluster_metrics, normalized_mutual_info
+from ssl_lightning.clustering.diagnostics import cluster_metrics, normalized_mutual_info, purity
 from ssl_lightning.clustering.faiss_kmeans import FaissKMeans
 from ssl_lightning.clustering.kmeans import KMeans
 from ssl_lightning.clustering.whitening import FeatureTransform, PCAWhitening
@@ -15,4 +15,5 @@ __all__ = [
     "PCAWhitening",
     "cluster_metrics",
     "normalized_mutual_info",
+    "purity",
 ]

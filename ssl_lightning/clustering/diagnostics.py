@@ -63,6 +63,15 @@ def size_metrics(sizes: Int[Tensor, "K"]) -> dict[str, float]:
     }
 
 
+def purity(labels: Int[Tensor, "N"], true_labels: Int[Tensor, "N"], k: int) -> Float[Tensor, "K"]:
+    """Share of each cluster's commonest class among its members that have one; NaN for clusters without any."""
+    known = (labels != UNLABELLED) & (true_labels != UNLABELLED)
+    classes = int(true_labels.max()) + 1 if len(true_labels) else 1
+    pairs = labels[known].long() * max(classes, 1) + true_labels[known].long()
+    counts = torch.bincount(pairs, minlength=k * max(classes, 1)).view(k, -1).double()
+    return counts.max(1).values / counts.sum(1)
+
+
 def cluster_metrics(
     sizes: Int[Tensor, "K"],
     labels: Int[Tensor, "N"],
