@@ -148,7 +148,7 @@ def test_judges_see_every_row_of_both_splits_once_and_in_order():
 
     run = trainer(ProbeFeatures([Look()]), limit_val_batches=None)
     data = Digits(eval_batch_size=100, image_size=8)
-    run.validate(RawPixels(8, data.mean, data.std), data, verbose=False)
+    run.validate(RawPixels(True, 8, data.mean, data.std), data, verbose=False)
     gallery, test = data.probes["digits"]
     assert torch.equal(seen["train"].labels, gallery.labels)
     assert torch.equal(seen["test"].labels, test.labels)
@@ -178,7 +178,7 @@ def test_clusters_are_written_for_the_next_stage_and_for_people(tmp_path):
     data = Digits(eval_batch_size=100, image_size=8)
     writer = WriteClusters(str(tmp_path / "clusters"), 10, KMeans())
     run = trainer(writer)
-    run.predict(RawPixels(8, data.mean, data.std), data, return_predictions=False)
+    run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
     clustering, metadata = Clustering.load(tmp_path / "clusters.safetensors")
     assert metadata["data"] == data.fingerprint
     table = pd.read_parquet(tmp_path / "clusters.parquet")

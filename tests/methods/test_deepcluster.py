@@ -148,9 +148,9 @@ def test_its_own_pseudo_labels_can_be_learned():
 
 def test_a_method_without_clusters_refuses_the_callback_in_one_line():
     with pytest.raises(ValueError, match=r"take it out of trainer\.callbacks"):
-        Recluster(KMeans()).on_fit_start(pl.Trainer(accelerator="cpu", logger=False), RawPixels(16))
+        Recluster(KMeans()).on_fit_start(pl.Trainer(accelerator="cpu", logger=False), RawPixels(image_size=16))
     with pytest.raises(ValueError, match="nothing to train"):
-        fit(RawPixels(16), 1)
+        fit(RawPixels(image_size=16), 1)
 
 
 def clustering(labels):

@@ -1,0 +1,20 @@
+"""The floor under every method: pixels as they are, or normalised."""
+
+import pytest
+import torch
+
+from ssl_lightning.methods import RawPixels
+
+MEAN, STD = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+
+
+def test_raw_pixels_are_fractions_and_normalised_ones_what_a_network_sees():
+    images = torch.randint(256, (5, 3, 4, 4), dtype=torch.uint8)
+    raw, seen = RawPixels(False, 4, MEAN, STD), RawPixels(True, 4, MEAN, STD)
+    assert torch.allclose(raw.embed(raw.normalize(images)), images.flatten(1) / 255, atol=1e-6)
+    assert torch.equal(seen.embed(seen.normalize(images)), seen.normalize(images).flatten(1))
+
+
+def test_there_is_nothing_to_train():
+    with pytest.raises(TypeError, match="nothing to train"):
+        RawPixels().training_step(None, 0)
