@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import sys
-import traceback
 import uuid
 import warnings
 from pathlib import Path
@@ -26,7 +25,7 @@ from ssl_lightning.data import ImageModule
 from ssl_lightning.files import sha256_of
 from ssl_lightning.methods import Method
 from ssl_lightning.report.table import judged, results_table
-from ssl_lightning.runs import Checkpointing, MetricsTable, RunDirectory, RunStoppedError, WandbRun
+from ssl_lightning.runs import Checkpointing, MetricsTable, RunDirectory, WandbRun
 from ssl_lightning.runs.resume import Policy, computed, decide, differences
 from ssl_lightning.runs.stops import UsageError
 
@@ -246,7 +245,7 @@ class CommandLine(LightningCLI):
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
         numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         (self.run.path / "results.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
-        sys.stdout.write(results_table(self.run.path / "metrics.csv") + "\n")
+        sys.stdout.write(results_table(self.run.path / "metrics.csv", start=type(model).__name__) + "\n")
 
     @staticmethod
     def _method(model: pl.LightningModule, ckpt_path: str | None) -> pl.LightningModule:
@@ -279,41 +278,9 @@ class CommandLine(LightningCLI):
         return self._checkpoints
 
 
-def run(arguments: list[str]) -> int:
-    """Carry out a command line; the exit code. A user's mistake is one line, a mistake of ours a traceback."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("ssl_lightning").setLevel(logging.INFO)
-    try:
-        if arguments[0] in ("fit", "validate", "test", "predict"):
-            CommandLine(arguments)
-        else:
-            from ssl_lightning.commands import run_verb
-
-            run_verb(arguments)
-    except RunStoppedError as error:
-        return _say(str(error), error.exit_code)
-    except (ValueError, OSError) as error:
-        if not _is_ours(error):
-            raise
-        return _say(str(error), 65)
-    return 0
-
-
 def _short_print_config(arguments: list[str]) -> list[str]:
     """`--print_config` shows what differs from the defaults; `--print_config=` shows everything."""
     return ["--print_config=skip_default" if argument == "--print_config" else argument for argument in arguments]
-
-
-def _say(line: str, code: int) -> int:
-    sys.stderr.write(f"ssl-lightning: error: {' '.join(line.split())}\n")
-    return code
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether a check of this package raised it on purpose: such errors are written for people."""
-    frames = traceback.extract_tb(error.__traceback__)
-    here = str(Path(__file__).parent)
-    return bool(frames) and frames[-1].filename.startswith(here)
 
 
 def _rank() -> int:

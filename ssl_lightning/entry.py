@@ -1,6 +1,9 @@
-"""The door: one look at the verb, without torch, so that `ssl-lightning --help` answers at once."""
+"""The door: from a command line to its verb; without torch until it is needed, so that `--help` answers at once."""
 
+import logging
 import sys
+import traceback
+from pathlib import Path
 
 from ssl_lightning import __version__
 
@@ -45,12 +48,45 @@ def main() -> None:
         return
     if arguments[0] not in LOOPS | VERBS:
         known = ", ".join(LOOPS | VERBS)
-        sys.exit(_complain(f"found the verb {arguments[0]!r}; expected one of {known}"))
-    from ssl_lightning.cli import run  # torch and Lightning take seconds to import
-
+        sys.exit(_complain(f"found the verb {arguments[0]!r}; expected one of {known}", 2))
     sys.exit(run(arguments))
 
 
-def _complain(line: str) -> int:
-    sys.stderr.write(f"ssl-lightning: error: {line}\n")
-    return 2
+def run(arguments: list[str]) -> int:
+    """Carry out a command line; the exit code. A user's mistake is one line, a mistake of ours a traceback."""
+    from ssl_lightning.runs import RunStoppedError  # torch and Lightning take seconds to import
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("ssl_lightning").setLevel(logging.INFO)
+    try:
+        _carry_out(arguments)
+    except RunStoppedError as error:
+        return _complain(str(error), error.exit_code)
+    except (ValueError, OSError) as error:
+        if not _is_ours(error):
+            raise
+        return _complain(str(error), 65)
+    return 0
+
+
+def _carry_out(arguments: list[str]) -> None:
+    if arguments[0] in LOOPS:
+        from ssl_lightning.cli import CommandLine
+
+        CommandLine(arguments)
+    else:
+        from ssl_lightning.commands import run_verb
+
+        run_verb(arguments)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether a check of this package raised it on purpose: such errors are written for people."""
+    frames = traceback.extract_tb(error.__traceback__)
+    here = str(Path(__file__).parent)
+    return bool(frames) and frames[-1].filename.startswith(here)
+
+
+def _complain(line: str, code: int) -> int:
+    sys.stderr.write(f"ssl-lightning: error: {' '.join(line.split())}\n")
+    return code

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssl_lightning.cli import run
+from ssl_lightning.entry import run
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
-METHODS = sorted(path for path in CONFIGS.glob("*.yaml") if path.name != "eval.yaml")
+METHODS = sorted(path for path in CONFIGS.glob("*.yaml") if path.name not in ("eval.yaml", "clusters.yaml"))
 DATA = sorted((CONFIGS / "data").glob("*.yaml"))
 SCALES = sorted((CONFIGS / "scale").glob("*.yaml"))
 PACKS = Path(os.environ.get("SSL_LIGHTNING_DATA", "data"))

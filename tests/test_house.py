@@ -30,8 +30,8 @@ ALLOWED = {
     "commands": {"types", "draws", "files", "models", "optim", "checkpoints", "functional", "clustering", "evaluation"}
     | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "cli"},
     "cli": {"types", "draws", "files", "models", "optim", "checkpoints", "functional", "clustering", "evaluation"}
-    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "commands"},
-    "entry": {"cli"},
+    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs"},
+    "entry": {"runs", "cli", "commands"},
     "__main__": {"entry"},
     "__init__": {"checkpoints"},
 }

@@ -156,7 +156,7 @@ class Method(pl.LightningModule):
     def _steps(self) -> tuple[int, int]:
         """Optimizer steps of the run and of an epoch.
 
-        Counted from the data: `Trainer.estimated_stepping_batches` would build the training loader to find out.
+        Counted from the data: the trainer itself would build the training loader to find out.
         """
         data = cast(CountsSteps, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
         per_epoch = max(1, -(-data.batches_per_epoch // self.trainer.accumulate_grad_batches))

@@ -28,12 +28,17 @@ def judged(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
     return rows
 
 
-def results_table(metrics_csv: Path) -> str:
-    """Untrained (step 0) and last judged numbers of a run, every probe set in turn."""
+def results_table(metrics_csv: Path, start: str = "untrained") -> str:
+    """First and last judged numbers of a run, every probe set in turn.
+
+    Args:
+        metrics_csv: Table of the run.
+        start: What to call the row of step 0.
+    """
     rows = judged(metrics_csv)
     if not rows:
         return "nothing was judged: the configuration has no ProbeFeatures"
-    named = {("untrained" if step == 0 else f"step {step}"): numbers for step, numbers in (rows[0], rows[-1])}
+    named = {(start if step == 0 else f"step {step}"): numbers for step, numbers in (rows[0], rows[-1])}
     return "\n".join(_set_table(name, named) for name in probe_set_prefixes(rows[-1][1]))
 
 
