@@ -214,3 +214,22 @@ def test_a_broken_weights_and_biases_costs_one_warning(tmp_path, monkeypatch, ca
     assert fit(tmp_path, *overlay, *online, "--run.name", "broken", *TINY) == 0
     assert sum("Weights & Biases" in record.message for record in caplog.records) == 1
     assert (tmp_path / "broken" / "done.json").is_file()
+
+
+WITHOUT = """
+import sys
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("pyarrow", "faiss", "wandb"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Without())
+"""
+
+
+def test_training_needs_none_of_the_packages_that_only_some_parts_use(tmp_path):
+    """Machines with accelerators may lack them."""
+    options = ["--config", "configs/deepcluster.yaml", *TINY, "--run.dir", str(tmp_path)]
+    options += ["--trainer.callbacks", "[{class_path: Recluster, init_args: {clusterer: KMeans}}]"]
+    program = f"from ssl_lightning.entry import run; sys.exit(run({['fit', *options]!r}))"
+    done = subprocess.run([sys.executable, "-c", WITHOUT + program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

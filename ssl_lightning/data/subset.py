@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
@@ -60,6 +59,8 @@ class Subset:
         return self._chosen(labels.long(), torch.arange(len(pictures)))
 
     def _of_list(self, pictures: Pictures) -> Int[Tensor, "M"]:
+        import pyarrow.parquet as pq  # not on every machine that trains
+
         names = pq.read_schema(self.path).names
         columns = ["sample_id"] if self.value is None else ["sample_id", self.column]
         missing = [column for column in columns if column not in names]

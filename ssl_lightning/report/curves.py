@@ -1,8 +1,11 @@
 """Curves of a run's metrics over its epochs."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 PANELS = (
     ("Clusters", ("cluster/nmi_labels", "cluster/nmi_previous", "cluster/reassigned")),
@@ -13,17 +16,17 @@ PANELS = (
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> bool:
-    """Draw the panels that have numbers; whether there was anything to draw.
+    """Draw the panels that have numbers; whether there was anything to draw, and matplotlib to draw it with.
 
     Args:
         rows: Rows of a metrics table.
         path: The PNG to write.
     """
-    import matplotlib  # slow to import
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
+    try:
+        from matplotlib.figure import Figure  # slow to import, and not on every machine that trains
+    except ImportError:
+        log.info("found no matplotlib: the report goes without curves")
+        return False
     panels = [(title, {name: points for name in names if (points := _points(rows, name))}) for title, names in PANELS]
     panels = [(title, curves) for title, curves in panels if curves]
     if not panels:

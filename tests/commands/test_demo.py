@@ -1,0 +1,78 @@
+"""`make demo`: what it must reach on the mean of three seeds, and what it leaves behind."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SEEDS = (0, 1, 2)
+NAMES = {"knn": "eval/knn/top1", "1-shot": "eval/fewshot/5way1shot", "NMI": "eval/clusters/nmi"}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory):
+    """The output and the folder of each seed; the seeds train side by side, each on one thread."""
+    folder = tmp_path_factory.mktemp("demos")
+    started = []
+    for seed in SEEDS:
+        command = [sys.executable, "-m", "ssl_lightning", "demo", "--run_dir", str(folder), "--seed", str(seed)]
+        command += ["--name", f"demo-{seed}"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        started.append(
+            subprocess.Popen(
+                command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        )
+    ended = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0] * len(SEEDS), ended[0][1][-2000:]
+    return {seed: (ended[place][0], folder / f"demo-{seed}") for place, seed in enumerate(SEEDS)}
+
+
+def judged(folder):
+    """First and last judged rows of a run."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["eval/knn/top1"]]
+    return [{name: float(row[column]) for name, column in NAMES.items()} for row in (rows[0], rows[-1])]
+
+
+def pixels(output):
+    """The table's row of pixels, as fractions."""
+    (row,) = [line.split() for line in output.splitlines() if line.startswith("pixels")]
+    numbers = [float(value) / 100 for value in row[1:] if not value.startswith("±")]
+    return dict(zip(("linear", "knn", "knn200", "1-shot", "5-shot", "NMI"), numbers, strict=True))
+
+
+def test_the_mean_of_three_seeds_is_as_good_as_promised(demos):
+    trained = [judged(folder)[1] for _, folder in demos.values()]
+    means = {name: sum(row[name] for row in trained) / len(SEEDS) for name in NAMES}
+    assert means["knn"] >= 0.98, means
+    assert means["1-shot"] >= 0.85, means
+    assert means["NMI"] >= 0.80, means
+
+
+def test_trained_beats_untrained_and_pixels(demos):
+    for output, folder in demos.values():
+        untrained, trained = judged(folder)
+        floor = pixels(output)
+        assert all(trained[name] > untrained[name] for name in NAMES), (folder, untrained, trained)
+        assert trained["1-shot"] > floor["1-shot"]
+    mean = sum(judged(folder)[1]["NMI"] for _, folder in demos.values()) / len(SEEDS)
+    assert mean > pixels(demos[0][0])["NMI"]
+
+
+def test_it_leaves_a_page_with_the_table_curves_and_every_cluster(demos):
+    output, folder = demos[0]
+    report = folder / "report"
+    page = (report / "index.html").read_text()
+    assert str(report / "index.html") in output
+    for word in ("pixels", "untrained", "trained", "5-way 1-shot", "NMI", "curves.png"):
+        assert word in page
+    pictures = sorted(report.glob("cluster-*.png"))
+    assert len(pictures) > 20
+    assert all(picture.name in page for picture in pictures)
