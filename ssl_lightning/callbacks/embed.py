@@ -1,8 +1,8 @@
-"""embed_dataset: one pass over the training pictures, every process its own rows, by index."""
+"""One pass over the training pictures: every process its own rows, or all of them without a trainer."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch import distributed as dist
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ssl_lightning.types import Batch, RawBatch
 
@@ -48,32 +48,37 @@ def embed_dataset(
         Rows of this process that have features, ascending, and their features, both on the device of the module.
     """
     data = cast(ServesPictures, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning when fitting
-    with isolate_rng(), trainer.precision_plugin.forward_context():
-        return _embed(module, data, layer, hidden=_hides_progress(trainer))
+    with trainer.precision_plugin.forward_context():
+        return _embed(_with_progress(trainer, data.predict_dataloader()), data, module, layer)
 
 
 def embed_pictures(
-    module: pl.LightningModule, data: pl.LightningDataModule, layer: str | None = None
+    module: pl.LightningModule, data: Any, layer: str | None = None, progress: bool = True
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
-    """The same without a trainer, for notebooks: features of all training pictures of a data module.
+    """The same without a trainer, in full precision on the device of the module: for notebooks and scripts.
+
+    Args:
+        module: A method, for example from `ssl_lightning.load_model`.
+        data: A data module with the pictures' size, mean and standard deviation of the module.
+        layer: One of `module.layers`; None for the first.
+        progress: Show a bar.
 
     Returns:
-        Rows of the readable pictures, ascending, and their features, on the device of the module.
+        Rows that could be read, ascending, and their features, on the CPU.
+
+    Raises:
+        ValueError: If the data are prepared in another way than those that the module was trained on.
     """
-    data.setup("predict")
-    return _embed(module, cast(ServesPictures, data), layer, hidden=False)
-
-
-def _embed(
-    module: pl.LightningModule, data: ServesPictures, layer: str | None, hidden: bool
-) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
-    rows, features = [], []
-    with torch.no_grad(), eval_mode(module):
-        for raw in tqdm(data.predict_dataloader(), desc="Features", leave=False, disable=hidden, unit="batch"):
-            batch = data.centre(module.transfer_batch_to_device(raw, module.device, 0))
-            rows.append(batch.index)
-            features.append(cast(Embeds, module).embed(batch.views[0], layer).float())
-    return torch.cat(rows), torch.cat(features)
+    for name in ("image_size", "mean", "std"):
+        found, trained = getattr(data, name), getattr(module, name)
+        if not torch.equal(torch.tensor(found), torch.tensor(trained)):
+            raise ValueError(f"found data.{name}={found} for a model trained with {trained}; make the data with that")
+    loader = tqdm(data.predict_dataloader(), desc="Features", leave=False, disable=not progress, unit="batch")
+    try:
+        rows, features = _embed(loader, data, module, layer)
+    finally:
+        data.teardown("predict")  # ends the processes that read pictures
+    return rows.cpu(), features.cpu()
 
 
 def process_group(trainer: pl.Trainer) -> dist.ProcessGroup | None:
@@ -96,6 +101,19 @@ def gather_rows(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     return torch.cat([part[: int(n)] for part, n in zip(gathered, counts, strict=True)])
 
 
+def _embed(
+    loader: tqdm, data: ServesPictures, module: pl.LightningModule, layer: str | None
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
+    method = cast(Embeds, module)
+    rows, features = [], []
+    with isolate_rng(), torch.no_grad(), eval_mode(module):
+        for raw in loader:
+            batch = data.centre(module.transfer_batch_to_device(raw, module.device, 0))
+            rows.append(batch.index)
+            features.append(method.embed(batch.views[0], layer).float())
+    return torch.cat(rows), torch.cat(features)
+
+
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
     """Eval mode for a while; each part gets back the mode that it had, frozen parts too."""
@@ -108,6 +126,7 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _hides_progress(trainer: pl.Trainer) -> bool:
+def _with_progress(trainer: pl.Trainer, loader: Any) -> tqdm:  # of RawBatch; a checker of items would read one
     bar = trainer.progress_bar_callback
-    return bar is None or getattr(bar, "is_disabled", False) or not trainer.is_global_zero
+    hidden = bar is None or getattr(bar, "is_disabled", False) or not trainer.is_global_zero
+    return tqdm(loader, desc="Features to cluster", leave=False, disable=hidden, unit="batch")

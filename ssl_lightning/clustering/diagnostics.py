@@ -63,13 +63,42 @@ def size_metrics(sizes: Int[Tensor, "K"]) -> dict[str, float]:
     }
 
 
-def purity(labels: Int[Tensor, "N"], true_labels: Int[Tensor, "N"], k: int) -> Float[Tensor, "K"]:
-    """Share of each cluster's commonest class among its members that have one; NaN for clusters without any."""
-    known = (labels != UNLABELLED) & (true_labels != UNLABELLED)
-    classes = int(true_labels.max()) + 1 if len(true_labels) else 1
-    pairs = labels[known].long() * max(classes, 1) + true_labels[known].long()
-    counts = torch.bincount(pairs, minlength=k * max(classes, 1)).view(k, -1).double()
-    return counts.max(1).values / counts.sum(1)
+def purity(assigned: Int[Tensor, "N"], labels: Int[Tensor, "N"], k: int) -> Float[Tensor, "K"]:
+    """Share of each cluster's labelled rows that have its commonest label; NaN for a cluster without labelled rows.
+
+    What it is to be compared with is the share of the commonest label among all rows: the purity of one big cluster.
+    Rows that are -1 in either are left out.
+
+    Args:
+        assigned: Cluster of each row.
+        labels: Class of each row.
+        k: Number of clusters, empty ones included.
+    """
+    assigned, labels = _both_labelled(assigned, labels)
+    classes = int(labels.max()) + 1 if len(labels) else 1
+    pairs, counts = torch.unique(assigned * classes + labels, return_counts=True)  # never the whole K x C table
+    clusters = pairs // classes
+    commonest = torch.zeros(k, dtype=torch.int64).scatter_reduce(0, clusters, counts, "amax")
+    return commonest / assigned.bincount(minlength=k)
+
+
+def distances_to_means(features: Float[Tensor, "N D"], assigned: Int[Tensor, "N"], k: int) -> Float[Tensor, "N"]:
+    """Euclidean distance of each row to the mean of its cluster; NaN for a row without a cluster.
+
+    For clusters whose centroids were not kept: these are means of the features as given.
+
+    Args:
+        features: Of each row.
+        assigned: Cluster of each row, -1 where it has none.
+        k: Number of clusters.
+    """
+    known = (assigned != UNLABELLED).nonzero().squeeze(1)
+    own, members = assigned[known].long(), features[known]
+    sizes = own.bincount(minlength=k).clamp(min=1).unsqueeze(1)
+    means = torch.zeros(k, features.shape[1], dtype=features.dtype, device=features.device).index_add(0, own, members)
+    distances = features.new_full((len(features),), torch.nan)
+    distances[known] = (members - (means / sizes)[own]).norm(dim=1)
+    return distances
 
 
 def cluster_metrics(

@@ -16,6 +16,28 @@ PARTS = 8
 """Of the gallery; also the members of a group in the first round of the search."""
 
 
+def nearest_rows(features: Float[Tensor, "N D"], rows: Int[Tensor, "Q"], count: int) -> Int[Tensor, "Q n"]:
+    """The rows most similar to some rows by cosine, closest first, themselves left out.
+
+    Args:
+        features: Of all rows.
+        rows: Whose neighbours.
+        count: How many neighbours of each.
+
+    Raises:
+        ValueError: If there are not that many other rows.
+    """
+    if not 1 <= count < len(features):
+        raise ValueError(f"found count={count} among {len(features)} rows; expected 1 to {len(features) - 1}")
+    gallery = F.normalize(features, dim=1)
+    blocks = []
+    for block in rows.split(max(1, SCORES_AT_ONCE // len(features))):
+        similarity = gallery[block] @ gallery.T
+        similarity.scatter_(1, block.unsqueeze(1), -torch.inf)
+        blocks.append(similarity.topk(count, dim=1).indices)
+    return torch.cat(blocks)
+
+
 @dataclass(frozen=True)
 class KNN(Probe):
     """k nearest training pictures by cosine vote with weight exp(similarity / temperature).
@@ -54,14 +76,6 @@ class KNN(Probe):
             votes = torch.zeros(len(block), train.num_classes, device=block.device)
             blocks.append(votes.scatter_add_(1, train.labels[nearest], weights).argmax(1))
         return torch.cat(blocks)
-
-
-def neighbours(features: Float[Tensor, "N D"], rows: Int[Tensor, "M"], count: int) -> Int[Tensor, "M count"]:
-    """The rows most similar to some rows by cosine, themselves left out, the most similar first."""
-    unit = F.normalize(features.float(), dim=1)
-    similarities = unit[rows] @ unit.T
-    similarities.scatter_(1, rows.unsqueeze(1), -torch.inf)
-    return similarities.topk(min(count, len(features) - 1), dim=1).indices
 
 
 class _Search:

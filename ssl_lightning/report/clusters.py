@@ -1,92 +1,136 @@
-"""Pictures of a clustering: sizes, purity, and a map of the features."""
+"""Figures of a clustering: sizes, purity, what each cluster holds, and who is whose neighbour."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
-import torch
-from jaxtyping import Float, Int
-from matplotlib.axes import Axes
+from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from torch import Tensor
 
-MOST_ON_A_MAP = 1500
-"""Rows of a map: more take t-SNE minutes and hide each other."""
+from ssl_lightning.report.contact_sheet import contact_sheet
+
+NAMED = 60
+"""Bars up to which each one carries its cluster's number."""
+BARS, EMPTY, LINE = "#4c78a8", "#d62728", "#444444"
+"""Colours: of bars, of what is empty or wrong, of what is compared with."""
 
 
-def draw_sizes(sizes: Int[Tensor, "K"]) -> Figure:
-    """Bars of the cluster sizes, largest first, with the size that equal clusters would have."""
-    figure, axes = _axes(7.0, 3.2)
-    ordered = sizes.sort(descending=True).values
-    axes.bar(range(len(ordered)), ordered.numpy(), width=1.0, color="#4c78a8")
-    axes.axhline(float(sizes.double().mean()), color="#e45756", linewidth=1, label="equal sizes")
-    empty = int((sizes == 0).sum())
-    axes.set(title=f"{len(sizes)} clusters, {empty} empty", xlabel="cluster, by size", ylabel="pictures")
-    axes.set_xlim(-0.5, len(sizes) - 0.5)
+def draw_cluster_sizes(sizes: Int[Tensor, "K"]) -> Figure:
+    """A bar a cluster, the largest first; a dashed line where all would be equal, red crosses for empty clusters."""
+    k, empty = len(sizes), int((sizes == 0).sum())
+    order = sizes.argsort(descending=True, stable=True)
+    figure, axes = _bars(sizes[order].double(), order)
+    even = float(sizes.double().mean())
+    axes.axhline(even, color=LINE, linestyle="--", linewidth=1, label=f"all equal: {even:,.0f}")
+    if empty:
+        axes.scatter(
+            range(k - empty, k), [0] * empty, marker="x", color=EMPTY, label=f"empty: {empty}", zorder=3, clip_on=False
+        )
+    axes.set_ylabel("pictures")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(f"{int(sizes.sum()):,} pictures in {k - empty:,} of {k:,} clusters")
     axes.legend(frameon=False)
     return figure
 
 
-def draw_purity(purity: Float[Tensor, "K"], chance: float) -> Figure:
-    """A histogram of the clusters' purities; empty ones, NaN, are left out.
+def draw_purity(purity: Float[Tensor, "K"], sizes: Int[Tensor, "K"], commonest: float) -> Figure:
+    """A bar a cluster, the purest first, against the share of the commonest label among all pictures.
 
     Args:
-        purity: Share of each cluster's commonest class.
-        chance: Share of the commonest class among all pictures.
-    """
-    figure, axes = _axes(7.0, 3.2)
-    known = purity[~purity.isnan()]
-    axes.hist(known.numpy(), bins=np.linspace(0, 1, 21).tolist(), color="#54a24b")
-    axes.axvline(chance, color="#e45756", linewidth=1, label="one cluster of all pictures")
-    axes.set(title=f"mean purity {float(known.mean()):.2f}", xlabel="share of the commonest class", ylabel="clusters")
-    axes.legend(frameon=False)
-    return figure
-
-
-def feature_map(features: Float[Tensor, "N D"], seed: int = 0) -> Float[Tensor, "N 2"]:
-    """Two coordinates a row by t-SNE on unit rows [van der Maaten & Hinton 2008], for at most 1,500 rows.
+        purity: 0 to 1; NaN for clusters without labelled pictures, which are left out.
+        sizes: Labelled pictures of each cluster, the weights of the mean.
+        commonest: What one big cluster would reach, 0 to 1.
 
     Raises:
-        ValueError: For more rows, or fewer than four.
+        ValueError: Without any labelled picture.
     """
-    from sklearn.manifold import TSNE  # slow to import
-
-    if not 4 <= len(features) <= MOST_ON_A_MAP:
-        raise ValueError(f"found {len(features)} rows for a map; expected 4 to {MOST_ON_A_MAP}: take a part of them")
-    unit = torch.nn.functional.normalize(features.float(), dim=1)
-    tsne = TSNE(perplexity=min(30.0, (len(unit) - 1) / 3), init="pca", random_state=seed)
-    return torch.from_numpy(tsne.fit_transform(unit.cpu().numpy()))
-
-
-def draw_map(
-    points: Float[Tensor, "N 2"], labels: Int[Tensor, "N"], title: str, names: Sequence[str] | None = None
-) -> Figure:
-    """Points coloured by label; with names a legend says which colour is which.
-
-    Args:
-        points: From `feature_map`.
-        labels: What colours them; -1 is grey.
-        title: Of the picture.
-        names: Of the labels, where there are few.
-    """
-    figure, axes = _axes(6.4, 5.2)
-    kinds = [kind for kind in labels.unique().tolist() if kind >= 0]
-    colours = mpl.colormaps["tab10" if len(kinds) <= 10 else "gist_ncar"].resampled(max(len(kinds), 1))
-    without = labels < 0
-    axes.scatter(*points[without].T.numpy(), s=5, color="#bbbbbb")
-    for place, kind in enumerate(kinds):
-        label = names[kind] if names is not None and kind < len(names) else str(kind)
-        axes.scatter(*points[labels == kind].T.numpy(), s=7, color=colours(place), label=label)
-    axes.set(title=title, xticks=[], yticks=[])
-    if names is not None:
-        axes.legend(frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left", markerscale=2)
+    known = (~purity.isnan()).nonzero().squeeze(1)
+    if not len(known):
+        raise ValueError("found no labelled pictures; expected some: purity needs labels")
+    order = known[purity[known].argsort(descending=True, stable=True)]
+    mean = float((purity[known] * sizes[known]).sum() / sizes[known].sum())
+    figure, axes = _bars(100 * purity[order].double(), order)
+    axes.axhline(100 * mean, color="#f58518", linewidth=1.5, label=f"over all pictures: {100 * mean:.1f} %")
+    label = f"commonest label: {100 * commonest:.1f} %"
+    axes.axhline(100 * commonest, color=LINE, linestyle="--", linewidth=1, label=label)
+    axes.set_ylim(0, 120)  # room for the legend above full bars
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_ylabel("of the commonest label, %")
+    axes.set_title("Purity of the clusters")
+    axes.legend(frameon=False, loc="upper right", ncols=2)
     return figure
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure apart from pyplot, which would keep every one of them alive."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes: Any = figure.add_subplot()
+def draw_gallery(sheets: Mapping[str, Image.Image], columns: int = 3) -> Figure:
+    """Contact sheets in a grid, each under its title.
+
+    Raises:
+        ValueError: Without sheets.
+    """
+    if not sheets:
+        raise ValueError("found no contact sheets for a gallery; expected at least one")
+    columns = min(columns, len(sheets))
+    rows = -(-len(sheets) // columns)
+    tallest = max(sheet.height / sheet.width for sheet in sheets.values())
+    width = 12 / columns
+    figure = Figure(figsize=(12, rows * (tallest * width + 0.3)), layout="constrained")
+    for place, (title, sheet) in enumerate(sheets.items()):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        axes.imshow(sheet, interpolation="none")
+        axes.set_title(title, fontsize=9, loc="left", pad=3)
+        axes.set_anchor("NW")
+        axes.axis("off")
+    return figure
+
+
+def draw_neighbours(
+    queries: Sequence[UInt8[Tensor, "3 _h _w"]],
+    neighbours: Sequence[UInt8[Tensor, "3 _a _b"]],
+    other: Bool[Tensor, "Q n"] | None = None,
+    side: int = 48,
+) -> Figure:
+    """A row a picture: itself, and after a space those nearest to it, the closest first.
+
+    Args:
+        queries: Q pictures.
+        neighbours: Q times n pictures, those of the first query first.
+        other: Which neighbours are of another class; they get a red frame.
+        side: Pixels of a picture.
+
+    Raises:
+        ValueError: Not equally many neighbours for each query.
+    """
+    if not queries or not neighbours or len(neighbours) % len(queries):
+        raise ValueError(f"found {len(neighbours)} neighbours of {len(queries)} pictures; expected as many for each")
+    gap, columns = 4, len(neighbours) // len(queries)
+    figure = Figure(figsize=((columns + 1.8) * 0.9, len(queries) * 0.9 + 0.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1, columns])
+    left.imshow(contact_sheet(queries, 1, side, gap), interpolation="none")
+    left.set_title("picture", fontsize=10)
+    right.imshow(contact_sheet(neighbours, columns, side, gap), interpolation="none")
+    title = "nearest, the closest first"
+    right.set_title(title if other is None else f"{title}; red: another class", fontsize=10)
+    for row, column in [] if other is None else other.nonzero().tolist():
+        corner = (column * (side + gap) - 1.5, row * (side + gap) - 1.5)
+        right.add_patch(Rectangle(corner, side + 2, side + 2, fill=False, edgecolor=EMPTY, linewidth=2, clip_on=False))
+    for axes in (left, right):
+        axes.axis("off")
+    return figure
+
+
+def _bars(heights: Float[Tensor, "B"], clusters: Int[Tensor, "B"]) -> tuple[Figure, Any]:
+    """Bars side by side; few ones carry the numbers of their clusters."""
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    few = len(heights) <= NAMED
+    axes.bar(range(len(heights)), heights.tolist(), width=0.8 if few else 1.0, color=BARS)
+    axes.set_xlim(-0.8, len(heights) - 0.2)
+    if few:
+        axes.set_xticks(range(len(heights)), [str(cluster) for cluster in clusters.tolist()], fontsize=8)
+        axes.tick_params(axis="x", rotation=90 if len(heights) > 40 else 0)
+    axes.set_xlabel("cluster" if few else "clusters in this order")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

@@ -22,10 +22,12 @@ def contact_sheet(
         gap: White pixels between squares.
 
     Raises:
-        ValueError: Without pictures.
+        ValueError: Without pictures, or for a grid without columns or size.
     """
     if not pictures:
         raise ValueError("found no pictures for a contact sheet; expected at least one")
+    if columns < 1 or side < 1 or gap < 0:
+        raise ValueError(f"found columns={columns}, side={side}, gap={gap}; expected at least 1, 1 and 0")
     rows = -(-len(pictures) // columns)
     step = side + gap
     sheet = torch.full((3, rows * step - gap, min(columns, len(pictures)) * step - gap), 255, dtype=torch.uint8)
@@ -47,7 +49,10 @@ def representatives(
         labels: Cluster of each row.
         distances: To the own centroid; None takes members spread over the rows.
         cluster: Which one.
-        count: How many at the most.
+        count: How many at the most; of an odd number the spread ones are one more.
+
+    Returns:
+        All members in row order where no more than `count`; else the closest first, then the others by distance.
     """
     members = (labels == cluster).nonzero().squeeze(1)
     if len(members) <= count:
@@ -58,7 +63,7 @@ def representatives(
         rest = members[count // 2 :]
     else:
         near, rest = members[:0], members
-    spread = torch.linspace(0, len(rest) - 1, count - len(near)).round().long()
+    spread = torch.linspace(0, len(rest) - 1, count - len(near), dtype=torch.float64).round().long()
     return torch.cat([near, rest[spread]])
 
 

@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
@@ -40,7 +41,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
         f"<style>{STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")  # as its head says, whatever the locale
 
 
 def _section(section: Section) -> str:
@@ -52,5 +53,5 @@ def _section(section: Section) -> str:
 
 def _figure(figure: Figure) -> str:
     caption = html.escape(figure.caption)
-    source = html.escape(figure.file, quote=True)
+    source = html.escape(quote(figure.file))  # a name may hold what has a meaning in addresses
     return f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'

@@ -16,12 +16,14 @@ PRIMARY = {
 
 
 def judged(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
-    """Rows of a metrics table that hold judged numbers, as (step, numbers by name)."""
+    """Rows of a metrics table that hold judged numbers, as (step, numbers by name); not a line that a kill cut off."""
     rows = []
     if not metrics_csv.exists():
         return rows
     with metrics_csv.open(newline="") as file:
         for row in csv.DictReader(file):
+            if None in row.values():
+                continue
             numbers = {name: float(value) for name, value in row.items() if name.startswith("eval/") and value}
             if numbers:
                 rows.append((int(row["step"]), numbers))
@@ -39,7 +41,8 @@ def results_table(metrics_csv: Path, start: str = "untrained") -> str:
     if not rows:
         return "nothing was judged: the configuration has no ProbeFeatures"
     named = {(start if step == 0 else f"step {step}"): numbers for step, numbers in (rows[0], rows[-1])}
-    return "\n".join(_set_table(name, named) for name in probe_set_prefixes(rows[-1][1]))
+    tables = [_set_table(name, named) for name in probe_set_prefixes(rows[-1][1])]
+    return "\n".join(tables) or f"judged in none of the metrics of this table ({', '.join(PRIMARY)}): see metrics.csv"
 
 
 def probe_set_prefixes(numbers: Mapping[str, float]) -> list[str]:

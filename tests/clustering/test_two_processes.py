@@ -56,6 +56,7 @@ def work(rank, folder):
             errors[f"{name} {kind.__name__}"] = str(caught.value)
     with open(f"{folder}/errors-{rank}.json", "w") as file:
         json.dump(errors, file)
+    dist.barrier()  # neither leaves while the other still reads
     dist.destroy_process_group()
 
 

@@ -1,0 +1,101 @@
+"""Curves draw what exists, and nothing where nothing exists."""
+
+import subprocess
+import sys
+
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ssl_lightning.report import draw_curves
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The panels of the figure that was saved: title to (axis, points by curve)."""
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **rest: (figures.append(self), save(self, *args, **rest))
+    )
+
+    def panels():
+        (figure,) = figures
+        return {
+            axes.get_title(): (
+                axes.get_xlabel(),
+                {line.get_label(): [tuple(point) for point in line.get_xydata().tolist()] for line in axes.lines},
+            )
+            for axes in figure.axes
+        }
+
+    return panels
+
+
+ROWS = [
+    {"step": "0", "epoch": "0", "eval/knn/top1": "0.25", "cluster/nmi_labels": "0.5", "train/loss": ""},
+    {"step": "10", "epoch": "0", "eval/knn/top1": "", "cluster/nmi_labels": "", "train/loss": "3.0"},
+    {"step": "20", "epoch": "0", "eval/knn/top1": "", "cluster/nmi_labels": "", "train/loss": "2.5"},
+    {"step": "22", "epoch": "1", "eval/knn/top1": "0.75", "cluster/nmi_labels": "0.0", "train/loss": "2.0"},
+]
+
+
+def test_only_panels_and_curves_with_numbers_are_drawn(drawn, tmp_path):
+    assert draw_curves([{"step": "4", "epoch": "1", "eval/knn/top1": "0.5", "train/lr": "0.1"}], tmp_path / "a.png")
+    assert drawn() == {"Judged": ("epoch", {"eval/knn/top1": [(1, 0.5)]})}
+
+
+def test_numbers_several_times_an_epoch_are_drawn_over_the_steps(drawn, tmp_path):
+    assert draw_curves(ROWS, tmp_path / "a.png")
+    assert drawn() == {
+        "Clusters": ("epoch", {"cluster/nmi_labels": [(0, 0.5), (1, 0.0)]}),
+        "Judged": ("epoch", {"eval/knn/top1": [(0, 0.25), (1, 0.75)]}),
+        "Loss": ("step", {"train/loss": [(10, 3.0), (20, 2.5), (22, 2.0)]}),
+    }
+
+
+def test_numbers_and_their_text_draw_the_same_zeros_too(drawn, tmp_path):
+    rows = [{"step": 0, "epoch": 0, "eval/knn/top1": 0.0}, {"step": 5, "epoch": 1, "eval/knn/top1": 0.5}]
+    assert draw_curves(rows, tmp_path / "a.png")
+    assert drawn() == {"Judged": ("epoch", {"eval/knn/top1": [(0, 0.0), (1, 0.5)]})}
+
+
+def test_what_is_not_a_number_has_no_curve(drawn, tmp_path):
+    rows = [{"step": "1", "epoch": "1", "cluster/reassigned": "nan", "cluster/nmi_labels": "0.5", "train/loss": "inf"}]
+    assert draw_curves(rows, tmp_path / "a.png")
+    assert drawn() == {"Clusters": ("epoch", {"cluster/nmi_labels": [(1, 0.5)]})}
+
+
+def test_a_picture_lies_where_it_was_asked_for(tmp_path):
+    assert draw_curves(ROWS, tmp_path / "new" / "curves.png")
+    with Image.open(tmp_path / "new" / "curves.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 3 * picture.height  # three panels side by side
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [{"step": "1", "epoch": "1", "train/lr": "0.1"}],
+        [{"step": "1", "epoch": "1", "train/loss": ""}],
+        [{"step": "1", "epoch": "1", "train/loss": "nan"}],
+        [{"step": "1", "train/loss": "2.0"}],
+    ],
+)
+def test_without_anything_to_draw_nothing_is_written(rows, tmp_path):
+    assert draw_curves(rows, tmp_path / "a.png") is False
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drawing_leaves_the_users_matplotlib_alone(tmp_path):
+    code = f"""
+import sys, matplotlib
+matplotlib.use("svg")
+from pathlib import Path
+from ssl_lightning.report import draw_curves
+assert draw_curves([{{"step": "1", "epoch": "1", "train/loss": "2.0"}}], Path({str(tmp_path / "a.png")!r}))
+print(matplotlib.get_backend(), "matplotlib.pyplot" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["svg", "False"]

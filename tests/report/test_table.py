@@ -1,0 +1,124 @@
+"""The table that a command ends with, against tables written out by hand."""
+
+import pytest
+
+from ssl_lightning.report import percent_table, results_table
+from ssl_lightning.report.table import judged, probe_set_prefixes
+
+
+def write(path, *rows):
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [",".join(columns)] + [",".join(str(row.get(name, "")) for name in columns) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def cells(line):
+    return line.replace(" ±", "±").split()
+
+
+def test_a_table_is_percent_with_its_interval_and_blank_where_nothing_was_judged():
+    table = percent_table(
+        {
+            "pixels": {"linear/top1": 0.9567, "fewshot/5way1shot": 0.6507, "fewshot/5way1shot/ci95": 0.0082},
+            "untrained": {"knn/top1": 1.0, "linear/top1": 0.05, "fewshot/5way1shot": 0.5},
+        },
+        title="percent",
+    )
+    assert table.split("\n") == [
+        "percent          linear       k-NN 20  5-way 1-shot",
+        "pixels             95.7                   65.1 ±0.8",
+        "untrained           5.0         100.0          50.0",
+    ]
+
+
+def test_columns_that_no_row_has_are_left_out_and_unknown_metrics_too():
+    lines = percent_table({"a": {"clusters/nmi": 0.5, "rankme": 15.6, "seconds": 2.0}}).split("\n")
+    assert [line.split() for line in lines] == [["NMI"], ["a", "50.0"]]
+
+
+def test_a_longer_title_or_row_keeps_the_columns_in_line():
+    for title, name in (("a long title", "b"), ("b", "a long title")):
+        head, row = percent_table({name: {"linear/top1": 0.5}}, title=title).split("\n")
+        assert len(head) == len(row) == len("a long title") + 2 + 12
+
+
+def test_nothing_finite_to_say_is_said():
+    assert cells(percent_table({"a": {"knn/top1": float("nan")}}).split("\n")[1]) == ["a", "nan"]
+
+
+def test_the_results_are_the_untrained_and_the_last_numbers(tmp_path):
+    path = write(
+        tmp_path / "metrics.csv",
+        {"step": 0, "epoch": 0, "eval/linear/top1": 0.1, "eval/knn/top1": 0.2},
+        {"step": 5, "epoch": 1, "train/loss": 3.0},
+        {"step": 10, "epoch": 2, "eval/linear/top1": 0.3, "eval/knn/top1": 0.4},
+        {"step": 20, "epoch": 4, "eval/linear/top1": 0.5, "eval/knn/top1": 0.6},
+        {"step": 21, "epoch": 4, "train/loss": 2.0},
+    )
+    assert [cells(line) for line in results_table(path).split("\n")] == [
+        ["eval", "linear", "k-NN", "20"],
+        ["untrained", "10.0", "20.0"],
+        ["step", "20", "50.0", "60.0"],
+    ]
+
+
+def test_each_probe_set_has_its_table_the_primary_one_first(tmp_path):
+    first = {
+        "eval/knn/top1": 0.1,
+        "eval/svhn/knn/top1": 0.2,
+        "eval/svhn/fewshot/5way1shot": 0.25,
+        "eval/a/linear/top1": 0.3,
+    }
+    last = {
+        "eval/knn/top1": 0.4,
+        "eval/svhn/knn/top1": 0.5,
+        "eval/svhn/fewshot/5way1shot": 0.55,
+        "eval/a/linear/top1": 0.6,
+    }
+    path = write(tmp_path / "metrics.csv", {"step": 0, "epoch": 0} | first, {"step": 9, "epoch": 1} | last)
+    assert [cells(line) for line in results_table(path).split("\n")] == [
+        ["eval", "k-NN", "20"],
+        ["untrained", "10.0"],
+        ["step", "9", "40.0"],
+        ["eval/a", "linear"],
+        ["untrained", "30.0"],
+        ["step", "9", "60.0"],
+        ["eval/svhn", "k-NN", "20", "5-way", "1-shot"],
+        ["untrained", "20.0", "25.0"],
+        ["step", "9", "50.0", "55.0"],
+    ]
+
+
+def test_the_interval_of_a_probe_set_is_not_a_probe_set():
+    numbers = {
+        "eval/fewshot/5way1shot": 0.1,
+        "eval/fewshot/5way1shot/ci95": 0.01,
+        "eval/b/knn/top1": 0.1,
+        "eval/rankme": 3,
+    }
+    assert probe_set_prefixes(numbers) == ["eval", "eval/b"]
+
+
+def test_a_run_that_was_judged_once_has_one_line(tmp_path):
+    path = write(tmp_path / "metrics.csv", {"step": 30, "epoch": 3, "eval/clusters/nmi": 0.123})
+    assert [cells(line) for line in results_table(path).split("\n")] == [["eval", "NMI"], ["step", "30", "12.3"]]
+
+
+def test_judged_in_other_numbers_only_says_so(tmp_path):
+    path = write(tmp_path / "metrics.csv", {"step": 30, "epoch": 3, "eval/rankme": 3.5})
+    assert "none of the metrics" in results_table(path)
+
+
+@pytest.mark.parametrize("rows", [[], [{"step": 1, "epoch": 0, "train/loss": 2.0}]])
+def test_a_run_that_was_not_judged_says_so(tmp_path, rows):
+    path = write(tmp_path / "metrics.csv", *rows) if rows else tmp_path / "missing.csv"
+    assert judged(path) == []
+    assert results_table(path).startswith("nothing was judged")
+
+
+def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
+    rows = [{"step": n, "epoch": n, "eval/knn/top1": 0.875, "eval/linear/top1": 0.5} for n in (0, 1)]
+    path = write(tmp_path / "metrics.csv", *rows)
+    path.write_text(path.read_text().removesuffix("75,0.5\n"))
+    assert judged(path) == [(0, {"eval/knn/top1": 0.875, "eval/linear/top1": 0.5})]
