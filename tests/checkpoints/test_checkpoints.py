@@ -45,7 +45,7 @@ def test_a_method_comes_back_from_its_file_alone_with_weights_memories_and_norma
     assert torch.equal(loaded.embed(images), model.embed(images))
 
 
-@pytest.mark.parametrize("other", [RawPixels(16), DeepCluster(3, backbone=TimmBackbone("resnet10t"))])
+@pytest.mark.parametrize("other", [RawPixels(image_size=16), DeepCluster(3, backbone=TimmBackbone("resnet10t"))])
 def test_every_method_and_backbone_describes_itself_in_plain_values(other, tmp_path):
     assert type(load_model(saved(other, tmp_path / "step-1.ckpt"))) is type(other)
 
