@@ -12,6 +12,7 @@ processes of their own, 20 full-size steps each.
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,7 +150,8 @@ class TakeTurns(pl.Callback):
 def train(size, steps, *callbacks):
     """An epoch under the trainer as the command line sets it up."""
     model, data = make(size, steps)
-    with tempfile.TemporaryDirectory() as folder:
+    # the bar is drawn and paid for, but not shown among the figures
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as unseen, redirect_stdout(unseen):
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=1,
