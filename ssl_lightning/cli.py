@@ -129,8 +129,7 @@ class CommandLine(LightningCLI):
         """Train, judge at the end, and leave a run that is finished, or that the same command finishes."""
         datamodule.setup("fit")
         if _rank() != 0:
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=os.environ.get(_RESUME_FROM) or None)
-            self.trainer.validate(model, datamodule=datamodule, verbose=False)
+            self._loops(model, datamodule, os.environ.get(_RESUME_FROM))
             return
         inputs = computed(self._plain_config()) | {"data_fingerprint": datamodule.fingerprint}
         checkpoint = self._settle(inputs, model, ckpt_path)
@@ -198,12 +197,16 @@ class CommandLine(LightningCLI):
                 logger.log_hyperparams(inputs)
 
     def _train(self, model: pl.LightningModule, datamodule: ImageModule, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self.table.cut_after(int(read_checkpoint(checkpoint)["global_step"]))
+            os.environ[_RESUME_FROM] = checkpoint
+        self._loops(model, datamodule, checkpoint)
+
+    def _loops(self, model: pl.LightningModule, datamodule: ImageModule, checkpoint: str | None) -> None:
+        """Judge, train, judge: every process goes through the same loops, or they would wait for each other."""
         if checkpoint is None:
             with isolate_rng():  # judging the untrained network must not shift what training draws
                 self.trainer.validate(model, datamodule=datamodule, verbose=False)
-        else:
-            self.table.cut_after(int(read_checkpoint(checkpoint)["global_step"]))
-            os.environ[_RESUME_FROM] = checkpoint
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint)
         self.trainer.validate(model, datamodule=datamodule, verbose=False)
 

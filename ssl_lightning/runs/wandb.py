@@ -10,6 +10,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 log = logging.getLogger(__name__)
+LOCAL_TIMEOUT = 60.0
+"""Seconds for wandb's own process to start, which needs no network; a busy machine takes a few."""
 
 
 class WandbRun(Logger):
@@ -111,7 +113,8 @@ class WandbRun(Logger):
 
         if self.folder is not None:
             os.environ.setdefault("WANDB_CACHE_DIR", str(self.folder / "wandb" / "cache"))
-        settings = wandb.Settings(init_timeout=self.timeout, silent=True, console="off")
+        timeout = self.timeout if mode == "online" else max(self.timeout, LOCAL_TIMEOUT)
+        settings = wandb.Settings(init_timeout=timeout, silent=True, console="off")
         run = wandb.init(
             project=self.project,
             name=self.run_name,
