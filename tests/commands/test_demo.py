@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SEEDS = (0, 1, 2)
 NAMES = {"knn": "eval/knn/top1", "1-shot": "eval/fewshot/5way1shot", "NMI": "eval/clusters/nmi"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("three demos")]
 
 
 @pytest.fixture(scope="module")
