@@ -27,10 +27,10 @@ check: setup ## ruff and pyright
 	$(BIN)/pyright
 
 test: check ## check, then the fast tests
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: setup ## kills, two processes, notebooks, documentation commands, three demo seeds
-	$(BIN)/pytest -n 2 --dist loadgroup -m slow
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 benchmarks: setup ## every benchmark, one after the other; results in benchmarks/README.md
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done

@@ -20,7 +20,7 @@ CLUSTERERS = {
     "FaissKMeans l2": FaissKMeans(),
     "FaissKMeans cosine": FaissKMeans(metric="cosine", init="k-means++"),
 }
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("one pair")]
+pytestmark = pytest.mark.slow
 ROWS, SHARES = 901, {0: slice(0, 550), 1: slice(550, 901)}
 K = 12
 

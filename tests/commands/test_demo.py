@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SEEDS = (0, 1, 2)
 NAMES = {"knn": "eval/knn/top1", "1-shot": "eval/fewshot/5way1shot", "NMI": "eval/clusters/nmi"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("three demos")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +23,14 @@ def demos(tmp_path_factory):
     for seed in SEEDS:
         command = [sys.executable, "-m", "ssl_lightning", "demo", "--run_dir", str(folder), "--seed", str(seed)]
         command += ["--name", f"demo-{seed}"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        started.append(
-            subprocess.Popen(
-                command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        # files, not pipes: a pipe that nobody reads fills with progress bars, and its process waits
+        with (folder / f"{seed}.out").open("w") as out, (folder / f"{seed}.err").open("w") as err:
+            started.append(
+                subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=out, stderr=err)
             )
-        )
-    ended = [process.communicate() for process in started]
-    assert [process.returncode for process in started] == [0] * len(SEEDS), ended[0][1][-2000:]
-    return {seed: (ended[place][0], folder / f"demo-{seed}") for place, seed in enumerate(SEEDS)}
+    codes = [process.wait() for process in started]
+    assert codes == [0] * len(SEEDS), (folder / "0.err").read_text()[-2000:]
+    return {seed: ((folder / f"{seed}.out").read_text(), folder / f"demo-{seed}") for seed in SEEDS}
 
 
 def judged(folder):
