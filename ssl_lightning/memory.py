@@ -1,6 +1,6 @@
-"""State by dataset row: who belongs where (`PseudoLabels`) and what each picture last looked like (`FeatureBank`).
+"""State beside the weights: who belongs where, what each picture last looked like, what the last batches looked like.
 
-Both hold plain tensors, saved as extra state. As registered buffers, distributed training would overwrite every other
+All hold plain tensors, saved as extra state. As registered buffers, distributed training would overwrite every other
 process's writes with rank 0's at each forward, and a checkpoint could only be read where the data set is as large.
 """
 
@@ -130,6 +130,54 @@ class FeatureBank(nn.Module):
         """Take up a checkpoint's rows, whatever the size of its data set."""
         device = self.rows.device
         self.rows, self.valid = state["rows"].to(device), state["valid"].to(device)
+
+
+class FeatureQueue(nn.Module):
+    """The newest L embeddings of each assigned view, equal on all processes.
+
+    Args:
+        length: L, over all processes; 0 for no queue.
+
+    Attributes:
+        rows: Newest first; fewer than L of them until the queue is full.
+    """
+
+    rows: Float[Tensor, "A L D"]
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        if length < 0:
+            raise ValueError(f"found queue_length={length}; expected 0 for no queue, or more")
+        self.length = length
+        self.rows = torch.empty(0, 0, 0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds L embeddings of every view: before that it is not to be used."""
+        return 0 < self.length == self.rows.shape[1]
+
+    def push(self, embeddings: Float[Tensor, "A B D"]) -> None:
+        """Put a step's embeddings in front and let the oldest go.
+
+        Args:
+            embeddings: Of all processes' rows, in rank order.
+        """
+        fresh = embeddings.detach().float()
+        rows = torch.cat([fresh, self.rows.to(fresh.device)], dim=1) if self.rows.numel() else fresh
+        self.rows = rows[:, : self.length].contiguous()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        super()._apply(fn, recurse)  # type: ignore[arg-type]  # torch's own annotation of `fn` is missing
+        self.rows = self.rows.to(_device_after(fn, self.rows))
+        return self
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"rows": self.rows}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint's embeddings."""
+        self.rows = state["rows"].to(self.rows.device)
 
 
 def _first_occurrences(index: Int[Tensor, "B"]) -> Int[Tensor, "U"]:

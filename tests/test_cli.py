@@ -20,14 +20,21 @@ PACKS = Path(os.environ.get("SSL_LIGHTNING_DATA", "data"))
 TINY = [
     *("--model.backbone", "ssl_lightning.models.ResNet18"),
     *("--model.backbone.width", "8"),
-    *("--model.num_clusters", "16"),
     *("--data.batch_size", "16"),
     *("--trainer.max_steps", "1"),
-    *("--trainer.max_epochs", "1"),
+    *("--trainer.max_epochs", "2"),
     *("--trainer.limit_val_batches", "1"),
     *("--trainer.enable_progress_bar", "false"),
     *("--trainer.accelerator", "cpu"),
 ]
+PROTOTYPES = ["--model.num_prototypes", "16", "--model.hidden", "[32]", "--model.projection", "16"]
+SMALLER = {
+    "deepcluster": ["--model.num_clusters", "16"],
+    "deepcluster_v2": ["--model.num_clusters", "16", "--model.hidden", "[32]", "--model.projection", "16"],
+    "demo": ["--model.num_clusters", "16"],
+    "swav": [*PROTOTYPES, "--model.queue_length", "32"],
+}
+"""What each small config takes one step with beside `TINY`; all other keys are as shipped."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +61,7 @@ def refused(capsys, *arguments):
 
 @pytest.mark.parametrize("config", METHODS, ids=lambda path: path.stem)
 def test_every_method_takes_a_step_as_it_is_shipped(config, tmp_path, capsys):
-    assert fit(tmp_path, "--config", str(config), *TINY) == 0
+    assert fit(tmp_path, "--config", str(config), *TINY, *SMALLER[config.stem]) == 0
     (folder,) = tmp_path.iterdir()
     present = {entry.name for entry in folder.iterdir()}
     assert present >= {"config.yaml", "run.json", "metrics.csv", "checkpoints", "report", "done.json"}

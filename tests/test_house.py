@@ -9,27 +9,49 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ssl_lightning"
 CONFIGS = PACKAGE.parent / "configs"
 
-GROUND = {"types", "draws", "models", "optim", "checkpoints", "files"}
 ALLOWED = {
     "types": set(),
     "files": set(),
     "draws": set(),
+    "processes": set(),
     "models": set(),
     "optim": set(),
     "checkpoints": {"files"},
-    "functional": {"types"},
+    "functional": {"types", "processes"},
     "clustering": {"types", "draws", "files"},
     "evaluation": {"types", "draws", "clustering"},
     "report": {"types"},
     "weights": {"models"},
-    "memory": {"types", "clustering"},
+    "memory": {"types", "clustering", "processes"},
     "data": {"types", "draws", "clustering"},
-    "methods": {"types", "memory", "functional", "models", "optim", "checkpoints", "clustering"},
-    "callbacks": {"types", "draws", "memory", "clustering", "evaluation", "report"},
+    "methods": {"types", "processes", "memory", "functional", "models", "optim", "checkpoints", "clustering"},
+    "callbacks": {"types", "draws", "processes", "memory", "clustering", "evaluation", "report"},
     "runs": {"checkpoints", "report", "files"},
-    "commands": {"types", "draws", "files", "models", "optim", "checkpoints", "functional", "clustering", "evaluation"}
+    "commands": {
+        "types",
+        "draws",
+        "processes",
+        "files",
+        "models",
+        "optim",
+        "checkpoints",
+        "functional",
+        "clustering",
+        "evaluation",
+    }
     | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "cli"},
-    "cli": {"types", "draws", "files", "models", "optim", "checkpoints", "functional", "clustering", "evaluation"}
+    "cli": {
+        "types",
+        "draws",
+        "processes",
+        "files",
+        "models",
+        "optim",
+        "checkpoints",
+        "functional",
+        "clustering",
+        "evaluation",
+    }
     | {"report", "weights", "memory", "data", "methods", "callbacks", "runs"},
     "entry": {"runs", "cli", "commands"},
     "__main__": {"entry"},

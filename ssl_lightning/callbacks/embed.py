@@ -9,10 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch import distributed as dist
 from tqdm import tqdm
 
+from ssl_lightning.memory import FeatureBank
+from ssl_lightning.processes import gather_rows, world
 from ssl_lightning.types import Batch, RawBatch
+
+BEFORE_THE_FIRST = -1
+"""The epoch whose views fill a memory."""
 
 
 @runtime_checkable
@@ -39,6 +43,30 @@ class ServesPictures(Protocol):
         ...
 
 
+@runtime_checkable
+class EmbedsViews(Protocol):
+    """What filling a memory needs of a method."""
+
+    def embed_views(self, views: list[Float[Tensor, "B 3 _h _w"]]) -> list[Float[Tensor, "B D"]]:
+        """Unit embeddings of each view."""
+        ...
+
+
+@runtime_checkable
+class ServesViews(Protocol):
+    """What filling a memory needs of the data."""
+
+    num_samples: int
+
+    def views_dataloader(self) -> Iterable[RawBatch]:
+        """This process's part of the training pictures in a drawn order, every row once."""
+        ...
+
+    def augment(self, raw: RawBatch, epoch: int) -> Batch:
+        """The training views of an epoch."""
+        ...
+
+
 def embed_dataset(
     trainer: pl.Trainer, module: pl.LightningModule, layer: str | None = None
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
@@ -50,6 +78,33 @@ def embed_dataset(
     data = cast(ServesPictures, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning when fitting
     with trainer.precision_plugin.forward_context():
         return _embed(_with_progress(trainer, data.predict_dataloader()), data, module, layer)
+
+
+def fill_banks(trainer: pl.Trainer, module: pl.LightningModule, banks: list[FeatureBank]) -> None:
+    """Give every row of each bank the embedding of one training view of its picture, bank a that of view a.
+
+    The views are those of an epoch before the first, in a drawn order; the network is in training mode, so untrained
+    networks normalise by their batches, but its running statistics, weights and random state stay as they are.
+    """
+    data, method = cast(ServesViews, trainer.datamodule), cast(EmbedsViews, module)  # type: ignore[attr-defined]
+    rows: list[Tensor] = []
+    embeddings: list[list[Tensor]] = [[] for _ in banks]
+    loader = _with_progress(trainer, data.views_dataloader(), "Filling the memory")
+    with trainer.precision_plugin.forward_context(), isolate_rng(), torch.no_grad(), untracked(module):
+        for raw in loader:
+            batch = data.augment(module.transfer_batch_to_device(raw, module.device, 0), BEFORE_THE_FIRST)
+            rows.append(batch.index)
+            views = method.embed_views(batch.views[: len(banks)])
+            for seen, view in zip(embeddings, views, strict=True):
+                seen.append(view.float())
+    index = gather_rows(torch.cat(rows), world())
+    valid = torch.zeros(data.num_samples, dtype=torch.bool, device=index.device)
+    valid[index] = True
+    for bank, seen in zip(banks, embeddings, strict=True):
+        own = gather_rows(torch.cat(seen), world())
+        every = own.new_zeros(data.num_samples, own.shape[1])
+        every[index] = own
+        bank.fill(every, valid)
 
 
 def embed_pictures(
@@ -81,26 +136,6 @@ def embed_pictures(
     return rows.cpu(), features.cpu()
 
 
-def process_group(trainer: pl.Trainer) -> dist.ProcessGroup | None:
-    """The group of all processes, None where there is one."""
-    return dist.group.WORLD if trainer.world_size > 1 else None
-
-
-def gather_rows(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """All processes' rows in rank order, whatever their number on each."""
-    if group is None:
-        return rows
-    count = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.zeros_like(count) for _ in range(group.size())]
-    dist.all_gather(counts, count, group=group)
-    longest = int(torch.cat(counts).max())
-    padded = rows.new_zeros(longest, *rows.shape[1:])
-    padded[: len(rows)] = rows
-    gathered = [torch.zeros_like(padded) for _ in counts]
-    dist.all_gather(gathered, padded, group=group)
-    return torch.cat([part[: int(n)] for part, n in zip(gathered, counts, strict=True)])
-
-
 def _embed(
     loader: tqdm, data: ServesPictures, module: pl.LightningModule, layer: str | None
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
@@ -115,6 +150,23 @@ def _embed(
 
 
 @contextmanager
+def untracked(module: nn.Module) -> Iterator[None]:
+    """Training mode for a while, in which normalisation layers use their batch and remember nothing of it."""
+    before = {part: part.training for part in module.modules()}
+    layers = [part for part in module.modules() if getattr(part, "track_running_stats", False)]
+    module.train()
+    for layer in layers:
+        layer.track_running_stats = False  # type: ignore[assignment]  # torch types attributes of modules as modules
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True  # type: ignore[assignment]
+        for part, training in before.items():
+            part.training = training
+
+
+@contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
     """Eval mode for a while; each part gets back the mode that it had, frozen parts too."""
     training = [part for part in module.modules() if part.training]
@@ -126,7 +178,9 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _with_progress(trainer: pl.Trainer, loader: Any) -> tqdm:  # of RawBatch; a checker of items would read one
+def _with_progress(
+    trainer: pl.Trainer, loader: Any, what: str = "Features to cluster"
+) -> tqdm:  # of RawBatch; a checker of items would read one
     bar = trainer.progress_bar_callback
     hidden = bar is None or getattr(bar, "is_disabled", False) or not trainer.is_global_zero
-    return tqdm(loader, desc="Features to cluster", leave=False, disable=hidden, unit="batch")
+    return tqdm(loader, desc=what, leave=False, disable=hidden, unit="batch")

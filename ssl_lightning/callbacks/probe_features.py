@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from ssl_lightning.callbacks.embed import gather_rows, process_group
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
+from ssl_lightning.processes import gather_rows, world
 
 
 @runtime_checkable
@@ -95,7 +95,7 @@ class ProbeFeatures(pl.Callback):
 
     def _split(self, loader: int, trainer: pl.Trainer) -> tuple[Tensor, Tensor]:
         """Features and labels of one split in row order, from all processes, each row once."""
-        group = process_group(trainer)
+        group = world()
         device = trainer.strategy.root_device
         index, features, labels = (
             gather_rows(torch.cat(part).to(device), group).cpu() for part in zip(*self._seen[loader], strict=True)

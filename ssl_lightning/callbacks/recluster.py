@@ -6,17 +6,18 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from ssl_lightning.callbacks.embed import embed_dataset, gather_rows, process_group
+from ssl_lightning.callbacks.embed import embed_dataset, fill_banks
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics
 from ssl_lightning.clustering.whitening import FeatureTransform
 from ssl_lightning.draws import Purpose, number
-from ssl_lightning.memory import PseudoLabels
+from ssl_lightning.memory import FeatureBank, PseudoLabels
+from ssl_lightning.processes import gather_rows, world
 from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,12 @@ class LearnsFromClusters(Protocol):
     """What this callback needs of a method."""
 
     num_clusters: int
+    num_heads: int
     pseudo_labels: PseudoLabels
+
+    def clustered_banks(self) -> list[FeatureBank]:
+        """Memories to cluster instead of the features of a pass over the pictures."""
+        ...
 
     def on_reclustered(self, clusterings: list[Clustering], seed: int) -> None:
         """Take up new clusters."""
@@ -111,10 +117,10 @@ class Recluster(pl.Callback):
         epoch, step = trainer.current_epoch, trainer.global_step
         moment = epoch if self.every_n_steps is None else step
         previous = method.pseudo_labels.rows.clone()
-        clustering = self._cluster(trainer, pl_module, data, number(data.seed, Purpose.CLUSTERING, moment))
-        method.on_reclustered([clustering], number(data.seed, Purpose.HEAD, moment))
+        clusterings = self._cluster(trainer, pl_module, data, moment)
+        method.on_reclustered(clusterings, number(data.seed, Purpose.HEAD, moment))
         self.last_epoch, self.last_step = epoch, step
-        metrics = _metrics(clustering, previous, data.judged_labels())
+        metrics = _metrics(clusterings, previous, data.judged_labels())
         seconds = time.perf_counter() - start
         publish(trainer, {f"cluster/{name}": value for name, value in metrics.items()} | {"cluster/seconds": seconds})
 
@@ -126,15 +132,38 @@ class Recluster(pl.Callback):
         """Take up a checkpoint's moment."""
         self.last_epoch, self.last_step = state_dict["last_epoch"], state_dict["last_step"]
 
-    def _cluster(self, trainer: pl.Trainer, pl_module: pl.LightningModule, data: KnowsItsRows, seed: int) -> Clustering:
-        """One clustering of all rows that have features; the others get the label -1."""
-        group = process_group(trainer)
-        rows, features = embed_dataset(trainer, pl_module)
+    def _cluster(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, data: KnowsItsRows, moment: int
+    ) -> list[Clustering]:
+        """A clustering a head, of all rows that have features; the others get the label -1."""
+        method, group = cast(LearnsFromClusters, pl_module), world()
+        _mention_many_clusters(method.num_clusters, data.num_samples)
+        sources = _sources(trainer, pl_module)
         if self.transform is not None:
-            features = self.transform(features, group)
-        k = cast(LearnsFromClusters, pl_module).num_clusters
-        _mention_many_clusters(k, data.num_samples)
-        return _spread(self.clusterer(features, k, seed, group), rows, data.num_samples, group)
+            sources = [(rows, self.transform(features, group)) for rows, features in sources]
+        clusterings = []
+        for head in range(method.num_heads):
+            rows, features = sources[head % len(sources)]
+            seed = number(data.seed, Purpose.CLUSTERING, moment, view=head)
+            clustering = self.clusterer(features, method.num_clusters, seed, group)
+            clusterings.append(_spread(clustering, rows, data.num_samples, group))
+        return clusterings
+
+
+def _sources(trainer: pl.Trainer, module: pl.LightningModule) -> list[tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]]:
+    """This process's rows and their features: a block of each memory, or of a pass over the pictures."""
+    banks = cast(LearnsFromClusters, module).clustered_banks()
+    if not banks:
+        return [embed_dataset(trainer, module)]
+    if any(bank.is_empty for bank in banks):
+        fill_banks(trainer, module, banks)
+    rank, size = trainer.global_rank, trainer.world_size
+    sources = []
+    for bank in banks:
+        begin, end = (len(bank.rows) * (rank + extra) // size for extra in (0, 1))
+        rows = bank.valid[begin:end].nonzero().squeeze(1) + begin
+        sources.append((rows, bank.rows[rows]))
+    return sources
 
 
 def _spread(
@@ -151,10 +180,17 @@ def _spread(
     )
 
 
-def _metrics(clustering: Clustering, previous: Int[Tensor, "_M H"], own: Int[Tensor, "N"]) -> dict[str, float]:
-    labels = clustering.labels.cpu()
-    before = previous[:, 0].cpu().long() if previous.numel() else None
-    return cluster_metrics(clustering.sizes.cpu(), labels, before, own if (own != UNLABELLED).any() else None)
+def _metrics(clusterings: list[Clustering], previous: Int[Tensor, "_M _H"], own: Int[Tensor, "N"]) -> dict[str, float]:
+    """Means over the heads and, where there are several, the numbers of each."""
+    heads = []
+    for head, clustering in enumerate(clusterings):
+        before = previous[:, head].cpu().long() if previous.numel() else None
+        known = own if bool((own != UNLABELLED).any()) else None
+        heads.append(cluster_metrics(clustering.sizes.cpu(), clustering.labels.cpu(), before, known))
+    means = {name: sum(head[name] for head in heads) / len(heads) for name in heads[0]}
+    if len(heads) == 1:
+        return means
+    return means | {f"{place}/{name}": value for place, head in enumerate(heads) for name, value in head.items()}
 
 
 def _mention_many_clusters(k: int, num_samples: int) -> None:

@@ -8,10 +8,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from ssl_lightning.callbacks.embed import gather_rows, process_group
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.whitening import FeatureTransform
 from ssl_lightning.draws import Purpose, number
+from ssl_lightning.processes import gather_rows, world
 from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class WriteClusters(pl.Callback):
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Cluster all of them and write both files."""
         data = cast(NamesItsRows, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning
-        group = process_group(trainer)
+        group = world()
         with torch.inference_mode(False), torch.no_grad():
             rows = torch.cat([index.clone() for index, _ in self._seen])
             features = torch.cat([features.clone() for _, features in self._seen])

@@ -180,6 +180,7 @@ class SequentialLoader:
         share: Which block is this process's.
         num_workers: Processes that read pictures from disk.
         rows: Which rows; None for all.
+        epoch: Whose draws random views are made of.
     """
 
     def __init__(
@@ -190,7 +191,9 @@ class SequentialLoader:
         share: Share = Share(),  # noqa: B008  # an immutable pair of numbers
         num_workers: int = 0,
         rows: Int[Tensor, "M"] | None = None,
+        epoch: int = 0,
     ) -> None:
+        self.epoch = epoch
         self.rows = share.of(torch.arange(len(pictures)) if rows is None else rows)
         self.batch_size = batch_size
         self._read = Reading(pictures, cutting, num_workers, keep_workers=False)
@@ -200,7 +203,7 @@ class SequentialLoader:
 
     def __iter__(self) -> Iterator[RawBatch]:
         if len(self.rows):
-            yield from self._read([Task(0, rows) for rows in self.rows.split(self.batch_size)])
+            yield from self._read([Task(self.epoch, rows) for rows in self.rows.split(self.batch_size)])
 
     def end_workers(self) -> None:
         """Let worker processes end that an unfinished pass has left."""

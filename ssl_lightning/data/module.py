@@ -19,6 +19,8 @@ from ssl_lightning.data.views import View, centre_view, expand, finish_crops, ma
 from ssl_lightning.draws import Purpose, permutation
 from ssl_lightning.types import Batch, RawBatch
 
+BEFORE_THE_FIRST = -1
+"""The epoch of passes over all training views that are no training."""
 RGB = tuple[float, float, float]
 Probes = dict[str, tuple[Pictures, Pictures]]
 """Training and test pictures of each probe set."""
@@ -105,6 +107,11 @@ class ImageModule(LightningDataModule, ABC):
         return batches_per_epoch(self.num_samples, self.batch_size, self.drop_last, self._share.world_size)
 
     @property
+    def num_views(self) -> int:
+        """V, views of each picture in a training batch."""
+        return len(self._views)
+
+    @property
     def num_classes(self) -> int:
         """Classes of the training pictures; 0 without labels."""
         return len(self.training.classes)
@@ -189,6 +196,16 @@ class ImageModule(LightningDataModule, ABC):
     def predict_dataloader(self) -> SequentialLoader:
         """All training rows in order, this process's contiguous block of them."""
         return self._sequential(self.training, self.image_size)
+
+    def views_dataloader(self) -> SequentialLoader:
+        """All training rows once, in a drawn order, this process's part of them, to be seen in training views."""
+        cutting = Cutting(self._views, self.image_size, self.seed)
+        rows = permutation(self.seed, Purpose.ORDER, BEFORE_THE_FIRST, self.num_samples)
+        loader = SequentialLoader(
+            self.training, cutting, self.eval_batch_size, self._share, self.num_workers, rows, BEFORE_THE_FIRST
+        )
+        self._loaders.add(loader)
+        return loader
 
     def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
         """Pictures go to the device; the rest stays, so that decisions about rows never wait for a GPU."""

@@ -1,6 +1,7 @@
 """Method: what every learning method shares. The one floor of inheritance of the house."""
 
 import inspect
+import logging
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Literal, Protocol, cast, runtime_checkable
@@ -13,9 +14,13 @@ from torch import Tensor
 
 from ssl_lightning.checkpoints.plain import class_path, to_plain
 from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.memory import FeatureBank
 from ssl_lightning.models.backbones import Backbone
+from ssl_lightning.optim.exclusion import without_decay
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.types import Batch
+
+log = logging.getLogger(__name__)
 
 RGB = tuple[float, float, float]
 Weights = Literal["online", "ema"]
@@ -28,6 +33,13 @@ class CountsSteps(Protocol):
     """What a schedule needs of the data."""
 
     batches_per_epoch: int
+
+
+@runtime_checkable
+class MakesViews(Protocol):
+    """What the check of the views needs of the data."""
+
+    num_views: int
 
 
 class Method(pl.LightningModule):
@@ -46,12 +58,19 @@ class Method(pl.LightningModule):
         mean: Mean of the pictures' channels as fractions 0..1; travels in the checkpoint.
         std: Their standard deviation.
         in_channels: What reaches the backbone: 3, or 2 behind a Sobel stem.
+        decay_all: Give weight decay (and the adaptation of LARS) to biases and normalisation layers too.
     """
 
     num_clusters: int | None = None
     """K of each clustering; None for methods without pseudo-labels."""
+    num_heads: int = 1
+    """H, clusterings at a time."""
     constructor_arguments: dict[str, Any]
     """What the concrete class was made with, defaults included."""
+    fewest_views: int = 1
+    """How many views of a picture a training step needs."""
+    sees_micro_batches: str = ""
+    """What gradient accumulation does to the loss beyond averaging it; empty for nothing."""
     predict_layer: str | None = None
     """Which of `layers` `predict` embeds with; None for the first."""
     fingerprint: str = ""
@@ -75,10 +94,11 @@ class Method(pl.LightningModule):
         mean: RGB,
         std: RGB,
         in_channels: int = 3,
+        decay_all: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone.build(in_channels)
-        self.optimizer, self.schedule = optimizer, schedule
+        self.optimizer, self.schedule, self.decay_all = optimizer, schedule, decay_all
         self.image_size, self.mean, self.std = image_size, mean, std
 
     def normalize(self, images: UInt8[Tensor, "B 3 h w"]) -> Float[Tensor, "B 3 h w"]:
@@ -115,7 +135,34 @@ class Method(pl.LightningModule):
             raise ValueError(
                 f"found weights={weights!r}; {type(self).__name__} keeps no averaged weights: use 'online'"
             )
-        return self(images).float()
+        return self.features(images, layer or self.layers[0]).float()
+
+    def features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
+        """What `embed` gives for one of `layers`."""
+        return self(images)
+
+    def setup(self, stage: str) -> None:
+        """Refuse data that do not suit the method before anything else is done.
+
+        Raises:
+            ValueError: For fewer views than the method needs.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if stage != "fit" or not isinstance(data, MakesViews):
+            return
+        if data.num_views < self.fewest_views:
+            raise ValueError(
+                f"found {data.num_views} view(s) of a picture; {type(self).__name__} needs at least "
+                f"{self.fewest_views}: give data.views, as configs/ do"
+            )
+        if self.sees_micro_batches and self.trainer.accumulate_grad_batches > 1:
+            log.warning(
+                "found accumulate_grad_batches=%d: %s", self.trainer.accumulate_grad_batches, self.sees_micro_batches
+            )
+
+    def clustered_banks(self) -> list[FeatureBank]:
+        """Memories whose rows are clustered; with none, `Recluster` embeds the pictures. Head h takes bank h mod A."""
+        return []
 
     def on_reclustered(self, clusterings: list[Clustering], seed: int) -> None:
         """What new clusters mean to the method.
@@ -145,21 +192,24 @@ class Method(pl.LightningModule):
         """One optimizer over all that can be learned, and its schedule if there is one."""
         if self.optimizer is None:
             raise ValueError(f"found {type(self).__name__} in fit; it has nothing to train: use validate or predict")
-        optimizer = self.optimizer(self.parameter_groups())
+        groups = self.parameter_groups()
+        optimizer = self.optimizer(groups if self.decay_all else without_decay(groups))
         if self.schedule is None:
             return optimizer
-        total, per_epoch = self._steps()
+        total, per_epoch = self.steps()
         factor = partial(self.schedule, total_steps=total, steps_per_epoch=per_epoch)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _steps(self) -> tuple[int, int]:
-        """Optimizer steps of the run and of an epoch.
-
-        Counted from the data: the trainer itself would build the training loader to find out.
-        """
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one pass, counted from the data: the trainer would build the loader to find out."""
         data = cast(CountsSteps, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
-        per_epoch = max(1, -(-data.batches_per_epoch // self.trainer.accumulate_grad_batches))
+        return max(1, -(-data.batches_per_epoch // self.trainer.accumulate_grad_batches))
+
+    def steps(self) -> tuple[int, int]:
+        """Optimizer steps of the run and of an epoch."""
+        per_epoch = self.steps_per_epoch
         epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
         bounds = [bound for bound in ((epochs or -1) * per_epoch, steps) if bound > 0]
         if not bounds:

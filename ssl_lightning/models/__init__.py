@@ -8,7 +8,18 @@ from ssl_lightning.models.backbones import (
     TimmBackbone,
     TorchvisionBackbone,
 )
-from ssl_lightning.models.heads import ClusterHead
+from ssl_lightning.models.heads import ClusterHead, Projector, Prototypes
 from ssl_lightning.models.sobel import Sobel
 
-__all__ = ["VGG16", "AlexNet", "Backbone", "ClusterHead", "ResNet18", "Sobel", "TimmBackbone", "TorchvisionBackbone"]
+__all__ = [
+    "VGG16",
+    "AlexNet",
+    "Backbone",
+    "ClusterHead",
+    "Projector",
+    "Prototypes",
+    "ResNet18",
+    "Sobel",
+    "TimmBackbone",
+    "TorchvisionBackbone",
+]

@@ -1,5 +1,7 @@
-"""What torch.optim and timm.optim lack."""
+"""What torch.optim and timm.optim lack, and the names of this literature for what they have."""
 
+from ssl_lightning.optim.exclusion import without_decay
+from ssl_lightning.optim.lars import LARC, LARS
 from ssl_lightning.optim.schedules import Schedule, WarmupCosine
 
-__all__ = ["Schedule", "WarmupCosine"]
+__all__ = ["LARC", "LARS", "Schedule", "WarmupCosine", "without_decay"]

@@ -1,0 +1,179 @@
+"""SwAV: predict the balanced code of one view from another [Caron et al. 2020]. SEER is a configuration of it."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_lightning.functional.sinkhorn import sinkhorn
+from ssl_lightning.functional.swapped_prediction import swapped_prediction_loss
+from ssl_lightning.memory import FeatureQueue
+from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.models.backbones import Backbone, ResNet18
+from ssl_lightning.models.heads import Projector, Prototypes
+from ssl_lightning.models.multi_crop import features_of_views
+from ssl_lightning.optim.lars import LARC
+from ssl_lightning.optim.schedules import Schedule
+from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.types import Batch
+
+ASSIGNED_VIEWS = 2
+"""Codes are computed for the first two views, the global crops; all views predict them."""
+
+
+class SwAV(Method):
+    """Assign two views of each picture to prototypes, all prototypes equally often; predict the codes crosswise.
+
+    Caron, Misra, Mairal, Goyal, Bojanowski, Joulin: "Unsupervised Learning of Visual Features by Contrasting Cluster
+    Assignments", NeurIPS 2020 (arXiv 2006.09882). Scores are cosines of embeddings and prototypes (section 3.1), codes
+    the solution of an optimal-transport problem over the batch by Sinkhorn-Knopp (equations 3 to 5), and the loss the
+    cross-entropy of each code to the predictions of all other views (equations 2 and 6).
+
+    SEER (Goyal et al. 2021, arXiv 2103.01988) is this method with a RegNetY, a deeper projector, 16,000 prototypes, ten
+    iterations and one pass over pictures that nobody sorted: configs/seer.yaml.
+
+    Note:
+        The queue is equal on all processes and each balances its own part of it, so neither codes nor checkpoints
+        depend on their number; the original keeps one queue a process. Its length is taken as given, where the original
+        rounds it down to a multiple of the batch.
+        With gradient accumulation each micro-batch is balanced by itself.
+
+    Args:
+        num_prototypes: K. The paper's 3000; any number a few times that of the kinds of pictures will do.
+        backbone: Description of the network.
+        optimizer: The paper's is SGD with LARC on all tensors, lr 4.8 at batch 4096 or 0.6 at 256, weight decay 1e-6.
+        schedule: The paper: ten epochs of warm-up, then a cosine to a thousandth.
+        hidden: Widths of the projector's hidden layers.
+        projection: D of the embedding.
+        projector_norm: Batch normalisation in the projector.
+        temperature: tau, of the predictions.
+        epsilon: Of Sinkhorn; smaller is harder. Where training collapses, the authors' first advice is 0.03.
+        sinkhorn_iterations: The paper's 3; SEER's 10.
+        prior_power: p of the share 1/k^p that prototype k gets; 0 for equal shares, more for long-tailed data.
+        freeze_epochs: How long the prototypes stay as drawn; in epochs, and counted in optimizer steps.
+        queue_length: L, embeddings of earlier batches that codes are balanced with; 0 for none. For batches far below
+            K; the paper's 3840.
+        queue_start_epoch: When the queue begins to fill; it is used once it is full.
+        decay_all: Weight decay for biases and normalisation layers too, as the paper's code has it.
+        image_size: Side of the pictures of the run, in pixels.
+        mean: Mean of the pictures' channels as fractions 0..1.
+        std: Their standard deviation.
+
+    Raises:
+        ValueError: For numbers out of range; the message names the argument.
+    """
+
+    fewest_views = ASSIGNED_VIEWS
+    sees_micro_batches = (
+        "Sinkhorn balances each micro-batch by itself over all prototypes; raise data.batch_size, or give "
+        "--model.queue_length"
+    )
+
+    def __init__(
+        self,
+        num_prototypes: int = 3000,
+        backbone: Backbone = ResNet18(),  # a frozen description
+        optimizer: OptimizerCallable = LARC,
+        schedule: Schedule | None = None,
+        hidden: tuple[int, ...] = (2048,),
+        projection: int = 128,
+        projector_norm: bool = True,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        sinkhorn_iterations: int = 3,
+        prior_power: float = 0.0,
+        freeze_epochs: float = 1.0,
+        queue_length: int = 0,
+        queue_start_epoch: float = 15.0,
+        decay_all: bool = True,
+        image_size: int = 32,
+        mean: RGB = (0.5, 0.5, 0.5),
+        std: RGB = (0.25, 0.25, 0.25),
+    ) -> None:
+        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+        _expect(num_prototypes >= 2, "num_prototypes", num_prototypes, "at least 2")
+        _expect(temperature > 0, "temperature", temperature, "a positive number")
+        _expect(epsilon > 0, "epsilon", epsilon, "a positive number")
+        _expect(sinkhorn_iterations >= 1, "sinkhorn_iterations", sinkhorn_iterations, "at least 1")
+        _expect(prior_power >= 0, "prior_power", prior_power, "0 for equal shares, or more")
+        self.projector = Projector(self.backbone.num_features, list(hidden), projection, projector_norm)
+        self.prototypes = Prototypes(num_prototypes, projection)
+        self.queue = FeatureQueue(queue_length)
+        self.temperature, self.epsilon, self.sinkhorn_iterations = temperature, epsilon, sinkhorn_iterations
+        self.prior_power, self.freeze_epochs, self.queue_start_epoch = prior_power, freeze_epochs, queue_start_epoch
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """See `Method.layers`."""
+        return ("backbone", "projector")
+
+    def features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
+        """See `Method.features`."""
+        features = self(images)
+        return F.normalize(self.projector(features).float(), dim=1) if layer == "projector" else features
+
+    def embed_views(self, views: list[Float[Tensor, "B 3 _h _w"]]) -> list[Float[Tensor, "B D"]]:
+        """Unit embeddings of each view, in float32: one call of the backbone a resolution, one of the projector."""
+        embeddings = self.projector(features_of_views(self.backbone, views))
+        return list(F.normalize(embeddings.float(), dim=1).chunk(len(views)))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Scores, codes, and the loss of predicting each code from all other views."""
+        embeddings = self.embed_views(batch.views)  # V x [B, D]
+        scores = list(self.prototypes(torch.cat(embeddings)).chunk(len(embeddings)))  # V x [B, K]
+        codes = self.codes(embeddings[:ASSIGNED_VIEWS], scores[:ASSIGNED_VIEWS])  # 2 x [B, K]
+        loss = swapped_prediction_loss(scores, codes, self.temperature)
+        return {"loss": loss, "embeddings": embeddings[0].detach(), "codes": codes[0]}
+
+    @torch.no_grad()
+    def codes(
+        self, embeddings: list[Float[Tensor, "B D"]], scores: list[Float[Tensor, "B K"]]
+    ) -> list[Float[Tensor, "B K"]]:
+        """Balanced codes of each assigned view; embeddings join the queue after the codes are made."""
+        group, prior = world(), self._prior(scores[0])
+        codes = []
+        for view, score in enumerate(scores):
+            if self.queue.is_full:
+                earlier = self._own_part(self.queue.rows[view])
+                score = torch.cat([score.detach(), self.prototypes(earlier)])
+            balanced = sinkhorn(score.detach(), self.epsilon, self.sinkhorn_iterations, prior, group)
+            codes.append(balanced[: len(embeddings[view])])
+        if self.queue.length and self.trainer.global_step >= self._in_steps(self.queue_start_epoch):
+            self.queue.push(torch.stack([gather_rows(z.detach(), group) for z in embeddings]))
+        return codes
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """While prototypes are frozen they have no gradient at all: neither decay nor momentum moves them."""
+        if self.trainer.global_step < self._in_steps(self.freeze_epochs):
+            self.prototypes.weight.grad = None
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Prototypes return to the sphere after every update that moved them."""
+        super().optimizer_step(*args, **kwargs)
+        if self.prototypes.weight.grad is not None:
+            self.prototypes.normalize_()
+
+    def _in_steps(self, epochs: float) -> int:
+        return round(epochs * self.steps_per_epoch)
+
+    def _prior(self, scores: Float[Tensor, "B K"]) -> Float[Tensor, "K"] | None:
+        if self.prior_power == 0:
+            return None
+        return torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=torch.float32) ** -self.prior_power
+
+    @staticmethod
+    def _own_part(rows: Float[Tensor, "L D"]) -> Float[Tensor, "M D"]:
+        """This process's part of the queue: all parts together are balanced once."""
+        group = world()
+        if group is None:
+            return rows
+        rank, size = group.rank(), group.size()
+        return rows[len(rows) * rank // size : len(rows) * (rank + 1) // size]
+
+
+def _expect(holds: bool, name: str, found: object, what: str) -> None:
+    if not holds:
+        raise ValueError(f"found model.{name}={found}; expected {what}")
