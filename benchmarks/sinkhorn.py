@@ -1,4 +1,4 @@
-"""Codes: our `sinkhorn` against lightly's and against the public algorithm written out, in time and in what stays finite.
+"""Codes: our `sinkhorn` against lightly's and the public algorithm written out, in time and in what stays finite.
 
     python benchmarks/sinkhorn.py [--rounds 15] [--json PATH]
 

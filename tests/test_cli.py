@@ -32,6 +32,7 @@ SMALLER = {
     "deepcluster": ["--model.num_clusters", "16"],
     "deepcluster_v2": ["--model.num_clusters", "16", "--model.hidden", "[32]", "--model.projection", "16"],
     "demo": ["--model.num_clusters", "16"],
+    "seer": PROTOTYPES,
     "swav": [*PROTOTYPES, "--model.queue_length", "32"],
 }
 """What each small config takes one step with beside `TINY`; all other keys are as shipped."""

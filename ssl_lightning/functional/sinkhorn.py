@@ -20,7 +20,7 @@ def sinkhorn(
 ) -> Float[Tensor, "B K"]:
     """Codes near exp(scores / epsilon) that give every prototype its share of the batch.
 
-    Equations 3 to 5 of Caron et al. 2020 (SwAV, arXiv 2006.09882): rounds of scaling, first each prototype to its share,
+    Equations 3 to 5 of Caron et al. 2020 (SwAV, arXiv 2006.09882): in rounds, each prototype is scaled to its share,
     then each picture to 1. So rows sum to 1, and shares are met the better the more rounds there are.
 
     The matrix is never rewritten: with A = exp((scores - the largest score of each prototype) / epsilon) the codes are

@@ -159,7 +159,11 @@ def _is_judged_next(trainer: pl.Trainer, batch_idx: int) -> bool:
     if batch_idx + 1 >= trainer.num_training_batches:
         return True
     every = trainer.val_check_batch
-    return every is not None and every != float("inf") and (batch_idx + 1) % int(every) == 0
+    if every is None or every == float("inf"):
+        return False
+    if trainer.check_val_every_n_epoch is None:  # then Lightning counts batches over epochs
+        batch_idx = trainer.fit_loop.epoch_loop.total_batch_idx
+    return (batch_idx + 1) % int(every) == 0
 
 
 def _refuse_non_finite_weights(trainer: pl.Trainer) -> None:

@@ -80,9 +80,15 @@ def test_unknown_names_and_stems_are_refused_in_one_line():
         with pytest.raises(ValueError, match="expected one of"):
             backbone.build()
     with pytest.raises(ValueError, match='use stem="imagenet"'):
-        TimmBackbone("regnety_002", "cifar").build()
+        TimmBackbone("vit_tiny_patch16_224", "cifar").build()
     with pytest.raises(ValueError, match="even number"):
         ResNet18(width=7)
+
+
+def test_the_cifar_stem_of_a_regnet_keeps_the_pictures_size():
+    stem = {name: TimmBackbone("regnety_002", name).build().body.stem for name in ("imagenet", "cifar")}
+    shapes = {name: tuple(part(torch.zeros(1, 3, 32, 32)).shape[2:]) for name, part in stem.items()}
+    assert shapes == {"imagenet": (16, 16), "cifar": (32, 32)}
 
 
 def test_sobel_sees_edges_and_no_flat_colour_and_has_nothing_to_learn():

@@ -12,10 +12,7 @@ import torch
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 OPTIONS = [
-    "fit",
-    *("--config", "configs/demo.yaml"),
     *("--model.backbone", "lab.DropoutNet"),
-    *("--model.num_clusters", "12"),
     *("--data.batch_size", "128"),
     *("--trainer.max_epochs", "4"),
     *("--trainer.check_val_every_n_epoch", "2"),
@@ -25,20 +22,34 @@ OPTIONS = [
 ]
 
 
+DEMO = ("--config", "configs/demo.yaml", "--model.num_clusters", "12")
+
+
 class Runs:
     """Starts runs in one folder and reads what they leave."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def fit(self, name: str, fault: str = "none", extra: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    def fit(
+        self, name: str, fault: str = "none", extra: tuple[str, ...] = (), what: tuple[str, ...] = DEMO
+    ) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {
             "PYTHONPATH": str(HERE),
             "SSL_LIGHTNING_PLUGINS": "lab",
             "FAULTY_LOSSES": str(self.folder / f"{name}.txt"),
             "TMPDIR": "/dev/shm",  # another file system than the run's
         }
-        command = [sys.executable, str(HERE / "faulty.py"), fault, *OPTIONS, "--run.dir", str(self.folder)]
+        command = [
+            sys.executable,
+            str(HERE / "faulty.py"),
+            fault,
+            "fit",
+            *what,
+            *OPTIONS,
+            "--run.dir",
+            str(self.folder),
+        ]
         return subprocess.run(
             [*command, "--run.name", name, *extra],
             cwd=ROOT,

@@ -1,0 +1,56 @@
+"""Every method: killed in the middle and resumed, it equals a run that nothing interrupted, to the bit."""
+
+import pytest
+
+from .conftest import equal
+
+pytestmark = pytest.mark.slow
+
+SMALL = ("--model.hidden", "[24]", "--model.projection", "12", "--data.image_size", "16")
+QUEUE = ("--model.queue_length", "300", "--model.queue_start_epoch", "1.0")
+METHODS = {
+    # frozen prototypes in the first epoch, a queue from the second that is full in the third: kills around each change
+    "swav": (
+        ("--config", "configs/swav.yaml", *SMALL, *QUEUE, "--model.num_prototypes", "20"),
+        ["kill@step=6", "kill@step=15", "kill@step=25"],
+    ),
+    # judged in steps that are counted over the epochs, as a single pass is
+    "seer": (
+        ("--config", "configs/seer.yaml", *SMALL, "--model.num_prototypes", "20"),
+        ["kill@step=14", "kill@step=25"],
+    ),
+    "deepcluster_v2": (
+        ("--config", "configs/deepcluster_v2.yaml", *SMALL, "--model.num_clusters", "12"),
+        ["kill@cluster=2", "kill@step=6", "kill@cluster=5", "kill@step=25"],
+    ),
+}
+IN_STEPS = ("--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "14")
+RHYTHM = {"seer": IN_STEPS}
+CASES = [(name, fault) for name, (_, faults) in METHODS.items() for fault in faults]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(runs):
+    """The whole run of a method, made when it is first asked for."""
+    made = {}
+
+    def run(method):
+        if method not in made:
+            made[method] = f"whole-{method}"
+            done = runs.fit(made[method], what=METHODS[method][0], extra=RHYTHM.get(method, ()))
+            assert done.returncode == 0, done.stderr
+        return made[method]
+
+    return run
+
+
+@pytest.mark.parametrize(("method", "fault"), CASES)
+def test_a_killed_run_equals_one_that_was_never_killed(runs, uninterrupted, method, fault):
+    whole = uninterrupted(method)
+    name = f"{method}-{fault}".replace("@", "-").replace("=", "-")
+    assert runs.fit(name, fault, what=METHODS[method][0], extra=RHYTHM.get(method, ())).returncode == -9
+    finished = runs.fit(name, what=METHODS[method][0], extra=RHYTHM.get(method, ()))
+    assert finished.returncode == 0, finished.stderr
+    assert runs.steps(name) == runs.steps(whole)
+    assert equal(runs.checkpoint(name), runs.checkpoint(whole))
+    assert runs.rows(name) == runs.rows(whole)
