@@ -7,7 +7,7 @@ import sys
 import uuid
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import yaml
@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from ssl_lightning.callbacks import ImagesProgressBar, Throughput
+from ssl_lightning.callbacks import Doctor, ImagesProgressBar, Throughput, VitalSigns
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.checkpoints import DurableCheckpointIO, load_model, read_checkpoint
 from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
@@ -27,7 +27,7 @@ from ssl_lightning.methods import Method
 from ssl_lightning.report.table import judged, results_table
 from ssl_lightning.runs import Checkpointing, MetricsTable, RunDirectory, WandbRun
 from ssl_lightning.runs.resume import Policy, computed, decide, differences
-from ssl_lightning.runs.stops import UsageError
+from ssl_lightning.stops import UsageError
 
 log = logging.getLogger(__name__)
 _RESUME_FROM = "SSL_LIGHTNING_RESUME_FROM"
@@ -58,7 +58,7 @@ class CommandLine(LightningCLI):
     """Any `Method` with any `ImageModule`, both by class path, and a folder for every run.
 
     Added in code, whatever the YAML says: the metrics table, durable checkpoints, preemption, the progress bar,
-    throughput and the gallery. YAML `callbacks` hold what is a choice: when to cluster, whom to ask.
+    throughput, the doctor and the gallery. YAML `callbacks` hold what is a choice: when to cluster, whom to ask.
     """
 
     def __init__(self, arguments: list[str], quiet: bool = False) -> None:
@@ -87,6 +87,9 @@ class CommandLine(LightningCLI):
         parser.add_argument("--run.save_every_n_steps", type=int | None, default=None, help="checkpoints within epochs")
         parser.add_argument("--resume.policy", type=Policy, default="auto", help="what to do with an earlier run")
         parser.add_argument("--resume.allow_config_change", type=bool, default=False, help="go on with other settings")
+        parser.add_argument(
+            "--doctor.on_collapse", type=Literal["warn", "stop"], default="warn", help="when training fails"
+        )
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         for name in ("image_size", "mean", "std"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -111,7 +114,8 @@ class CommandLine(LightningCLI):
         callbacks: list[pl.Callback] = [ImagesProgressBar()] if config.enable_progress_bar is not False else []
         if self.subcommand == "fit":
             self.gallery = Gallery(str(self.run.path / "report"))
-            callbacks += [Throughput(), self.gallery, self._checkpointing()]
+            doctor = Doctor(self.options.doctor.on_collapse)
+            callbacks += [Throughput(), VitalSigns(), doctor, self.gallery, self._checkpointing()]
         plugins = [*(config.plugins or []), DurableCheckpointIO()]
         table = MetricsTable(self.run.path / "metrics.csv")
         trainer = super().instantiate_trainer(

@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 
 from ssl_lightning import __version__
+from ssl_lightning.stops import RunStoppedError
 
 LOOPS = {
     "fit": "train a method; the same command again resumes an unfinished run",
@@ -54,8 +55,6 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Carry out a command line; the exit code. A user's mistake is one line, a mistake of ours a traceback."""
-    from ssl_lightning.runs import RunStoppedError  # torch and Lightning take seconds to import
-
     logging.basicConfig(format="%(message)s")
     logging.getLogger("ssl_lightning").setLevel(logging.INFO)
     try:

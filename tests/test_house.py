@@ -14,6 +14,8 @@ ALLOWED = {
     "files": set(),
     "draws": set(),
     "processes": set(),
+    "stops": set(),
+    "failures": set(),
     "models": set(),
     "optim": set(),
     "checkpoints": {"files"},
@@ -24,9 +26,11 @@ ALLOWED = {
     "weights": {"models"},
     "memory": {"types", "clustering", "processes"},
     "data": {"types", "draws", "clustering"},
-    "methods": {"types", "processes", "memory", "functional", "models", "optim", "checkpoints", "clustering"},
-    "callbacks": {"types", "draws", "processes", "memory", "clustering", "evaluation", "report"},
-    "runs": {"checkpoints", "report", "files"},
+    "methods": {"types", "processes", "memory", "functional", "models", "optim", "checkpoints", "clustering"}
+    | {"failures"},
+    "callbacks": {"types", "draws", "processes", "memory", "clustering", "evaluation", "report", "stops"}
+    | {"failures"},
+    "runs": {"checkpoints", "report", "files", "stops"},
     "commands": {
         "types",
         "draws",
@@ -39,7 +43,7 @@ ALLOWED = {
         "clustering",
         "evaluation",
     }
-    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "cli"},
+    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops", "cli"},
     "cli": {
         "types",
         "draws",
@@ -52,8 +56,8 @@ ALLOWED = {
         "clustering",
         "evaluation",
     }
-    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs"},
-    "entry": {"runs", "cli", "commands"},
+    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops"},
+    "entry": {"stops", "cli", "commands"},
     "__main__": {"entry"},
     "__init__": {"checkpoints"},
 }

@@ -1,9 +1,20 @@
 """When to do it: cluster, judge, count, show."""
 
+from ssl_lightning.callbacks.doctor import Doctor
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.callbacks.probe_features import ProbeFeatures
 from ssl_lightning.callbacks.recluster import Recluster
 from ssl_lightning.callbacks.throughput import ImagesProgressBar, Throughput
+from ssl_lightning.callbacks.vital_signs import VitalSigns
 from ssl_lightning.callbacks.write_clusters import WriteClusters
 
-__all__ = ["Gallery", "ImagesProgressBar", "ProbeFeatures", "Recluster", "Throughput", "WriteClusters"]
+__all__ = [
+    "Doctor",
+    "Gallery",
+    "ImagesProgressBar",
+    "ProbeFeatures",
+    "Recluster",
+    "Throughput",
+    "VitalSigns",
+    "WriteClusters",
+]

@@ -1,4 +1,4 @@
-"""publish: named numbers to every logger and to `trainer.callback_metrics`, at once."""
+"""publish: named numbers to every logger and to `trainer.callback_metrics`, at once; when a training row is due."""
 
 import lightning.pytorch as pl
 import torch
@@ -18,3 +18,9 @@ def publish(trainer: pl.Trainer, metrics: dict[str, float]) -> None:
     row = {"epoch": float(trainer.current_epoch), **metrics}
     for logger in trainer.loggers:
         logger.log_metrics(row, step=trainer.global_step)
+
+
+def row_is_due(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether training writes a row after this batch: one every `trainer.log_every_n_steps` optimizer steps."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and trainer.global_step % every == 0

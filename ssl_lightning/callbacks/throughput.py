@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torchmetrics import MeanMetric
 
-from ssl_lightning.callbacks.publish import publish
+from ssl_lightning.callbacks.publish import publish, row_is_due
 
 
 @runtime_checkable
@@ -55,9 +55,7 @@ class Throughput(pl.Callback):
         self._images += len(batch.index) * trainer.world_size
         self._seconds += now - self._since
         self._since = now
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
-        if stepped and trainer.global_step % every == 0:
+        if row_is_due(trainer, batch_idx):
             publish(trainer, self._row(trainer))
             self._since = time.perf_counter()
 

@@ -6,7 +6,7 @@ from ssl_lightning.evaluation.knn import KNN, nearest_rows
 from ssl_lightning.evaluation.linear import LinearProbe
 from ssl_lightning.evaluation.low_shot import LowShot
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
-from ssl_lightning.evaluation.rank import feature_std, rank_me
+from ssl_lightning.evaluation.rank import feature_std, participation_ratio, rank_me
 
 __all__ = [
     "KNN",
@@ -18,5 +18,6 @@ __all__ = [
     "Probe",
     "feature_std",
     "nearest_rows",
+    "participation_ratio",
     "rank_me",
 ]

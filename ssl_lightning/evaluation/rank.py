@@ -26,3 +26,17 @@ def feature_std(features: Float[Tensor, "N D"]) -> float:
     """Mean standard deviation of the dimensions of unit rows times sqrt(D): 1 when spread evenly, 0 when collapsed."""
     unit = F.normalize(features.float(), dim=1)
     return float(unit.std(0, correction=0).mean() * features.shape[1] ** 0.5)
+
+
+def participation_ratio(features: Float[Tensor, "N D"]) -> float:
+    """Along how many directions unit rows differ: 1 when they lie on one line, D when spread evenly.
+
+    (sum of the eigenvalues of their covariance)^2 / (sum of the squared eigenvalues). Without a decomposition, so that
+    a training step can spare it. Equal rows give 0.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    centred = unit - unit.mean(0)
+    wide = unit.shape[0] < unit.shape[1]
+    product = centred @ centred.T if wide else centred.T @ centred  # both have the same eigenvalues, but for zeros
+    squares = product.square().sum()
+    return float(product.diagonal().sum().square() / squares) if squares > 0 else 0.0

@@ -1,5 +1,6 @@
 """DeepCluster: k-means labels of one's own features, again every epoch [Caron et al. 2018]."""
 
+import math
 from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
@@ -8,6 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.failures import Failure, one_cluster, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods.method import RGB, Method
@@ -69,7 +71,7 @@ class DeepCluster(Method):
         std: RGB = (0.25, 0.25, 0.25),
     ) -> None:
         super().__init__(backbone, optimizer, schedule, image_size, mean, std, in_channels=2 if sobel else 3)
-        self.num_clusters = num_clusters
+        self.num_clusters, self.chance_loss = num_clusters, math.log(num_clusters)
         self.sampler = sampler
         self.stem = Sobel() if sobel else torch.nn.Identity()
         self.head = ClusterHead(self.backbone.num_features, num_clusters, rectify=not self.backbone.rectified)
@@ -79,10 +81,22 @@ class DeepCluster(Method):
         """Normalised pictures to penultimate features."""
         return self.backbone(self.stem(images))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Float[Tensor, "..."]]:
         """Cross-entropy of the first view to the picture's cluster."""
-        logits = self.head(self(batch.views[0]))
-        return pseudo_label_loss([logits], self.pseudo_labels[batch.index])
+        features = self(batch.views[0])
+        logits = self.head(features)
+        loss = pseudo_label_loss([logits], self.pseudo_labels[batch.index])
+        return {"loss": loss, "embeddings": features.detach(), "scores": logits.detach()}
+
+    def failures(self) -> list[Failure]:
+        """See `Method.failures`; not a loss at chance, since that is where each fresh head starts."""
+        slower = "a lower --model.optimizer.lr"
+        fewer = f"--model.num_clusters {max(2, (self.num_clusters or 2) // 4)} (now {self.num_clusters})"
+        return [
+            *super().failures(),
+            unused_prototypes(f"{fewer}, or {slower}"),
+            one_cluster(f"--model.sampler balanced, PCAWhitening as Recluster's transform, or {slower}"),
+        ]
 
     def on_reclustered(self, clusterings: list[Clustering], seed: int) -> None:
         """New labels, a fresh head that has no momentum yet, and an order that is uniform over the new clusters."""

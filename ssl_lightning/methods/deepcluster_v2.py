@@ -1,5 +1,6 @@
 """DeepCluster-v2: the centroids of the last epoch's embeddings are the head [Caron et al. 2020, appendix D]."""
 
+import math
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import ModuleList
 from torch.nn import functional as F
 
 from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.failures import Failure, one_cluster, stuck_at_chance, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.memory import FeatureBank, PseudoLabels
 from ssl_lightning.methods.method import RGB, Method
@@ -84,6 +86,7 @@ class DeepClusterV2(Method):
                 "least 2 clusters, 1 head and a positive temperature"
             )
         self.num_clusters, self.num_heads, self.temperature = num_clusters, num_heads, temperature
+        self.chance_loss = math.log(num_clusters)
         self.projector = Projector(self.backbone.num_features, list(hidden), projection, projector_norm)
         self.heads = ModuleList(Prototypes(num_clusters, projection, learned=False) for _ in range(num_heads))
         self.banks = ModuleList(FeatureBank(momentum=0.0) for _ in range(ASSIGNED_VIEWS))
@@ -123,7 +126,19 @@ class DeepClusterV2(Method):
         return {
             "loss": pseudo_label_loss(scores, labels.to(scores[0].device), self.temperature),
             "embeddings": embeddings[0].detach(),
+            "scores": scores[0].detach()[: len(batch.index)],
         }
+
+    def failures(self) -> list[Failure]:
+        """See `Method.failures`."""
+        slower = "a lower --model.optimizer.lr or a longer --model.schedule.warmup_epochs"
+        fewer = f"--model.num_clusters {max(2, (self.num_clusters or 2) // 4)} (now {self.num_clusters})"
+        return [
+            *super().failures(),
+            stuck_at_chance(f"{slower}, or {fewer}"),
+            unused_prototypes(f"{fewer}, or {slower}"),
+            one_cluster(f"{slower}, or {fewer}"),
+        ]
 
     def on_after_backward(self) -> None:
         """The banks take up what this step saw: no momentum, no pass of their own."""

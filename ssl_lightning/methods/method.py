@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ssl_lightning.checkpoints.plain import class_path, to_plain
 from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.failures import Failure, equal_embeddings, rank_one, unnormalised_inputs
 from ssl_lightning.memory import FeatureBank
 from ssl_lightning.models.backbones import Backbone
 from ssl_lightning.optim.exclusion import without_decay
@@ -69,6 +70,8 @@ class Method(pl.LightningModule):
     """What the concrete class was made with, defaults included."""
     fewest_views: int = 1
     """How many views of a picture a training step needs."""
+    chance_loss: float | None = None
+    """The loss of predictions that are the same for every picture, where the method has such a thing: mostly ln K."""
     sees_micro_batches: str = ""
     """What gradient accumulation does to the loss beyond averaging it; empty for nothing."""
     predict_layer: str | None = None
@@ -219,6 +222,21 @@ class Method(pl.LightningModule):
     def parameter_groups(self) -> Iterable[Any]:
         """Parameters, or groups of them with options of their own."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def failures(self) -> list[Failure]:
+        """How training is known to fail, for the doctor; methods add theirs, with remedies for their settings.
+
+        What shows a failure is measured from what `training_step` returns beside "loss" (`VitalSigns` lists the names).
+        """
+        rate = max(float(group["lr"]) for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
+        slower = f"a learning rate lower than the {rate:.2g} of now, or a longer --model.schedule.warmup_epochs"
+        return [
+            equal_embeddings(slower),
+            rank_one(slower),
+            unnormalised_inputs(
+                f"--data.mean and --data.std of these pictures as fractions 0..1, now {self.mean} and {self.std}"
+            ),
+        ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say in plain values what this method was made of, so that reading needs no config and runs no code."""

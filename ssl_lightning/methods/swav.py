@@ -1,5 +1,6 @@
 """SwAV: predict the balanced code of one view from another [Caron et al. 2020]. SEER is a configuration of it."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_lightning.failures import Failure, queue_blow_up, small_batch, stuck_at_chance, unused_prototypes
 from ssl_lightning.functional.sinkhorn import sinkhorn
 from ssl_lightning.functional.swapped_prediction import swapped_prediction_loss
 from ssl_lightning.memory import FeatureQueue
@@ -104,6 +106,7 @@ class SwAV(Method):
         self.queue = FeatureQueue(queue_length)
         self.temperature, self.epsilon, self.sinkhorn_iterations = temperature, epsilon, sinkhorn_iterations
         self.prior_power, self.freeze_epochs, self.queue_start_epoch = prior_power, freeze_epochs, queue_start_epoch
+        self.chance_loss = math.log(num_prototypes)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -125,8 +128,14 @@ class SwAV(Method):
         embeddings = self.embed_views(batch.views)  # V x [B, D]
         scores = list(self.prototypes(torch.cat(embeddings)).chunk(len(embeddings)))  # V x [B, K]
         codes = self.codes(embeddings[:ASSIGNED_VIEWS], scores[:ASSIGNED_VIEWS])  # 2 x [B, K]
-        loss = swapped_prediction_loss(scores, codes, self.temperature)
-        return {"loss": loss, "embeddings": embeddings[0].detach(), "codes": codes[0]}
+        return {
+            "loss": swapped_prediction_loss(scores, codes, self.temperature),
+            "embeddings": embeddings[0].detach(),
+            "scores": scores[0].detach(),
+            "codes": codes[0],
+            "rows_per_prototype": self._balanced_rows(len(codes[0])) / codes[0].shape[1],
+            "queue_in_use": float(self.queue.is_full),
+        }
 
     @torch.no_grad()
     def codes(
@@ -145,6 +154,28 @@ class SwAV(Method):
             self.queue.push(torch.stack([gather_rows(z.detach(), group) for z in embeddings]))
         return codes
 
+    def failures(self) -> list[Failure]:
+        """See `Method.failures`; remedies in the order of the authors' README."""
+        k = self.prototypes.weight.shape[0]
+        softer = f"--model.epsilon {0.6 * self.epsilon:.2g} (now {self.epsilon:g}), the authors' first advice"
+        longer = f"--model.freeze_epochs {max(1.0, 2 * self.freeze_epochs):g} (now {self.freeze_epochs:g})"
+        slower = "a lower --model.optimizer.lr, a longer --model.schedule.warmup_epochs"
+        fewer = f"--model.num_prototypes {max(2, k // 4)} (now {k})"
+        flatter = (
+            f"--model.prior_power {self.prior_power / 2:g} (now {self.prior_power:g}), " if self.prior_power else ""
+        )
+        later = f"--model.queue_start_epoch {2 * self.queue_start_epoch + 5:g} (now {self.queue_start_epoch:g})"
+        return [
+            *super().failures(),
+            stuck_at_chance(f"{softer}; then {longer}, {slower}, or views with a larger scale in data.views"),
+            unused_prototypes(f"{flatter}{fewer}, {slower}, or {longer}"),
+            small_batch(f"a larger --data.batch_size, --model.queue_length {4 * k // 3}, or {fewer}"),
+            queue_blow_up(
+                f"{later}, when embeddings change more slowly, or a shorter --model.queue_length (now "
+                f"{self.queue.length})"
+            ),
+        ]
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """While prototypes are frozen they have no gradient at all: neither decay nor momentum moves them."""
         if self.trainer.global_step < self._in_steps(self.freeze_epochs):
@@ -155,6 +186,10 @@ class SwAV(Method):
         super().optimizer_step(*args, **kwargs)
         if self.prototypes.weight.grad is not None:
             self.prototypes.normalize_()
+
+    def _balanced_rows(self, batch_size: int) -> int:
+        """Pictures of all processes that are balanced at a time."""
+        return batch_size * self.trainer.world_size + (self.queue.length if self.queue.is_full else 0)
 
     def _in_steps(self, epochs: float) -> int:
         return round(epochs * self.steps_per_epoch)

@@ -3,16 +3,6 @@
 from ssl_lightning.runs.checkpointing import Checkpointing
 from ssl_lightning.runs.directory import RunDirectory
 from ssl_lightning.runs.metrics import MetricsTable
-from ssl_lightning.runs.stops import LockedRunError, NonFiniteError, PreemptedError, RunStoppedError
 from ssl_lightning.runs.wandb import WandbRun
 
-__all__ = [
-    "Checkpointing",
-    "LockedRunError",
-    "MetricsTable",
-    "NonFiniteError",
-    "PreemptedError",
-    "RunDirectory",
-    "RunStoppedError",
-    "WandbRun",
-]
+__all__ = ["Checkpointing", "MetricsTable", "RunDirectory", "WandbRun"]

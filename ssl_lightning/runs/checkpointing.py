@@ -14,7 +14,7 @@ from torch import distributed as dist
 from ssl_lightning.checkpoints.durable import point_last
 from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
 from ssl_lightning.runs.preemption import Preemption
-from ssl_lightning.runs.stops import DiskError, NonFiniteError, PreemptedError
+from ssl_lightning.stops import DiskError, NonFiniteError, PreemptedError
 
 log = logging.getLogger(__name__)
 FAILURES_ALLOWED = 3

@@ -14,7 +14,7 @@ from typing import Any
 from ssl_lightning.checkpoints.durable import LAST
 from ssl_lightning.checkpoints.read import newest_valid
 from ssl_lightning.files import sha256_of, sweep_temporary, write_text
-from ssl_lightning.runs.stops import LockedRunError, UsageError
+from ssl_lightning.stops import LockedRunError, UsageError
 
 _NAME = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 STALE_AFTER = 600.0

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssl_lightning.runs.directory import RunDirectory
-from ssl_lightning.runs.stops import UsageError
+from ssl_lightning.stops import UsageError
 
 Policy = Literal["auto", "never", "must", "restart"]
 
@@ -13,6 +13,7 @@ VOLATILE = frozenset(
     {
         "ckpt_path",
         "config",
+        "doctor",
         "resume",
         "run",
         "weights_only",

@@ -82,7 +82,7 @@ def test_one_step_equals_two_sgds_written_out():
     before = {name: p.detach().clone() for name, p in method.named_parameters()}
     for _ in range(2):
         optimizer.zero_grad()
-        method.training_step(batch, 0).backward()
+        method.training_step(batch, 0)["loss"].backward()
         gradients = {name: p.grad.clone() for name, p in method.named_parameters()}
         optimizer.step()
     after = dict(method.named_parameters())
@@ -128,7 +128,7 @@ def test_labels_of_the_data_never_reach_the_loss():
     views = [torch.randn(8, 3, 16, 16)]
     method.eval()
     losses = {
-        float(method.training_step(Batch(torch.arange(8), views, labels), 0).detach())
+        float(method.training_step(Batch(torch.arange(8), views, labels), 0)["loss"].detach())
         for labels in (torch.full((8,), -1), torch.arange(8))
     }
     assert len(losses) == 1

@@ -19,6 +19,12 @@ class NonFiniteError(RunStoppedError):
     exit_code = 70
 
 
+class CollapseError(RunStoppedError):
+    """The doctor found a failure and was asked to stop; the last checkpoint is from before the diagnosis."""
+
+    exit_code = 76
+
+
 class DiskError(RunStoppedError):
     """Checkpoints could not be written several times in a row."""
 

@@ -1,0 +1,107 @@
+"""Doctor: says by name when a training fails in a known way, and what helps."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
+
+import lightning.pytorch as pl
+
+from ssl_lightning.callbacks.publish import publish, row_is_due
+from ssl_lightning.failures import Failure
+from ssl_lightning.stops import CollapseError
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 200
+"""Steps of a run before anything is called a failure: every network starts out as one that has learnt nothing."""
+WINDOW = 100
+"""Steps whose mean is looked at."""
+FEWEST = 3
+"""Rows that a mean is taken over at least, where rows are rare."""
+
+
+@runtime_checkable
+class KnowsItsFailures(Protocol):
+    """What this callback asks of a method."""
+
+    def failures(self) -> list[Failure]:
+        """How the method is known to fail, with remedies for its settings."""
+        ...
+
+
+class Doctor(pl.Callback):
+    """Compares the metrics of the last steps with the failures that the method names.
+
+    A failure is said once on the console when it shows and once when it is over; `doctor/<name>` is 1 in between, in
+    every row. Nothing is measured here: the numbers are those of metrics.csv, so whoever doubts a diagnosis can plot
+    what it rests on.
+
+    Args:
+        on_collapse: "warn", or "stop" to end the run with exit code 76 when a failure shows.
+
+    Raises:
+        CollapseError: With `on_collapse="stop"`, at the step that the failure shows.
+    """
+
+    def __init__(self, on_collapse: Literal["warn", "stop"] = "warn") -> None:
+        self.on_collapse = on_collapse
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.before: dict[str, float] = {}
+        self.found: dict[str, bool] = {}
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """At every row."""
+        if not row_is_due(trainer, batch_idx) or not isinstance(pl_module, KnowsItsFailures):
+            return
+        failures = cast(KnowsItsFailures, pl_module).failures()
+        self._take(trainer.global_step, trainer.callback_metrics, failures)
+        said = [line for failure in failures if (line := self._look(failure, trainer.global_step))]
+        publish(trainer, {f"doctor/{failure.name}": float(self.found[failure.name]) for failure in failures})
+        for line in said:
+            log.warning(line)
+        if said and self.on_collapse == "stop" and any(self.found.values()):
+            raise CollapseError(f"stopped by --doctor.on_collapse stop. {said[0]}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows of the window and what they showed."""
+        return {"rows": self.rows, "before": self.before, "found": self.found}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a checkpoint's."""
+        self.rows = [(step, row) for step, row in state_dict["rows"]]
+        self.before, self.found = state_dict["before"], state_dict["found"]
+
+    def _take(self, step: int, metrics: Any, failures: Iterable[Failure]) -> None:
+        """Add this row; forget what lies before the window. What a switch changes is kept as it was before."""
+        names = {failure.metric for failure in failures} | {failure.since for failure in failures if failure.since}
+        row = {name: float(metrics[name]) for name in sorted(names) if name in metrics}
+        for failure in failures:
+            switched = failure.since and row.get(failure.since) == 1 and failure.name not in self.before
+            if switched and (before := _mean(self.rows, failure.metric)) is not None:
+                self.before[failure.name] = before
+                self.rows = []  # no mean may span the change
+        self.rows.append((step, row))
+        recent = [(at, kept) for at, kept in self.rows if at > step - WINDOW]
+        self.rows = recent if len(recent) >= FEWEST else self.rows[-FEWEST:]
+
+    def _look(self, failure: Failure, step: int) -> str | None:
+        """What is to be said about one failure now, if anything."""
+        known = self.found.setdefault(failure.name, False)
+        start = self.before.get(failure.name) if failure.since else 0.0
+        values = [row[failure.metric] for _, row in self.rows if failure.metric in row]
+        if start is None or step < PATIENCE or len(values) < FEWEST:
+            return None
+        value = sum(abs(value - start) for value in values) / len(values)
+        self.found[failure.name] = failure.holds(value)
+        if self.found[failure.name] and not known:
+            return f"doctor: {failure.name} at step {step}: {failure.says.format(value=value)}. Try {failure.remedy}."
+        if known and not self.found[failure.name]:
+            return f"doctor: {failure.name} is over at step {step}"
+        return None
+
+
+def _mean(rows: list[tuple[int, dict[str, float]]], metric: str) -> float | None:
+    values = [row[metric] for _, row in rows if metric in row]
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,87 @@
+"""Failure: how training that goes wrong shows in its metrics, and what helps. Methods name theirs; the doctor looks."""
+
+from dataclasses import dataclass
+from math import inf
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One known way to fail: a metric of the run in a range where it has no business to be.
+
+    Args:
+        name: `doctor/<name>` is 1 while the failure lasts, else 0.
+        metric: What shows it, by its name in metrics.csv; its mean over the last steps is looked at.
+        low: It fails above this.
+        high: It fails below this.
+        says: What is wrong, with `{value}` for the mean.
+        remedy: What to change, for the settings at hand, as options of the command line.
+        since: Name of a metric that turns from 0 to 1. What is looked at is how far `metric` then is, on average, from
+            what it was before, in either direction.
+    """
+
+    name: str
+    metric: str
+    low: float
+    high: float
+    says: str
+    remedy: str
+    since: str | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is in the failing range."""
+        return self.low < value < self.high
+
+
+# Limits stand between what healthy runs of configs/ showed in their first 500 steps and what failed ones showed;
+# docs/troubleshooting.md has the figures.
+
+
+def stuck_at_chance(remedy: str) -> Failure:
+    """The loss stays at ln K: predictions are the same for every picture."""
+    says = "the loss is {value:.4f} of ln K, that of predictions which are the same for every picture"
+    return Failure("stuck_at_chance", "train/loss_over_chance", 0.998, 1.002, says, remedy)
+
+
+def equal_embeddings(remedy: str) -> Failure:
+    """All pictures have the same embedding."""
+    says = "embeddings spread {value:.4f} of what even ones do: pictures are not told apart"
+    return Failure("equal_embeddings", "train/embedding_std", -inf, 0.02, says, remedy)
+
+
+def rank_one(remedy: str) -> Failure:
+    """Embeddings lie on one line."""
+    says = "embeddings differ along {value:.2f} directions: they are of rank one"
+    return Failure("rank_one", "train/embedding_rank", -inf, 1.03, says, remedy)
+
+
+def unused_prototypes(remedy: str) -> Failure:
+    """Few prototypes or clusters are ever the nearest one."""
+    says = "{value:.1%} of the prototypes that even use would reach are ever the nearest of a picture"
+    return Failure("unused_prototypes", "train/prototypes_used", -inf, 0.1, says, remedy)
+
+
+def queue_blow_up(remedy: str) -> Failure:
+    """The loss leaps when codes begin to be balanced with embeddings of a network that has changed since.
+
+    Down at first, since the batch is told apart from the queue and gets prototypes of its own; then up, past chance.
+    """
+    says = "the loss left its course by {value:.3f} of ln K when the queue came into use"
+    return Failure("queue_blow_up", "train/loss_over_chance", 0.05, inf, says, remedy, since="train/queue_in_use")
+
+
+def unnormalised_inputs(remedy: str) -> Failure:
+    """Pictures reach the network far from mean 0 or standard deviation 1."""
+    says = "views are {value:.2f} away from mean 0 or standard deviation 1"
+    return Failure("unnormalised_inputs", "train/input_offset", 0.5, inf, says, remedy)
+
+
+def small_batch(remedy: str) -> Failure:
+    """Far fewer pictures are balanced at a time than there are prototypes."""
+    says = "codes are balanced over {value:.3f} pictures a prototype"
+    return Failure("small_batch", "train/rows_per_prototype", -inf, 1 / 16, says, remedy)
+
+
+def one_cluster(remedy: str) -> Failure:
+    """Most pictures are in one cluster."""
+    says = "{value:.0%} of the pictures are in the largest cluster"
+    return Failure("one_cluster", "cluster/largest_share", 0.5, inf, says, remedy)

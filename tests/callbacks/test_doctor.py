@@ -1,0 +1,173 @@
+"""The doctor on scripted rows, and the signs that it reads against closed forms."""
+
+import logging
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from ssl_lightning.callbacks import Doctor, VitalSigns
+from ssl_lightning.evaluation import feature_std, participation_ratio
+from ssl_lightning.failures import Failure, one_cluster, queue_blow_up, stuck_at_chance
+from ssl_lightning.stops import CollapseError
+
+FAILURES = [
+    stuck_at_chance("--model.epsilon 0.03"),
+    queue_blow_up("--model.queue_start_epoch 5"),
+    one_cluster("fewer clusters"),
+]
+OVER_CHANCE = "train/loss_over_chance"
+
+
+class Patient(pl.LightningModule):
+    """Names its failures."""
+
+    def failures(self) -> list[Failure]:
+        return FAILURES
+
+
+def trainer(**metrics):
+    return Mock(
+        spec=pl.Trainer,
+        global_step=0,
+        current_epoch=0,
+        log_every_n_steps=10,
+        accumulate_grad_batches=1,
+        world_size=1,
+        callback_metrics={name: torch.tensor(value) for name, value in metrics.items()},
+        loggers=[],
+    )
+
+
+def attend(doctor, rows, start=0):
+    """Rows of metrics, one every ten steps; `doctor/` of each."""
+    course, patient = trainer(), Patient()
+    seen = []
+    for place, row in enumerate(rows):
+        course.global_step = start + 10 * (place + 1)
+        course.callback_metrics |= {name: torch.tensor(float(value)) for name, value in row.items()}
+        doctor.on_train_batch_end(course, patient, {}, None, 0)
+        seen.append({name: float(course.callback_metrics[f"doctor/{name}"]) for name in doctor.found})
+    return seen
+
+
+def test_a_failure_is_said_once_after_patience_and_once_when_it_is_over(caplog):
+    rows = [{OVER_CHANCE: 1.0}] * 30 + [{OVER_CHANCE: 0.9}] * 12
+    with caplog.at_level(logging.WARNING, "ssl_lightning"):
+        seen = attend(Doctor(), rows)
+    found = [row["stuck_at_chance"] for row in seen]
+    assert found[:19] == [0.0] * 19  # steps 10 to 190
+    assert found[19:30] == [1.0] * 11
+    assert found[-1] == 0.0
+    first, last = [record.message for record in caplog.records]
+    assert "stuck_at_chance at step 200" in first
+    assert "Try --model.epsilon 0.03" in first
+    assert last == "doctor: stuck_at_chance is over at step 310"
+
+
+def test_a_loss_on_its_way_past_chance_is_not_stuck(caplog):
+    rows = [{OVER_CHANCE: 1.3 - 0.01 * place} for place in range(60)]
+    assert not any(any(row.values()) for row in attend(Doctor(), rows))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("leap", [-0.3, 0.3])
+def test_a_queue_is_compared_with_what_was_before_it(leap):
+    before = [{OVER_CHANCE: 0.9, "train/queue_in_use": 0}] * 30
+    after = [{OVER_CHANCE: 0.9 + leap, "train/queue_in_use": 1}] * 12
+    seen = [row["queue_blow_up"] for row in attend(Doctor(), before + after)]
+    assert not any(seen[:32])  # three rows are the fewest that are looked at
+    assert all(seen[32:])
+
+
+def test_a_queue_that_changes_little_is_well():
+    before = [{OVER_CHANCE: 0.9, "train/queue_in_use": 0}] * 30
+    after = [{OVER_CHANCE: 0.88, "train/queue_in_use": 1}] * 12
+    assert not any(row["queue_blow_up"] for row in attend(Doctor(), before + after))
+
+
+def test_stop_ends_the_run_with_the_remedy():
+    with pytest.raises(CollapseError, match=r"one_cluster.*80% of the pictures.*Try fewer clusters") as stopped:
+        attend(Doctor("stop"), [{"cluster/largest_share": 0.8}] * 21)
+    assert stopped.value.exit_code == 76
+
+
+def test_a_resumed_doctor_knows_what_the_first_one_saw():
+    before = [{OVER_CHANCE: 0.9, "train/queue_in_use": 0}] * 30
+    after = [{OVER_CHANCE: 1.2, "train/queue_in_use": 1}] * 12
+    whole = attend(Doctor(), before + after)
+    for cut in (5, 25, 31, 33, 38):
+        first, second = Doctor(), Doctor()
+        start = attend(first, (before + after)[:cut])
+        second.load_state_dict(first.state_dict())
+        assert start + attend(second, (before + after)[cut:], start=10 * cut) == whole
+
+
+def test_methods_without_known_failures_are_left_alone():
+    course = trainer()
+    course.global_step = 10
+    Doctor().on_train_batch_end(course, pl.LightningModule(), {}, None, 0)
+    assert not course.callback_metrics
+
+
+@pytest.mark.parametrize("dim", [2, 16, 64])
+def test_participation_ratio_counts_directions(dim):
+    axes = torch.cat([torch.eye(dim), -torch.eye(dim)])
+    assert participation_ratio(axes) == pytest.approx(dim, rel=1e-5)
+    line = torch.eye(dim)[:1] * torch.tensor([[1.0], [-1.0], [2.0], [-3.0]])
+    assert participation_ratio(line) == pytest.approx(1, rel=1e-5)
+    assert (
+        participation_ratio(torch.ones(8, dim)) == pytest.approx(0, abs=1e-5) or feature_std(torch.ones(8, dim)) < 1e-6
+    )
+    few = torch.randn(dim // 2 + 2, dim, generator=torch.Generator().manual_seed(0))
+    unit = few / few.norm(dim=1, keepdim=True)
+    values = torch.linalg.eigvalsh(torch.cov(unit.T, correction=0).double())
+    assert participation_ratio(few) == pytest.approx(float(values.sum() ** 2 / values.square().sum()), rel=1e-4)
+
+
+def measure(signs, course, outputs, views=None):
+    views = torch.randn(4, 3, 8, 8) if views is None else views
+    signs.on_train_batch_end(course, Patient(), outputs, SimpleNamespace(views=[views]), 0)
+    return {name: float(value) for name, value in course.callback_metrics.items()}
+
+
+def test_even_use_of_prototypes_reads_one_and_a_single_one_nearly_nothing():
+    generator = torch.Generator().manual_seed(0)
+    even, single = VitalSigns(), VitalSigns()
+    for step in range(1, 101):
+        course = trainer()
+        course.global_step = step
+        random = measure(even, course, {"scores": torch.randn(16, 512, generator=generator)})
+        course.callback_metrics.clear()
+        alone = measure(single, course, {"scores": torch.eye(512)[:1].expand(16, 512)})
+    assert random["train/prototypes_used"] == pytest.approx(1, abs=0.03)
+    assert alone["train/prototypes_used"] == pytest.approx(1 / 512 / (1 - (1 - 1 / 512) ** 1600), rel=1e-6)
+
+
+def test_a_prototype_counts_as_used_for_a_hundred_steps():
+    signs = VitalSigns()
+    course = trainer()
+    course.global_step = 10
+    measure(signs, course, {"scores": torch.eye(4)[[0, 1, 2]]})
+    course.global_step = 100
+    measure(signs, course, {"scores": torch.eye(4)[[3, 3, 3]]})
+    assert float(course.callback_metrics["train/prototypes_used"]) == pytest.approx(1, abs=1e-6)
+    course.global_step = 110
+    measure(signs, course, {"scores": torch.eye(4)[[3, 3, 3]]})
+    assert float(course.callback_metrics["train/prototypes_used"]) == pytest.approx(0.25, abs=1e-6)
+
+
+def test_codes_inputs_and_loss_are_read_as_shares():
+    course = trainer(**{"train/loss": 3.0})
+    course.global_step = 10
+    patient = Patient()
+    patient.chance_loss = 6.0
+    views = torch.full((4, 3, 8, 8), 0.7)
+    batch = SimpleNamespace(views=[views])
+    VitalSigns().on_train_batch_end(course, patient, {"codes": torch.full((4, 8), 1 / 8)}, batch, 0)
+    found = {name: float(value) for name, value in course.callback_metrics.items()}
+    assert found["train/code_entropy"] == pytest.approx(1, abs=1e-6)
+    assert found["train/loss_over_chance"] == 0.5
+    assert found["train/input_offset"] == pytest.approx(1, abs=1e-6)  # constant pictures: the deviation is 0

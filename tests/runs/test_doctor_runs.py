@@ -1,0 +1,102 @@
+"""The doctor on real runs: failures that settings or data cause are named, and healthy runs are left in peace.
+
+On two cores: ResNet-18 of width 8 (SEER: RegNetY-200MF), 16 px, 64 prototypes or clusters, a projector of 64 to 32.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_lightning.entry import run
+from ssl_lightning.runs.metrics import read_rows
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+PACK = Path(os.environ.get("SSL_LIGHTNING_DATA", "./data")) / "cifar10.tar.xz"
+HEAD = ("--model.hidden", "[64]", "--model.projection", "32")
+PROTOTYPES = (*HEAD, "--model.num_prototypes", "64")
+NARROW = ("--model.backbone.width", "8")
+SIZES = {
+    "swav": (*PROTOTYPES, *NARROW),
+    "seer": (*PROTOTYPES, "--model.backbone.name", "regnety_002"),
+    "deepcluster": (*NARROW, "--model.num_clusters", "64"),
+    "deepcluster_v2": (*HEAD, *NARROW, "--model.num_clusters", "64"),
+    "demo": (*NARROW,),
+}
+CIFAR = ("--config", "configs/data/cifar10.yaml")
+ON = {"swav": CIFAR, "seer": CIFAR}
+"""Crops of a fifth of a digit say too little about it for SwAV, so it is run on CIFAR-10; the others on the digits."""
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def fit(folder, config, *options, steps=300, batch=64, data=()):
+    """The exit code, and every failure that was found with the step of its first row."""
+    common = ("--data.image_size", "16", "--data.batch_size", str(batch), "--trainer.max_epochs", "-1")
+    bounds = ("--trainer.max_steps", str(steps), "--trainer.limit_val_batches", "0")
+    quiet = ("--trainer.enable_progress_bar", "false", "--run.dir", str(folder), "--run.name", "run")
+    arguments = ["fit", "--config", f"configs/{config}.yaml", *data, *SIZES[config], *common, *bounds, *quiet, *options]
+    code = run(arguments)
+    found = {}
+    for row in read_rows(folder / "run" / "metrics.csv"):
+        for name, value in row.items():
+            if name.startswith("doctor/") and value and float(value):
+                found.setdefault(name.removeprefix("doctor/"), int(row["step"]))
+    return code, found
+
+
+QUEUE = ("--model.queue_length", "16384", "--model.queue_start_epoch", "0", "--model.schedule.warmup_epochs", "0.1")
+FAILING = {
+    "stuck_at_chance": ("swav", ("--model.epsilon", "0.2"), (), {}),
+    "equal_embeddings": ("swav", ("--model.projector_norm", "false", "--model.epsilon", "0.2"), (), {}),
+    "rank_one": ("swav", ("--model.optimizer.lr", "3.0", "--model.optimizer.clip", "false"), (), {}),
+    "unused_prototypes": ("swav", ("--model.prior_power", "3"), (), {}),
+    "small_batch": ("swav", ("--model.num_prototypes", "512"), (), {"batch": 16}),
+    "unnormalised_inputs": ("deepcluster", ("--data.mean", "[0, 0, 0]", "--data.std", "[1, 1, 1]"), (), {}),
+    "queue_blow_up": ("swav", QUEUE, CIFAR, {"steps": 400}),
+}
+
+
+@pytest.mark.parametrize("failure", FAILING)
+def test_a_run_that_its_settings_make_fail_is_named_with_its_remedy(failure, tmp_path, caplog):
+    config, options, data, size = FAILING[failure]
+    if data and not PACK.exists():
+        pytest.skip(f"found no {PACK}: set SSL_LIGHTNING_DATA to the folder that holds it")
+    code, found = fit(tmp_path, config, *options, data=data, **size)
+    assert code == 0
+    assert found.get(failure, 1000) <= size.get("steps", 300), found
+    (said,) = [record.message for record in caplog.records if f"doctor: {failure} at step" in record.message]
+    assert "Try --" in said or "Try a " in said
+
+
+def test_pictures_that_are_all_the_same_end_in_one_cluster_and_stop_the_run_if_asked(tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for place in range(128):
+        Image.fromarray(picture).save(folder / f"{place}.png")
+    data = ("--data", "UncuratedImages", "--data.path", str(folder), "--model.num_clusters", "4")
+    still = ("--data.views", "[{count: 1, scale: [1.0, 1.0], flip: 0.0, jitter: [0.0, 0.0, 0.0, 0.0], grey: 0.0}]")
+    stop = ("--doctor.on_collapse", "stop")
+    code, found = fit(tmp_path / "runs", "deepcluster", *data, *still, *stop, batch=32)
+    assert code == 76
+    assert "one_cluster" in found
+    assert "stopped by --doctor.on_collapse stop" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+@pytest.mark.parametrize("config", SIZES)
+def test_a_healthy_run_is_left_in_peace_for_500_steps(config, seed, tmp_path):
+    data = ON.get(config, ())
+    if data and not PACK.exists():
+        pytest.skip(f"found no {PACK}: set SSL_LIGHTNING_DATA to the folder that holds it")
+    code, found = fit(tmp_path, config, "--seed_everything", seed, steps=500, batch=32, data=data)
+    assert code == 0
+    assert found == {}
