@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from ssl_lightning.callbacks import Doctor, ImagesProgressBar, Throughput, VitalSigns
+from ssl_lightning.callbacks import Doctor, ImagesProgressBar, SyncBatchNorm, Throughput, VitalSigns
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.checkpoints import DurableCheckpointIO, load_model, read_checkpoint
 from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
@@ -112,6 +112,8 @@ class CommandLine(LightningCLI):
         given = config.logger if isinstance(config.logger, list) else [config.logger]
         loggers = [logger for logger in given if logger not in (None, True, False)]
         callbacks: list[pl.Callback] = [ImagesProgressBar()] if config.enable_progress_bar is not False else []
+        if config.sync_batchnorm:
+            callbacks.append(SyncBatchNorm())
         if self.subcommand == "fit":
             self.gallery = Gallery(str(self.run.path / "report"))
             doctor = Doctor(self.options.doctor.on_collapse)
@@ -123,6 +125,7 @@ class CommandLine(LightningCLI):
             plugins=plugins,
             callbacks=[*(config.callbacks or []), *callbacks],
             default_root_dir=str(self.run.path),
+            sync_batchnorm=False,  # by our callback
         )
         self.table = table
         return trainer
@@ -309,6 +312,7 @@ def _quieten() -> None:
         ".*does not have many workers.*",  # pictures in memory are served by the main process, faster than by workers
         ".*smaller than the logging interval.*",  # we write a last row anyway
         ".*LeafSpec.*",  # Lightning 2.6 on torch 2.14: pytorch-lightning has not moved to the new spelling yet
+        ".*returned a view tensor.*",  # of sharded modules; nothing is done to their outputs in place
         ".*in eval mode at the start of training.*",  # frozen parts are so on purpose
     ):
         warnings.filterwarnings("ignore", pattern)

@@ -12,6 +12,11 @@ def world() -> dist.ProcessGroup | None:
     return dist.group.WORLD
 
 
+def rank() -> int:
+    """This process's number, 0 where there is one."""
+    return dist.get_rank() if world() is not None else 0
+
+
 def gather_rows(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     """All processes' rows in rank order, whatever their number on each; no gradient flows back.
 

@@ -4,6 +4,7 @@ from ssl_lightning.callbacks.doctor import Doctor
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.callbacks.probe_features import ProbeFeatures
 from ssl_lightning.callbacks.recluster import Recluster
+from ssl_lightning.callbacks.sync_batchnorm import SyncBatchNorm
 from ssl_lightning.callbacks.throughput import ImagesProgressBar, Throughput
 from ssl_lightning.callbacks.vital_signs import VitalSigns
 from ssl_lightning.callbacks.write_clusters import WriteClusters
@@ -14,6 +15,7 @@ __all__ = [
     "ImagesProgressBar",
     "ProbeFeatures",
     "Recluster",
+    "SyncBatchNorm",
     "Throughput",
     "VitalSigns",
     "WriteClusters",

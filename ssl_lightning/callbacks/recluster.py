@@ -86,12 +86,17 @@ class Recluster(pl.Callback):
         self.every_n_epochs, self.every_n_steps, self.first_epoch = every_n_epochs, every_n_steps, first_epoch
         self.last_epoch = -1
         self.last_step = -1
+        self.metrics: dict[str, float] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Before the first step, unless a checkpoint brought labels: the memory knows, the epoch counter not yet."""
         _refuse_methods_without_clusters(pl_module)
         if self.first_epoch == 0 and cast(LearnsFromClusters, pl_module).pseudo_labels.is_empty:
             self.recluster(trainer, pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What a checkpoint knows of the current clusters is known to whoever reads the metrics, as before the stop."""
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.metrics.items()})
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """At the start of an epoch that has no clusters of its own yet."""
@@ -121,16 +126,17 @@ class Recluster(pl.Callback):
         method.on_reclustered(clusterings, number(data.seed, Purpose.HEAD, moment))
         self.last_epoch, self.last_step = epoch, step
         metrics = _metrics(clusterings, previous, data.judged_labels())
-        seconds = time.perf_counter() - start
-        publish(trainer, {f"cluster/{name}": value for name, value in metrics.items()} | {"cluster/seconds": seconds})
+        self.metrics = {f"cluster/{name}": value for name, value in metrics.items()}
+        publish(trainer, self.metrics | {"cluster/seconds": time.perf_counter() - start})
 
     def state_dict(self) -> dict[str, Any]:
-        """When the current clusters were made."""
-        return {"last_epoch": self.last_epoch, "last_step": self.last_step}
+        """When the current clusters were made, and their numbers."""
+        return {"last_epoch": self.last_epoch, "last_step": self.last_step, "metrics": self.metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a checkpoint's moment."""
         self.last_epoch, self.last_step = state_dict["last_epoch"], state_dict["last_step"]
+        self.metrics = state_dict["metrics"]
 
     def _cluster(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, data: KnowsItsRows, moment: int

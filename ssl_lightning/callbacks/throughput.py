@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from torchmetrics import MeanMetric
 
 from ssl_lightning.callbacks.publish import publish, row_is_due
+from ssl_lightning.processes import gather_rows, rank, world
 
 
 @runtime_checkable
@@ -29,7 +30,6 @@ class Throughput(pl.Callback):
 
     def __init__(self) -> None:
         self.loss = MeanMetric(nan_strategy="disable")
-        self.loss.persistent(True)
         self._images = 0
         self._seconds = 0.0
         self._since = 0.0
@@ -60,12 +60,15 @@ class Throughput(pl.Callback):
             self._since = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums since the last row."""
-        return {"loss": self.loss.state_dict()}
+        """Sums since the last row, of every process."""
+        own = torch.stack([self.loss.mean_value, self.loss.weight]).reshape(1, 2)
+        return {"loss": gather_rows(own, world())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a checkpoint's sums."""
-        self.loss.load_state_dict(state_dict["loss"])
+        """Take up a checkpoint's sums; their mean where the number of processes has changed."""
+        group, sums = world(), state_dict["loss"]
+        own = sums[rank()] if len(sums) == (group.size() if group else 1) else sums.mean(0)
+        self.loss.mean_value, self.loss.weight = own.to(self.loss.device)
         # torchmetrics counts updates apart from its state and warns when it believes that there were none
         self.loss._update_count = 1
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch import distributed as dist
 from torchmetrics import MeanMetric
@@ -52,8 +52,8 @@ class VitalSigns(pl.Callback):
         publish(trainer, {f"train/{name}": value for name, value in signs.items()})
 
     def state_dict(self) -> dict[str, Any]:
-        """When each prototype was last used."""
-        return {"last_used": self.last_used}
+        """When each prototype was last used, on any process."""
+        return {"last_used": self._last_used_anywhere()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a checkpoint's."""
@@ -66,10 +66,14 @@ class VitalSigns(pl.Callback):
             self.last_used = self.last_used.to(scores.device)
         self.last_used[scores.argmax(1)] = step
 
-    def _share_used(self, trainer: pl.Trainer, batch_size: int) -> float:
-        last_used, group, k = self.last_used.clone(), world(), len(self.last_used)
+    def _last_used_anywhere(self) -> Int[Tensor, "K"]:
+        last_used, group = self.last_used.clone(), world()
         if group is not None:
             dist.all_reduce(last_used, dist.ReduceOp.MAX, group)
+        return last_used
+
+    def _share_used(self, trainer: pl.Trainer, batch_size: int) -> float:
+        last_used, k = self._last_used_anywhere(), len(self.last_used)
         draws = batch_size * trainer.world_size * min(WINDOW, trainer.global_step)
         reached = k * (1 - (1 - 1 / k) ** draws)
         return float((last_used > trainer.global_step - WINDOW).sum()) / reached

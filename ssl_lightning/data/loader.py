@@ -173,6 +173,8 @@ def batches_per_epoch(num_samples: int, batch_size: int, drop_last: bool, world_
 class SequentialLoader:
     """Some rows in order, this process's block of them, unpadded: for judging and for passes over all features.
 
+    All processes have as many batches, since networks that are spread over processes compute together.
+
     Args:
         pictures: What the rows are rows of.
         cutting: The centre view of pictures that have several sizes.
@@ -194,17 +196,26 @@ class SequentialLoader:
         epoch: int = 0,
     ) -> None:
         self.epoch = epoch
-        self.rows = share.of(torch.arange(len(pictures)) if rows is None else rows)
-        self.batch_size = batch_size
+        every = torch.arange(len(pictures)) if rows is None else rows
+        self.rows = share.of(every)
+        self._batches = _batches(self.rows, batch_size, -(-len(every) // share.world_size))
         self._read = Reading(pictures, cutting, num_workers, keep_workers=False)
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[RawBatch]:
-        if len(self.rows):
-            yield from self._read([Task(self.epoch, rows) for rows in self.rows.split(self.batch_size)])
+        if self._batches:
+            yield from self._read([Task(self.epoch, rows) for rows in self._batches])
 
     def end_workers(self) -> None:
         """Let worker processes end that an unfinished pass has left."""
         self._read.end_workers()
+
+
+def _batches(rows: Int[Tensor, "n"], batch_size: int, longest: int) -> list[Int[Tensor, "_b"]]:
+    """Rows of one process in as many batches as the process with the longest part has."""
+    batches = list(rows.split(batch_size)) if len(rows) else []
+    if batches and len(batches) < -(-longest // batch_size):
+        batches[-1:] = batches[-1].tensor_split(2)  # parts differ by one row at most
+    return [batch for batch in batches if len(batch)]

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -10,13 +10,14 @@ import lightning.pytorch as pl
 import torch
 from jaxtyping import Float, UInt8
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_lightning.checkpoints.plain import class_path, to_plain
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.failures import Failure, equal_embeddings, rank_one, unnormalised_inputs
-from ssl_lightning.memory import FeatureBank
+from ssl_lightning.memory import FeatureBank, FeatureQueue, PseudoLabels
 from ssl_lightning.models.backbones import Backbone
+from ssl_lightning.models.sharded import shard
 from ssl_lightning.optim.exclusion import without_decay
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.types import Batch
@@ -109,6 +110,12 @@ class Method(pl.LightningModule):
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
         return (images.float() / 255 - mean) / std
+
+    def configure_model(self) -> None:
+        """Spread parameters over processes where the strategy asks for it (`ModelParallelStrategy`)."""
+        if self.device_mesh is not None:
+            for child in self.children():
+                shard(child, self.device_mesh["data_parallel"])
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -244,3 +251,17 @@ class Method(pl.LightningModule):
             "class_path": class_path(type(self)),
             "init_args": to_plain(self.constructor_arguments),
         }
+        # Lightning gives sharded modules nothing but parameters and buffers back; the tensors are written once
+        checkpoint["memories"] = {name: memory.get_extra_state() for name, memory in _memories(self)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give a sharded module its memories back."""
+        if self.device_mesh is not None:
+            for name, memory in _memories(self):
+                memory.set_extra_state(checkpoint["memories"][name])
+
+
+def _memories(module: nn.Module) -> Iterator[tuple[str, PseudoLabels | FeatureBank | FeatureQueue]]:
+    for name, child in module.named_modules():
+        if isinstance(child, PseudoLabels | FeatureBank | FeatureQueue):
+            yield name, child

@@ -41,7 +41,7 @@ def checkpoint_stages(net: nn.Module, name: str) -> None:
     Raises:
         ValueError: If the network has no stages that are known to be plain chains of blocks.
     """
-    places = [place for place, module in net.named_modules() if _is_stage(place, module)]
+    places = [place for place, _ in stages(net)]
     if not places:
         raise ValueError(
             f"found activation_checkpointing for {name!r}; expected a ResNet or RegNet of timm or torchvision: "
@@ -53,8 +53,14 @@ def checkpoint_stages(net: nn.Module, name: str) -> None:
         setattr(net.get_submodule(parent), child, stage)
 
 
+def stages(net: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Names and modules of the plain chains of blocks in a ResNet or RegNet of timm or torchvision; none in others."""
+    return [(name, module) for name, module in net.named_modules() if _is_stage(name, module)]
+
+
 def _is_stage(place: str, module: nn.Module) -> bool:
-    return isinstance(module, RegStage | AnyStage) or (place in RESNET_STAGES and isinstance(module, nn.Sequential))
+    named = place.rpartition(".")[2] in RESNET_STAGES and isinstance(module, nn.Sequential)
+    return named or isinstance(module, RegStage | AnyStage | CheckpointedStage)
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -287,6 +287,8 @@ def test_blocks_of_processes_give_each_row_once_in_order(count, world, batch_siz
     blocks = [list(SequentialLoader(memory(count), CUTTING, batch_size, Share(r, world))) for r in range(world)]
     rows = [row for block in blocks for batch in block for row in batch.index.tolist()]
     assert rows == list(range(count))
+    if count >= world and batch_size > 1:
+        assert len({len(block) for block in blocks}) == 1  # else sharded networks would wait for each other
     for rank, block in enumerate(blocks):
         loader = SequentialLoader(memory(count), CUTTING, batch_size, Share(rank, world))
         assert len(loader) == len(block)

@@ -92,12 +92,13 @@ def whole(runs) -> str:
     return "whole"
 
 
-def equal(a, b) -> bool:
-    """To the bit, through nested containers."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
+def differences(a, b, where: str = "") -> list[str]:
+    """Where two nested containers differ in any bit: empty for equal ones."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return [] if torch.equal(a, b) else [f"{where}: tensors differ"]
+    if isinstance(a, dict) and isinstance(b, dict):
+        only = [f"{where}/{key}: in one alone" for key in a.keys() ^ b.keys()]
+        return only + [line for key in a.keys() & b.keys() for line in differences(a[key], b[key], f"{where}/{key}")]
+    if isinstance(a, list | tuple) and len(a) == len(b):
+        return [line for n, (x, y) in enumerate(zip(a, b, strict=True)) for line in differences(x, y, f"{where}/{n}")]
+    return [] if a == b else [f"{where}: {a!r} and {b!r}"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .conftest import equal
+from .conftest import differences
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def test_a_killed_run_that_the_same_command_finishes_equals_one_that_was_never_k
     finished = runs.fit(name)
     assert finished.returncode == 0, finished.stderr
     assert runs.steps(name) == runs.steps(whole)
-    assert equal(runs.checkpoint(name), runs.checkpoint(whole))
+    assert not differences(runs.checkpoint(name), runs.checkpoint(whole))
     assert runs.rows(name) == runs.rows(whole)
     assert not list((runs.folder / name).rglob(".*tmp*"))
 
@@ -40,7 +40,7 @@ def test_sigterm_leaves_one_checkpoint_at_the_step_boundary_and_exits_with_143(r
     assert runs.checkpoint(name)["global_step"] == step
     assert runs.fit(name).returncode == 0
     assert runs.steps(name) == runs.steps(whole)
-    assert equal(runs.checkpoint(name), runs.checkpoint(whole))
+    assert not differences(runs.checkpoint(name), runs.checkpoint(whole))
     assert runs.rows(name) == runs.rows(whole)
 
 
@@ -53,14 +53,14 @@ def test_a_nan_loss_stops_at_its_step_with_code_70_and_leaves_the_last_finite_ch
         value.isfinite().all() for value in runs.checkpoint("nan")["state_dict"].values() if hasattr(value, "isfinite")
     )
     assert runs.fit("nan").returncode == 0
-    assert equal(runs.checkpoint("nan"), runs.checkpoint(whole))
+    assert not differences(runs.checkpoint("nan"), runs.checkpoint(whole))
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on(runs, whole):
     finished = runs.fit("full", "full@write=2")
     assert finished.returncode == 0
     assert "training goes on" in finished.stderr
-    assert equal(runs.checkpoint("full"), runs.checkpoint(whole))
+    assert not differences(runs.checkpoint("full"), runs.checkpoint(whole))
 
 
 def test_a_finished_run_is_left_alone_and_a_changed_one_is_refused_by_name_of_the_key(runs, whole):
@@ -75,7 +75,7 @@ def test_a_finished_run_is_left_alone_and_a_changed_one_is_refused_by_name_of_th
     never = runs.fit(whole, extra=("--resume.policy", "never"))
     assert never.returncode == 64
     assert "whole-2" in never.stderr
-    assert equal(runs.checkpoint(whole), before)
+    assert not differences(runs.checkpoint(whole), before)
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_for_the_one_before(runs, whole):
@@ -87,5 +87,5 @@ def test_a_damaged_newest_checkpoint_is_passed_over_for_the_one_before(runs, who
     finished = runs.fit("damaged")
     assert finished.returncode == 0
     assert "falling back" in finished.stderr
-    assert equal(runs.checkpoint("damaged"), runs.checkpoint(whole))
+    assert not differences(runs.checkpoint("damaged"), runs.checkpoint(whole))
     assert runs.rows("damaged") == runs.rows(whole)
