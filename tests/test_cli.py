@@ -4,18 +4,23 @@ import os
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from jsonargparse import ArgumentParser
 
 from ssl_lightning.entry import run
+from ssl_lightning.methods import Method
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 METHODS = sorted(path for path in CONFIGS.glob("*.yaml") if path.name not in ("eval.yaml", "clusters.yaml"))
 DATA = sorted((CONFIGS / "data").glob("*.yaml"))
-SCALES = sorted((CONFIGS / "scale").glob("*.yaml"))
+CPU = CONFIGS / "scale" / "cpu.yaml"
+PAPER = [path for path in sorted((CONFIGS / "scale").glob("*.yaml")) if path != CPU]
 PACKS = Path(os.environ.get("SSL_LIGHTNING_DATA", "data"))
 TINY = [
     *("--model.backbone", "ssl_lightning.models.ResNet18"),
@@ -70,7 +75,7 @@ def test_every_method_takes_a_step_as_it_is_shipped(config, tmp_path, capsys):
     assert "untrained" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("overlay", [*DATA, *SCALES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("overlay", [*DATA, CPU], ids=lambda path: path.stem)
 @pytest.mark.parametrize("config", METHODS, ids=lambda path: path.stem)
 def test_every_method_parses_with_every_overlay(config, overlay, capsys):
     with pytest.raises(SystemExit) as done:
@@ -78,6 +83,50 @@ def test_every_method_parses_with_every_overlay(config, overlay, capsys):
     assert done.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["model"]["class_path"].startswith("ssl_lightning.methods.")
+
+
+def method_of(paper: Path) -> Path:
+    return CONFIGS / f"{paper.stem.rpartition('_')[0]}.yaml"
+
+
+@pytest.mark.parametrize("paper", PAPER, ids=lambda path: path.stem)
+def test_a_config_at_paper_scale_takes_a_step_when_it_is_made_small(paper, tmp_path):
+    """Trunk, crops, batch and clusters are made small and the processes one; every other key is as shipped."""
+    method = method_of(paper)
+    options = [*TINY, *SMALLER[method.stem], "--data.image_size", "32", "--data.num_workers", "0"]
+    options += ["--trainer.strategy", "auto", "--trainer.devices", "1", "--trainer.sync_batchnorm", "false"]
+    if method.stem == "deepcluster":
+        options += ["--model.backbone.width", "32"]  # as many features as principal components are kept
+    if method.stem == "seer":
+        options = [*options, "--model.backbone", "ssl_lightning.models.TimmBackbone"]
+        options += ["--model.backbone.name", "regnety_002", "--model.backbone.activation_checkpointing", "true"]
+    # oneDNN's bfloat16 gradient of a strided grouped convolution over a map of 1x1 reads memory that nobody wrote
+    options += ["--trainer.precision", "32", "--trainer.limit_val_batches=0"]
+    assert fit(tmp_path, "--config", str(method), "--config", str(paper), *options) == 0
+
+
+TRUNKS = {"32gf": 141, "64gf": 277, "128gf": 637, "256gf": 1270, "resnet50": 23.5, "alexnet": 58.3}
+"""Millions of parameters, pooled or fully connected layers included, from the papers' own tables."""
+
+
+@pytest.mark.parametrize("paper", PAPER, ids=lambda path: path.stem)
+def test_a_config_at_paper_scale_has_the_papers_parameters(paper, capsys):
+    with pytest.raises(SystemExit):
+        run(["fit", "--config", str(method_of(paper)), "--config", str(paper), "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)["model"]
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(Method, "model")
+    with torch.device("meta"):
+        method = parser.instantiate_classes(parser.parse_object({"model": printed})).model
+    millions = sum(parameter.numel() for parameter in method.backbone.parameters()) / 1e6
+    assert millions == pytest.approx(TRUNKS[paper.stem.rpartition("_")[2]], rel=0.01)
+    options = printed["init_args"]
+    if "num_prototypes" in options:
+        widths = [method.backbone.num_features, *options["hidden"], options["projection"]]
+        linear = sum(a * b + b for a, b in pairwise(widths))
+        norms = 2 * sum(options["hidden"]) if options.get("projector_norm", True) else 0
+        assert sum(parameter.numel() for parameter in method.projector.parameters()) == linear + norms
+        assert method.prototypes.weight.shape == (options["num_prototypes"], options["projection"])
 
 
 @pytest.mark.parametrize("overlay", ["cifar10", "uncurated", "synthetic"])
@@ -210,7 +259,8 @@ def test_weights_and_biases_runs_offline_beside_the_table(tmp_path, monkeypatch)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     overlay = ["--config", "configs/demo.yaml", "--config", "configs/shared/wandb.yaml"]
     assert fit(tmp_path, *overlay, "--run.name", "wandb", *TINY) == 0
-    assert list((tmp_path / "wandb" / "wandb").glob("offline-run-*"))
+    (sent,) = (tmp_path / "wandb" / "wandb").glob("offline-run-*/*.wandb")
+    assert all(name in sent.read_bytes() for name in (b"num_clusters", b"eval/knn/top1", b"cluster/seconds"))
     assert (tmp_path / "wandb" / "metrics.csv").is_file()
 
 
