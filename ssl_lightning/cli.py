@@ -6,6 +6,8 @@ import os
 import sys
 import uuid
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,7 +147,8 @@ class CommandLine(LightningCLI):
             return
         with self.run.lock():
             self._record(inputs)
-            self._train(model, datamodule, checkpoint)
+            with self._loggers():
+                self._train(model, datamodule, checkpoint)
             self.run.finish(self.trainer.global_step)
         self._say_results()
 
@@ -202,6 +205,18 @@ class CommandLine(LightningCLI):
             if isinstance(logger, WandbRun):
                 logger.settle(self.run.path, self.run.name, facts["wandb_id"])
                 logger.log_hyperparams(inputs)
+
+    @contextmanager
+    def _loggers(self) -> Iterator[None]:
+        """Tell those that outlive a loop how the run ended."""
+        succeeded = False
+        try:
+            yield
+            succeeded = True
+        finally:
+            for logger in self.trainer.loggers:
+                if isinstance(logger, WandbRun):
+                    logger.close(succeeded)
 
     def _train(self, model: pl.LightningModule, datamodule: ImageModule, checkpoint: str | None) -> None:
         if checkpoint is not None:

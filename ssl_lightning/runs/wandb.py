@@ -79,9 +79,12 @@ class WandbRun(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Close the run."""
+        """Lightning calls this after every loop, of which a run has several: it goes on until `close`."""
+
+    def close(self, succeeded: bool) -> None:
+        """End the run."""
         if self._run is not None:
-            self._guard(lambda run: run.finish(exit_code=0 if status == "success" else 1, quiet=True))
+            self._guard(lambda run: run.finish(exit_code=0 if succeeded else 1))
             self._run = None
 
     def _guard(self, send: Callable[[Any], object]) -> None:
@@ -106,6 +109,7 @@ class WandbRun(Logger):
             if isinstance(error, KeyboardInterrupt):
                 raise
             log.warning("no connection to Weights & Biases (%s); logging offline", _first_line(error))
+            _forget_the_attempt()
             return self._init("offline")
 
     def _init(self, mode: Literal["offline", "online"]) -> Any:
@@ -131,3 +135,10 @@ class WandbRun(Logger):
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def _forget_the_attempt() -> None:
+    """End wandb's service, which may hold on to the id of a run whose start timed out."""
+    import wandb
+
+    wandb.teardown()
