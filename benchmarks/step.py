@@ -1,13 +1,13 @@
-"""What the framework costs: a DeepCluster step under the trainer against a bare loop with the same mathematics.
+"""What the framework costs: a step of each method under the trainer against a bare loop with the same mathematics.
 
-    python benchmarks/step.py [--rounds 15] [--threads 1] [--json PATH]
+    python benchmarks/step.py [--methods deepcluster swav deepcluster_v2] [--rounds 15] [--threads 1] [--json PATH]
 
 Two copies of one method, one under `Trainer` with everything that the command line adds to a run (metrics table,
-throughput, progress bar) and eight running means on top, one in a plain Python loop over the same kind of loader with
-the same views, labels, loss and optimizer. They take turns within one training epoch, some steps each, so what else
-the machine does falls on both; wall time, the median over the rounds with its least and largest. The tiny network shows
-what a step costs beside the mathematics, the full ResNet-18 what share that is. Peak memory is measured in two
-processes of their own, 20 full-size steps each.
+throughput, vital signs, doctor, progress bar) and eight running means on top, one in a plain Python loop over the same
+kind of loader with the same views, loss and optimizer. They take turns within one training epoch, some steps each, so
+what else the machine does falls on both; wall time, the median over the rounds with its least and largest. The tiny
+network shows what a step costs beside the mathematics, the full ResNet-18 what share that is. Peak memory is measured
+in two processes of their own, 20 full-size steps each. SEER is SwAV with another network.
 """
 
 import argparse
@@ -28,12 +28,13 @@ import lightning.pytorch as pl
 import torch
 from torchmetrics import MeanMetric
 
-from ssl_lightning.callbacks import ImagesProgressBar, Throughput
+from ssl_lightning.callbacks import Doctor, ImagesProgressBar, Throughput, VitalSigns
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.clustering import KMeans
 from ssl_lightning.data import SyntheticImages
-from ssl_lightning.functional import pseudo_label_loss
-from ssl_lightning.methods import DeepCluster
+from ssl_lightning.data.views import View
+from ssl_lightning.functional import pseudo_label_loss, sinkhorn, swapped_prediction_loss
+from ssl_lightning.methods import DeepCluster, DeepClusterV2, SwAV
 from ssl_lightning.models import ResNet18
 from ssl_lightning.runs import MetricsTable
 
@@ -59,6 +60,7 @@ SIZES = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the figures here")
@@ -67,34 +69,93 @@ def main():
     torch.set_num_threads(options.threads)
     full = SIZES["full: ResNet-18 of width 64, 32 px, batch 128"]
     if options.memory_of:
-        print(peak_memory(options.memory_of, full))
+        print(peak_memory(METHODS[options.methods[0]], options.memory_of, full))
         return
     print(f"{platform.machine()}, torch {torch.__version__}, lightning {pl.__version__}, {options.threads} thread(s)")
-    figures = {name: compare(size, options.rounds) for name, size in SIZES.items()}
-    for name, figure in figures.items():
-        show(name, figure)
-    peaks = {side: memory_in_a_process(side, options.threads) for side in ("trainer", "bare")}
+    figures = {name: measure(name, full, options) for name in options.methods}
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2))
+
+
+def measure(name, full, options):
+    """All figures of one method, printed as they come."""
+    print(name)
+    figures = {}
+    for text, size in SIZES.items():
+        figures[text] = compare(METHODS[name], size, options.rounds)
+        show(text, figures[text])
+    peaks = {side: memory_in_a_process(name, side, options.threads) for side in ("trainer", "bare")}
     print(f"peak memory, full: {peaks['trainer']:.0f} MiB against {peaks['bare']:.0f}: ", end="")
     print(f"{peaks['trainer'] / peaks['bare']:.3f}x")
-    if options.json:
-        options.json.write_text(json.dumps(figures | {"peak MiB": peaks}, indent=2))
+    return figures | {"peak MiB": peaks}
 
 
-def make(size, steps):
-    """A method with labels and data that last for so many steps."""
-    samples = max(size.batch_size * steps, 10 * CLUSTERS)
-    data = SyntheticImages(samples=samples, image_size=size.image_size, batch_size=size.batch_size)
-    data.setup("fit")
+def make_deepcluster(size, samples):
     model = DeepCluster(CLUSTERS, ResNet18(width=size.width), sampler="natural", image_size=size.image_size)
-    model.pseudo_labels.assign([KMeans(iterations=1)(torch.randn(samples, 8), CLUSTERS)])
-    return model, data
+    model.pseudo_labels.assign([labels(samples)])
+    return model
+
+
+def deepcluster_loss(model, batch):
+    logits = model.head(model(batch.views[0]))
+    return pseudo_label_loss([logits], model.pseudo_labels[batch.index])
+
+
+def make_swav(size, samples):
+    return SwAV(CLUSTERS, ResNet18(width=size.width), image_size=size.image_size, freeze_epochs=0.0)
+
+
+def swav_loss(model, batch):
+    model.prototypes.normalize_()
+    scores = model.prototypes(torch.cat(model.embed_views(batch.views))).chunk(2)
+    codes = [sinkhorn(score.detach(), 0.05, 3) for score in scores]
+    return swapped_prediction_loss(list(scores), codes, 0.1)
+
+
+def make_deepcluster_v2(size, samples):
+    model = DeepClusterV2(CLUSTERS, backbone=ResNet18(width=size.width), image_size=size.image_size)
+    for bank in model.banks:
+        bank.fill(torch.randn(samples, 128))
+    model.pseudo_labels.assign([labels(samples)] * model.num_heads)
+    return model
+
+
+def deepcluster_v2_loss(model, batch):
+    embeddings = model.embed_views(batch.views)
+    scores = [head(torch.cat(embeddings)) for head in model.heads]
+    for bank, view in zip(model.banks, embeddings, strict=True):
+        bank.write(batch.index, view.detach())
+    return pseudo_label_loss(scores, model.pseudo_labels[batch.index].repeat(2, 1), 0.1)
+
+
+METHODS = {
+    "deepcluster": (1, make_deepcluster, deepcluster_loss),
+    "swav": (2, make_swav, swav_loss),
+    "deepcluster_v2": (2, make_deepcluster_v2, deepcluster_v2_loss),
+}
+"""Number of views, the method, and its loss written out."""
+
+
+def labels(samples):
+    return KMeans(iterations=1)(torch.randn(samples, 8), CLUSTERS)
+
+
+def make(method, size, steps):
+    """A method and data that last for so many steps."""
+    samples = max(size.batch_size * steps, 10 * CLUSTERS)
+    count, build, _ = method
+    views = [View(count=count)]
+    data = SyntheticImages(samples=samples, image_size=size.image_size, batch_size=size.batch_size, views=views)
+    data.setup("fit")
+    return build(size, samples), data
 
 
 class BareLoop:
     """The same step without a framework."""
 
-    def __init__(self, size, steps):
-        self.model, self.data = make(size, steps)
+    def __init__(self, method, size, steps):
+        _, _, self.loss = method
+        self.model, self.data = make(method, size, steps)
         self.optimizer = self.model.configure_optimizers()
         self.batches = iter(self.data.train_dataloader())
         self.model.train()
@@ -103,8 +164,7 @@ class BareLoop:
         """Take so many steps."""
         for _ in range(steps):
             batch = self.data.augment(next(self.batches), epoch=0)
-            logits = self.model.head(self.model(batch.views[0]))
-            loss = pseudo_label_loss([logits], self.model.pseudo_labels[batch.index])
+            loss = self.loss(self.model, batch)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -147,30 +207,31 @@ class TakeTurns(pl.Callback):
         self.since = time.perf_counter()
 
 
-def train(size, steps, *callbacks):
+def train(method, size, steps, *callbacks):
     """An epoch under the trainer as the command line sets it up."""
-    model, data = make(size, steps)
+    model, data = make(method, size, steps)
     # the bar is drawn and paid for, but not shown among the figures
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as unseen, redirect_stdout(unseen):
         trainer = pl.Trainer(
             accelerator="cpu",
-            max_epochs=1,
+            max_epochs=2,
+            max_steps=steps,
             logger=[MetricsTable(Path(folder) / "metrics.csv")],
-            callbacks=[ImagesProgressBar(), Throughput(), EightMeans(), *callbacks],
+            callbacks=[ImagesProgressBar(), Throughput(), VitalSigns(), Doctor(), EightMeans(), *callbacks],
             enable_checkpointing=False,
             enable_model_summary=False,
             limit_val_batches=0,
             use_distributed_sampler=False,
-            log_every_n_steps=10,
+            log_every_n_steps=50,  # the default of the command line
         )
         trainer.fit(model, datamodule=data)
 
 
-def compare(size, rounds):
+def compare(method, size, rounds):
     """Seconds a step on both sides, round by round; the first round warms up."""
     steps = size.steps * (rounds + 3)
-    turns = TakeTurns(BareLoop(size, steps), size.steps)
-    train(size, steps, turns)
+    turns = TakeTurns(BareLoop(method, size, steps), size.steps)
+    train(method, size, steps, turns)
     ours, bare = turns.trainer_seconds[1 : rounds + 1], turns.bare_seconds[1 : rounds + 1]
     return {
         "trainer ms": statistics.median(ours) * 1e3,
@@ -191,17 +252,17 @@ def show(name, figure):
     print(f"    ratio {middle:.3f} ({low:.3f}-{high:.3f}), overhead {median:.2f} ms ({least:.2f} to {most:.2f})")
 
 
-def peak_memory(side, size):
+def peak_memory(method, side, size):
     """MiB this process has held at most, after some steps of one side."""
     if side == "bare":
-        BareLoop(size, MEMORY_STEPS).run(MEMORY_STEPS)
+        BareLoop(method, size, MEMORY_STEPS).run(MEMORY_STEPS)
     else:
-        train(size, MEMORY_STEPS)
+        train(method, size, MEMORY_STEPS)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def memory_in_a_process(side, threads):
-    command = [sys.executable, __file__, "--memory-of", side, "--threads", str(threads)]
+def memory_in_a_process(name, side, threads):
+    command = [sys.executable, __file__, "--methods", name, "--memory-of", side, "--threads", str(threads)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 

@@ -27,3 +27,22 @@ class DropoutNet(Backbone):
             nn.Flatten(),
         )
         return Network(body, 2 * w)
+
+
+@dataclass(frozen=True)
+class PlainNet(Backbone):
+    """Two convolutions whose features of a picture depend on no other picture."""
+
+    width: int = 8
+
+    def build(self, in_channels: int = 3) -> Network:
+        w = self.width
+        body = nn.Sequential(
+            nn.Conv2d(in_channels, w, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(w, 2 * w, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+        )
+        return Network(body, 8 * w)

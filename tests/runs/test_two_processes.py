@@ -13,7 +13,8 @@ from ssl_lightning.checkpoints import read_checkpoint
 
 from .conftest import differences
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 SHORT = ["--model.backbone.width", "8", "--trainer.max_epochs", "1"]
 
 
@@ -29,7 +30,7 @@ def fit(folder, name, *options, config=("--config", "configs/demo.yaml", *SHORT)
         "--run.name",
         name,
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "SSL_LIGHTNING_PLUGINS": "lab"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (folder / name / "done.json").exists()
@@ -50,6 +51,35 @@ def test_two_processes_end_and_see_before_training_what_one_sees(tmp_path):
     ):
         first = [next(row[name] for row in rows if row.get(name)) for rows in (one, two)]
         assert float(first[1]) == pytest.approx(float(first[0]), abs=0.01), name
+
+
+PLAIN = [
+    *("--model.backbone", "lab.PlainNet", "--data.image_size", "16", "--data.batch_size", "64"),
+    *("--trainer.max_epochs", "3", "--trainer.max_steps", "50", "--trainer.log_every_n_steps", "1"),
+    *("--trainer.check_val_every_n_epoch", "3"),
+]
+HEAD = ["--model.projector_norm", "false", "--model.hidden", "[32]", "--model.projection", "16"]
+METHODS = {
+    "swav": [*HEAD, "--model.num_prototypes", "32", "--model.queue_length", "192", "--model.queue_start_epoch", "1"],
+    "deepcluster": ["--model.num_clusters", "20"],
+    "deepcluster_v2": [*HEAD, "--model.num_clusters", "20"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_lose_in_every_step_what_one_loses(method, tmp_path):
+    """Three epochs on a network without batch statistics: queues fill, banks are clustered, prototypes thaw."""
+    config = ["--config", f"configs/{method}.yaml", *PLAIN, *METHODS[method]]
+    losses, labels = [], []
+    for devices in ("1", "2"):
+        rows = fit(tmp_path, devices, "--trainer.devices", devices, config=config)
+        losses.append([float(row["train/loss"]) for row in rows if row["train/loss"]])
+        last = read_checkpoint(tmp_path / devices / "checkpoints" / "last.ckpt")
+        labels.append(last["memories"].get("pseudo_labels"))
+    assert len(losses[0]) == 50
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert not differences(*labels)
 
 
 SEER = [
