@@ -1,5 +1,6 @@
 """When to do it: cluster, judge, count, show."""
 
+from ssl_lightning.callbacks.compile import Compile
 from ssl_lightning.callbacks.doctor import Doctor
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.callbacks.probe_features import ProbeFeatures
@@ -10,6 +11,7 @@ from ssl_lightning.callbacks.vital_signs import VitalSigns
 from ssl_lightning.callbacks.write_clusters import WriteClusters
 
 __all__ = [
+    "Compile",
     "Doctor",
     "Gallery",
     "ImagesProgressBar",

@@ -8,6 +8,7 @@ from ssl_lightning.models.backbones import (
     TimmBackbone,
     TorchvisionBackbone,
 )
+from ssl_lightning.models.ema import EmaTeacher
 from ssl_lightning.models.heads import ClusterHead, Projector, Prototypes
 from ssl_lightning.models.sobel import Sobel
 
@@ -16,6 +17,7 @@ __all__ = [
     "AlexNet",
     "Backbone",
     "ClusterHead",
+    "EmaTeacher",
     "Projector",
     "Prototypes",
     "ResNet18",
