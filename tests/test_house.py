@@ -111,4 +111,6 @@ def test_what_lightning_gets_wrong_is_not_used():
 
 def test_overlays_append_callbacks_and_never_replace_them():
     for overlay in (path for folder in ("data", "scale", "shared") for path in (CONFIGS / folder).glob("*.yaml")):
-        assert not re.search(r"^\s*callbacks:", overlay.read_text(), re.MULTILINE), f"{overlay}: use callbacks+:"
+        text = overlay.read_text()
+        whole = "class_path: ssl_lightning.methods." in text  # stands alone, so there is nothing that it could replace
+        assert whole or not re.search(r"^\s*callbacks:", text, re.MULTILINE), f"{overlay}: use callbacks+:"
