@@ -40,6 +40,8 @@ class Purpose(IntEnum):
     """First rows of a memory bank."""
     LOW_SHOT = 10
     """Which share of the labels a probe may see."""
+    NEGATIVES = 11
+    """Rows of a memory that an embedding is to be told from."""
 
 
 def bits(seed: int, purpose: Purpose, epoch: int, rows: Int[Tensor, "B"], view: int = 0) -> Int[Tensor, "B"]:

@@ -37,6 +37,7 @@ SMALLER = {
     "deepcluster": ["--model.num_clusters", "16"],
     "deepcluster_v2": ["--model.num_clusters", "16", "--model.hidden", "[32]", "--model.projection", "16"],
     "demo": ["--model.num_clusters", "16"],
+    "instance_recognition": ["--model.projection", "16", "--model.negatives", "32"],
     "seer": PROTOTYPES,
     "swav": [*PROTOTYPES, "--model.queue_length", "32"],
 }

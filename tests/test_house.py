@@ -26,7 +26,7 @@ ALLOWED = {
     "weights": {"models"},
     "memory": {"types", "clustering", "processes"},
     "data": {"types", "draws", "clustering"},
-    "methods": {"types", "processes", "memory", "functional", "models", "optim", "checkpoints", "clustering"}
+    "methods": {"draws", "types", "processes", "memory", "functional", "models", "optim", "checkpoints", "clustering"}
     | {"failures"},
     "callbacks": {"types", "draws", "processes", "memory", "clustering", "evaluation", "report", "stops"}
     | {"failures"},

@@ -1,7 +1,15 @@
 """Losses and codes: tensors in, tensors out, no state."""
 
+from ssl_lightning.functional.instance import estimate_partition, instance_loss, nce_loss
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.functional.sinkhorn import sinkhorn
 from ssl_lightning.functional.swapped_prediction import swapped_prediction_loss
 
-__all__ = ["pseudo_label_loss", "sinkhorn", "swapped_prediction_loss"]
+__all__ = [
+    "estimate_partition",
+    "instance_loss",
+    "nce_loss",
+    "pseudo_label_loss",
+    "sinkhorn",
+    "swapped_prediction_loss",
+]

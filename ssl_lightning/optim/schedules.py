@@ -44,3 +44,24 @@ class WarmupCosine(Schedule):
             return self.start + (1 - self.start) * step / warmup
         progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
         return self.end + (1 - self.end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class Drops(Schedule):
+    """The full rate, multiplied by a factor at some epochs: the schedule of Wu et al. 2018 and Zhuang et al. 2019.
+
+    Args:
+        epochs: When; fractions are welcome.
+        factor: By what.
+    """
+
+    epochs: tuple[float, ...] = (120.0, 160.0)
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if list(self.epochs) != sorted(self.epochs) or min(self.epochs, default=0.0) < 0 or not 0 < self.factor <= 1:
+            raise ValueError(f"found {self}; expected ascending epochs of at least 0 and a factor within 0..1")
+
+    def __call__(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
+        """See `Schedule`."""
+        return self.factor ** sum(step >= round(epoch * steps_per_epoch) for epoch in self.epochs)

@@ -9,7 +9,7 @@ from ssl_lightning.clustering import KMeans
 from ssl_lightning.data import Digits
 from ssl_lightning.methods import DeepCluster
 from ssl_lightning.models import ResNet18
-from ssl_lightning.optim import WarmupCosine
+from ssl_lightning.optim import Drops, WarmupCosine
 
 
 def test_the_cosine_is_that_of_torch():
@@ -36,6 +36,22 @@ def test_the_warm_up_is_a_line_from_its_start_and_meets_the_cosine_at_the_full_r
 def test_after_its_end_and_with_nothing_but_warm_up_it_stays_within_bounds():
     assert WarmupCosine(end=0.05)(1000, 100, 10) == pytest.approx(0.05)
     assert WarmupCosine(warmup_epochs=50.0)(99, 100, 10) == pytest.approx(0.99)
+
+
+def test_drops_are_those_of_torch():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[12, 25], gamma=0.1)
+    ours = Drops(epochs=(1.2, 2.5))
+    for step in range(40):
+        assert ours(step, 40, 10) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("options", [{"epochs": (3.0, 2.0)}, {"epochs": (-1.0,)}, {"factor": 0.0}])
+def test_drops_that_make_no_sense_are_refused(options):
+    with pytest.raises(ValueError, match="expected ascending epochs"):
+        Drops(**options)
 
 
 @pytest.mark.parametrize("options", [{"warmup_epochs": -1.0}, {"start": 1.5}, {"end": -0.1}])

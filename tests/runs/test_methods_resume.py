@@ -19,6 +19,11 @@ METHODS = {
         ("--config", "configs/seer.yaml", *SMALL, "--model.num_prototypes", "20"),
         ["kill@step=14", "kill@step=25"],
     ),
+    # drawn negatives: Z from the first step, draws of every later one
+    "instance_recognition": (
+        ("--config", "configs/instance_recognition.yaml", "--model.projection", "12", "--model.negatives", "50"),
+        ["kill@step=6", "kill@step=25"],
+    ),
     "deepcluster_v2": (
         ("--config", "configs/deepcluster_v2.yaml", *SMALL, "--model.num_clusters", "12"),
         ["kill@cluster=2", "kill@step=6", "kill@cluster=5", "kill@step=25"],

@@ -62,6 +62,7 @@ HEAD = ["--model.projector_norm", "false", "--model.hidden", "[32]", "--model.pr
 METHODS = {
     "swav": [*HEAD, "--model.num_prototypes", "32", "--model.queue_length", "192", "--model.queue_start_epoch", "1"],
     "deepcluster": ["--model.num_clusters", "20"],
+    "instance_recognition": ["--model.projection", "16", "--model.negatives", "50"],
     "deepcluster_v2": [*HEAD, "--model.num_clusters", "20"],
 }
 

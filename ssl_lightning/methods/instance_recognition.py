@@ -1,0 +1,140 @@
+"""Instance recognition: every picture is a class of its own, kept in a memory [Wu et al. 2018]."""
+
+import math
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_lightning.draws import Purpose, number, uniform
+from ssl_lightning.failures import Failure, stuck_at_chance
+from ssl_lightning.functional.instance import estimate_partition, instance_loss, nce_loss
+from ssl_lightning.memory import FeatureBank
+from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.models.backbones import Backbone, ResNet18
+from ssl_lightning.optim.schedules import Schedule
+from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.types import Batch
+
+
+@runtime_checkable
+class KnowsItsRows(Protocol):
+    """What the memory needs of the data."""
+
+    seed: int
+    num_samples: int
+
+
+class InstanceRecognition(Method):
+    """Tell every picture from all others, by a memory of what each looked like when it was last seen.
+
+    Wu, Xiong, Yu, Lin: "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018
+    (arXiv 1805.01978). One view a picture; a linear layer to a unit embedding v; cross-entropy of v to its own row of
+    the memory among all rows (equation 2), or the noise-contrastive estimate of it over `negatives` drawn rows
+    (equations 5 to 7). After the step the row becomes normalise(m M_i + (1 - m) v_i).
+
+    Note:
+        The memory begins with random unit vectors; public code draws them uniformly from a cube and does not always
+        bring them to unit length. The paper's proximal term (equation 9), which its released code leaves out, is left
+        out. Z of the noise-contrastive estimate is taken from the first step's batch and the whole memory, where the
+        original has its negatives alone.
+
+    Args:
+        backbone: Description of the network.
+        optimizer: The paper: SGD, lr 0.03, momentum 0.9, weight decay 1e-4 (5e-4 on CIFAR-10).
+        schedule: The paper: a tenth at epochs 120 and 160 of 200.
+        projection: D of the embedding.
+        temperature: tau; the paper's 0.07, 0.1 on CIFAR-10.
+        momentum: m of the memory.
+        negatives: Rows drawn for each picture, 4096 in the paper; 0 compares with all, which is exact and cheap up to
+            some hundred thousand pictures.
+        decay_all: Weight decay for biases and normalisation layers too.
+        image_size: Side of the pictures of the run, in pixels.
+        mean: Mean of the pictures' channels as fractions 0..1.
+        std: Their standard deviation.
+
+    Raises:
+        ValueError: For numbers out of range.
+    """
+
+    partition: Float[Tensor, ""]
+
+    def __init__(
+        self,
+        backbone: Backbone = ResNet18(),  # a frozen description
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.03, momentum=0.9, weight_decay=5e-4),
+        schedule: Schedule | None = None,
+        projection: int = 128,
+        temperature: float = 0.1,
+        momentum: float = 0.5,
+        negatives: int = 0,
+        decay_all: bool = True,
+        image_size: int = 32,
+        mean: RGB = (0.5, 0.5, 0.5),
+        std: RGB = (0.25, 0.25, 0.25),
+    ) -> None:
+        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+        if temperature <= 0 or negatives < 0 or projection < 1:
+            raise ValueError(
+                f"found temperature={temperature}, negatives={negatives}, projection={projection}; expected a positive "
+                "temperature, 0 or more negatives and at least 1 dimension"
+            )
+        self.projector = nn.Linear(self.backbone.num_features, projection)
+        self.bank = FeatureBank(momentum)
+        self.temperature, self.negatives = temperature, negatives
+        self.register_buffer("partition", torch.zeros(()))  # Z; 0 until the first step
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """See `Method.layers`."""
+        return ("backbone", "projector")
+
+    def features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
+        """See `Method.features`."""
+        features = self(images)
+        return F.normalize(self.projector(features).float(), dim=1) if layer == "projector" else features
+
+    def on_fit_start(self) -> None:
+        """A memory of random unit vectors, unless a checkpoint brought one."""
+        data = cast(KnowsItsRows, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
+        if self.bank.is_empty:
+            generator = torch.Generator().manual_seed(number(data.seed, Purpose.BANK))
+            self.bank.fill(torch.randn(data.num_samples, self.projector.out_features, generator=generator))
+        self.chance_loss = None if self.negatives else math.log(data.num_samples)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """How well each picture finds its own row."""
+        z = F.normalize(self.projector(self(batch.views[0])).float(), dim=1)  # [B, D]
+        index = batch.index.to(z.device)
+        self._seen = index, z.detach()
+        loss = self._noise_contrastive(z, index) if self.negatives else self._exact(z, index)
+        return {"loss": loss, "embeddings": z.detach()}
+
+    def on_after_backward(self) -> None:
+        """The memory takes up what this step saw."""
+        assert self._seen is not None
+        index, z = self._seen
+        self.bank.write(gather_rows(index, world()), gather_rows(z, world()))
+        self._seen = None
+
+    def failures(self) -> list[Failure]:
+        """See `Method.failures`."""
+        slower = "a lower --model.optimizer.lr"
+        return [*super().failures(), stuck_at_chance(f"{slower}, or --model.temperature {self.temperature / 2:g}")]
+
+    def _exact(self, z: Float[Tensor, "B D"], index: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+        return instance_loss(z, index, self.bank.rows, self.temperature)
+
+    def _noise_contrastive(self, z: Float[Tensor, "B D"], index: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+        bank = self.bank.rows
+        if self.partition == 0:
+            estimates = gather_rows(estimate_partition(z.detach(), bank, self.temperature).reshape(1), world())
+            self.partition.copy_(estimates.mean())
+        seed = cast(KnowsItsRows, self.trainer.datamodule).seed  # type: ignore[attr-defined]
+        drawn = uniform(seed, Purpose.NEGATIVES, self.trainer.global_step, index, count=self.negatives)
+        rows = (drawn.double() * len(bank)).long()
+        return nce_loss(z, index, rows, bank, self.temperature, float(self.partition))
