@@ -41,15 +41,27 @@ class PseudoLabels(nn.Module):
         Raises:
             RuntimeError: Before the first clustering.
         """
-        if self.is_empty:
-            raise RuntimeError("found no pseudo-labels; expected a clustering first: add the Recluster callback")
+        self._expect_labels()
         return self.rows.index_select(0, index.to(self.rows.device)).long()
+
+    def all_rows(self) -> Int[Tensor, "N H"]:
+        """Labels of all rows, for losses that look at whole clusters.
+
+        Raises:
+            RuntimeError: Before the first clustering.
+        """
+        self._expect_labels()
+        return self.rows
 
     def assign(self, clusterings: list[Clustering]) -> None:
         """Replace all labels; one clustering a head, each with the labels of all N rows."""
         labels = torch.stack([clustering.labels for clustering in clusterings], dim=1)
         self.rows = labels.to(device=self.rows.device, dtype=torch.int32)
         self.version += 1
+
+    def _expect_labels(self) -> None:
+        if self.is_empty:
+            raise RuntimeError("found no pseudo-labels; expected a clustering first: add the Recluster callback")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         super()._apply(fn, recurse)  # type: ignore[arg-type]  # torch's own annotation of `fn` is missing
@@ -101,6 +113,10 @@ class FeatureBank(nn.Module):
         self.rows = F.normalize(features.detach().float(), dim=1).to(device)
         self.valid = torch.ones(len(features), dtype=torch.bool) if valid is None else valid.clone()
         self.valid = self.valid.to(device)
+
+    def draw(self, count: int, width: int, seed: int) -> None:
+        """Begin with random unit rows, uniform over the sphere."""
+        self.fill(torch.randn(count, width, generator=torch.Generator().manual_seed(seed)))
 
     def write(self, index: Int[Tensor, "B"], z: Float[Tensor, "B D"]) -> None:
         """Blend new embeddings in. Of rows that occur twice the first occurrence counts, on any number of processes.

@@ -38,6 +38,10 @@ SMALLER = {
     "deepcluster_v2": ["--model.num_clusters", "16", "--model.hidden", "[32]", "--model.projection", "16"],
     "demo": ["--model.num_clusters", "16"],
     "instance_recognition": ["--model.projection", "16", "--model.negatives", "32"],
+    "local_aggregation": [
+        *("--model.num_clusters", "16", "--model.num_neighbors", "32", "--model.projection", "16"),
+        *("--model.warmup_epochs", "0"),
+    ],
     "seer": PROTOTYPES,
     "swav": [*PROTOTYPES, "--model.queue_length", "32"],
 }

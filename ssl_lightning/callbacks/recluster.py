@@ -29,6 +29,7 @@ class LearnsFromClusters(Protocol):
 
     num_clusters: int
     num_heads: int
+    warmup_epochs: int
     pseudo_labels: PseudoLabels
 
     def clustered_banks(self) -> list[FeatureBank]:
@@ -63,7 +64,7 @@ class Recluster(pl.Callback):
         transform: What is done to the features before, for example `PCAWhitening`.
         every_n_epochs: At the start of every n-th epoch.
         every_n_steps: Before every n-th optimizer step instead.
-        first_epoch: No clustering before this epoch.
+        first_epoch: No clustering before this epoch, nor before the method's own `warmup_epochs` are over.
 
     Raises:
         ValueError: For intervals below 1.
@@ -91,7 +92,7 @@ class Recluster(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Before the first step, unless a checkpoint brought labels: the memory knows, the epoch counter not yet."""
         _refuse_methods_without_clusters(pl_module)
-        if self.first_epoch == 0 and cast(LearnsFromClusters, pl_module).pseudo_labels.is_empty:
+        if self._first(pl_module) == 0 and cast(LearnsFromClusters, pl_module).pseudo_labels.is_empty:
             self.recluster(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -100,7 +101,7 @@ class Recluster(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """At the start of an epoch that has no clusters of its own yet."""
-        since = trainer.current_epoch - self.first_epoch
+        since = trainer.current_epoch - self._first(pl_module)
         due = since >= 0 and (since == 0 if self.every_n_steps else since % self.every_n_epochs == 0)
         if due and self.last_epoch != trainer.current_epoch:
             self.recluster(trainer, pl_module)
@@ -110,7 +111,7 @@ class Recluster(pl.Callback):
     ) -> None:
         """Every n steps, where that is the rhythm."""
         step = trainer.global_step
-        started = trainer.current_epoch >= self.first_epoch
+        started = trainer.current_epoch >= self._first(pl_module)
         if self.every_n_steps and started and step % self.every_n_steps == 0 and step > max(self.last_step, 0):
             self.recluster(trainer, pl_module)
 
@@ -137,6 +138,10 @@ class Recluster(pl.Callback):
         """Take up a checkpoint's moment."""
         self.last_epoch, self.last_step = state_dict["last_epoch"], state_dict["last_step"]
         self.metrics = state_dict["metrics"]
+
+    def _first(self, module: pl.LightningModule) -> int:
+        """The epoch of the first clustering."""
+        return max(self.first_epoch, cast(LearnsFromClusters, module).warmup_epochs)
 
     def _cluster(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, data: KnowsItsRows, moment: int

@@ -35,6 +35,7 @@ def load_model(path: str | Path) -> Any:
     except RuntimeError as error:
         first = [line.strip() for line in str(error).splitlines() if line.strip()][:2]
         raise CorruptCheckpointError(f"found weights in {path} that do not fit its own description: {first}") from error
+    method.data_fingerprint = str((checkpoint.get("config") or {}).get("data_fingerprint", ""))  # type: ignore[assignment]
     return method.eval()
 
 

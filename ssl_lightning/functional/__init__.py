@@ -1,6 +1,7 @@
 """Losses and codes: tensors in, tensors out, no state."""
 
 from ssl_lightning.functional.instance import estimate_partition, instance_loss, nce_loss
+from ssl_lightning.functional.local_aggregation import local_aggregation_loss
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.functional.sinkhorn import sinkhorn
 from ssl_lightning.functional.swapped_prediction import swapped_prediction_loss
@@ -8,6 +9,7 @@ from ssl_lightning.functional.swapped_prediction import swapped_prediction_loss
 __all__ = [
     "estimate_partition",
     "instance_loss",
+    "local_aggregation_loss",
     "nce_loss",
     "pseudo_label_loss",
     "sinkhorn",

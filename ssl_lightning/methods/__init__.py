@@ -3,8 +3,9 @@
 from ssl_lightning.methods.deepcluster import DeepCluster
 from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
 from ssl_lightning.methods.instance_recognition import InstanceRecognition
+from ssl_lightning.methods.local_aggregation import LocalAggregation
 from ssl_lightning.methods.method import Method
 from ssl_lightning.methods.raw_pixels import RawPixels
 from ssl_lightning.methods.swav import SwAV
 
-__all__ = ["DeepCluster", "DeepClusterV2", "InstanceRecognition", "Method", "RawPixels", "SwAV"]
+__all__ = ["DeepCluster", "DeepClusterV2", "InstanceRecognition", "LocalAggregation", "Method", "RawPixels", "SwAV"]

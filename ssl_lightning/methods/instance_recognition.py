@@ -102,8 +102,7 @@ class InstanceRecognition(Method):
         """A memory of random unit vectors, unless a checkpoint brought one."""
         data = cast(KnowsItsRows, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
         if self.bank.is_empty:
-            generator = torch.Generator().manual_seed(number(data.seed, Purpose.BANK))
-            self.bank.fill(torch.randn(data.num_samples, self.projector.out_features, generator=generator))
+            self.bank.draw(data.num_samples, self.projector.out_features, number(data.seed, Purpose.BANK))
         self.chance_loss = None if self.negatives else math.log(data.num_samples)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:

@@ -79,6 +79,10 @@ class Method(pl.LightningModule):
     """Which of `layers` `predict` embeds with; None for the first."""
     fingerprint: str = ""
     """sha256 of the checkpoint that the weights came from, empty for a fresh network."""
+    data_fingerprint: str = ""
+    """Of the pictures that a method from a checkpoint was trained on, where that is known."""
+    warmup_epochs: int = 0
+    """Epochs that need no clusters yet; the first clustering comes after them."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Method":
         """Note the arguments of the concrete constructor, whichever way it is called."""
@@ -169,6 +173,10 @@ class Method(pl.LightningModule):
             log.warning(
                 "found accumulate_grad_batches=%d: %s", self.trainer.accumulate_grad_batches, self.sees_micro_batches
             )
+
+    def stage_files(self) -> dict[str, str]:
+        """Files of earlier stages that this method reads, by the name of the argument; the run notes their sha256."""
+        return {}
 
     def clustered_banks(self) -> list[FeatureBank]:
         """Memories whose rows are clustered; with none, `Recluster` embeds the pictures. Head h takes bank h mod A."""

@@ -24,6 +24,14 @@ METHODS = {
         ("--config", "configs/instance_recognition.yaml", "--model.projection", "12", "--model.negatives", "50"),
         ["kill@step=6", "kill@step=25"],
     ),
+    # one epoch of warm-up, then clusters and a fresh optimizer: kills before, in the first clustering, and after
+    "local_aggregation": (
+        (
+            *("--config", "configs/local_aggregation.yaml", "--model.projection", "12", "--model.warmup_epochs", "1"),
+            *("--model.num_clusters", "40", "--model.num_neighbors", "50"),
+        ),
+        ["kill@step=6", "kill@cluster=1", "kill@cluster=3", "kill@step=25"],
+    ),
     "deepcluster_v2": (
         ("--config", "configs/deepcluster_v2.yaml", *SMALL, "--model.num_clusters", "12"),
         ["kill@cluster=2", "kill@step=6", "kill@cluster=5", "kill@step=25"],

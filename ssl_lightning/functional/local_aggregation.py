@@ -1,0 +1,96 @@
+"""Close neighbours against background neighbours: who they are, and how much nearer the close ones are [LA]."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Neighbours(NamedTuple):
+    """The background neighbours of some pictures, and which of them are close ones.
+
+    Attributes:
+        rows: Rows of the memory: first the picture itself, then its k nearest.
+        background: False where the picture itself came up again among its k nearest.
+        close: Which of the background neighbours share one of the picture's clusters; the picture itself does.
+    """
+
+    rows: Int[Tensor, "B 1+k"]
+    background: Bool[Tensor, "B 1+k"]
+    close: Bool[Tensor, "B 1+k"]
+
+
+def local_aggregation_loss(
+    z: Float[Tensor, "B D"],
+    index: Int[Tensor, "B"],
+    bank: Float[Tensor, "N D"],
+    labels: Int[Tensor, "N H"],
+    num_neighbors: int,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """How little of the background neighbours' share goes to close ones: -mean_i log( P(C_i and B_i) / P(B_i) ).
+
+    Equation 4 of Zhuang, Zhai, Yamins 2019 (arXiv 1903.12355): B_i are the k rows nearest to z_i, C_i those that share
+    a cluster with row i in any of the H clusterings, and P(A) the sum of exp(z_i M_j / tau) over j in A; the partition
+    cancels. In float32 whatever the precision of the embeddings. Gradients flow through z alone.
+
+    Note:
+        The picture's own row is always in both sets. In public code it may leave the k nearest; the loss is then capped
+        by the 1e-7 that is added inside the logarithm, and has no gradient there.
+
+    Args:
+        z: Unit embeddings.
+        index: Row of each in the memory.
+        bank: Unit rows.
+        labels: Cluster of each row in each clustering; -1 shares with no other row.
+        num_neighbors: k.
+        temperature: tau.
+
+    Returns:
+        A scalar: 0 where all rows share one cluster, at most `instance_loss`.
+
+    Raises:
+        ValueError: If the temperature is not positive, or k not within 1..N.
+    """
+    if temperature <= 0:
+        raise ValueError(f"found temperature={temperature}; expected a positive number")
+    with torch.autocast(z.device.type, enabled=False):
+        scores = z.float() @ bank.detach().float().T / temperature
+        found = neighbours(scores.detach(), index, labels, num_neighbors)
+        nearest = scores.gather(1, found.rows)
+        return (_log_sum(nearest, found.background) - _log_sum(nearest, found.close)).mean()
+
+
+@torch.no_grad()
+def neighbours(
+    scores: Float[Tensor, "B N"], index: Int[Tensor, "B"], labels: Int[Tensor, "N H"], num_neighbors: int
+) -> Neighbours:
+    """Background and close neighbours of some pictures, by their scores with all rows of the memory.
+
+    Args:
+        scores: The higher the nearer.
+        index: Row of each picture in the memory.
+        labels: Cluster of each row in each clustering; -1 shares with no other row.
+        num_neighbors: k.
+
+    Raises:
+        ValueError: If k is not within 1..N.
+    """
+    if not 1 <= num_neighbors <= scores.shape[1]:
+        raise ValueError(f"found num_neighbors={num_neighbors} for {scores.shape[1]} pictures; expected 1 to as many")
+    own = index.unsqueeze(1)
+    nearest = scores.topk(num_neighbors, dim=1, sorted=False).indices  # [B, k]
+    close = torch.zeros_like(nearest, dtype=torch.bool)
+    for head in labels.T.contiguous():  # [N] each: H passes over [B, k] hold a third of what one over [B, k, H] does
+        mine = head[own]  # [B, 1]
+        close |= (head[nearest] == mine) & (mine >= 0)
+    others = nearest != own
+    always = torch.ones_like(own, dtype=torch.bool)
+    return Neighbours(
+        torch.cat([own, nearest], dim=1), torch.cat([always, others], dim=1), torch.cat([always, close & others], dim=1)
+    )
+
+
+def _log_sum(scores: Float[Tensor, "B n"], members: Bool[Tensor, "B n"]) -> Float[Tensor, "B"]:
+    return scores.masked_fill(~members, -torch.inf).logsumexp(dim=1)

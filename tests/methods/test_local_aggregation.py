@@ -1,0 +1,197 @@
+"""LocalAggregation: warm-up and its end, clusters of every epoch, the memory, warm starts, and what is refused."""
+
+import math
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ssl_lightning.callbacks import Recluster
+from ssl_lightning.clustering import KMeans
+from ssl_lightning.data import Digits, View
+from ssl_lightning.functional import instance_loss, local_aggregation_loss
+from ssl_lightning.methods import InstanceRecognition, LocalAggregation
+from ssl_lightning.models import ResNet18
+
+PER_EPOCH = 1438 // 256
+
+
+class Spy(pl.Callback):
+    """Keeps memory, labels, momentum and losses of every step."""
+
+    def __init__(self):
+        self.steps, self.versions, self.momenta = [], [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.before = pl_module.bank.rows.clone(), pl_module.pseudo_labels.rows.clone()
+        self.versions.append(pl_module.pseudo_labels.version)
+        self.momenta.append(len(trainer.optimizers[0].state))
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        bank, labels = self.before
+        after = pl_module.bank.rows.clone()
+        self.steps.append((bank, labels, batch.index, outputs["embeddings"], float(outputs["loss"].detach()), after))
+
+
+def method(**options):
+    settings = {"num_clusters": 40, "num_heads": 2, "num_neighbors": 60, "projection": 16, "image_size": 16} | options
+    return LocalAggregation(backbone=ResNet18(8), **settings)
+
+
+def trainer(epochs, *callbacks):
+    return pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        callbacks=list(callbacks),
+    )
+
+
+def digits(**options):
+    return Digits(batch_size=256, views=[View(scale=(0.5, 1.0), flip=0.0)], image_size=16, **options)
+
+
+def fit(epochs=2, recluster=None, **options):
+    pl.seed_everything(0, verbose=False)
+    model, spy = method(**options), Spy()
+    trainer(epochs, recluster or Recluster(KMeans()), spy).fit(model, digits())
+    return model, spy
+
+
+def test_warm_up_is_instance_recognition_and_then_each_epoch_has_clusters_of_its_own():
+    model, spy = fit(epochs=4, warmup_epochs=2)
+    assert spy.versions == [0] * 2 * PER_EPOCH + [1] * PER_EPOCH + [2] * PER_EPOCH
+    for step, (bank, labels, index, z, loss, _) in enumerate(spy.steps):
+        if step < 2 * PER_EPOCH:
+            expected = instance_loss(z, index, bank, model.temperature)
+        else:
+            expected = local_aggregation_loss(z, index, bank, labels, 60, model.temperature)
+        assert loss == pytest.approx(float(expected), abs=1e-5)
+    assert model.pseudo_labels.rows.shape == (1438, 2)
+    assert not torch.equal(model.pseudo_labels.rows[:, 0], model.pseudo_labels.rows[:, 1])  # starts differ
+
+
+def test_the_optimizer_starts_afresh_with_the_first_clusters_and_only_then():
+    _, spy = fit(epochs=3, warmup_epochs=1)
+    fresh = [step for step, known in enumerate(spy.momenta) if known == 0]
+    assert fresh == [0, PER_EPOCH]
+
+
+def test_without_warm_up_the_memory_is_the_untrained_networks_view_of_the_pictures():
+    model, spy = fit(epochs=1)
+    assert spy.versions[0] == 1
+    assert bool(model.bank.valid.all())
+    bank = spy.steps[0][0]
+    drawn = F.normalize(torch.randn(1438, 16), dim=1)
+    assert float(bank.mean(0).norm()) > 3 * float(drawn.mean(0).norm())  # untrained embeddings are alike, draws are not
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 1.0])
+def test_only_rows_of_the_batch_change_and_stay_on_the_sphere(momentum):
+    _, spy = fit(epochs=2, warmup_epochs=1, momentum=momentum)
+    for bank, _, index, z, _, after in spy.steps:
+        expected = bank.clone()
+        expected[index] = F.normalize(momentum * bank[index] + (1 - momentum) * z, dim=1)
+        assert torch.allclose(after, expected, atol=1e-6)
+
+
+def test_clusters_are_those_of_the_memory():
+    _, spy = fit(epochs=2, warmup_epochs=1)
+    bank, labels = spy.steps[PER_EPOCH][:2]
+    for head in range(2):
+        column = labels[:, head].long()
+        means = torch.stack(
+            [bank[column == k].mean(0) if (column == k).any() else bank.new_full((16,), 9.0) for k in range(40)]
+        )
+        nearest = torch.cdist(bank, means).argmin(1)
+        assert float((nearest == column).double().mean()) > 0.95  # k-means stops near its fixed point
+
+
+def test_a_run_starts_from_a_checkpoint_of_instance_recognition(tmp_path):
+    pl.seed_everything(0, verbose=False)
+    first = InstanceRecognition(ResNet18(8), projection=16, image_size=16)
+    earlier = trainer(1)
+    earlier.fit(first, digits())
+    earlier.save_checkpoint(tmp_path / "ir.ckpt")
+    model, spy = fit(epochs=1, warm_start=str(tmp_path / "ir.ckpt"))
+    assert torch.allclose(spy.steps[0][0], first.bank.rows, atol=1e-6)
+    assert spy.versions[0] == 1
+    assert model.stage_files() == {"warm_start": str(tmp_path / "ir.ckpt")}
+    fresh = method(warm_start=str(tmp_path / "ir.ckpt"))
+    fresh.trainer = trainer(1)
+    fresh.trainer.datamodule = digits()
+    fresh.setup("fit")
+    assert torch.equal(fresh.projector.weight, first.projector.weight)
+    assert torch.equal(fresh.backbone.body.conv1.weight, first.backbone.body.conv1.weight)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_by_name(tmp_path):
+    pl.seed_everything(0, verbose=False)
+    earlier = trainer(1)
+    earlier.fit(InstanceRecognition(ResNet18(10), projection=16, image_size=16), digits())
+    path = tmp_path / "ir.ckpt"
+    earlier.save_checkpoint(path)
+    with pytest.raises(ValueError, match=r"found a backbone in .*ir\.ckpt that is not the one of this run"):
+        fit(epochs=1, warm_start=str(path))
+    other, few = method(warm_start=str(path)), digits()
+    few.training = few.training.select(torch.arange(100))
+    with pytest.raises(ValueError, match="memory of 1438 other pictures than the 100 of this run"):
+        trainer(1, Recluster(KMeans())).fit(other, few)
+    with pytest.raises(ValueError, match=r"missing\.ckpt"):
+        fit(epochs=1, warm_start=str(tmp_path / "missing.ckpt"))
+
+
+def test_a_method_without_a_memory_is_no_start(tmp_path):
+    from ssl_lightning.methods import RawPixels
+
+    earlier = trainer(1)
+    earlier.validate(RawPixels(image_size=16), digits(), verbose=False)
+    path = tmp_path / "pixels.ckpt"
+    earlier.save_checkpoint(path)
+    with pytest.raises(ValueError, match="RawPixels, which keeps no memory"):
+        fit(epochs=1, warm_start=str(path))
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_neighbors", 1439), ("num_clusters", 1439)])
+def test_more_neighbours_or_clusters_than_pictures_are_one_line_before_training(name, value):
+    with pytest.raises(ValueError, match=f"found {name}={value} for 1438 pictures"):
+        fit(**{name: value})
+
+
+def test_without_recluster_the_first_step_after_warm_up_says_what_is_missing():
+    class Nothing(pl.Callback):
+        pass
+
+    with pytest.raises(RuntimeError, match="add the Recluster callback"):
+        fit(epochs=1, recluster=Nothing())
+
+
+def test_neighbours_are_those_of_the_loss():
+    model, _ = fit(epochs=1)
+    index = torch.tensor([5, 900])
+    found = model.neighbours(index)
+    scores = model.bank.rows[index] @ model.bank.rows.T
+    for place, own in enumerate(index.tolist()):
+        assert set(found.rows[place, 1:].tolist()) == set(scores[place].topk(60).indices.tolist())
+        labels = model.pseudo_labels.rows
+        close = {int(j) for j in found.rows[place][found.close[place]]}
+        assert close == {j for j in found.rows[place].tolist() if (labels[j] == labels[own]).any()}
+
+
+def test_chance_is_ln_n_while_warming_up_alone():
+    model, _ = fit(epochs=1, warmup_epochs=1)
+    assert model.chance_loss == pytest.approx(math.log(1438))
+    model, _ = fit(epochs=2, warmup_epochs=1)
+    assert model.chance_loss is None
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"num_heads": 0}, {"warmup_epochs": -1}])
+def test_numbers_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match="expected at least 1 of each"):
+        method(**options)
