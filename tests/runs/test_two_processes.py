@@ -129,9 +129,10 @@ def test_sharded_parameters_learn_what_replicated_ones_do_and_both_resume(tmp_pa
         assert not differences(read_checkpoint(last)["state_dict"], weights[name])
     for before, after in zip(rows["replicated"], rows["sharded"], strict=True):
         for name, value in before.items():
-            tolerance = 0.02 if name.startswith("eval/") else 1e-5
+            # ranks and judges magnify what differs in the last bits; rankme is no share but counts up to D
+            tolerance = {"abs": 0.02, "rel": 0.02} if name.startswith("eval/") else {"abs": 1e-5}
             if value and "second" not in name:
-                assert float(after[name]) == pytest.approx(float(value), abs=tolerance), name
+                assert float(after[name]) == pytest.approx(float(value), **tolerance), name
     for name, value in weights["replicated"].items():
         if isinstance(value, torch.Tensor):
             assert torch.allclose(weights["sharded"][name].double(), value.double(), atol=1e-4), name
