@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: help setup demo check test test-slow benchmarks
+.PHONY: help setup demo check test test-slow benchmarks clusterfit FORCE
 .DEFAULT_GOAL := help
 
 help: ## every target in a line
@@ -34,3 +34,55 @@ test-slow: setup ## kills, two processes, notebooks, documentation commands, thr
 
 benchmarks: setup ## every benchmark, one after the other; results in benchmarks/README.md
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
+
+# Staged methods: a stage is a command, an edge is a file that is written last, and this is the graph. What is there and
+# not older than what it is made of is left alone; a stage that was stopped goes on where it was.
+DATA ?= digits
+K ?= 100
+SEED ?= 0
+RUNS ?= runs
+SCALE ?=
+PRETRAINED ?=
+PRETRAIN_ARGS ?=
+CLUSTER_ARGS ?=
+FIT_ARGS ?=
+
+OVERLAY := configs/data/$(DATA).yaml
+SCALED := $(if $(SCALE),configs/scale/$(SCALE).yaml)
+FIT = $(BIN)/ssl-lightning fit --resume.policy restart --seed_everything $(SEED) --run.dir $(RUNS)
+CONFIGURED = $(foreach file,$(OVERLAY) $(SCALED),--config $(file))
+
+# clusterfit: DATA is a file in configs/data/, SCALE one in configs/scale/; PRETRAINED=<checkpoint> takes the place of
+# stage 1; *_ARGS are options of one stage's command
+CF := clusterfit-$(DATA)-k$(K)$(if $(filter-out 0,$(SEED)),-s$(SEED))
+CF_SEEN := $(or $(PRETRAINED),$(RUNS)/$(CF)-pretrain/checkpoints/last.ckpt)
+
+clusterfit: setup $(RUNS)/$(CF)-fit/done.json ## pretrain, cluster, fit: DATA=digits K=100 [SCALE=cpu] [SEED=0] [PRETRAINED=file]
+	@echo "clusterfit: all 3 stages of $(CF) are there; report: $(RUNS)/$(CF)-fit/report/index.html"
+
+$(RUNS)/$(CF)-pretrain/done.json: configs/clusterfit/1_pretrain.yaml $(OVERLAY) $(SCALED) $(RUNS)/.$(CF)-pretrain.args
+	@echo "clusterfit 1/3: pretraining into $(RUNS)/$(CF)-pretrain; next: its clusters"
+	$(FIT) --config $< $(CONFIGURED) --run.name $(CF)-pretrain $(PRETRAIN_ARGS)
+
+$(RUNS)/$(CF)-cluster.safetensors: configs/clusterfit/2_cluster.yaml $(OVERLAY) $(RUNS)/.$(CF)-cluster.args \
+		$(or $(PRETRAINED),$(RUNS)/$(CF)-pretrain/done.json)
+	@echo "clusterfit 2/3: $(K) clusters into $@; next: a network from scratch on them"
+	$(BIN)/ssl-lightning predict --config $< --config $(OVERLAY) --seed_everything $(SEED) --ckpt_path $(CF_SEEN) \
+		--trainer.callbacks.path $(basename $@) --trainer.callbacks.num_clusters $(K) \
+		--run.dir $(RUNS) --run.name $(CF)-cluster $(CLUSTER_ARGS)
+
+$(RUNS)/$(CF)-fit/done.json: configs/clusterfit/3_fit.yaml $(OVERLAY) $(SCALED) $(RUNS)/.$(CF)-fit.args \
+		$(RUNS)/$(CF)-cluster.safetensors
+	@echo "clusterfit 3/3: fitting into $(RUNS)/$(CF)-fit; then all is there"
+	$(FIT) --config $< $(CONFIGURED) --model.clusters $(RUNS)/$(CF)-cluster.safetensors --model.num_clusters $(K) \
+		--run.name $(CF)-fit $(FIT_ARGS)
+
+# What was given on the command line is an input too: these files change when it does
+$(RUNS)/.$(CF)-pretrain.args: ARGUMENTS = $(SCALE) $(PRETRAIN_ARGS)
+$(RUNS)/.$(CF)-cluster.args: ARGUMENTS = $(PRETRAINED) $(CLUSTER_ARGS)
+$(RUNS)/.$(CF)-fit.args: ARGUMENTS = $(SCALE) $(FIT_ARGS)
+$(RUNS)/.%.args: FORCE
+	@mkdir -p $(@D)
+	@echo '$(ARGUMENTS)' | cmp --silent - $@ || echo '$(ARGUMENTS)' > $@
+
+.SECONDARY:

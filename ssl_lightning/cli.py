@@ -18,7 +18,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from ssl_lightning.callbacks import Doctor, ImagesProgressBar, SyncBatchNorm, Throughput, VitalSigns
+from ssl_lightning.callbacks import (
+    Doctor,
+    ImagesProgressBar,
+    NeighbourPurity,
+    SyncBatchNorm,
+    Throughput,
+    VitalSigns,
+    WriteClusters,
+)
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.checkpoints import DurableCheckpointIO, load_model, read_checkpoint
 from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
@@ -119,7 +127,8 @@ class CommandLine(LightningCLI):
         if self.subcommand == "fit":
             self.gallery = Gallery(str(self.run.path / "report"))
             doctor = Doctor(self.options.doctor.on_collapse)
-            callbacks += [Throughput(), VitalSigns(), doctor, self.gallery, self._checkpointing()]
+            signs = [Throughput(), VitalSigns(), NeighbourPurity(), doctor]
+            callbacks += [*signs, self.gallery, self._checkpointing()]
         plugins = [*(config.plugins or []), DurableCheckpointIO()]
         table = MetricsTable(self.run.path / "metrics.csv")
         trainer = super().instantiate_trainer(
@@ -140,7 +149,7 @@ class CommandLine(LightningCLI):
         if _rank() != 0:
             self._loops(model, datamodule, os.environ.get(_RESUME_FROM))
             return
-        inputs = computed(self._plain_config()) | {"data_fingerprint": datamodule.fingerprint}
+        inputs = computed(self._plain_config()) | {"data_fingerprint": datamodule.fingerprint} | _stage_files(model)
         checkpoint = self._settle(inputs, model, ckpt_path)
         if checkpoint == "finished":
             self._say_results()
@@ -260,7 +269,11 @@ class CommandLine(LightningCLI):
     ) -> None:
         """Embed the training pictures; callbacks such as `WriteClusters` keep what they need."""
         self.run.open()
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
+            if isinstance(callback, WriteClusters):
+                callback.data_config = json.dumps(self._plain_config()["data"])
         with self.run.lock():
+            (self.run.path / "metrics.csv").unlink(missing_ok=True)
             self.trainer.predict(self._method(model, ckpt_path), datamodule=datamodule, return_predictions=False)
 
     def _judge(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
@@ -311,6 +324,19 @@ def _short_print_config(arguments: list[str]) -> list[str]:
 def _rank() -> int:
     """This process among those of the run; Lightning notes it when it is imported."""
     return getattr(rank_zero_only, "rank", None) or 0
+
+
+def _stage_files(model: pl.LightningModule) -> dict[str, str]:
+    """What each file of an earlier stage holds, for a run to notice when it was made again.
+
+    Raises:
+        UsageError: If one is missing.
+    """
+    files = model.stage_files() if isinstance(model, Method) else {}
+    for argument, path in files.items():
+        if not Path(path).is_file():
+            raise UsageError(f"found no --model.{argument} {path}; run the stage that writes it, or mend the path")
+    return {f"{argument}_sha256": sha256_of(Path(path).resolve()) for argument, path in files.items()}
 
 
 def _load_weights(model: pl.LightningModule, state: dict[str, Any], path: str) -> None:

@@ -16,6 +16,9 @@ LOOPS = {
 }
 VERBS = {
     "demo": "train DeepCluster on real digits, judge it, and write a page to look at",
+    "embed": "features of a source's pictures to a file, to be clustered again and again",
+    "choose-k": "cluster a file of features for several K and draw what to choose by",
+    "clusters": "a page with pictures of every cluster in a file that WriteClusters wrote",
     "check-setup": "versions, devices and data that this machine has",
 }
 

@@ -2,26 +2,20 @@
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
-from jaxtyping import Int
-from torch import Tensor
 
 from ssl_lightning.callbacks.recluster import LearnsFromClusters
 from ssl_lightning.clustering.diagnostics import normalized_mutual_info
 from ssl_lightning.memory import PseudoLabels
-from ssl_lightning.report.contact_sheet import contact_sheet, representatives, save_png
+from ssl_lightning.report.cluster_sheets import draw_cluster_sheets
 from ssl_lightning.report.curves import draw_curves
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.report.table import results_table
 from ssl_lightning.types import UNLABELLED
-
-PICTURES = 20
-"""Pictures of a cluster on the page."""
-CLUSTERS = 100
-"""Clusters on the page, the largest and the smallest ones."""
 
 
 class Gallery(pl.Callback):
@@ -53,33 +47,12 @@ class Gallery(pl.Callback):
 
     def _draw_clusters(self, trainer: pl.Trainer, method: LearnsFromClusters) -> Section:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning when fitting
-        labels = method.pseudo_labels.rows[:, 0].cpu().long()
-        own = data.judged_labels()
-        sizes = labels[labels != UNLABELLED].bincount(minlength=method.num_clusters)
-        figures = [
-            self._draw_cluster(cluster, labels, own, data.training, int(sizes[cluster])) for cluster in _shown(sizes)
-        ]
-        used = int((sizes > 0).sum())
-        text = f"{len(labels)} pictures in {used} of {method.num_clusters} clusters"
-        if (own != UNLABELLED).any():
-            text += f"; NMI to the classes {float(normalized_mutual_info(labels, own)):.3f}"
-        return Section("Clusters, largest first", text, figures)
-
-    def _draw_cluster(
-        self, cluster: int, labels: Int[Tensor, "N"], own: Int[Tensor, "N"], pictures: Any, size: int
-    ) -> Figure:
-        rows = representatives(labels, None, cluster, PICTURES)
-        images, valid = pictures.read(rows)
-        shown = [image for image, good in zip(images, valid, strict=True) if good]
-        name = f"cluster-{cluster}.png"
-        save_png(contact_sheet(shown), self.folder / name)
-        caption = f"cluster {cluster}: {size} pictures"
-        known = own[(labels == cluster) & (own != UNLABELLED)]
-        if len(known):
-            top = int(known.bincount().argmax())
-            title = pictures.classes[top] if top < len(pictures.classes) else str(top)
-            caption += f", {100 * float((known == top).double().mean()):.0f} % {title}"
-        return Figure(name, caption)
+        labels, own = method.pseudo_labels.rows[:, 0].cpu().long(), data.judged_labels()
+        section = draw_cluster_sheets(self.folder, labels, method.num_clusters, data.training, own)
+        if not bool((own != UNLABELLED).any()):
+            return section
+        agreement = f"NMI to the classes {normalized_mutual_info(labels, own):.3f}"
+        return replace(section, text=f"{section.text}; {agreement}")
 
     def write(self, lead: Sequence[Section] = ()) -> None:
         """Write the page.
@@ -97,10 +70,3 @@ class Gallery(pl.Callback):
                 sections.append(Section("Over the epochs", "", [Figure("curves.png", "from metrics.csv")]))
         sections += [self._clusters] if self._clusters else []
         write_page(self.folder / "index.html", self.folder.parent.name, sections)
-
-
-def _shown(sizes: Int[Tensor, "K"]) -> list[int]:
-    """Non-empty clusters by size; of more than fit, the largest and the smallest half."""
-    order = [cluster for cluster in sizes.argsort(descending=True, stable=True).tolist() if sizes[cluster] > 0]
-    half = CLUSTERS // 2
-    return order if len(order) <= CLUSTERS else order[:half] + order[-half:]

@@ -6,9 +6,12 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
+from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
+from ssl_lightning.clustering.diagnostics import cluster_metrics
 from ssl_lightning.clustering.whitening import FeatureTransform
 from ssl_lightning.draws import Purpose, number
 from ssl_lightning.processes import gather_rows, world
@@ -25,6 +28,10 @@ class NamesItsRows(Protocol):
     num_samples: int
     fingerprint: str
 
+    def judged_labels(self) -> Int[Tensor, "N"]:
+        """The pictures' own classes, for diagnostics only."""
+        ...
+
     @property
     def training(self) -> Any:
         """The table of pictures: `sample_ids` and `names`."""
@@ -35,8 +42,9 @@ class WriteClusters(pl.Callback):
     """Write `<path>.safetensors` for the next stage and `<path>.parquet` for people.
 
     The first holds labels, distances, centroids, sizes and objective, with the fingerprints of the data's order and of
-    the checkpoint in its metadata; the second a table of row, sample_id, path, cluster and distance. A picture that
-    could not be read has cluster -1. The safetensors file is written last, so it is there only when both are.
+    the checkpoint and a description of the data in its metadata; the second a table of row, sample_id, path, cluster
+    and distance. A picture that could not be read has cluster -1. The safetensors file is written last, so it is there
+    only when both are. The clusters' numbers (`cluster/...`) go to the metrics of the run.
 
     Args:
         path: Where to, without an ending.
@@ -57,6 +65,8 @@ class WriteClusters(pl.Callback):
         self.path, self.num_clusters = path, num_clusters
         self.clusterer, self.transform, self.layer = clusterer, transform, layer
         self.checkpoint = ""
+        self.data_config = ""
+        """How the data were described, as JSON, for whoever wants to see the pictures; the command line sets it."""
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -94,6 +104,8 @@ class WriteClusters(pl.Callback):
             whole = Clustering(
                 labels, distances, clustering.centroids.cpu(), clustering.sizes.cpu(), clustering.objective
             )
+            metrics = cluster_metrics(whole.sizes, whole.labels, true_labels=data.judged_labels())
+            publish(trainer, {f"cluster/{name}": value for name, value in metrics.items()})
             self._write(whole, data)
 
     def _write(self, clustering: Clustering, data: NamesItsRows) -> None:
@@ -101,7 +113,7 @@ class WriteClusters(pl.Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_table(path.with_name(f"{path.name}.parquet"), clustering, data.training)
         edge = path.with_name(f"{path.name}.safetensors")
-        clustering.save(edge, {"data": data.fingerprint, "checkpoint": self.checkpoint})
+        clustering.save(edge, self._metadata(data))
         used = int((clustering.sizes > 0).sum())
         log.info(
             "wrote %s and .parquet: %d pictures in %d of %d clusters",
@@ -110,6 +122,9 @@ class WriteClusters(pl.Callback):
             used,
             self.num_clusters,
         )
+
+    def _metadata(self, data: NamesItsRows) -> dict[str, str]:
+        return {"data": data.fingerprint, "checkpoint": self.checkpoint, "data_config": self.data_config}
 
 
 def _scatter(values: Tensor, rows: Tensor, num_samples: int, missing: int | float, group: Any) -> Tensor:

@@ -53,6 +53,19 @@ def load_data(run: str | Path) -> Any:
         described = yaml.safe_load(path.read_text())["data"]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError(f"found no {path} with a data section; expected the folder of a run") from error
+    return build_data(described, path)
+
+
+def build_data(described: Any, path: str | Path) -> Any:
+    """A data module from its description, a table of `class_path` and `init_args`.
+
+    Args:
+        described: The data section of a configuration.
+        path: Where it was found, for the error.
+
+    Raises:
+        ValueError: If it names a class that is not allowed, or does not fit.
+    """
     return _build(pl.LightningDataModule, described, path)
 
 

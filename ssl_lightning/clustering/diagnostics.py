@@ -113,7 +113,8 @@ def cluster_metrics(
         sizes: Rows of each cluster.
         labels: Cluster of each row, -1 where it has none.
         previous: Clusters of the last time; adds `nmi_previous` and `reassigned`.
-        true_labels: The pictures' own classes; adds `nmi_labels` and `ami_labels`.
+        true_labels: The pictures' own classes; adds `nmi_labels`, `ami_labels` and, for comparison, `nmi_chance`, the
+            NMI of clusters of the same sizes that were filled at random: it rises with K.
     """
     metrics = size_metrics(sizes)
     if previous is not None:
@@ -122,7 +123,14 @@ def cluster_metrics(
     if true_labels is not None and bool((true_labels != UNLABELLED).any()):
         metrics["nmi_labels"] = normalized_mutual_info(labels, true_labels)
         metrics["ami_labels"] = adjusted_mutual_info(labels, true_labels)
+        metrics["nmi_chance"] = normalized_mutual_info(_shuffled(labels), true_labels)
     return metrics
+
+
+def _shuffled(labels: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
+    """The same labels on other rows, always the same ones."""
+    labels = labels.cpu()
+    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
 
 
 def _both_labelled(a: Int[Tensor, "N"], b: Int[Tensor, "N"]) -> tuple[Int[Tensor, "M"], Int[Tensor, "M"]]:

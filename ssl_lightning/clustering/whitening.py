@@ -1,4 +1,4 @@
-"""PCAWhitening: decorrelated features of unit variance, then unit rows [DeepCluster]."""
+"""What is done to features before they are clustered: PCA-whitening [DeepCluster], or unit rows alone [ClusterFit]."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -59,6 +59,16 @@ class PCAWhitening(FeatureTransform):
         floor = (variances[0] * self.epsilon).clamp(min=torch.finfo(torch.float32).tiny)
         projection = basis / variances.clamp(min=float(floor)).sqrt()
         return F.normalize((rows.features - mean.float()) @ projection.float(), dim=1)
+
+
+@dataclass(frozen=True)
+class UnitRows(FeatureTransform):
+    """Scale rows to length 1, so that Euclidean k-means works on the sphere (Yan et al. 2020); rows of zeros stay."""
+
+    @torch.no_grad()
+    def __call__(self, features: Float[Tensor, "N D"], group: ProcessGroup | None = None) -> Float[Tensor, "N E"]:
+        """Unit rows; nothing is fitted."""
+        return F.normalize(features.detach().float(), dim=1)
 
 
 def _moments(rows: Rows) -> tuple[Float[Tensor, "D"], Float[Tensor, "D D"]]:

@@ -1,17 +1,37 @@
 """Every verb but the four of Lightning, one file each."""
 
+import sys
 from importlib import import_module
+from typing import NoReturn
 
 from jsonargparse import ArgumentParser
 
-MODULES = {"check-setup": "ssl_lightning.commands.check_setup", "demo": "ssl_lightning.commands.demo"}
+from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
+
+MODULES = {
+    "check-setup": "ssl_lightning.commands.check_setup",
+    "choose-k": "ssl_lightning.commands.choose_k",
+    "clusters": "ssl_lightning.commands.clusters",
+    "demo": "ssl_lightning.commands.demo",
+    "embed": "ssl_lightning.commands.embed",
+}
 """Verb to module; each module has a function `main` whose arguments are the options."""
 
 
+class OneLineParser(ArgumentParser):
+    """A parser whose errors are one line: what was found, what was expected."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say it and leave with exit code 2."""
+        sys.stderr.write(f"ssl-lightning: error: {' '.join(explain_refusal(str(message)).split())}\n")
+        sys.exit(2)
+
+
 def run_verb(arguments: list[str]) -> None:
-    """Carry out a verb with its options."""
+    """Carry out a verb with its options; classes that they name come through the import allowlist."""
     verb, *options = arguments
+    restrict_imports()
     main = import_module(MODULES[verb]).main
-    parser = ArgumentParser(prog=f"ssl-lightning {verb}", description=main.__doc__.splitlines()[0])
-    parser.add_function_arguments(main)
-    main(**parser.parse_args(options).as_dict())
+    parser = OneLineParser(prog=f"ssl-lightning {verb}", description=main.__doc__.splitlines()[0])
+    parser.add_function_arguments(main, as_positional=True)
+    main(**parser.instantiate(parser.parse_args(options)).as_dict())

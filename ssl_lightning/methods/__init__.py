@@ -1,5 +1,6 @@
 """One file a method."""
 
+from ssl_lightning.methods.clusterfit import ClusterFit
 from ssl_lightning.methods.deepcluster import DeepCluster
 from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
 from ssl_lightning.methods.instance_recognition import InstanceRecognition
@@ -8,4 +9,13 @@ from ssl_lightning.methods.method import Method
 from ssl_lightning.methods.raw_pixels import RawPixels
 from ssl_lightning.methods.swav import SwAV
 
-__all__ = ["DeepCluster", "DeepClusterV2", "InstanceRecognition", "LocalAggregation", "Method", "RawPixels", "SwAV"]
+__all__ = [
+    "ClusterFit",
+    "DeepCluster",
+    "DeepClusterV2",
+    "InstanceRecognition",
+    "LocalAggregation",
+    "Method",
+    "RawPixels",
+    "SwAV",
+]

@@ -1,0 +1,89 @@
+"""NeighbourPurity: how often the neighbours that a method learns from are of the picture's own class."""
+
+from typing import Protocol, cast, runtime_checkable
+
+import lightning.pytorch as pl
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from ssl_lightning.callbacks.publish import publish
+from ssl_lightning.draws import Purpose, permutation
+from ssl_lightning.memory import PseudoLabels
+from ssl_lightning.types import UNLABELLED
+
+ASKED = 512
+"""Pictures whose neighbours are looked at."""
+
+
+@runtime_checkable
+class HasNeighbours(Protocol):
+    """What this callback needs of a method."""
+
+    pseudo_labels: PseudoLabels
+
+    def neighbours(
+        self, index: Int[Tensor, "B"]
+    ) -> tuple[Int[Tensor, "B n"], Bool[Tensor, "B n"], Bool[Tensor, "B n"]]:
+        """Rows near to some rows, which of them count as background, and which as close; itself first."""
+        ...
+
+
+@runtime_checkable
+class KnowsItsLabels(Protocol):
+    """What this callback needs of the data."""
+
+    seed: int
+    num_samples: int
+
+    def judged_labels(self) -> Int[Tensor, "N"]:
+        """The pictures' own classes, for diagnostics only."""
+        ...
+
+
+class NeighbourPurity(pl.Callback):
+    """Compare the neighbours' classes with the pictures' own, at the end of every epoch, where there are labels.
+
+    - `cluster/close_purity`, the share of the close neighbours of a picture that are of its class;
+    - `cluster/background_purity`, the same of its background neighbours;
+    - `cluster/chance_purity`, that of any other pictures.
+
+    The picture itself is left out of all three. The method never sees the labels.
+    """
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ask the same few hundred pictures each time."""
+        if not isinstance(pl_module, HasNeighbours) or pl_module.pseudo_labels.is_empty:
+            return
+        data = cast(KnowsItsLabels, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning when fitting
+        labels = data.judged_labels()
+        known = (labels != UNLABELLED).nonzero().squeeze(1)
+        if len(known):
+            asked = known[permutation(data.seed, Purpose.GALLERY, 0, len(known))[:ASKED]]
+            publish(trainer, purity_of_neighbours(pl_module, asked, labels))
+
+
+@torch.no_grad()
+def purity_of_neighbours(method: HasNeighbours, asked: Int[Tensor, "B"], labels: Int[Tensor, "N"]) -> dict[str, float]:
+    """Shares of neighbours of the own class, over all neighbours of all pictures asked, and that of any picture.
+
+    Args:
+        method: Knows who is near to whom.
+        asked: Labelled rows.
+        labels: Class of each row, -1 where it has none; such neighbours are left out.
+    """
+    rows, background, close = (part.cpu() for part in method.neighbours(asked))
+    others = (rows != asked.unsqueeze(1)) & (labels[rows] != UNLABELLED)
+    same = labels[rows] == labels[asked].unsqueeze(1)
+    counts = labels[labels != UNLABELLED].bincount().double()
+    chance = (counts[labels[asked]] - 1) / (counts.sum() - 1)
+    return {
+        "cluster/close_purity": _share(same, close & others),
+        "cluster/background_purity": _share(same, background & others),
+        "cluster/chance_purity": float(chance.mean()),
+    }
+
+
+def _share(same: Bool[Tensor, "B n"], members: Bool[Tensor, "B n"]) -> float:
+    """NaN where there is no member."""
+    return float((same & members).sum().double() / members.sum())

@@ -1,0 +1,88 @@
+"""clusters: where did my pictures go? A page with pictures of every cluster."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from ssl_lightning.checkpoints.load import build_data
+from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.clustering.diagnostics import cluster_metrics, purity
+from ssl_lightning.report.cluster_sheets import CLUSTERS, PICTURES, draw_cluster_sheets
+from ssl_lightning.report.page import Figure, Section, write_page
+from ssl_lightning.types import UNLABELLED
+
+
+def main(
+    file: str, out: str | None = None, data: str | None = None, pictures: int = PICTURES, most: int = CLUSTERS
+) -> None:
+    """Write a page with a contact sheet of every cluster, their sizes and their numbers.
+
+    Args:
+        file: What WriteClusters wrote, <path>.safetensors.
+        out: Folder of the page; by default <path>-page.
+        data: A file with a data section that finds the pictures, where they have moved since.
+        pictures: Pictures of a cluster; half are those closest to its centroid.
+        most: Clusters on the page; of more, the largest and the smallest half.
+
+    Raises:
+        ValueError: If the file is damaged, or the data are not those that it was made for.
+    """
+    clustering, metadata = Clustering.load(file)
+    source = _source(metadata, file, data)
+    source.setup("predict")
+    if metadata.get("data") != source.fingerprint:
+        raise ValueError(
+            f"found {file} made for pictures {metadata.get('data', '')[:12]}, the data are {source.fingerprint[:12]}; "
+            "give --data with those that it was made for"
+        )
+    folder = Path(out) if out else Path(file).with_name(f"{Path(file).stem}-page")
+    own = source.judged_labels()
+    sheets = draw_cluster_sheets(
+        folder,
+        clustering.labels,
+        len(clustering.sizes),
+        source.training,
+        own,
+        clustering.distances,
+        pictures,
+        most,
+        lambda shown: tqdm(shown, desc="Clusters", unit="cluster", leave=False),
+    )
+    write_page(folder / "index.html", Path(file).name, [_numbers(clustering, own, folder), sheets])
+    print(f"{sheets.text}\npictures of them: {folder / 'index.html'}")
+
+
+def _source(metadata: dict[str, str], file: str, data: str | None) -> Any:
+    if data is None and not metadata.get("data_config"):
+        raise ValueError(f"found no description of the data in {file}; give --data, for example configs/data/x.yaml")
+    try:
+        described = yaml.safe_load(Path(data).read_text())["data"] if data else json.loads(metadata["data_config"])
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"found no data section in {data or file}; expected one like configs/data/x.yaml") from error
+    return build_data(described, data or file)
+
+
+def _numbers(clustering: Clustering, own: Any, folder: Path) -> Section:
+    """Sizes and, where there are classes, purity."""
+    metrics = cluster_metrics(clustering.sizes, clustering.labels, true_labels=own)
+    text = "\n".join(f"{name:<14} {value:.4g}" for name, value in metrics.items())
+    return Section("Sizes and agreement", text, _figures(clustering, own, folder))
+
+
+def _figures(clustering: Clustering, own: Any, folder: Path) -> list[Figure]:
+    from ssl_lightning.report.clusters import draw_cluster_sizes, draw_purity  # matplotlib, slow to import
+
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {"sizes.png": draw_cluster_sizes(clustering.sizes)}
+    known = (own != UNLABELLED) & (clustering.labels != UNLABELLED)
+    if bool(known.any()):
+        k = len(clustering.sizes)
+        commonest = float(own[known].bincount().max() / known.sum())
+        sizes = clustering.labels[known].bincount(minlength=k)
+        drawn["purity.png"] = draw_purity(purity(clustering.labels, own, k), sizes, commonest)
+    for name, figure in drawn.items():
+        figure.savefig(folder / name, dpi=110)
+    return [Figure(name, name.removesuffix(".png")) for name in drawn]

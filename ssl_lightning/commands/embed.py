@@ -1,0 +1,61 @@
+"""embed: what a trained network sees of every picture of a source, in a file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ssl_lightning.callbacks.embed import embed_pictures
+from ssl_lightning.checkpoints.load import build_data, load_model
+from ssl_lightning.clustering.feature_file import FeatureFile
+from ssl_lightning.files import sha256_of
+
+
+def main(checkpoint: str, out: str, data: str | None = None, layer: str | None = None, device: str = "auto") -> None:
+    """Embed the training pictures of a source with the network in a checkpoint, and write their features to a file.
+
+    Args:
+        checkpoint: For example runs/NAME/checkpoints/last.ckpt.
+        out: The file to write, <name>.safetensors.
+        data: A file with a data section, for example configs/data/cifar10.yaml; by default the run's own pictures.
+        layer: One of the method's layers; by default its first.
+        device: cpu, cuda, or auto for a GPU where there is one.
+
+    Raises:
+        ValueError: If a file is missing or does not fit the other.
+    """
+    if Path(out).suffix != ".safetensors":
+        raise ValueError(f"found out={out}; expected a name that ends in .safetensors")
+    model = load_model(checkpoint)
+    described = _described(Path(data) if data else Path(checkpoint).resolve().parents[1] / "config.yaml")
+    seen_as = {"image_size": model.image_size, "mean": list(model.mean), "std": list(model.std)}
+    described["init_args"] = (described.get("init_args") or {}) | seen_as  # as the network was trained to see them
+    pictures = build_data(described, data or checkpoint)
+    pictures.setup("predict")
+    rows, features = embed_pictures(model.to(_device(device)), pictures, layer)
+    metadata = {
+        "data": pictures.fingerprint,
+        "checkpoint": sha256_of(Path(checkpoint).resolve()),
+        "layer": layer or model.layers[0],
+        "data_config": json.dumps(described),
+    }
+    FeatureFile(features, rows, pictures.judged_labels()[rows], metadata).save(out)
+    print(f"wrote {out}: {features.shape[1]} features of {len(rows)} pictures; next: ssl-lightning choose-k {out}")
+
+
+def _described(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+        return dict(content["data"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"found no {path} with a data section; give --data, for example configs/data/x.yaml"
+        ) from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

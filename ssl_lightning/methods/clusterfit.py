@@ -1,0 +1,116 @@
+"""ClusterFit: a network from scratch, fitted to the clusters of what a pretrained one sees [Yan et al. 2020]."""
+
+import math
+
+from jaxtyping import Float
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn, optim
+
+from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.failures import Failure, stuck_at_chance, unused_prototypes
+from ssl_lightning.functional.pseudo_label import pseudo_label_loss
+from ssl_lightning.memory import PseudoLabels
+from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.models.backbones import Backbone, ResNet18
+from ssl_lightning.optim.schedules import Schedule
+from ssl_lightning.types import Batch
+
+
+class ClusterFit(Method):
+    """Predict the cluster that a pretrained network put each picture into, by a network that starts from nothing.
+
+    Yan, Misra, Gupta, Ghadiyaram, Mahajan: "ClusterFit: Improving Generalization of Visual Representations", CVPR 2020
+    (arXiv 1912.03330), section 3. The first stage is any network; the second clusters its features of all pictures once
+    (`predict` with `WriteClusters`); this is the third: cross-entropy to the K clusters, which stay as they are. No
+    alternation, no balanced sampling. The head is thrown away afterwards.
+
+    The file of clusters must have been made for the pictures of this run, in their order; its labels travel in the
+    checkpoint, so a trained model is read without it.
+
+    Note:
+        Pictures that the second stage could not read have no cluster and contribute nothing.
+
+    Args:
+        clusters: The second stage's file, `<path>.safetensors`.
+        num_clusters: K, as in that file; the paper's 16,000 on ImageNet.
+        backbone: Description of the network, of whatever architecture.
+        optimizer: The published recipe on ImageNet: SGD, lr 0.1 at batch 256, momentum 0.9, weight decay 1e-4 except on
+            normalisation layers.
+        schedule: The published recipe: five epochs of warm-up, a tenth at epochs 30, 60, 90 and 100 of 105.
+        decay_all: Weight decay for biases and normalisation layers too.
+        image_size: Side of the pictures of the run, in pixels.
+        mean: Mean of the pictures' channels as fractions 0..1.
+        std: Their standard deviation.
+
+    Raises:
+        ValueError: In `setup`: if the file is missing or damaged, was made for other pictures, or has another K.
+    """
+
+    def __init__(
+        self,
+        clusters: str,
+        num_clusters: int,
+        backbone: Backbone = ResNet18(),  # a frozen description
+        optimizer: OptimizerCallable = lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule: Schedule | None = None,
+        decay_all: bool = False,
+        image_size: int = 32,
+        mean: RGB = (0.5, 0.5, 0.5),
+        std: RGB = (0.25, 0.25, 0.25),
+    ) -> None:
+        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+        if num_clusters < 2:
+            raise ValueError(f"found num_clusters={num_clusters}; expected at least 2")
+        self.clusters, self.num_clusters, self.chance_loss = clusters, num_clusters, math.log(num_clusters)
+        self.head = nn.Linear(self.backbone.num_features, num_clusters)
+        self.pseudo_labels = PseudoLabels()
+
+    def stage_files(self) -> dict[str, str]:
+        """See `Method.stage_files`."""
+        return {"clusters": self.clusters}
+
+    def setup(self, stage: str) -> None:
+        """See `Method.setup`; read the clusters."""
+        super().setup(stage)
+        if stage == "fit":
+            clustering, made_for = Clustering.load(self.clusters)
+            self._refuse_other(clustering, made_for)
+            self.pseudo_labels.assign([clustering])
+
+    def logits(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B K"]:
+        """Normalised pictures to one logit a cluster."""
+        return self.head(self(images))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Float[Tensor, "..."]]:
+        """Cross-entropy of the first view to the picture's cluster."""
+        features = self(batch.views[0])
+        logits = self.head(features)
+        loss = pseudo_label_loss([logits], self.pseudo_labels[batch.index].to(logits.device))
+        return {"loss": loss, "embeddings": features.detach(), "scores": logits.detach()}
+
+    def failures(self) -> list[Failure]:
+        """See `Method.failures`."""
+        slower = "a lower --model.optimizer.lr or a longer --model.schedule.warmup_epochs"
+        fewer = f"fewer clusters in the second stage (now {self.num_clusters})"
+        return [*super().failures(), stuck_at_chance(slower), unused_prototypes(f"{fewer}, or {slower}")]
+
+    def _refuse_other(self, clustering: Clustering, made_for: dict[str, str]) -> None:
+        """Refuse clusters of other pictures, or another number of them.
+
+        Raises:
+            ValueError: Names the file, what it holds, what was expected.
+        """
+        again = "make them again with predict and WriteClusters (make clusterfit does)"
+        k = len(clustering.sizes)
+        if k != self.num_clusters:
+            raise ValueError(
+                f"found {k} clusters in {self.clusters}, expected {self.num_clusters}: give --model.num_clusters {k}, "
+                f"or {again}"
+            )
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+        if made_for.get("data") != data.fingerprint or len(clustering.labels) != data.num_samples:
+            raise ValueError(
+                f"found {self.clusters} made for {len(clustering.labels)} pictures {made_for.get('data', '')[:12]}, "
+                f"expected the {data.num_samples} of this run {data.fingerprint[:12]}, in their order: give the data "
+                f"that it was made for, or {again}"
+            )

@@ -1,0 +1,83 @@
+"""What each cluster holds: a contact sheet a cluster, as a section of a page."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ssl_lightning.report.contact_sheet import contact_sheet, representatives, save_png
+from ssl_lightning.report.page import Figure, Section
+from ssl_lightning.types import UNLABELLED
+
+PICTURES = 20
+"""Pictures of a cluster."""
+CLUSTERS = 100
+"""Clusters on a page, the largest and the smallest ones."""
+
+
+class ReadsPictures(Protocol):
+    """What is asked of a table of pictures."""
+
+    classes: list[str]
+
+    def read(self, rows: Int[Tensor, "n"]) -> tuple[Any, Any]:
+        """The pictures of some rows, and which of them could be read."""
+        ...
+
+
+def draw_cluster_sheets(
+    folder: Path,
+    labels: Int[Tensor, "N"],
+    num_clusters: int,
+    pictures: ReadsPictures,
+    own: Int[Tensor, "N"],
+    distances: Float[Tensor, "N"] | None = None,
+    count: int = PICTURES,
+    most: int = CLUSTERS,
+    progress: Any = iter,
+) -> Section:
+    """Write `cluster-<id>.png` for each cluster that is shown.
+
+    Args:
+        folder: Where to.
+        labels: Cluster of each row, -1 where it has none.
+        num_clusters: K, empty ones included.
+        pictures: To read the rows from.
+        own: The pictures' own classes, -1 where they have none.
+        distances: To the own centroid; then half of the pictures shown are the closest ones.
+        count: Pictures of a cluster.
+        most: Clusters shown: of more, the largest and the smallest half.
+        progress: What the list of clusters is wrapped in, for a bar.
+    """
+    sizes = labels[labels != UNLABELLED].bincount(minlength=num_clusters)
+    shown: Iterable[int] = progress(_shown(sizes, most))
+    figures = []
+    for cluster in shown:
+        images, valid = pictures.read(representatives(labels, distances, cluster, count))
+        readable = [image for image, good in zip(images, valid, strict=True) if good]
+        name = f"cluster-{cluster}.png"
+        if readable:
+            save_png(contact_sheet(readable), folder / name)
+            figures.append(Figure(name, _caption(cluster, int(sizes[cluster]), own[labels == cluster], pictures)))
+    used = int((sizes > 0).sum())
+    text = f"{len(labels)} pictures in {used} of {num_clusters} clusters"
+    return Section("Clusters, largest first", text, figures)
+
+
+def _caption(cluster: int, size: int, own: Int[Tensor, "n"], pictures: ReadsPictures) -> str:
+    caption = f"cluster {cluster}: {size} pictures"
+    known = own[own != UNLABELLED]
+    if not len(known):
+        return caption
+    top = int(known.bincount().argmax())
+    title = pictures.classes[top] if top < len(pictures.classes) else str(top)
+    return f"{caption}, {100 * float((known == top).double().mean()):.0f} % {title}"
+
+
+def _shown(sizes: Int[Tensor, "K"], most: int) -> list[int]:
+    """Non-empty clusters by size; of more than fit, the largest and the smallest half."""
+    order = [cluster for cluster in sizes.argsort(descending=True, stable=True).tolist() if sizes[cluster] > 0]
+    half = max(1, most // 2)
+    return order if len(order) <= most else order[:half] + order[-half:]
