@@ -38,6 +38,7 @@ SMALLER = {
     "deepcluster_v2": ["--model.num_clusters", "16", "--model.hidden", "[32]", "--model.projection", "16"],
     "demo": ["--model.num_clusters", "16"],
     "instance_recognition": ["--model.projection", "16", "--model.negatives", "32"],
+    "rotation_prediction": [],
     "seer": PROTOTYPES,
     "swav": [*PROTOTYPES, "--model.queue_length", "32"],
 }

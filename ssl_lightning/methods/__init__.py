@@ -5,6 +5,15 @@ from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
 from ssl_lightning.methods.instance_recognition import InstanceRecognition
 from ssl_lightning.methods.method import Method
 from ssl_lightning.methods.raw_pixels import RawPixels
+from ssl_lightning.methods.rotation_prediction import RotationPrediction
 from ssl_lightning.methods.swav import SwAV
 
-__all__ = ["DeepCluster", "DeepClusterV2", "InstanceRecognition", "Method", "RawPixels", "SwAV"]
+__all__ = [
+    "DeepCluster",
+    "DeepClusterV2",
+    "InstanceRecognition",
+    "Method",
+    "RawPixels",
+    "RotationPrediction",
+    "SwAV",
+]
