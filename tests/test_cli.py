@@ -40,6 +40,7 @@ SMALLER = {
     "instance_recognition": ["--model.projection", "16", "--model.negatives", "32"],
     "rotation_prediction": [],
     "seer": PROTOTYPES,
+    "supervised": ["--model.label_noise", "0.5"],
     "swav": [*PROTOTYPES, "--model.queue_length", "32"],
 }
 """What each small config takes one step with beside `TINY`; all other keys are as shipped."""
