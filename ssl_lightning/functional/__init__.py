@@ -3,6 +3,7 @@
 from ssl_lightning.functional.instance import estimate_partition, instance_loss, nce_loss
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.functional.sinkhorn import sinkhorn
+from ssl_lightning.functional.soft_targets import soft_target_loss
 from ssl_lightning.functional.swapped_prediction import swapped_prediction_loss
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "nce_loss",
     "pseudo_label_loss",
     "sinkhorn",
+    "soft_target_loss",
     "swapped_prediction_loss",
 ]

@@ -6,6 +6,7 @@ from ssl_lightning.methods.instance_recognition import InstanceRecognition
 from ssl_lightning.methods.method import Method
 from ssl_lightning.methods.raw_pixels import RawPixels
 from ssl_lightning.methods.rotation_prediction import RotationPrediction
+from ssl_lightning.methods.soft_distillation import SoftDistillation
 from ssl_lightning.methods.supervised import Supervised
 from ssl_lightning.methods.swav import SwAV
 
@@ -16,6 +17,7 @@ __all__ = [
     "Method",
     "RawPixels",
     "RotationPrediction",
+    "SoftDistillation",
     "Supervised",
     "SwAV",
 ]

@@ -170,6 +170,13 @@ class Method(pl.LightningModule):
                 "found accumulate_grad_batches=%d: %s", self.trainer.accumulate_grad_batches, self.sees_micro_batches
             )
 
+    def stage_files(self) -> dict[str, str]:
+        """Files of earlier stages that this method reads, by the name of the argument.
+
+        The run notes their fingerprints.
+        """
+        return {}
+
     def clustered_banks(self) -> list[FeatureBank]:
         """Memories whose rows are clustered; with none, `Recluster` embeds the pictures. Head h takes bank h mod A."""
         return []
