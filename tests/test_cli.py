@@ -8,11 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from ssl_lightning.entry import run
+from ssl_lightning.files import sha256_of
 from ssl_lightning.methods import Method
 
 ROOT = Path(__file__).parents[1]
@@ -176,6 +180,22 @@ def test_a_checkpoint_is_judged_and_clustered_by_the_method_that_it_holds(tmp_pa
     assert run([*predict, "--run.dir", str(tmp_path), "--trainer.accelerator", "cpu"]) == 0
     assert (tmp_path / "clusters.safetensors").is_file()
     assert (tmp_path / "clusters.parquet").is_file()
+
+
+def test_any_network_is_judged_and_clusters_say_which_weights_they_are_of(tmp_path, capsys):
+    weights = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), weights)
+    frozen = ["--model", "FrozenBackbone", "--model.name", "timm:test_resnet", "--model.weights", str(weights)]
+    judge = ["validate", "--config", "configs/eval.yaml", *frozen, "--run.dir", str(tmp_path)]
+    assert run([*judge, "--trainer.accelerator", "cpu", "--run.name", "judged"]) == 0
+    assert "FrozenBackbone" in capsys.readouterr().out
+    write = ["predict", "--config", "configs/clusters.yaml", *frozen, "--trainer.accelerator", "cpu"]
+    path = ["--trainer.callbacks.path", str(tmp_path / "clusters"), "--trainer.callbacks.num_clusters", "10"]
+    assert run([*write, *path, "--run.dir", str(tmp_path)]) == 0
+    with safe_open(tmp_path / "clusters.safetensors", framework="pt") as edge:
+        assert edge.metadata()["checkpoint"] == sha256_of(weights)
+    line = refused(capsys, "fit", "--config", "configs/eval.yaml", *frozen, "--run.dir", str(tmp_path))
+    assert "nothing to train" in line
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from ssl_lightning.methods.deepcluster import DeepCluster
 from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
+from ssl_lightning.methods.frozen_backbone import FrozenBackbone
 from ssl_lightning.methods.instance_recognition import InstanceRecognition
 from ssl_lightning.methods.method import Method
 from ssl_lightning.methods.raw_pixels import RawPixels
@@ -13,6 +14,7 @@ from ssl_lightning.methods.swav import SwAV
 __all__ = [
     "DeepCluster",
     "DeepClusterV2",
+    "FrozenBackbone",
     "InstanceRecognition",
     "Method",
     "RawPixels",
