@@ -198,6 +198,21 @@ def test_any_network_is_judged_and_clusters_say_which_weights_they_are_of(tmp_pa
     assert "nothing to train" in line
 
 
+def test_a_supervised_run_teaches_and_its_student_is_judged_without_it(tmp_path, capsys):
+    config = ["--config", "configs/supervised.yaml", *TINY]
+    assert fit(tmp_path, *config, "--run.name", "teacher") == 0
+    teacher = str(tmp_path / "teacher" / "checkpoints" / "last.ckpt")
+    student = [*config, "--model", "SoftDistillation", *TINY[:4], "--model.teacher", teacher]
+    line = refused(capsys, "fit", *student, "--model.num_classes", "7", "--run.dir", str(tmp_path / "refused"))
+    assert "--model.num_classes 10" in line
+    assert fit(tmp_path, *student, "--run.name", "student") == 0
+    (tmp_path / "teacher").rename(tmp_path / "gone")
+    judge = ["validate", "--config", "configs/eval.yaml", "--run.dir", str(tmp_path), "--run.name", "judged"]
+    judge += ["--ckpt_path", str(tmp_path / "student" / "checkpoints" / "last.ckpt")]
+    assert run([*judge, "--trainer.accelerator", "cpu"]) == 0
+    assert "SoftDistillation" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
