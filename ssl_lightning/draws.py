@@ -42,6 +42,8 @@ class Purpose(IntEnum):
     """Which share of the labels a probe may see."""
     NEGATIVES = 11
     """Rows of a memory that an embedding is to be told from."""
+    LABEL_NOISE = 12
+    """Which labels are replaced, and by which class."""
 
 
 def bits(seed: int, purpose: Purpose, epoch: int, rows: Int[Tensor, "B"], view: int = 0) -> Int[Tensor, "B"]:

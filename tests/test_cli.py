@@ -8,11 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from ssl_lightning.entry import run
+from ssl_lightning.files import sha256_of
 from ssl_lightning.methods import Method
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +46,9 @@ SMALLER = {
         *("--model.num_clusters", "16", "--model.num_neighbors", "32", "--model.projection", "16"),
         *("--model.warmup_epochs", "0"),
     ],
+    "rotation_prediction": [],
     "seer": PROTOTYPES,
+    "supervised": ["--model.label_noise", "0.5"],
     "swav": [*PROTOTYPES, "--model.queue_length", "32"],
 }
 """What each small config takes one step with beside `TINY`; all other keys are as shipped."""
@@ -178,6 +184,37 @@ def test_a_checkpoint_is_judged_and_clustered_by_the_method_that_it_holds(tmp_pa
     assert run([*predict, "--run.dir", str(tmp_path), "--trainer.accelerator", "cpu"]) == 0
     assert (tmp_path / "clusters.safetensors").is_file()
     assert (tmp_path / "clusters.parquet").is_file()
+
+
+def test_any_network_is_judged_and_clusters_say_which_weights_they_are_of(tmp_path, capsys):
+    weights = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), weights)
+    frozen = ["--model", "FrozenBackbone", "--model.name", "timm:test_resnet", "--model.weights", str(weights)]
+    judge = ["validate", "--config", "configs/eval.yaml", *frozen, "--run.dir", str(tmp_path)]
+    assert run([*judge, "--trainer.accelerator", "cpu", "--run.name", "judged"]) == 0
+    assert "FrozenBackbone" in capsys.readouterr().out
+    write = ["predict", "--config", "configs/clusters.yaml", *frozen, "--trainer.accelerator", "cpu"]
+    path = ["--trainer.callbacks.path", str(tmp_path / "clusters"), "--trainer.callbacks.num_clusters", "10"]
+    assert run([*write, *path, "--run.dir", str(tmp_path)]) == 0
+    with safe_open(tmp_path / "clusters.safetensors", framework="pt") as edge:
+        assert edge.metadata()["checkpoint"] == sha256_of(weights)
+    line = refused(capsys, "fit", "--config", "configs/eval.yaml", *frozen, "--run.dir", str(tmp_path))
+    assert "nothing to train" in line
+
+
+def test_a_supervised_run_teaches_and_its_student_is_judged_without_it(tmp_path, capsys):
+    config = ["--config", "configs/supervised.yaml", *TINY]
+    assert fit(tmp_path, *config, "--run.name", "teacher") == 0
+    teacher = str(tmp_path / "teacher" / "checkpoints" / "last.ckpt")
+    student = [*config, "--model", "SoftDistillation", *TINY[:4], "--model.teacher", teacher]
+    line = refused(capsys, "fit", *student, "--model.num_classes", "7", "--run.dir", str(tmp_path / "refused"))
+    assert "--model.num_classes 10" in line
+    assert fit(tmp_path, *student, "--run.name", "student") == 0
+    (tmp_path / "teacher").rename(tmp_path / "gone")
+    judge = ["validate", "--config", "configs/eval.yaml", "--run.dir", str(tmp_path), "--run.name", "judged"]
+    judge += ["--ckpt_path", str(tmp_path / "student" / "checkpoints" / "last.ckpt")]
+    assert run([*judge, "--trainer.accelerator", "cpu"]) == 0
+    assert "SoftDistillation" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ ALLOWED = {
     "memory": {"types", "clustering", "processes"},
     "data": {"types", "draws", "clustering"},
     "methods": {"draws", "types", "processes", "memory", "functional", "models", "optim", "checkpoints", "clustering"}
-    | {"failures"},
+    | {"failures", "files"},
     "callbacks": {"types", "draws", "processes", "memory", "clustering", "evaluation", "report", "stops"}
     | {"failures"},
     "runs": {"checkpoints", "report", "files", "stops"},

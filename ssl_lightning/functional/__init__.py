@@ -4,6 +4,7 @@ from ssl_lightning.functional.instance import estimate_partition, instance_loss,
 from ssl_lightning.functional.local_aggregation import local_aggregation_loss
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.functional.sinkhorn import sinkhorn
+from ssl_lightning.functional.soft_targets import soft_target_loss
 from ssl_lightning.functional.swapped_prediction import swapped_prediction_loss
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "nce_loss",
     "pseudo_label_loss",
     "sinkhorn",
+    "soft_target_loss",
     "swapped_prediction_loss",
 ]

@@ -32,6 +32,11 @@ METHODS = {
         ),
         ["kill@step=6", "kill@cluster=1", "kill@cluster=3", "kill@step=25"],
     ),
+    # four batches in one
+    "rotation_prediction": (
+        ("--config", "configs/rotation_prediction.yaml", "--data.image_size", "16"),
+        ["kill@step=15"],
+    ),
     "deepcluster_v2": (
         ("--config", "configs/deepcluster_v2.yaml", *SMALL, "--model.num_clusters", "12"),
         ["kill@cluster=2", "kill@step=6", "kill@cluster=5", "kill@step=25"],

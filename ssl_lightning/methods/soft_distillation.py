@@ -1,0 +1,146 @@
+"""Soft distillation: a network from scratch learns what a finished one says of each picture. A control arm."""
+
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from ssl_lightning.checkpoints import load_model
+from ssl_lightning.functional.soft_targets import soft_target_loss
+from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.models.backbones import Backbone, ResNet18
+from ssl_lightning.optim.schedules import Schedule
+from ssl_lightning.types import Batch
+
+
+@runtime_checkable
+class GivesLogits(Protocol):
+    """What a teacher needs beside what every method has: `Supervised` and `RotationPrediction` have it."""
+
+    def logits(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B C"]:
+        """One logit a class of normalised pictures."""
+        ...
+
+
+class SoftDistillation(Method):
+    """Train a network from scratch to the softened class distribution that its teacher gives the same view.
+
+    The control arm of ClusterFit (Yan, Misra, Gupta, Ghadiyaram, Mahajan, CVPR 2020, arXiv 1912.03330, section 4): it
+    too trains a second network on what a first one says, but keeps the classes of the first one's pretext task, where
+    ClusterFit keeps the neighbourhoods of its features. The loss is that of Hinton, Vinyals, Dean 2015
+    (arXiv 1503.02531, equation 1): T^2 KL(teacher || student) at temperature T.
+
+    The teacher is no part of this network: it is read from its file when training starts, is neither optimised nor
+    saved, and a finished run is loaded without it.
+
+    Note:
+        Soft targets alone, without the term of true labels that Hinton et al. add where there are any. Teachers are
+        what has `logits`; of `RotationPrediction` those of the picture as it is, so its student learns how sure the
+        teacher is that a picture is upright.
+
+    Args:
+        teacher: Checkpoint of a finished run, made at the same image size, mean and standard deviation.
+        num_classes: C, classes of the teacher.
+        temperature: T; Hinton et al. use 1 to 20.
+        backbone: Description of the network; it need not be the teacher's.
+        optimizer: By default the usual one of CIFAR-10: SGD, lr 0.1, Nesterov's momentum 0.9, weight decay 5e-4.
+        schedule: Of the learning rate; None keeps it constant.
+        decay_all: Weight decay for biases and normalisation layers too.
+        image_size: Side of the pictures of the run, in pixels.
+        mean: Mean of the pictures' channels as fractions 0..1.
+        std: Their standard deviation.
+
+    Raises:
+        ValueError: For numbers out of range.
+    """
+
+    def __init__(
+        self,
+        teacher: str,
+        num_classes: int = 10,
+        temperature: float = 4.0,
+        backbone: Backbone = ResNet18(),  # a frozen description
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(
+            p, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True
+        ),
+        schedule: Schedule | None = None,
+        decay_all: bool = True,
+        image_size: int = 32,
+        mean: RGB = (0.5, 0.5, 0.5),
+        std: RGB = (0.25, 0.25, 0.25),
+    ) -> None:
+        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+        if temperature <= 0 or num_classes < 2:
+            raise ValueError(
+                f"found temperature={temperature}, num_classes={num_classes}; expected a positive temperature and at "
+                "least 2 classes"
+            )
+        self.teacher, self.num_classes, self.temperature = teacher, num_classes, temperature
+        self.head = nn.Linear(self.backbone.num_features, num_classes)
+        # in a list, where torch sees no submodule: neither optimizers nor checkpoints nor train() reach it
+        self._teachers: list[Any] = []
+
+    def stage_files(self) -> dict[str, str]:
+        """See `Method.stage_files`."""
+        return {"teacher": self.teacher}
+
+    def setup(self, stage: str) -> None:
+        """Read the teacher for training, and refuse one that does not suit.
+
+        Raises:
+            ValueError: For a file that is not there or no checkpoint, a method without logits, one that was trained on
+                pictures of other size or normalisation, or another number of classes.
+        """
+        super().setup(stage)
+        if stage != "fit":
+            return
+        if not Path(self.teacher).is_file():
+            raise ValueError(
+                f"found no teacher at {self.teacher}; expected the checkpoint of a finished run: give --model.teacher "
+                "runs/<name>/checkpoints/last.ckpt"
+            )
+        self._teachers = [self._suited(load_model(self.teacher)).requires_grad_(False)]
+
+    def on_fit_start(self) -> None:
+        """The teacher goes where the student is."""
+        self._teachers[0].to(self.device, self.dtype)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Float[Tensor, "..."]]:
+        """How far the student's distribution of the first view is from the teacher's."""
+        with torch.no_grad():
+            targets = self._teachers[0].logits(batch.views[0])
+        features = self(batch.views[0])
+        logits = self.head(features)
+        loss = soft_target_loss(logits, targets, self.temperature)
+        return {"loss": loss, "embeddings": features.detach(), "scores": logits.detach()}
+
+    @torch.no_grad()
+    def _suited(self, teacher: Method) -> Method:
+        """The teacher, if it can teach this student; it is in eval mode."""
+        if not isinstance(teacher, GivesLogits):
+            raise ValueError(
+                f"found a {type(teacher).__name__} in {self.teacher}; expected a method with logits, such as "
+                "Supervised or RotationPrediction: give --model.teacher a checkpoint of one"
+            )
+        for name in ("image_size", "mean", "std"):
+            theirs, ours = getattr(teacher, name), getattr(self, name)
+            if _plain(theirs) != _plain(ours):
+                raise ValueError(
+                    f"found {name}={ours} and a teacher that was trained with {theirs}; expected the same, for they "
+                    f"see the same views: give --data.{name} the teacher's"
+                )
+        pictures = torch.zeros(1, 3, self.image_size, self.image_size)
+        found = cast(GivesLogits, teacher).logits(pictures).shape[1]
+        if found != self.num_classes:
+            raise ValueError(
+                f"found num_classes={self.num_classes} and a teacher of {found} classes; expected the same: give "
+                f"--model.num_classes {found}"
+            )
+        return teacher
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value
