@@ -88,6 +88,35 @@ def test_a_queue_that_changes_little_is_well():
     assert not any(row["queue_blow_up"] for row in attend(Doctor(), before + after))
 
 
+def falling(start, by, rows, queue):
+    return [{OVER_CHANCE: start - by * place, "train/queue_in_use": queue} for place in range(rows)]
+
+
+HEALTHY = {
+    "a long fall": falling(0.95, 5e-4, 100, 0) + falling(0.9, 5e-4, 200, 1),
+    "steep before and after": falling(1.0, 4e-3, 25, 0) + falling(0.9, 4e-3, 40, 1),
+    "steep before and slower after": falling(1.0, 4e-3, 25, 0) + falling(0.9, 5e-4, 200, 1),
+    "learning sets in": falling(0.99, 0, 30, 0) + falling(0.99, 4e-3, 40, 1) + falling(0.83, 0, 40, 1),
+    "in use from the first row": falling(1.2, 1e-2, 30, 1) + falling(0.9, 5e-4, 200, 1),
+    "in use after two rows": falling(1.2, 5e-2, 2, 0) + falling(1.1, 5e-3, 40, 1) + falling(0.9, 5e-4, 200, 1),
+}
+
+
+@pytest.mark.parametrize("course", HEALTHY)
+def test_a_run_with_a_queue_that_learns_on_is_left_in_peace(course, caplog):
+    assert not any(row["queue_blow_up"] for row in attend(Doctor(), HEALTHY[course]))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("leap", [-0.3, 0.1])
+def test_a_leap_shows_also_in_a_run_that_falls_and_is_over_some_hundred_steps_later(leap):
+    seen = attend(Doctor(), falling(1.0, 1e-3, 50, 0) + falling(0.95 + leap, 1e-3, 100, 1))
+    found = [row["queue_blow_up"] for row in seen]
+    assert not any(found[:52])
+    assert all(found[52:70])
+    assert not any(found[81:])
+
+
 def test_stop_ends_the_run_with_the_remedy():
     with pytest.raises(CollapseError, match=r"one_cluster.*80% of the pictures.*Try fewer clusters") as stopped:
         attend(Doctor("stop"), [{"cluster/largest_share": 0.8}] * 21)
