@@ -223,7 +223,9 @@ class Method(pl.LightningModule):
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one pass, counted from the data: the trainer would build the loader to find out."""
         data = cast(CountsSteps, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
-        return max(1, -(-data.batches_per_epoch // self.trainer.accumulate_grad_batches))
+        batches, limit = data.batches_per_epoch, self.trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)  # a number, or a share
+        return max(1, -(-batches // self.trainer.accumulate_grad_batches))
 
     def steps(self) -> tuple[int, int]:
         """Optimizer steps of the run and of an epoch."""
