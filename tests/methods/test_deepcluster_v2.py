@@ -1,14 +1,17 @@
 """DeepCluster-v2: heads are centroids to the bit, banks hold what training saw, unseen rows count for nothing."""
 
+from unittest.mock import Mock
+
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.nn import functional as F
 
 from ssl_lightning.callbacks import Recluster
 from ssl_lightning.clustering import Clustering, FaissKMeans, KMeans, PCAWhitening
 from ssl_lightning.data import Digits, View
-from ssl_lightning.methods import DeepClusterV2
+from ssl_lightning.methods import DeepCluster, DeepClusterV2, SwAV
 from ssl_lightning.models import ResNet18
 from ssl_lightning.types import Batch
 
@@ -196,6 +199,18 @@ def test_filling_the_banks_leaves_running_statistics_and_random_state_alone():
 def test_a_single_epoch_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"max_epochs=1.*SwAV"):
         fit(v2(), epochs=1)
+
+
+@pytest.mark.parametrize("kind", [DeepCluster, DeepClusterV2, SwAV])
+def test_parameters_spread_over_processes_are_refused_where_clusters_become_a_head(kind):
+    method = kind(backbone=ResNet18(8))
+    strategy = ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=1)
+    method._trainer = Mock(spec=pl.Trainer, strategy=strategy, precision="32-true", datamodule=None)
+    if kind is SwAV:
+        method.setup("fit")
+    else:
+        with pytest.raises(ValueError, match=rf"found ModelParallelStrategy with {kind.__name__}.*SwAV.*strategy ddp"):
+            method.setup("fit")
 
 
 @pytest.mark.parametrize("dim", [16, 8])

@@ -193,6 +193,12 @@ def test_one_view_is_refused_before_the_first_step():
         fit(swav(), views=(View(**PLAIN),))
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_weights_in_half_precision_are_refused_in_one_line(precision):
+    with pytest.raises(ValueError, match=rf"found trainer.precision={precision}.*bf16-mixed"):
+        fit(swav(), precision=precision)
+
+
 @pytest.mark.parametrize("name", sorted(OUT_OF_RANGE))
 def test_a_number_out_of_range_is_named(name):
     with pytest.raises(ValueError, match=name):
