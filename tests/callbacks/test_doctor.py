@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ssl_lightning.callbacks import Doctor, VitalSigns
+from ssl_lightning.callbacks.vital_signs import MeanOfSigns
 from ssl_lightning.evaluation import feature_std, participation_ratio
 from ssl_lightning.failures import Failure, one_cluster, queue_blow_up, stuck_at_chance
 from ssl_lightning.stops import CollapseError
@@ -200,3 +201,21 @@ def test_codes_inputs_and_loss_are_read_as_shares():
     assert found["train/code_entropy"] == pytest.approx(1, abs=1e-6)
     assert found["train/loss_over_chance"] == 0.5
     assert found["train/input_offset"] == pytest.approx(1, abs=1e-6)  # constant pictures: the deviation is 0
+
+
+def test_signs_are_means_in_one_reduction_and_each_row_begins_afresh():
+    first, second = torch.tensor([1.0, 5.0]), torch.tensor([3.0, 6.0])
+    processes = [MeanOfSigns(2), MeanOfSigns(2)]
+    for mean, signs in zip(processes, (first, second), strict=True):
+        mean.update(signs)
+        assert mean.compute().tolist() == signs.tolist()
+    assert list(processes[0]._defaults) == ["total"]  # so one reduction
+    processes[0].total += processes[1].total  # what it does
+    processes[0]._computed = None
+    assert processes[0].compute().tolist() == [2.0, 5.5]
+    signs, course = VitalSigns(), trainer()
+    for rows in (0.5, 0.25, 0.125):
+        course.global_step += 10
+        assert measure(signs, course, {"rows_per_prototype": rows})["train/rows_per_prototype"] == rows
+    with_codes = measure(signs, course, {"codes": torch.eye(4), "rows_per_prototype": 1.0})
+    assert (with_codes["train/code_entropy"], with_codes["train/rows_per_prototype"]) == (0.0, 1.0)
