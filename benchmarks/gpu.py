@@ -4,7 +4,9 @@
 
 The same command again goes on where the last piece stopped; `finished` in the JSON says whether anything is left. The
 recipes are the full ResNet-18 (SEER: RegNetY-400MF) in bfloat16 on CIFAR-10, from configs/, with batches for a GPU.
-<out>/<method>.json: device, images/s, and linear, k-NN and few-shot accuracy with the seconds of training before each.
+<out>/<method>.json: device, images/s, and linear, k-NN and few-shot accuracy, each with the seconds before it: wall
+time of all pieces, with their starts, clustering and judging. Numbers on the way are those of a gallery of 10,000
+training rows, the first and the last ones those of all rows.
 """
 
 import argparse
@@ -14,11 +16,11 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import lightning
 import torch
-import yaml
 
 ROOT = Path(__file__).parents[1]
 DEVICE = [
@@ -46,6 +48,8 @@ RECIPES = {
 }
 JUDGED = {"linear": "eval/linear/top1", "k-NN 20": "eval/knn/top1", "k-NN 200": "eval/knn200/top1"}
 JUDGED |= {f"{shots}-shot": f"eval/fewshot/5way{shots}shot" for shots in (1, 5)}
+SPEED = "train/images_per_second"
+GALLERY = "10,000 rows"
 
 
 def main():
@@ -59,41 +63,81 @@ def main():
     command = [sys.executable, "-m", "ssl_lightning", "fit", "--config", f"configs/{options.method}.yaml"]
     command += ["--config", "configs/data/cifar10.yaml", *DEVICE, *RECIPES[options.method]]
     command += ["--seed_everything", str(options.seed), "--run.dir", str(options.out.resolve()), "--run.name", name]
-    code = run_for(options.minutes, [*command, *further])
+    clock = Clock(options.out.resolve() / name)
+    code = run_for(options.minutes, [*command, *further], clock)
     if code not in (0, 143):  # 143: told to stop, and left a checkpoint
         sys.exit(code)
-    figures = read(options.out / name)
+    figures = read(options.out / name, clock)
     (options.out / f"{options.method}.json").write_text(json.dumps(figures, indent=1))
     print(json.dumps(figures | {"judged": figures["judged"][-1:]}, indent=1))
 
 
-def run_for(minutes, command):
-    """Exit code of a process that is told to stop when its time is over."""
+class Clock:
+    """Wall time of a run at each of its judged rows, over all its pieces; kept in the run's folder."""
+
+    def __init__(self, run):
+        self.table, self.file = run / "metrics.csv", run / "clock.json"
+        known = json.loads(self.file.read_text()) if self.file.exists() else {"seconds": 0.0, "rows": {}}
+        self.earlier, self.rows, self.start = known["seconds"], known["rows"], time.time()
+
+    def look(self):
+        """Note what was judged since the last look, and the time."""
+        if not self.table.exists():
+            return
+        seconds = self.earlier + time.time() - self.start
+        for row in judged_rows(self.table):
+            step, numbers = row["step"], [row.get(column) for column in JUDGED.values()]
+            if self.rows.get(step, {}).get("numbers") != numbers:  # the last row is judged twice
+                self.rows[step] = {"seconds": seconds, "numbers": numbers}
+        self.file.write_text(json.dumps({"seconds": seconds, "rows": self.rows}))
+
+
+def run_for(minutes, command, clock):
+    """Exit code of a process that is told to stop when its time is over, while the clock looks on."""
     process = subprocess.Popen(command, cwd=ROOT)
-    try:
-        return process.wait(60 * minutes)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)
-        return process.wait()
+    left = 60 * minutes
+    while True:
+        try:
+            code = process.wait(min(1.0, left))
+            clock.look()
+            return code
+        except subprocess.TimeoutExpired:
+            clock.look()
+        left = 60 * minutes - (time.time() - clock.start)
+        if left <= 0:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait()
+            clock.look()
+            return code
 
 
-def read(run):
+def judged_rows(table):
+    with table.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row.get(JUDGED["k-NN 20"]) and None not in row.values()]
+
+
+def read(run, clock):
     """What the run has come to."""
     with (run / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    images = [float(row["train/images_per_second"]) for row in rows if row.get("train/images_per_second")]
-    speed = statistics.median(images) if images else None
-    batch = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]["batch_size"]
+        images = [float(row[SPEED]) for row in csv.DictReader(file) if row.get(SPEED)]
+    finished = (run / "done.json").is_file()
+    rows = judged_rows(run / "metrics.csv")
     judged = [
-        {"step": int(row["step"]), "seconds of training": int(row["step"]) * batch / speed if speed else 0.0}
+        {"step": int(row["step"]), "seconds": round(clock.rows[row["step"]]["seconds"], 1), "gallery": GALLERY}
         | {name: float(row[column]) for name, column in JUDGED.items() if row.get(column)}
         for row in rows
-        if row.get(JUDGED["k-NN 20"])
     ]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    versions = {"torch": torch.__version__, "lightning": lightning.__version__}
-    finished = (run / "done.json").is_file()
-    return {"device": device, **versions, "finished": finished, "images per second": speed, "judged": judged}
+    for whole in [*judged[:1], *(judged[-1:] if finished else [])]:
+        whole["gallery"] = "all rows"
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "finished": finished,
+        "images per second": statistics.median(images) if images else None,
+        "seconds": "wall time of all pieces, with their starts, clustering and judging",
+        "judged": judged,
+    }
 
 
 if __name__ == "__main__":

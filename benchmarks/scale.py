@@ -63,7 +63,9 @@ def work_out(path, gpus, batch_size):
     own = batch_size // gpus
     between, within, everything = zip(*(kept_bytes(trunk, count * own, size) for count, size in crops), strict=True)
     scores = 3 * views * own * model["num_prototypes"] * 4  # of all views: scores, their softmax, its gradient
-    gathered = 3 * max(sum(p.numel() for p in block.parameters()) for block in blocks(trunk)) * 4
+    units = [*blocks(trunk), head, prototypes]  # each is gathered by itself
+    gathered = 3 * max(sum(p.numel() for p in unit.parameters()) for unit in units) * 4
+    copies = 2 * sum(parameters)
     states = 12 * sum(parameters) / gpus
     step = 4 * picture * own  # forward, its repetition, and a backward pass of twice that
     return {
@@ -74,11 +76,12 @@ def work_out(path, gpus, batch_size):
         "step of one GPU, TFLOP": step / 1e12,
         "weights, gradients, momentum unsharded, GiB": 12 * sum(parameters) / GIB,
         "the same of one GPU, GiB": states / GIB,
-        "blocks gathered at once, GiB": gathered / GIB,
+        "units gathered at once, GiB": gathered / GIB,
+        "weights in bfloat16, GiB": copies / GIB,
         "kept between blocks, GiB": sum(between) / GIB,
         "kept within a block, GiB": max(within) / GIB,
         "scores of prototypes, GiB": scores / GIB,
-        "one GPU in all, GiB": (states + gathered + sum(between) + max(within) + scores) / GIB,
+        "one GPU in all, GiB": (states + gathered + copies + sum(between) + max(within) + scores) / GIB,
         "kept without checkpointing, GiB": sum(everything) / GIB,
         "days for a billion pictures": PICTURES / batch_size * step / SUSTAINED / 86400,
     }
@@ -116,13 +119,13 @@ def kept_bytes(network, count, size):
 
 
 def saved(module, x):
+    """Bytes of every storage that autograd keeps, each once and without the weights."""
     found = {}
 
     def note(tensor):
         found[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         return tensor
 
-    """Bytes of every storage that autograd keeps, each once and without the weights."""
     weights = {p.untyped_storage()._cdata for p in module.bfloat16().train().parameters()}
     with saved_tensors_hooks(note, lambda tensor: tensor):
         out = module(x.requires_grad_())

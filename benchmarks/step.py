@@ -3,11 +3,12 @@
     python benchmarks/step.py [--methods deepcluster swav deepcluster_v2] [--rounds 15] [--threads 1] [--json PATH]
 
 Two copies of one method, one under `Trainer` with everything that the command line adds to a run (metrics table,
-throughput, vital signs, doctor, progress bar) and eight running means on top, one in a plain Python loop over the same
-kind of loader with the same views, loss and optimizer. They take turns within one training epoch, some steps each, so
-what else the machine does falls on both; wall time, the median over the rounds with its least and largest. The tiny
-network shows what a step costs beside the mathematics, the full ResNet-18 what share that is. Peak memory is measured
-in two processes of their own, 20 full-size steps each. SEER is SwAV with another network.
+progress bar, throughput, vital signs, doctor, gallery, checkpointing), a row every 10 steps as it has by default, and
+eight running means on top; one in a plain Python loop over the same kind of loader with the same views, loss and
+optimizer. They take turns within one training epoch, some steps each, so what else the machine does falls on both; wall
+time, the median over the rounds with its least and largest. The tiny network shows what a step costs beside the
+mathematics, the full ResNet-18 what share that is. Peak memory is measured in two processes of their own, 20 full-size
+steps each. SEER is SwAV with another network.
 """
 
 import argparse
@@ -28,15 +29,16 @@ import lightning.pytorch as pl
 import torch
 from torchmetrics import MeanMetric
 
-from ssl_lightning.callbacks import Doctor, ImagesProgressBar, Throughput, VitalSigns
+from ssl_lightning.callbacks import Doctor, Gallery, ImagesProgressBar, Throughput, VitalSigns
 from ssl_lightning.callbacks.publish import publish
+from ssl_lightning.checkpoints import DurableCheckpointIO
 from ssl_lightning.clustering import KMeans
 from ssl_lightning.data import SyntheticImages
 from ssl_lightning.data.views import View
 from ssl_lightning.functional import pseudo_label_loss, sinkhorn, swapped_prediction_loss
 from ssl_lightning.methods import DeepCluster, DeepClusterV2, SwAV
 from ssl_lightning.models import ResNet18
-from ssl_lightning.runs import MetricsTable
+from ssl_lightning.runs import Checkpointing, MetricsTable
 
 CLUSTERS = 100
 MEMORY_STEPS = 20
@@ -212,17 +214,20 @@ def train(method, size, steps, *callbacks):
     model, data = make(method, size, steps)
     # the bar is drawn and paid for, but not shown among the figures
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as unseen, redirect_stdout(unseen):
+        report, checkpointing = Gallery(f"{folder}/report"), Checkpointing(f"{folder}/checkpoints")
+        added = [ImagesProgressBar(), Throughput(), VitalSigns(), Doctor(), report, checkpointing]
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=2,
             max_steps=steps,
             logger=[MetricsTable(Path(folder) / "metrics.csv")],
-            callbacks=[ImagesProgressBar(), Throughput(), VitalSigns(), Doctor(), EightMeans(), *callbacks],
+            plugins=[DurableCheckpointIO()],
+            callbacks=[*added, EightMeans(), *callbacks],
             enable_checkpointing=False,
             enable_model_summary=False,
             limit_val_batches=0,
             use_distributed_sampler=False,
-            log_every_n_steps=50,  # the default of the command line
+            log_every_n_steps=10,  # the default of the command line
         )
         trainer.fit(model, datamodule=data)
 

@@ -15,8 +15,10 @@ class Failure:
         high: It fails below this.
         says: What is wrong, with `{value}` for the mean.
         remedy: What to change, for the settings at hand, as options of the command line.
-        since: Name of a metric that turns from 0 to 1. What is looked at is how far `metric` then is, on average, from
-            what it was before, in either direction.
+        since: Name of a metric that turns from 0 to 1. What is looked at, in the few hundred steps that follow, is how
+            far `metric` then is, on average, from where it was heading before, in either direction; nothing where too
+            few rows came before.
+        falls: By how much a step `metric` may fall all the same: learning that sets in is no failure.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Failure:
     says: str
     remedy: str
     since: str | None = None
+    falls: float = 0.0
 
     def holds(self, value: float) -> bool:
         """Whether a value is in the failing range."""
@@ -66,7 +69,8 @@ def queue_blow_up(remedy: str) -> Failure:
     Down at first, since the batch is told apart from the queue and gets prototypes of its own; then up, past chance.
     """
     says = "the loss left its course by {value:.3f} of ln K when the queue came into use"
-    return Failure("queue_blow_up", "train/loss_over_chance", 0.05, inf, says, remedy, since="train/queue_in_use")
+    since, falls = "train/queue_in_use", 5e-4  # the steepest fall of healthy runs once past their first steps
+    return Failure("queue_blow_up", "train/loss_over_chance", 0.05, inf, says, remedy, since, falls)
 
 
 def unnormalised_inputs(remedy: str) -> Failure:

@@ -1,5 +1,6 @@
 """The command line: every shipped configuration takes a step, every mistake is one line, nothing foreign runs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -304,6 +305,12 @@ def test_weights_and_biases_runs_offline_beside_the_table(tmp_path, monkeypatch)
     (sent,) = (tmp_path / "wandb" / "wandb").glob("offline-run-*/*.wandb")
     assert all(name in sent.read_bytes() for name in (b"num_clusters", b"eval/knn/top1", b"cluster/seconds"))
     assert (tmp_path / "wandb" / "metrics.csv").is_file()
+    known = json.loads((tmp_path / "wandb" / "run.json").read_text())["wandb_id"]
+    (tmp_path / "wandb" / "done.json").unlink()  # as if it had been killed at its end
+    assert fit(tmp_path, *overlay, "--run.name", "wandb", *TINY) == 0
+    assert json.loads((tmp_path / "wandb" / "run.json").read_text())["wandb_id"] == known
+    folders = list((tmp_path / "wandb" / "wandb").glob("offline-run-*"))
+    assert all(folder.name.endswith(known) for folder in folders)
 
 
 def test_a_broken_weights_and_biases_costs_one_warning(tmp_path, monkeypatch, caplog):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_lightning.clustering import Clustering
-from ssl_lightning.memory import FeatureBank, PseudoLabels
+from ssl_lightning.memory import FeatureBank, FeatureQueue, PseudoLabels
 
 
 def clustering(labels: list[int]) -> Clustering:
@@ -82,3 +82,43 @@ def test_a_row_that_was_never_seen_takes_the_new_embedding_whole():
 def test_a_momentum_outside_its_range_is_refused():
     with pytest.raises(ValueError, match="from 0 to 1"):
         FeatureBank(1.5)
+
+
+def rows(*numbers: int) -> torch.Tensor:
+    """One embedding a number, of two views; the second view's are negative."""
+    one = torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1)
+    return torch.cat([one, -one]).expand(2, len(numbers), 3)
+
+
+def test_a_queue_holds_the_newest_first_and_is_full_at_its_length():
+    queue = FeatureQueue(5)
+    assert not queue.is_full
+    queue.push(rows(1, 2))
+    assert queue.rows.shape == (2, 2, 3)
+    queue.push(rows(3, 4))
+    assert not queue.is_full
+    assert torch.equal(queue.rows, rows(3, 4, 1, 2))
+    queue.push(rows(5, 6))
+    assert queue.is_full
+    assert torch.equal(queue.rows, rows(5, 6, 3, 4, 1))
+    queue.push(rows(7, 8, 9, 10, 11, 12))  # more than it holds
+    assert torch.equal(queue.rows, rows(7, 8, 9, 10, 11))
+
+
+def test_a_queue_goes_on_from_its_state_and_keeps_no_gradient():
+    whole, first, second = FeatureQueue(4), FeatureQueue(4), FeatureQueue(4)
+    for queue in (whole, first):
+        queue.push(rows(1, 2, 3).half().requires_grad_())
+    assert not dict(first.named_buffers())
+    second.load_state_dict(first.state_dict())
+    assert not second.is_full
+    for queue in (whole, second):
+        queue.push(rows(4, 5))
+    assert torch.equal(second.rows, whole.rows)
+    assert (second.rows.dtype, second.rows.requires_grad) == (torch.float32, False)
+
+
+def test_no_queue_is_never_full_and_less_is_refused():
+    assert not FeatureQueue(0).is_full
+    with pytest.raises(ValueError, match="queue_length=-1"):
+        FeatureQueue(-1)

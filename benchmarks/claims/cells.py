@@ -1,23 +1,24 @@
 """Runs of a claim: one command line run for each arm and seed, resumable cell by cell, and what they say together."""
 
+import argparse
 import csv
 import json
+import math
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 import yaml
-from pyarrow import parquet
 from tqdm import tqdm
 
 from ssl_lightning import __version__
@@ -26,12 +27,55 @@ from ssl_lightning.data import CuratedImages
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SEEDS = (0, 1, 2)
-PICTURES = 10_000
-SMALL = {
-    "model": {"init_args": {"backbone": {"class_path": "ssl_lightning.models.ResNet18", "init_args": {"width": 8}}}},
-    "data": {"init_args": {"image_size": 16, "batch_size": 128}},
-}
-"""ResNet-18 of width 8 at 16 pixels, a fifth of CIFAR-10: what two cores can do."""
+BATCH = 128
+EVERY = 50_000
+"""Training pictures that there are."""
+ROWS = 3
+"""Steps between two rows of training."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the claim is asked; by default what two cores can do: a fifth of CIFAR-10.
+
+    Attributes:
+        epochs: Of every cell.
+        width: Of the ResNet-18.
+        image_size: In pixels.
+        pictures: How many of the 50,000.
+        accelerator: Of the trainer.
+    """
+
+    epochs: int
+    width: int = 8
+    image_size: int = 16
+    pictures: int = 10_000
+    accelerator: str = "cpu"
+
+    @property
+    def steps(self):
+        """Of an epoch."""
+        return self.pictures // BATCH
+
+    def settings(self):
+        """In the form of a config."""
+        backbone = {"class_path": "ssl_lightning.models.ResNet18", "init_args": {"width": self.width}}
+        data = {"image_size": self.image_size, "batch_size": BATCH}
+        return {"model": {"init_args": {"backbone": backbone}}, "data": {"init_args": data}}
+
+
+def parse(doc, name, epochs):
+    """What both scripts are told: the folder, the scale, cells at a time, and minutes of this call."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/claims") / name)
+    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then; the same command goes on")
+    parser.add_argument("--epochs", type=int, default=epochs)
+    for field in fields(Scale)[1:]:
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    options = parser.parse_args()
+    scale = Scale(**{field.name: getattr(options, field.name) for field in fields(Scale)})
+    return options.out.resolve(), scale, options.jobs, options.minutes
 
 
 @dataclass(frozen=True)
@@ -49,51 +93,83 @@ class Arm:
     settings: dict
 
 
-def run_cells(arms, folder, epochs, jobs):
+def run_cells(arms, folder, scale, jobs, minutes=math.inf):
     """Train every arm with every seed, several at a time; what is finished is left alone, what was begun goes on.
 
     Returns:
-        Minutes that this call took.
+        Minutes that this call took, or None where its time was over before all cells were finished.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    choose_pictures(folder / "pictures.parquet")
+    keep_scale(folder / "scale.json", scale)
+    choose_pictures(folder / "pictures.parquet", scale.pictures)
     cells = [(arm, seed) for seed in SEEDS for arm in arms]
     begin = time.perf_counter()
+    end = begin + 60 * minutes
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(cells), desc="Cells", unit="cell") as bar:
-        for _ in pool.map(lambda cell: run_cell(*cell, folder, epochs), cells):
-            bar.update()
+        finished = 0
+        for done in pool.map(lambda cell: run_cell(*cell, folder, scale, end), cells):
+            finished += done
+            bar.update(done)
+    if finished < len(cells):
+        print(f"{finished} of {len(cells)} cells are finished; the same command goes on")
+        return None
     return (time.perf_counter() - begin) / 60
 
 
-def choose_pictures(path):
-    """The same fifth of the training pictures for all."""
-    if not path.exists():
-        data = CuratedImages(path="cifar10.tar.xz")
-        data.setup("fit")
-        chosen = np.random.default_rng(0).choice(data.training.sample_ids.numpy(), PICTURES, replace=False)
-        parquet.write_table(pa.table({"sample_id": np.sort(chosen)}), path)
+def keep_scale(path, scale):
+    """One folder, one scale."""
+    if path.exists() and json.loads(path.read_text()) != asdict(scale):
+        sys.exit(f"found cells of another scale, {path.read_text()}, in {path.parent}; expected {scale}: give --out")
+    path.write_text(json.dumps(asdict(scale)))
 
 
-def run_cell(arm, seed, folder, epochs):
-    """One run by the command line; an error ends the claim with what the run said."""
+def choose_pictures(path, count):
+    """The same part of the training pictures for all; no list where it is all of them."""
+    if count == EVERY or path.exists():
+        return
+    import pyarrow as pa  # not on every machine with a GPU
+    from pyarrow import parquet
+
+    data = CuratedImages(path="cifar10.tar.xz")
+    data.setup("fit")
+    chosen = np.random.default_rng(0).choice(data.training.sample_ids.numpy(), count, replace=False)
+    parquet.write_table(pa.table({"sample_id": np.sort(chosen)}), path)
+
+
+def run_cell(arm, seed, folder, scale, end=math.inf):
+    """Whether one run by the command line is finished; an error ends the claim with what the run said."""
     name = cell_name(arm, seed)
-    subset = {"data": {"init_args": {"subset": {"path": str(folder / "pictures.parquet")}}}}
+    if (folder / "runs" / name / "done.json").exists():
+        return True
+    if time.perf_counter() >= end:
+        return False
+    pictures = {"path": str(folder / "pictures.parquet")} if scale.pictures < EVERY else None
+    subset = {"data": {"init_args": {"subset": pictures}}}
     files = [ROOT / "configs" / arm.config, ROOT / "configs" / "data" / "cifar10.yaml"]
-    for part, settings in {"small": SMALL, "subset": subset, "own": arm.settings}.items():
+    for part, settings in {"small": scale.settings(), "subset": subset, "own": arm.settings}.items():
         files.append(folder / f"{name}.{part}.yaml")
         files[-1].write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "ssl_lightning", "fit"]
     command += [word for file in files for word in ("--config", str(file))]
-    command += ["--trainer.max_epochs", str(epochs), "--trainer.check_val_every_n_epoch", str(epochs)]
-    command += ["--trainer.log_every_n_steps", "3", "--trainer.enable_progress_bar", "false"]
-    command += ["--trainer.accelerator", "cpu", "--seed_everything", str(seed)]
+    command += ["--trainer.max_epochs", str(scale.epochs), "--trainer.check_val_every_n_epoch", str(scale.epochs)]
+    command += ["--trainer.log_every_n_steps", str(ROWS), "--trainer.enable_progress_bar", "false"]
+    command += ["--trainer.accelerator", scale.accelerator, "--seed_everything", str(seed)]
     command += ["--run.dir", str(folder / "runs"), "--run.name", name]
     environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", "SSL_LIGHTNING_PLUGINS": "arms"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        sys.exit(f"{name} ended with {done.returncode}: {done.stderr[-1500:]}")
+    with (folder / f"{name}.log").open("w") as log:
+        cell = subprocess.Popen(
+            command, cwd=ROOT, env=environment | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            code = cell.wait(None if end == math.inf else max(0.0, end - time.perf_counter()))
+        except subprocess.TimeoutExpired:
+            cell.send_signal(signal.SIGTERM)
+            code = cell.wait()
+            if code in (143, -signal.SIGTERM):  # it left a checkpoint, or had not come to its first step
+                return False
+    if code != 0:
+        sys.exit(f"{name} ended with {code}: {(folder / f'{name}.log').read_text()[-1500:]}")
+    return True
 
 
 def cell_name(arm, seed):
@@ -130,7 +206,7 @@ def text(values):
     return f"{statistics.mean(values):.1f} ±{statistics.stdev(values):.1f}"
 
 
-def report(folder, name, arms, minutes, outcomes, extra=None):
+def report(folder, name, arms, scale, minutes, outcomes, extra=None):
     """Print the table and the outcomes, and keep them in a file."""
     extra = extra or {}
     columns = {"k-NN 20": "knn/top1", "linear": "linear/top1"}
@@ -145,6 +221,11 @@ def report(folder, name, arms, minutes, outcomes, extra=None):
         print("|".join(["", arm.name, *means, *seeds, *(text(values[arm.name]) for values in extra.values()), ""]))
     for claim, outcome in outcomes.items():
         print(f"- {claim}: **{outcome}**")
-    facts = {"minutes of this call": minutes, "machine": platform.machine(), "torch": torch.__version__}
+    facts = {
+        "scale": asdict(scale),
+        "minutes of this call": minutes,
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+    }
     kept = {"version": __version__, **facts, "arms": figures, "outcomes": outcomes, "extra": extra}
     (folder / f"{name}.json").write_text(json.dumps(kept, indent=1))

@@ -1,6 +1,6 @@
 """Claims (methods.md 13.6 of the literature; SwAV, appendix C): what SwAV's parts do, the parts that two cores can ask.
 
-    SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/swav_parts.py [--out FOLDER]
+    SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/swav_parts.py [--out FOLDER] [--help]
 
 Arms, each the base with one change: T=3 rounds of Sinkhorn, epsilon 0.05, K=256 learned prototypes; T=1, T=10; epsilon
 0.03, 0.2; prototypes fixed at random; K=64, K=1024. Two crops of 10,000 pictures, batch 128, 10 epochs, three seeds,
@@ -12,12 +12,10 @@ undecided at this size. "Within two points" is about means: it holds or fails. E
 its loss ends within 0.5 % of ln K on every seed.
 """
 
-import argparse
 import math
 import statistics
-from pathlib import Path
 
-from cells import SEEDS, Arm, beats, judged, report, rows, run_cells
+from cells import SEEDS, Arm, beats, judged, parse, report, rows, run_cells
 
 EPOCHS = 10
 BASE_K = 256
@@ -28,28 +26,28 @@ def arm(name, **changes):
     return Arm(name, "swav.yaml", {"model": {"init_args": settings}})
 
 
-ARMS = [
-    arm("base"),
-    arm("T=1", sinkhorn_iterations=1),
-    arm("T=10", sinkhorn_iterations=10),
-    arm("epsilon 0.03", epsilon=0.03),
-    arm("epsilon 0.2", epsilon=0.2),
-    arm("fixed prototypes", freeze_epochs=float(EPOCHS + 1)),
-    arm("K=64", num_prototypes=64),
-    arm("K=1024", num_prototypes=1024),
-]
+def arms(epochs):
+    return [
+        arm("base"),
+        arm("T=1", sinkhorn_iterations=1),
+        arm("T=10", sinkhorn_iterations=10),
+        arm("epsilon 0.03", epsilon=0.03),
+        arm("epsilon 0.2", epsilon=0.2),
+        arm("fixed prototypes", freeze_epochs=float(epochs + 1)),
+        arm("K=64", num_prototypes=64),
+        arm("K=1024", num_prototypes=1024),
+    ]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/claims/swav_parts"))
-    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
-    options = parser.parse_args()
-    folder = options.out.resolve()
-    minutes = run_cells(ARMS, folder, EPOCHS, options.jobs)
-    knn = {arm.name: judged(folder, arm, "knn/top1") for arm in ARMS}
-    ends = {arm.name: [last_loss(folder, arm, seed) for seed in SEEDS] for arm in ARMS}
-    report(folder, "swav_parts", ARMS, minutes, outcomes(knn, ends), {"last loss, % of ln K": ends})
+    folder, scale, jobs, minutes = parse(__doc__, "swav_parts", EPOCHS)
+    every = arms(scale.epochs)
+    minutes = run_cells(every, folder, scale, jobs, minutes)
+    if minutes is None:
+        return
+    knn = {arm.name: judged(folder, arm, "knn/top1") for arm in every}
+    ends = {arm.name: [last_loss(folder, arm, seed) for seed in SEEDS] for arm in every}
+    report(folder, "swav_parts", every, scale, minutes, outcomes(knn, ends), {"last loss, % of ln K": ends})
 
 
 def outcomes(knn, ends):

@@ -1,6 +1,6 @@
 """Claim (methods.md 13.2 of the literature; SwAV, appendix D): DeepCluster-v2 beats DeepCluster at equal epochs.
 
-    SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/v2_against_v1.py [--out FOLDER]
+    SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/v2_against_v1.py [--out FOLDER] [--help]
 
 Arms: v1, whose head is drawn afresh at each clustering; v1 with a head that is kept, new clusters named after the old
 ones by the assignment that keeps most pictures (Hungarian); v2, whose centroids are the head. K=100, the same two crops
@@ -13,16 +13,12 @@ all clusterings after the first, the mean loss of the three steps after one stan
 by more than a tenth of ln K for v1 on every seed, and by less for v2 on every seed.
 """
 
-import argparse
 import math
 import statistics
-from pathlib import Path
 
-from cells import PICTURES, SEEDS, Arm, beats, judged, report, rows, run_cells
+from cells import ROWS, SEEDS, Arm, beats, judged, parse, report, rows, run_cells
 
 K, EPOCHS = 100, 30
-STEPS = PICTURES // 128
-"""Of an epoch: 78, a multiple of the three steps between rows."""
 VIEWS = [{"count": 2, "scale": [0.2, 1.0], "jitter": [0.4, 0.4, 0.4, 0.1], "grey": 0.2}]
 RECLUSTER = {
     "class_path": "ssl_lightning.callbacks.Recluster",
@@ -76,15 +72,13 @@ ARMS = [
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/claims/v2_against_v1"))
-    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
-    options = parser.parse_args()
-    folder = options.out.resolve()
-    minutes = run_cells(ARMS, folder, EPOCHS, options.jobs)
+    folder, scale, jobs, minutes = parse(__doc__, "v2_against_v1", EPOCHS)
+    minutes = run_cells(ARMS, folder, scale, jobs, minutes)
+    if minutes is None:
+        return
     knn = {arm.name: judged(folder, arm, "knn/top1") for arm in ARMS}
-    jumps = {arm.name: [jump(rows(folder, arm, seed)) for seed in SEEDS] for arm in ARMS}
-    report(folder, "v2_against_v1", ARMS, minutes, outcomes(knn, jumps), {"jump, % of ln K": jumps})
+    jumps = {arm.name: [jump(rows(folder, arm, seed), scale) for seed in SEEDS] for arm in ARMS}
+    report(folder, "v2_against_v1", ARMS, scale, minutes, outcomes(knn, jumps), {"jump, % of ln K": jumps})
 
 
 def outcomes(knn, jumps):
@@ -99,11 +93,15 @@ def outcomes(knn, jumps):
     }
 
 
-def jump(table):
-    """How far the loss stands above itself after a clustering, in percent of ln K, over all but the first."""
+def jump(table, scale):
+    """How far the loss stands above itself after a clustering, in percent of ln K, over all but the first.
+
+    A row is the mean of three steps; one that spans a clustering is left out.
+    """
     loss = {int(row["step"]): float(row["train/loss"]) for row in table if row.get("train/loss")}
-    ends = [epoch * STEPS for epoch in range(1, EPOCHS)]
-    return 100 * statistics.mean(loss[end + 3] - loss[end] for end in ends) / math.log(K)
+    ends = [epoch * scale.steps for epoch in range(1, scale.epochs)]
+    around = [(end // ROWS * ROWS, -(-end // ROWS) * ROWS + ROWS) for end in ends]
+    return 100 * statistics.mean(loss[after] - loss[before] for before, after in around) / math.log(K)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 
@@ -18,6 +18,8 @@ WINDOW = 100
 """Steps whose mean is looked at."""
 FEWEST = 3
 """Rows that a mean is taken over at least, where rows are rare."""
+AFTER = 300
+"""Steps after a switch in which a metric is compared with its course before; later changes have other causes."""
 
 
 @runtime_checkable
@@ -27,6 +29,24 @@ class KnowsItsFailures(Protocol):
     def failures(self) -> list[Failure]:
         """How the method is known to fail, with remedies for its settings."""
         ...
+
+
+class Course(NamedTuple):
+    """Where a metric was heading when something was switched on."""
+
+    switch: int
+    """Step of the first row after it."""
+    step: float
+    """Mean step of the rows before it."""
+    level: float
+    """Mean of the metric in them."""
+    slope: float
+    """Its change a step."""
+
+    def left_by(self, step: int, value: float, falls: float) -> float:
+        """How far outside of what standing still, going on as before, or falling by `falls` a step would give."""
+        change = min(self.slope, -falls) * (step - self.step)
+        return max(value - self.level, self.level + change - value, 0.0)
 
 
 class Doctor(pl.Callback):
@@ -46,7 +66,7 @@ class Doctor(pl.Callback):
     def __init__(self, on_collapse: Literal["warn", "stop"] = "warn") -> None:
         self.on_collapse = on_collapse
         self.rows: list[tuple[int, dict[str, float]]] = []
-        self.before: dict[str, float] = {}
+        self.courses: dict[str, Course | None] = {}
         self.found: dict[str, bool] = {}
 
     def on_train_batch_end(
@@ -66,22 +86,22 @@ class Doctor(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows of the window and what they showed."""
-        return {"rows": self.rows, "before": self.before, "found": self.found}
+        courses = {name: course and tuple(course) for name, course in self.courses.items()}
+        return {"rows": self.rows, "courses": courses, "found": self.found}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a checkpoint's."""
         self.rows = [(step, row) for step, row in state_dict["rows"]]
-        self.before, self.found = state_dict["before"], state_dict["found"]
+        self.courses = {name: course and Course(*course) for name, course in state_dict["courses"].items()}
+        self.found = state_dict["found"]
 
     def _take(self, step: int, metrics: Any, failures: Iterable[Failure]) -> None:
-        """Add this row; forget what lies before the window. What a switch changes is kept as it was before."""
+        """Add this row; forget what lies before the window. The course up to a switch is kept."""
         names = {failure.metric for failure in failures} | {failure.since for failure in failures if failure.since}
         row = {name: float(metrics[name]) for name in sorted(names) if name in metrics}
         for failure in failures:
-            switched = failure.since and row.get(failure.since) == 1 and failure.name not in self.before
-            if switched and (before := _mean(self.rows, failure.metric)) is not None:
-                self.before[failure.name] = before
-                self.rows = []  # no mean may span the change
+            if failure.since and row.get(failure.since) == 1 and failure.name not in self.courses:
+                self.courses[failure.name] = _course(self.rows, failure.metric, step)
         self.rows.append((step, row))
         recent = [(at, kept) for at, kept in self.rows if at > step - WINDOW]
         self.rows = recent if len(recent) >= FEWEST else self.rows[-FEWEST:]
@@ -89,19 +109,33 @@ class Doctor(pl.Callback):
     def _look(self, failure: Failure, step: int) -> str | None:
         """What is to be said about one failure now, if anything."""
         known = self.found.setdefault(failure.name, False)
-        start = self.before.get(failure.name) if failure.since else 0.0
-        values = [row[failure.metric] for _, row in self.rows if failure.metric in row]
-        if start is None or step < PATIENCE or len(values) < FEWEST:
+        rows = [(at, row[failure.metric]) for at, row in self.rows if failure.metric in row]
+        values: list[float] | None = [value for _, value in rows]
+        if failure.since:
+            values = self._off_course(failure, rows, step)
+        if values is not None and (step < PATIENCE or len(values) < FEWEST):
             return None
-        value = sum(abs(value - start) for value in values) / len(values)
-        self.found[failure.name] = failure.holds(value)
+        value = sum(values) / len(values) if values else None
+        self.found[failure.name] = value is not None and failure.holds(value)
         if self.found[failure.name] and not known:
             return f"doctor: {failure.name} at step {step}: {failure.says.format(value=value)}. Try {failure.remedy}."
         if known and not self.found[failure.name]:
             return f"doctor: {failure.name} is over at step {step}"
         return None
 
+    def _off_course(self, failure: Failure, rows: list[tuple[int, float]], step: int) -> list[float] | None:
+        """How far each row after the switch lies off; None where there is nothing to compare (any more)."""
+        course = self.courses.get(failure.name)
+        if course is None or step > course.switch + AFTER:
+            return None
+        return [course.left_by(at, value, failure.falls) for at, value in rows if at >= course.switch]
 
-def _mean(rows: list[tuple[int, dict[str, float]]], metric: str) -> float | None:
-    values = [row[metric] for _, row in rows if metric in row]
-    return sum(values) / len(values) if values else None
+
+def _course(rows: list[tuple[int, dict[str, float]]], metric: str, switch: int) -> Course | None:
+    """The straight line through the rows before a switch; None where they are too few to know one."""
+    points = [(at, row[metric]) for at, row in rows if metric in row]
+    if len(points) < FEWEST:
+        return None
+    step, level = (sum(values) / len(points) for values in zip(*points, strict=True))
+    rise = sum((at - step) * (value - level) for at, value in points)
+    return Course(switch, step, level, rise / sum((at - step) ** 2 for at, _ in points))

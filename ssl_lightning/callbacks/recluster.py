@@ -61,13 +61,14 @@ class Recluster(pl.Callback):
 
     Args:
         clusterer: How.
-        transform: What is done to the features before, for example `PCAWhitening`.
+        transform: What is done to the features before, for example `PCAWhitening`; not for methods whose memories are
+            clustered.
         every_n_epochs: At the start of every n-th epoch.
         every_n_steps: Before every n-th optimizer step instead.
         first_epoch: No clustering before this epoch, nor before the method's own `warmup_epochs` are over.
 
     Raises:
-        ValueError: For intervals below 1.
+        ValueError: For intervals below 1, and at set-up for a transform of memories.
     """
 
     def __init__(
@@ -88,6 +89,14 @@ class Recluster(pl.Callback):
         self.last_epoch = -1
         self.last_step = -1
         self.metrics: dict[str, float] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a transform of memories: the clusters belong to the space that the method compares them in."""
+        if self.transform is not None and isinstance(pl_module, LearnsFromClusters) and pl_module.clustered_banks():
+            raise ValueError(
+                f"found transform={type(self.transform).__name__} of Recluster with {type(pl_module).__name__}, whose "
+                "memories are clustered as they are; expected none: take it out of trainer.callbacks"
+            )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Before the first step, unless a checkpoint brought labels: the memory knows, the epoch counter not yet."""

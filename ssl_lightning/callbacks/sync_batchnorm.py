@@ -2,6 +2,7 @@
 
 import lightning.pytorch as pl
 from timm.layers import convert_sync_batchnorm
+from torch import nn
 
 from ssl_lightning.stops import UsageError
 
@@ -18,10 +19,15 @@ class SyncBatchNorm(pl.Callback):
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Before the strategy wraps or spreads the module."""
+        """Before the strategy wraps or spreads the module; a second time there is nothing to do.
+
+        Judging, training and judging again each set up, and a second conversion takes timm's layers for torch's and
+        drops the activations after all.
+        """
         if trainer.world_size == 1:
             return
         if trainer.strategy.root_device.type == "cpu":
             raise UsageError("found trainer.sync_batchnorm on the CPU, which torch cannot do; leave it off")
         for name, child in pl_module.named_children():
-            setattr(pl_module, name, convert_sync_batchnorm(child))
+            if not any(isinstance(layer, nn.SyncBatchNorm) for layer in child.modules()):
+                setattr(pl_module, name, convert_sync_batchnorm(child))

@@ -1,5 +1,6 @@
 """VitalSigns: what tells a training that learns from one that collapses, in the rows that are written anyway."""
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch import distributed as dist
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 
 from ssl_lightning.callbacks.publish import publish, row_is_due
 from ssl_lightning.evaluation.rank import feature_std, participation_ratio
@@ -15,6 +16,24 @@ from ssl_lightning.processes import world
 
 WINDOW = 100
 """Steps in which a prototype must have been the nearest of some picture to count as used."""
+
+
+class MeanOfSigns(Metric):
+    """The mean of a vector over processes, in one reduction for all signs."""
+
+    total: Float[Tensor, "S+1"]
+
+    def __init__(self, signs: int) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(signs + 1), dist_reduce_fx="sum")
+
+    def update(self, signs: Float[Tensor, "S"]) -> None:
+        """Add one process's; a one after them counts the processes."""
+        self.total += torch.cat([signs, signs.new_ones(1)])
+
+    def compute(self) -> Float[Tensor, "S"]:
+        """Their mean."""
+        return self.total[:-1] / self.total[-1]
 
 
 class VitalSigns(pl.Callback):
@@ -33,6 +52,7 @@ class VitalSigns(pl.Callback):
 
     def __init__(self) -> None:
         self.last_used = torch.empty(0, dtype=torch.int64)
+        self._mean: MeanOfSigns | None = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -42,10 +62,10 @@ class VitalSigns(pl.Callback):
             self._note_used(outputs["scores"], trainer.global_step)
         if not row_is_due(trainer, batch_idx):
             return
-        signs = _of_inputs(batch.views[0]) | _of_outputs(outputs)
+        measured = _of_inputs(batch.views[0]) | _of_outputs(outputs)
         if "scores" in outputs:
-            signs["prototypes_used"] = self._share_used(trainer, len(outputs["scores"]))
-        signs = _mean_over_processes(signs, pl_module.device)
+            measured["prototypes_used"] = self._share_used(trainer, len(outputs["scores"]))
+        signs = self._mean_over_processes(measured, pl_module.device)
         chance, loss = getattr(pl_module, "chance_loss", None), trainer.callback_metrics.get("train/loss")
         if chance is not None and loss is not None:
             signs["loss_over_chance"] = float(loss) / chance
@@ -72,33 +92,31 @@ class VitalSigns(pl.Callback):
             dist.all_reduce(last_used, dist.ReduceOp.MAX, group)
         return last_used
 
-    def _share_used(self, trainer: pl.Trainer, batch_size: int) -> float:
+    def _share_used(self, trainer: pl.Trainer, batch_size: int) -> Float[Tensor, ""]:
         last_used, k = self._last_used_anywhere(), len(self.last_used)
         draws = batch_size * trainer.world_size * min(WINDOW, trainer.global_step)
         reached = k * (1 - (1 - 1 / k) ** draws)
-        return float((last_used > trainer.global_step - WINDOW).sum()) / reached
+        return (last_used > trainer.global_step - WINDOW).sum() / reached
+
+    def _mean_over_processes(self, signs: dict[str, float | Tensor], device: torch.device) -> dict[str, float]:
+        if self._mean is None or len(self._mean.total) != len(signs) + 1:
+            self._mean = MeanOfSigns(len(signs)).to(device)
+        self._mean.reset()
+        self._mean.update(torch.stack([torch.as_tensor(sign, device=device).float() for sign in signs.values()]))
+        return dict(zip(signs, self._mean.compute().tolist(), strict=True))
 
 
-def _of_inputs(view: Float[Tensor, "B 3 h w"]) -> dict[str, float]:
-    return {"input_offset": max(abs(float(view.mean())), abs(1 - float(view.std())))}
+def _of_inputs(view: Float[Tensor, "B 3 h w"]) -> dict[str, float | Tensor]:
+    deviation, mean = torch.std_mean(view.float())
+    return {"input_offset": torch.maximum(mean.abs(), (1 - deviation).abs())}
 
 
-def _of_outputs(outputs: dict[str, Any]) -> dict[str, float]:
-    signs = {name: float(outputs[name]) for name in ("rows_per_prototype", "queue_in_use") if name in outputs}
+def _of_outputs(outputs: dict[str, Any]) -> dict[str, float | Tensor]:
+    signs = {name: outputs[name] for name in ("rows_per_prototype", "queue_in_use") if name in outputs}
     if "embeddings" in outputs:
         signs["embedding_std"] = feature_std(outputs["embeddings"])
         signs["embedding_rank"] = participation_ratio(outputs["embeddings"])
     if "codes" in outputs:
         codes = outputs["codes"].float()
-        entropy = torch.special.entr(codes).sum(1).mean()
-        signs["code_entropy"] = float(entropy / torch.log(torch.tensor(float(codes.shape[1]))))
+        signs["code_entropy"] = torch.special.entr(codes).sum() / (len(codes) * math.log(codes.shape[1]))
     return signs
-
-
-def _mean_over_processes(signs: dict[str, float], device: torch.device) -> dict[str, float]:
-    means = {}
-    for name, value in signs.items():
-        mean = MeanMetric(nan_strategy="disable").to(device)
-        mean.update(value)
-        means[name] = float(mean.compute())
-    return means

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from jaxtyping import Float, UInt8
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from ssl_lightning.checkpoints.plain import class_path, to_plain
@@ -156,11 +157,23 @@ class Method(pl.LightningModule):
         return self(images)
 
     def setup(self, stage: str) -> None:
-        """Refuse data that do not suit the method before anything else is done.
+        """Refuse data and trainers that do not suit the method before anything else is done.
 
         Raises:
-            ValueError: For fewer views than the method needs.
+            ValueError: For fewer views than the method needs, weights that are not float32, or parameters spread over
+                processes where clusters become a head.
         """
+        if self.trainer.precision in ("bf16-true", "16-true"):
+            raise ValueError(
+                f"found trainer.precision={self.trainer.precision}; expected weights in float32, since unit vectors "
+                "and memories lose their length in half precision: give --trainer.precision bf16-mixed"
+            )
+        learns_from_clusters = type(self).on_reclustered is not Method.on_reclustered
+        if learns_from_clusters and isinstance(self.trainer.strategy, ModelParallelStrategy):
+            raise ValueError(
+                f"found ModelParallelStrategy with {type(self).__name__}, which makes a head of its clusters; expected "
+                "a method without, such as SwAV (SEER), or whole parameters: give --trainer.strategy ddp"
+            )
         data = getattr(self.trainer, "datamodule", None)
         if stage != "fit" or not isinstance(data, MakesViews):
             return
@@ -223,7 +236,9 @@ class Method(pl.LightningModule):
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one pass, counted from the data: the trainer would build the loader to find out."""
         data = cast(CountsSteps, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
-        return max(1, -(-data.batches_per_epoch // self.trainer.accumulate_grad_batches))
+        batches, limit = data.batches_per_epoch, self.trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)  # a number, or a share
+        return max(1, -(-batches // self.trainer.accumulate_grad_batches))
 
     def steps(self) -> tuple[int, int]:
         """Optimizer steps of the run and of an epoch."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ssl_lightning.callbacks import Doctor, VitalSigns
+from ssl_lightning.callbacks.vital_signs import MeanOfSigns
 from ssl_lightning.evaluation import feature_std, participation_ratio
 from ssl_lightning.failures import Failure, one_cluster, queue_blow_up, stuck_at_chance
 from ssl_lightning.stops import CollapseError
@@ -86,6 +87,35 @@ def test_a_queue_that_changes_little_is_well():
     before = [{OVER_CHANCE: 0.9, "train/queue_in_use": 0}] * 30
     after = [{OVER_CHANCE: 0.88, "train/queue_in_use": 1}] * 12
     assert not any(row["queue_blow_up"] for row in attend(Doctor(), before + after))
+
+
+def falling(start, by, rows, queue):
+    return [{OVER_CHANCE: start - by * place, "train/queue_in_use": queue} for place in range(rows)]
+
+
+HEALTHY = {
+    "a long fall": falling(0.95, 5e-4, 100, 0) + falling(0.9, 5e-4, 200, 1),
+    "steep before and after": falling(1.0, 4e-3, 25, 0) + falling(0.9, 4e-3, 40, 1),
+    "steep before and slower after": falling(1.0, 4e-3, 25, 0) + falling(0.9, 5e-4, 200, 1),
+    "learning sets in": falling(0.99, 0, 30, 0) + falling(0.99, 4e-3, 40, 1) + falling(0.83, 0, 40, 1),
+    "in use from the first row": falling(1.2, 1e-2, 30, 1) + falling(0.9, 5e-4, 200, 1),
+    "in use after two rows": falling(1.2, 5e-2, 2, 0) + falling(1.1, 5e-3, 40, 1) + falling(0.9, 5e-4, 200, 1),
+}
+
+
+@pytest.mark.parametrize("course", HEALTHY)
+def test_a_run_with_a_queue_that_learns_on_is_left_in_peace(course, caplog):
+    assert not any(row["queue_blow_up"] for row in attend(Doctor(), HEALTHY[course]))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("leap", [-0.3, 0.1])
+def test_a_leap_shows_also_in_a_run_that_falls_and_is_over_some_hundred_steps_later(leap):
+    seen = attend(Doctor(), falling(1.0, 1e-3, 50, 0) + falling(0.95 + leap, 1e-3, 100, 1))
+    found = [row["queue_blow_up"] for row in seen]
+    assert not any(found[:52])
+    assert all(found[52:70])
+    assert not any(found[81:])
 
 
 def test_stop_ends_the_run_with_the_remedy():
@@ -171,3 +201,21 @@ def test_codes_inputs_and_loss_are_read_as_shares():
     assert found["train/code_entropy"] == pytest.approx(1, abs=1e-6)
     assert found["train/loss_over_chance"] == 0.5
     assert found["train/input_offset"] == pytest.approx(1, abs=1e-6)  # constant pictures: the deviation is 0
+
+
+def test_signs_are_means_in_one_reduction_and_each_row_begins_afresh():
+    first, second = torch.tensor([1.0, 5.0]), torch.tensor([3.0, 6.0])
+    processes = [MeanOfSigns(2), MeanOfSigns(2)]
+    for mean, signs in zip(processes, (first, second), strict=True):
+        mean.update(signs)
+        assert mean.compute().tolist() == signs.tolist()
+    assert list(processes[0]._defaults) == ["total"]  # so one reduction
+    processes[0].total += processes[1].total  # what it does
+    processes[0]._computed = None
+    assert processes[0].compute().tolist() == [2.0, 5.5]
+    signs, course = VitalSigns(), trainer()
+    for rows in (0.5, 0.25, 0.125):
+        course.global_step += 10
+        assert measure(signs, course, {"rows_per_prototype": rows})["train/rows_per_prototype"] == rows
+    with_codes = measure(signs, course, {"codes": torch.eye(4), "rows_per_prototype": 1.0})
+    assert (with_codes["train/code_entropy"], with_codes["train/rows_per_prototype"]) == (0.0, 1.0)

@@ -34,6 +34,14 @@ def test_a_converted_regnet_computes_what_it_did():
     assert torch.equal(model.embed(images), before)
 
 
+def test_judging_before_training_sets_up_twice_and_computes_the_same():
+    model, images = method(), torch.randn(2, 3, 32, 32)
+    before = model.embed(images)
+    for stage in ("validate", "fit", "validate"):
+        SyncBatchNorm().setup(trainer("cuda", 2), model, stage)
+        assert torch.equal(model.embed(images), before)
+
+
 def test_torchs_own_conversion_would_lose_the_activations():
     body, images = method().backbone.body, torch.randn(2, 3, 32, 32)
     kept, lost = with_timm(body), nn.SyncBatchNorm.convert_sync_batchnorm(method().backbone.body)

@@ -1,14 +1,17 @@
 """DeepCluster-v2: heads are centroids to the bit, banks hold what training saw, unseen rows count for nothing."""
 
+from unittest.mock import Mock
+
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.nn import functional as F
 
 from ssl_lightning.callbacks import Recluster
-from ssl_lightning.clustering import Clustering, FaissKMeans, KMeans
+from ssl_lightning.clustering import Clustering, FaissKMeans, KMeans, PCAWhitening
 from ssl_lightning.data import Digits, View
-from ssl_lightning.methods import DeepClusterV2
+from ssl_lightning.methods import DeepCluster, DeepClusterV2, SwAV
 from ssl_lightning.models import ResNet18
 from ssl_lightning.types import Batch
 
@@ -23,6 +26,7 @@ class Spy(pl.Callback):
 
     def __init__(self) -> None:
         self.heads, self.losses, self.seen, self.banks = [], [], [], []
+        self.views = None
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.heads.append([head.weight.detach().clone() for head in pl_module.heads])
@@ -30,9 +34,13 @@ class Spy(pl.Callback):
             self.banks.append([bank.rows.clone() for bank in pl_module.banks])
             self.seen.append({})
 
+    def on_before_backward(self, trainer, pl_module, loss):
+        self.views = [view.clone() for view in pl_module._seen[1]]
+
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.losses.append(float(outputs["loss"]))
-        for row, z in zip(batch.index.tolist(), outputs["embeddings"], strict=True):
+        assert torch.equal(self.views[0], outputs["embeddings"])
+        for row, *z in zip(batch.index.tolist(), *self.views, strict=True):
             self.seen[-1][row] = z
 
 
@@ -41,7 +49,7 @@ def v2(**options):
     return DeepClusterV2(**(SMALL | options))
 
 
-def fit(method, *callbacks, clusterer=SPHERICAL, epochs=2, batch_size=256, views=(TWO,)):
+def fit(method, *callbacks, clusterer=SPHERICAL, epochs=2, batch_size=256, views=(TWO,), transform=None):
     data = Digits(batch_size=batch_size, views=list(views), image_size=16)
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -52,7 +60,7 @@ def fit(method, *callbacks, clusterer=SPHERICAL, epochs=2, batch_size=256, views
         enable_model_summary=False,
         limit_val_batches=0,
         use_distributed_sampler=False,
-        callbacks=[Recluster(clusterer), *callbacks],
+        callbacks=[Recluster(clusterer, transform), *callbacks],
     )
     trainer.fit(method, data)
     return trainer
@@ -164,13 +172,15 @@ def test_each_head_clusters_the_bank_of_its_view_from_another_start():
 def test_banks_hold_what_the_last_epoch_saw_and_rows_left_out_keep_theirs():
     method, spy = v2(), Spy()
     fit(method, spy, epochs=2)
-    bank = spy.banks[1][0]
     left_out = set(range(1438)) - set(spy.seen[0])
     assert len(left_out) == 1438 - 5 * 256
-    for row, z in list(spy.seen[0].items())[::50]:
-        assert torch.allclose(bank[row], z, atol=1e-6)
     rows = torch.tensor(sorted(left_out))
-    assert torch.equal(bank[rows], spy.banks[0][0][rows])
+    for view in (0, 1):
+        bank = spy.banks[1][view]
+        for row, z in list(spy.seen[0].items())[::50]:
+            assert torch.allclose(bank[row], z[view], atol=1e-6)
+            assert not torch.allclose(bank[row], z[1 - view], atol=1e-3)
+        assert torch.equal(bank[rows], spy.banks[0][view][rows])
     assert (method.pseudo_labels.rows >= 0).all()
 
 
@@ -189,6 +199,27 @@ def test_filling_the_banks_leaves_running_statistics_and_random_state_alone():
 def test_a_single_epoch_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"max_epochs=1.*SwAV"):
         fit(v2(), epochs=1)
+
+
+@pytest.mark.parametrize("kind", [DeepCluster, DeepClusterV2, SwAV])
+def test_parameters_spread_over_processes_are_refused_where_clusters_become_a_head(kind):
+    method = kind(backbone=ResNet18(8))
+    strategy = ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=1)
+    method._trainer = Mock(spec=pl.Trainer, strategy=strategy, precision="32-true", datamodule=None)
+    if kind is SwAV:
+        method.setup("fit")
+    else:
+        with pytest.raises(ValueError, match=rf"found ModelParallelStrategy with {kind.__name__}.*SwAV.*strategy ddp"):
+            method.setup("fit")
+
+
+@pytest.mark.parametrize("dim", [16, 8])
+def test_a_transform_of_the_banks_is_refused_before_the_first_step(dim):
+    method, spy = v2(), Spy()
+    with pytest.raises(ValueError, match=r"found transform=PCAWhitening.*DeepClusterV2.*expected none: take it out"):
+        fit(method, spy, transform=PCAWhitening(dim))
+    assert method.banks[0].is_empty
+    assert not spy.heads
 
 
 def test_the_loss_does_not_jump_at_a_new_clustering_and_it_learns():

@@ -11,7 +11,7 @@ from ssl_lightning.data import Digits, View
 from ssl_lightning.functional import sinkhorn
 from ssl_lightning.methods import SwAV
 from ssl_lightning.models import ResNet18
-from ssl_lightning.optim import LARC
+from ssl_lightning.optim import LARC, WarmupCosine
 from ssl_lightning.types import Batch
 
 PLAIN = {"scale": (0.5, 1.0), "flip": 0.0, "jitter": (0.0, 0.0, 0.0, 0.0), "grey": 0.0}
@@ -128,6 +128,17 @@ def test_freezing_counts_optimizer_steps_under_accumulation():
     assert not torch.equal(spy.prototypes[-1], at_start)
 
 
+@pytest.mark.parametrize(
+    ("limit", "accumulate", "steps"),
+    [(1.0, 1, 5), (3, 1, 3), (99, 1, 5), (0.5, 1, 2), (0.99, 1, 4), (3, 2, 2), (1, 1, 1)],
+)
+def test_an_epoch_that_the_trainer_cuts_short_is_as_long_for_schedule_freezing_and_queue(limit, accumulate, steps):
+    method = swav(schedule=WarmupCosine(warmup_epochs=1.0), freeze_epochs=1.0)
+    trainer = fit(method, limit_train_batches=limit, accumulate_grad_batches=accumulate)
+    assert method.steps() == (trainer.global_step, steps) == (2 * steps, steps)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.0  # the cosine has come to its end
+
+
 def test_accumulation_says_that_codes_see_micro_batches(caplog):
     fit(swav(), accumulate_grad_batches=2, epochs=1)
     assert any("micro-batch" in message for message in caplog.messages)
@@ -180,6 +191,12 @@ def test_bfloat16_leaves_scores_codes_and_loss_in_float32():
 def test_one_view_is_refused_before_the_first_step():
     with pytest.raises(ValueError, match="needs at least 2"):
         fit(swav(), views=(View(**PLAIN),))
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_weights_in_half_precision_are_refused_in_one_line(precision):
+    with pytest.raises(ValueError, match=rf"found trainer.precision={precision}.*bf16-mixed"):
+        fit(swav(), precision=precision)
 
 
 @pytest.mark.parametrize("name", sorted(OUT_OF_RANGE))

@@ -77,6 +77,19 @@ def test_a_tensor_without_gradient_is_left_alone():
     assert torch.equal(tensors[0], before)
 
 
+@pytest.mark.parametrize("kind", [LARC, LARS])
+@pytest.mark.parametrize("decay", [0.0, DECAY])
+@pytest.mark.parametrize("gradient", [0.0, 1.0])
+def test_a_fresh_bias_of_length_zero_stays_finite_and_moves_with_its_gradient(kind, decay, gradient):
+    bias = torch.zeros(4, requires_grad=True)
+    optimizer = kind([bias], lr=LR, weight_decay=decay)
+    for _ in range(3):
+        bias.grad = torch.full((4,), gradient)
+        optimizer.step()
+    assert torch.isfinite(bias).all()
+    assert bool((bias < 0).all()) == (gradient > 0)
+
+
 def test_exclusion_splits_every_group_and_keeps_its_options():
     weight, bias = (tensor.requires_grad_() for tensor in parameters())
     groups = without_decay([{"params": [weight, bias], "name": "body", "lr": 0.1}, {"params": [bias], "name": "head"}])
