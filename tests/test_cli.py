@@ -23,6 +23,8 @@ from ssl_lightning.methods import Method
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 METHODS = sorted(path for path in CONFIGS.glob("*.yaml") if path.name not in ("eval.yaml", "clusters.yaml"))
+STAGES = [path for path in sorted((CONFIGS / "clusterfit").glob("*.yaml")) if path.name != "2_cluster.yaml"]
+"""Those that train; their steps are taken by tests/commands/test_clusters.py, one after the other."""
 DATA = sorted((CONFIGS / "data").glob("*.yaml"))
 CPU = CONFIGS / "scale" / "cpu.yaml"
 PAPER = [path for path in sorted((CONFIGS / "scale").glob("*.yaml")) if path != CPU]
@@ -88,7 +90,7 @@ def test_every_method_takes_a_step_as_it_is_shipped(config, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("overlay", [*DATA, CPU], ids=lambda path: path.stem)
-@pytest.mark.parametrize("config", METHODS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", [*METHODS, *STAGES], ids=lambda path: path.stem)
 def test_every_method_parses_with_every_overlay(config, overlay, capsys):
     with pytest.raises(SystemExit) as done:
         run(["fit", "--config", str(config), "--config", str(overlay), "--print_config"])

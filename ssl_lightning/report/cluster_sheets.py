@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,6 +17,7 @@ CLUSTERS = 100
 """Clusters on a page, the largest and the smallest ones."""
 
 
+@runtime_checkable
 class ReadsPictures(Protocol):
     """What is asked of a table of pictures."""
 

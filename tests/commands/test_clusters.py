@@ -1,0 +1,166 @@
+"""embed, choose-k, clusters and the stages of ClusterFit, as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from ssl_lightning.clustering import Clustering
+from ssl_lightning.clustering.feature_file import FeatureFile
+from ssl_lightning.entry import run
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    *("--model.backbone", "ssl_lightning.models.ResNet18", "--model.backbone.width", "8"),
+    *("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"),
+    *("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
+]
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["ssl-lightning"])
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """A pretrained network, its clusters, and a network fitted to them."""
+    here = tmp_path_factory.mktemp("stages")
+    before, argv = Path.cwd(), sys.argv
+    os.chdir(ROOT)
+    sys.argv = ["ssl-lightning"]
+    runs = ["--run.dir", str(here), "--trainer.accelerator", "cpu"]
+    try:
+        first = ["fit", "--config", "configs/clusterfit/1_pretrain.yaml", *TINY, *runs, "--run.name", "pretrain"]
+        assert run(first) == 0
+        seen = str(here / "pretrain" / "checkpoints" / "last.ckpt")
+        second = ["predict", "--config", "configs/clusterfit/2_cluster.yaml", "--ckpt_path", seen, *runs]
+        second += ["--trainer.callbacks.path", str(here / "edge"), "--trainer.callbacks.num_clusters", "9"]
+        assert run([*second, "--run.name", "cluster"]) == 0
+        third = ["fit", "--config", "configs/clusterfit/3_fit.yaml", *TINY, *runs, "--run.name", "fit"]
+        third += ["--model.clusters", str(here / "edge.safetensors"), "--model.num_clusters", "9"]
+        assert run(third) == 0
+    finally:
+        os.chdir(before)
+        sys.argv = argv
+    return here, third
+
+
+def test_the_stages_of_clusterfit_hand_files_to_each_other(stages):
+    here, _ = stages
+    clustering, metadata = Clustering.load(here / "edge.safetensors")
+    assert int(clustering.sizes.sum()) == len(clustering.labels) == 1438
+    assert len(metadata["checkpoint"]) == 64
+    table = pd.read_parquet(here / "edge.parquet")
+    assert list(table.columns) == ["row", "sample_id", "path", "cluster", "distance"]
+    assert table["cluster"].tolist() == clustering.labels.tolist()
+    numbers = pd.read_csv(here / "cluster" / "metrics.csv").iloc[-1]
+    assert numbers["cluster/nmi_chance"] < numbers["cluster/nmi_labels"]
+    assert (here / "fit" / "done.json").is_file()
+
+
+def test_clusters_that_were_made_again_are_noticed_by_the_run_that_used_them(stages, capsys):
+    here, third = stages
+    edge = here / "edge.safetensors"
+    content = edge.read_bytes()
+    clustering, metadata = Clustering.load(edge)
+    clustering.save(edge, metadata | {"checkpoint": "another"})
+    assert run(third) == 64
+    assert "clusters_sha256" in capsys.readouterr().err
+    edge.write_bytes(content)
+    assert run(third) == 0
+    edge.rename(here / "away")
+    assert run(third) == 64
+    assert f"found no --model.clusters {edge}" in capsys.readouterr().err
+    (here / "away").rename(edge)
+
+
+def test_a_page_shows_every_cluster(stages, capsys):
+    here, _ = stages
+    assert run(["clusters", str(here / "edge.safetensors"), "--pictures", "6"]) == 0
+    clustering, _ = Clustering.load(here / "edge.safetensors")
+    used = (clustering.sizes > 0).nonzero().squeeze(1).tolist()
+    page = (here / "edge-page" / "index.html").read_text()
+    for cluster in used:
+        assert (here / "edge-page" / f"cluster-{cluster}.png").is_file()
+        assert f"cluster {cluster}: {int(clustering.sizes[cluster])} pictures" in page
+    assert (here / "edge-page" / "sizes.png").is_file()
+    assert (here / "edge-page" / "purity.png").is_file()
+    assert f"1438 pictures in {len(used)} of 9 clusters" in capsys.readouterr().out
+
+
+def test_pictures_that_the_clusters_were_not_made_for_are_refused(stages, tmp_path, capsys):
+    here, _ = stages
+    (tmp_path / "other.yaml").write_text("data: {class_path: ssl_lightning.data.SyntheticImages}")
+    assert run(["clusters", str(here / "edge.safetensors"), "--data", str(tmp_path / "other.yaml")]) == 65
+    assert "give --data with those that it was made for" in capsys.readouterr().err
+    assert run(["clusters", str(tmp_path / "none.safetensors")]) == 65
+
+
+def test_features_are_embedded_once_and_clustered_for_several_k(stages, tmp_path, capsys):
+    here, _ = stages
+    out = str(tmp_path / "features.safetensors")
+    assert run(["embed", str(here / "pretrain" / "checkpoints" / "last.ckpt"), out, "--device", "cpu"]) == 0
+    stored = FeatureFile.load(out)
+    assert stored.features.shape == (1438, 64)
+    assert torch.equal(stored.rows, torch.arange(1438))
+    assert run(["choose-k", out, "--k", "[3,10]", "--seeds", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "stability" in printed
+    assert "ami" in printed
+    table = pd.read_csv(tmp_path / "features-k" / "choices.csv")
+    assert set(table["k"]) == {3, 10}
+    assert (tmp_path / "features-k" / "curves.png").is_file()
+    assert (tmp_path / "features-k" / "index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [(["--k", "[3,5000]"], "found k="), (["--seeds", "1"], "expected at least 2")],
+)
+def test_choices_that_cannot_be_are_one_line(stages, tmp_path, capsys, options, expected):
+    features = torch.randn(30, 4)
+    path = tmp_path / "features.safetensors"
+    FeatureFile(features, torch.arange(30), torch.full((30,), -1), {}).save(path)
+    assert run(["choose-k", str(path), *options]) == 65
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_make_clusterfit_runs_what_is_missing_and_nothing_else(tmp_path):
+    """Killed in the last stage it goes on; run again it does nothing; with another K it clusters and fits again."""
+
+    def make(*options):
+        small = " ".join(TINY)
+        command = [
+            "make",
+            "clusterfit",
+            "DATA=digits",
+            f"RUNS={tmp_path}",
+            f"PRETRAIN_ARGS={small}",
+            f"FIT_ARGS={small}",
+        ]
+        done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    name = "clusterfit-digits-k8"
+    out = make("K=8")
+    assert [f"clusterfit {stage}/3" in out for stage in (1, 2, 3)] == [True] * 3
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert "/3:" not in make("K=8")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files
+    (tmp_path / f"{name}-fit" / "done.json").unlink()
+    out = make("K=8")
+    assert [f"clusterfit {stage}/3" in out for stage in (1, 2, 3)] == [False, False, True]
+    (tmp_path / f"{name}-cluster.safetensors").unlink()
+    out = make("K=8")
+    assert [f"clusterfit {stage}/3" in out for stage in (1, 2, 3)] == [False, True, True]
+    assert not list(tmp_path.glob(f"{name}-fit.*"))  # equal clusters: nothing was set aside
+    out = make("K=8", "CLUSTER_ARGS=--trainer.callbacks.clusterer.iterations 2")
+    assert [f"clusterfit {stage}/3" in out for stage in (1, 2, 3)] == [False, True, True]
