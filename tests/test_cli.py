@@ -204,6 +204,62 @@ def test_a_mistake_is_one_line_before_any_step(arguments, words, tmp_path, capsy
     assert all(word in line for word in words), line
 
 
+def callback(path, **init_args):
+    return yaml.safe_dump([{"class_path": f"ssl_lightning.callbacks.{path}", "init_args": init_args}])
+
+
+def part(path, **init_args):
+    return {"class_path": f"ssl_lightning.{path}", "init_args": init_args}
+
+
+KMEANS = part("clustering.KMeans")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data.batch_size", "1"], "found data.batch_size=1; expected at least 2"),
+        (["--data.views", "[{count: 0}]"], "found View.count=0"),
+        (["--model.backbone.width", "3"], "found ResNet18 width=3"),
+        (
+            ["--model.backbone=ssl_lightning.models.TimmBackbone", "--model.backbone.name=nonsense"],
+            "found backbone name='nonsense'",
+        ),
+        (
+            ["--trainer.callbacks", callback("Recluster", clusterer=part("clustering.FaissKMeans", empty="keep"))],
+            'found FaissKMeans(empty="keep")',
+        ),
+        (
+            [
+                "--trainer.callbacks",
+                callback("Recluster", clusterer=KMEANS, transform=part("clustering.PCAWhitening", dim=0)),
+            ],
+            "found PCAWhitening(dim=0",
+        ),
+        (["--trainer.callbacks", callback("ProbeFeatures", probes=[part("evaluation.KNN", k=0)])], "found KNN(k=0"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_what_a_constructor_refuses_is_one_line(arguments, words, tmp_path, capsys):
+    where = ["--run.dir", str(tmp_path), "--trainer.accelerator", "cpu"]
+    line = refused(capsys, "fit", "--config", "configs/demo.yaml", *where, *arguments)
+    assert line.startswith(f"ssl-lightning: error: {words}")
+
+
+def test_an_error_of_ours_in_a_training_step_keeps_its_traceback(tmp_path, monkeypatch):
+    def broken(self, batch, batch_idx):
+        return torch.empty(0).view(3)
+
+    def misused(self, batch, batch_idx):
+        return int("not a number")
+
+    arguments = ["--config", "configs/demo.yaml", *TINY, "--trainer.limit_val_batches=0"]
+    for number, (step, kind) in enumerate([(broken, RuntimeError), (misused, ValueError)]):
+        monkeypatch.setattr("ssl_lightning.methods.DeepCluster.training_step", step)
+        with pytest.raises(kind):
+            fit(tmp_path, *arguments, "--run.name", f"broken{number}")
+
+
 def test_a_missing_pack_names_the_variable(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
     overlay = ["--config", "configs/demo.yaml", "--config", "configs/data/cifar10.yaml"]
