@@ -246,6 +246,30 @@ def test_what_a_constructor_refuses_is_one_line(arguments, words, tmp_path, caps
     assert line.startswith(f"ssl-lightning: error: {words}")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model.num_clusters", "1"], "found num_clusters=1; expected at least 2"),
+        (["--trainer.max_epochs", "0"], "found --trainer.max_epochs 0"),
+        (["--trainer.max_steps", "0"], "found --trainer.max_steps 0"),
+        (["--trainer.callbacks", "[]"], "found no pseudo-labels"),
+        (["--trainer.callbacks", callback("Recluster", clusterer=KMEANS, first_epoch=1)], "found no pseudo-labels"),
+        (["--model.optimizer.lr", "-1"], "Invalid learning rate: -1.0"),
+        (["--seed_everything", "-5"], "-5 is not in bounds"),
+        pytest.param(
+            ["--trainer.accelerator", "gpu"],
+            "No supported gpu backend found!",
+            marks=pytest.mark.skipif(torch.accelerator.is_available(), reason="needs a machine without a GPU"),
+        ),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_what_cannot_be_trained_is_one_line(arguments, words, tmp_path, capsys):
+    where = ["--run.dir", str(tmp_path), *TINY, "--trainer.limit_val_batches=0"]
+    line = refused(capsys, "fit", "--config", "configs/demo.yaml", *where, *arguments)
+    assert line.startswith(f"ssl-lightning: error: {words}")
+
+
 def test_an_error_of_ours_in_a_training_step_keeps_its_traceback(tmp_path, monkeypatch):
     def broken(self, batch, batch_idx):
         return torch.empty(0).view(3)
