@@ -270,6 +270,16 @@ def test_what_cannot_be_trained_is_one_line(arguments, words, tmp_path, capsys):
     assert line.startswith(f"ssl-lightning: error: {words}")
 
 
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_the_folder_of_a_trained_run_is_not_written_into(verb, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    for name in ("run.json", "metrics.csv"):
+        (tmp_path / "mine" / name).write_text("{}")
+    where = ["--run.dir", str(tmp_path), "--run.name", "mine", "--trainer.accelerator", "cpu"]
+    assert f"--run.name mine-{verb}" in refused(capsys, verb, "--config", "configs/eval.yaml", *where)
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"run.json", "metrics.csv"}
+
+
 def test_an_error_of_ours_in_a_training_step_keeps_its_traceback(tmp_path, monkeypatch):
     def broken(self, batch, batch_idx):
         return torch.empty(0).view(3)
