@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from PIL import Image
 
 from ssl_lightning.entry import run
 from ssl_lightning.methods import Method
@@ -278,6 +279,24 @@ def test_the_folder_of_a_trained_run_is_not_written_into(verb, tmp_path, capsys)
     where = ["--run.dir", str(tmp_path), "--run.name", "mine", "--trainer.accelerator", "cpu"]
     assert f"--run.name mine-{verb}" in refused(capsys, verb, "--config", "configs/eval.yaml", *where)
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"run.json", "metrics.csv"}
+
+
+@pytest.mark.parametrize("readable", [0, 30])
+def test_unreadable_pictures_are_named_before_they_are_clustered(readable, tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(60):
+        path = pictures / f"{number:02}.jpg"
+        if number < readable:
+            Image.new("RGB", (16, 16), (4 * number, 99, 255 - 4 * number)).save(path)
+        else:
+            path.write_text("no picture")
+    overlay = ["--config", "configs/demo.yaml", "--config", "configs/data/folder.yaml", *TINY]
+    where = ["--data.path", str(pictures), "--run.dir", str(tmp_path / "runs"), "--data.num_workers", "0"]
+    line = refused(capsys, "fit", *overlay, *where, "--model.num_clusters", "4", "--data.image_size", "16")
+    assert f"found {60 - readable} unreadable pictures" in line
+    assert f"{readable:02}.jpg" in line
+    assert "data.max_unreadable=0.05" in line
 
 
 def test_an_error_of_ours_in_a_training_step_keeps_its_traceback(tmp_path, monkeypatch):
