@@ -74,6 +74,8 @@ class ImageModule(LightningDataModule, ABC):
         for name, lowest in (("batch_size", 2), ("image_size", 1), ("num_workers", 0), ("gallery", 1)):
             if getattr(self, name) < lowest:
                 raise ValueError(f"found data.{name}={getattr(self, name)}; expected at least {lowest}")
+        if min(self.std) <= 0:
+            raise ValueError(f"found data.std={self.std}; expected three positive numbers, as fractions 0..1")
         if not 0 < self.centre_fraction <= 1:
             raise ValueError(f"found data.centre_fraction={self.centre_fraction}; expected more than 0, at most 1")
 
