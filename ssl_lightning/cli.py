@@ -113,8 +113,16 @@ class CommandLine(LightningCLI):
         """Lightning would let a checkpoint overwrite the command line, and import what it names; see `fit`."""
 
     def before_instantiate_classes(self) -> None:
-        """Find the folder of the run."""
+        """Find the folder of the run; refuse one that would take no step, or that would write into a trained run."""
         self.run = RunDirectory(self.options.run.dir, self.options.run.name or self._default_name())
+        for name in ("max_epochs", "max_steps") if self.subcommand == "fit" else ():
+            if self.options.trainer[name] == 0:
+                raise UsageError(f"found --trainer.{name} 0, with which nothing is trained: give 1 or more")
+        if self.subcommand != "fit" and (self.run.path / "run.json").is_file():
+            raise UsageError(
+                f"found {self.run.path}, the folder of a trained run, which {self.subcommand} would write into: give "
+                f"another name, such as --run.name {self.run.name}-{self.subcommand}"
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with what every run has."""

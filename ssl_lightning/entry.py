@@ -22,6 +22,9 @@ VERBS = {
     "check-setup": "versions, devices and data that this machine has",
 }
 
+BEFORE_TRAINING = {"instantiate_classes", "_set_seed", "configure_optimizers"}
+"""Functions in which a run is put together from what the user gave, of Lightning's command line and of a method."""
+
 
 def overview() -> str:
     """Every verb in a line."""
@@ -64,10 +67,11 @@ def run(arguments: list[str]) -> int:
         _carry_out(arguments)
     except RunStoppedError as error:
         return _complain(str(error), error.exit_code)
-    except (ValueError, OSError) as error:
-        if not _is_ours(error):
+    except Exception as error:
+        line = _mistake(error)
+        if line is None:
             raise
-        return _complain(str(error), 65)
+        return _complain(line, 65)
     return 0
 
 
@@ -82,11 +86,39 @@ def _carry_out(arguments: list[str]) -> None:
         run_verb(arguments)
 
 
-def _is_ours(error: Exception) -> bool:
+def _mistake(error: Exception) -> str | None:
+    """What to tell the user if the error is theirs to mend; None for a mistake of ours, which needs its traceback.
+
+    While a run is put together the parser wraps what a constructor said, once for every level of the configuration,
+    and torch and Lightning check their own options: there the innermost error counts. Later only our own checks do.
+    """
+    if isinstance(error, ValueError | OSError) and _is_ours(error):
+        return str(error)
+    frames = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which is not imported here
+        return str(error)
+    if frames & BEFORE_TRAINING and isinstance(error, ValueError | OSError):
+        innermost = _chain(error)[-1]
+        return str(innermost) if isinstance(innermost, ValueError | OSError) else None
+    return None
+
+
+def _is_ours(error: BaseException) -> bool:
     """Whether a check of this package raised it on purpose: such errors are written for people."""
     frames = traceback.extract_tb(error.__traceback__)
     here = str(Path(__file__).parent)
     return bool(frames) and frames[-1].filename.startswith(here)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and what led to it, back to the first error of ours or else to the very first."""
+    chain = [error]
+    while not _is_ours(chain[-1]):
+        earlier = chain[-1].__cause__ or chain[-1].__context__
+        if earlier is None:
+            break
+        chain.append(earlier)
+    return chain
 
 
 def _complain(line: str, code: int) -> int:

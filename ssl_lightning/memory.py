@@ -39,7 +39,7 @@ class PseudoLabels(nn.Module):
         """Labels of some rows, as int64 for the loss.
 
         Raises:
-            RuntimeError: Before the first clustering.
+            ValueError: Before the first clustering.
         """
         self._expect_labels()
         return self.rows.index_select(0, index.to(self.rows.device)).long()
@@ -48,7 +48,7 @@ class PseudoLabels(nn.Module):
         """Labels of all rows, for losses that look at whole clusters.
 
         Raises:
-            RuntimeError: Before the first clustering.
+            ValueError: Before the first clustering.
         """
         self._expect_labels()
         return self.rows
@@ -61,7 +61,10 @@ class PseudoLabels(nn.Module):
 
     def _expect_labels(self) -> None:
         if self.is_empty:
-            raise RuntimeError("found no pseudo-labels; expected a clustering first: add the Recluster callback")
+            raise ValueError(
+                "found no pseudo-labels; expected a clustering first: add the Recluster callback to trainer.callbacks, "
+                "with first_epoch no later than the first epoch that needs them"
+            )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         super()._apply(fn, recurse)  # type: ignore[arg-type]  # torch's own annotation of `fn` is missing

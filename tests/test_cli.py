@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from safetensors import safe_open
 from safetensors.torch import save_file
+from PIL import Image
 
 from ssl_lightning.entry import run
 from ssl_lightning.files import sha256_of
@@ -242,6 +243,114 @@ def test_a_mistake_is_one_line_before_any_step(arguments, words, tmp_path, capsy
     where = [] if "--run.dir" in arguments else ["--run.dir", str(tmp_path)]
     line = refused(capsys, "fit", "--config", "configs/demo.yaml", *arguments, *where, "--trainer.accelerator", "cpu")
     assert all(word in line for word in words), line
+
+
+def callback(path, **init_args):
+    return yaml.safe_dump([{"class_path": f"ssl_lightning.callbacks.{path}", "init_args": init_args}])
+
+
+def part(path, **init_args):
+    return {"class_path": f"ssl_lightning.{path}", "init_args": init_args}
+
+
+KMEANS = part("clustering.KMeans")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data.batch_size", "1"], "found data.batch_size=1; expected at least 2"),
+        (["--data.views", "[{count: 0}]"], "found View.count=0"),
+        (["--model.backbone.width", "3"], "found ResNet18 width=3"),
+        (
+            ["--model.backbone=ssl_lightning.models.TimmBackbone", "--model.backbone.name=nonsense"],
+            "found backbone name='nonsense'",
+        ),
+        (
+            ["--trainer.callbacks", callback("Recluster", clusterer=part("clustering.FaissKMeans", empty="keep"))],
+            'found FaissKMeans(empty="keep")',
+        ),
+        (
+            [
+                "--trainer.callbacks",
+                callback("Recluster", clusterer=KMEANS, transform=part("clustering.PCAWhitening", dim=0)),
+            ],
+            "found PCAWhitening(dim=0",
+        ),
+        (["--trainer.callbacks", callback("ProbeFeatures", probes=[part("evaluation.KNN", k=0)])], "found KNN(k=0"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_what_a_constructor_refuses_is_one_line(arguments, words, tmp_path, capsys):
+    where = ["--run.dir", str(tmp_path), "--trainer.accelerator", "cpu"]
+    line = refused(capsys, "fit", "--config", "configs/demo.yaml", *where, *arguments)
+    assert line.startswith(f"ssl-lightning: error: {words}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model.num_clusters", "1"], "found num_clusters=1; expected at least 2"),
+        (["--trainer.max_epochs", "0"], "found --trainer.max_epochs 0"),
+        (["--trainer.max_steps", "0"], "found --trainer.max_steps 0"),
+        (["--trainer.callbacks", "[]"], "found no pseudo-labels"),
+        (["--trainer.callbacks", callback("Recluster", clusterer=KMEANS, first_epoch=1)], "found no pseudo-labels"),
+        (["--model.optimizer.lr", "-1"], "Invalid learning rate: -1.0"),
+        (["--seed_everything", "-5"], "-5 is not in bounds"),
+        pytest.param(
+            ["--trainer.accelerator", "gpu"],
+            "No supported gpu backend found!",
+            marks=pytest.mark.skipif(torch.accelerator.is_available(), reason="needs a machine without a GPU"),
+        ),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_what_cannot_be_trained_is_one_line(arguments, words, tmp_path, capsys):
+    where = ["--run.dir", str(tmp_path), *TINY, "--trainer.limit_val_batches=0"]
+    line = refused(capsys, "fit", "--config", "configs/demo.yaml", *where, *arguments)
+    assert line.startswith(f"ssl-lightning: error: {words}")
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_the_folder_of_a_trained_run_is_not_written_into(verb, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    for name in ("run.json", "metrics.csv"):
+        (tmp_path / "mine" / name).write_text("{}")
+    where = ["--run.dir", str(tmp_path), "--run.name", "mine", "--trainer.accelerator", "cpu"]
+    assert f"--run.name mine-{verb}" in refused(capsys, verb, "--config", "configs/eval.yaml", *where)
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"run.json", "metrics.csv"}
+
+
+@pytest.mark.parametrize("readable", [0, 30])
+def test_unreadable_pictures_are_named_before_they_are_clustered(readable, tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(60):
+        path = pictures / f"{number:02}.jpg"
+        if number < readable:
+            Image.new("RGB", (16, 16), (4 * number, 99, 255 - 4 * number)).save(path)
+        else:
+            path.write_text("no picture")
+    overlay = ["--config", "configs/demo.yaml", "--config", "configs/data/folder.yaml", *TINY]
+    where = ["--data.path", str(pictures), "--run.dir", str(tmp_path / "runs"), "--data.num_workers", "0"]
+    line = refused(capsys, "fit", *overlay, *where, "--model.num_clusters", "4", "--data.image_size", "16")
+    assert f"found {60 - readable} unreadable pictures" in line
+    assert f"{readable:02}.jpg" in line
+    assert "data.max_unreadable=0.05" in line
+
+
+def test_an_error_of_ours_in_a_training_step_keeps_its_traceback(tmp_path, monkeypatch):
+    def broken(self, batch, batch_idx):
+        return torch.empty(0).view(3)
+
+    def misused(self, batch, batch_idx):
+        return int("not a number")
+
+    arguments = ["--config", "configs/demo.yaml", *TINY, "--trainer.limit_val_batches=0"]
+    for number, (step, kind) in enumerate([(broken, RuntimeError), (misused, ValueError)]):
+        monkeypatch.setattr("ssl_lightning.methods.DeepCluster.training_step", step)
+        with pytest.raises(kind):
+            fit(tmp_path, *arguments, "--run.name", f"broken{number}")
 
 
 def test_a_missing_pack_names_the_variable(tmp_path, capsys, monkeypatch):

@@ -114,3 +114,11 @@ def test_overlays_append_callbacks_and_never_replace_them():
         text = overlay.read_text()
         whole = "class_path: ssl_lightning.methods." in text  # stands alone, so there is nothing that it could replace
         assert whole or not re.search(r"^\s*callbacks:", text, re.MULTILINE), f"{overlay}: use callbacks+:"
+
+
+def test_the_configs_that_the_head_of_a_config_names_are_there():
+    root = Path(__file__).parents[1]
+    for config in (root / "configs").rglob("*.yaml"):
+        head = "\n".join(line for line in config.read_text().splitlines() if line.startswith("#"))
+        named = re.findall(r"configs/[\w/]+\.yaml", head)
+        assert [name for name in named if not (root / name).is_file()] == [], config

@@ -29,7 +29,7 @@ def test_labels_of_several_clusterings_are_columns_by_row():
 
 
 def test_asking_before_the_first_clustering_names_the_callback():
-    with pytest.raises(RuntimeError, match="Recluster"):
+    with pytest.raises(ValueError, match="Recluster"):
         PseudoLabels()[torch.tensor([0])]
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.memory import FeatureBank
 from ssl_lightning.processes import gather_rows, world
 from ssl_lightning.types import Batch, RawBatch
@@ -40,6 +41,10 @@ class ServesPictures(Protocol):
 
     def centre(self, raw: RawBatch) -> Batch:
         """One centre view of each readable picture."""
+        ...
+
+    def note_unreadable(self, rows: list[int]) -> None:
+        """Say which rows could not be read; refuse too many."""
         ...
 
 
@@ -74,10 +79,19 @@ def embed_dataset(
 
     Returns:
         Rows of this process that have features, ascending, and their features, both on the device of the module.
+
+    Raises:
+        ValueError: If more pictures of all processes are unreadable than the data allow.
     """
     data = cast(ServesPictures, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning when fitting
     with trainer.precision_plugin.forward_context():
-        return _embed(_with_progress(trainer, data.predict_dataloader()), data, module, layer)
+        rows, features, unreadable = _embed(_with_progress(trainer, data.predict_dataloader()), data, module, layer)
+    everywhere = gather_rows(unreadable.to(rows.device), world()).tolist()
+    if everywhere and trainer.state.fn == "fit":
+        count = len(everywhere)
+        publish(trainer, {"data/masked": float(count), "data/masked_share": count / data.num_samples})
+    data.note_unreadable(everywhere)
+    return rows, features
 
 
 def fill_banks(trainer: pl.Trainer, module: pl.LightningModule, banks: list[FeatureBank]) -> None:
@@ -130,7 +144,7 @@ def embed_pictures(
             raise ValueError(f"found data.{name}={found} for a model trained with {trained}; make the data with that")
     loader = tqdm(data.predict_dataloader(), desc="Features", leave=False, disable=not progress, unit="batch")
     try:
-        rows, features = _embed(loader, data, module, layer)
+        rows, features, _ = _embed(loader, data, module, layer)
     finally:
         data.teardown("predict")  # ends the processes that read pictures
     return rows.cpu(), features.cpu()
@@ -138,15 +152,17 @@ def embed_pictures(
 
 def _embed(
     loader: tqdm, data: ServesPictures, module: pl.LightningModule, layer: str | None
-) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"], Int[Tensor, "u"]]:
+    """Rows, their features, and the rows that could not be read."""
     method = cast(Embeds, module)
-    rows, features = [], []
+    rows, features, unreadable = [], [], []
     with isolate_rng(), torch.no_grad(), eval_mode(module):
         for raw in loader:
+            unreadable.append(raw.index[~raw.valid])
             batch = data.centre(module.transfer_batch_to_device(raw, module.device, 0))
             rows.append(batch.index)
             features.append(method.embed(batch.views[0], layer).float())
-    return torch.cat(rows), torch.cat(features)
+    return torch.cat(rows), torch.cat(features), torch.cat(unreadable)
 
 
 @contextmanager

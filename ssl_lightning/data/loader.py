@@ -119,10 +119,7 @@ class TrainingLoader:
         if len(batch.index) - len(unreadable) < 2:
             raise ValueError(f"found fewer than two readable pictures in a batch of {len(batch.index)}; not {remedy}")
         if self.masked > self.max_unreadable * len(self) * self.batch_size / self.share.world_size:
-            raise ValueError(
-                f"found {self.masked} unreadable pictures in epoch {self.epoch}, more than data.max_unreadable="
-                f"{self.max_unreadable:g} of its rows; the last ones are {remedy}, or raise data.max_unreadable"
-            )
+            raise ValueError(too_many_unreadable(self.masked, f"epoch {self.epoch}", self.max_unreadable, remedy))
 
     def end_workers(self) -> None:
         """Let the worker processes end; another epoch would start new ones."""
@@ -162,6 +159,14 @@ class TrainingLoader:
             "seed": self.cutting.seed,
             "drop_last": self.drop_last,
         }
+
+
+def too_many_unreadable(count: int, where: str, limit: float, remedy: str) -> str:
+    """What is wrong and how to mend it, with the names of some files in `remedy`."""
+    return (
+        f"found {count} unreadable pictures in {where}, more than data.max_unreadable={limit:g} of its rows; among "
+        f"them {remedy}, or raise data.max_unreadable"
+    )
 
 
 def batches_per_epoch(num_samples: int, batch_size: int, drop_last: bool, world_size: int) -> int:

@@ -1,5 +1,6 @@
 """ImageModule: what every source of pictures shares - its loaders, views and probe sets - as one DataModule."""
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader, batches_per_epoch
+from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader, batches_per_epoch, too_many_unreadable
 from ssl_lightning.data.pictures import Pictures
 from ssl_lightning.data.probe_sets import ProbeSet
 from ssl_lightning.data.reading import Cutting, Share
@@ -19,6 +20,7 @@ from ssl_lightning.data.views import View, centre_view, expand, finish_crops, ma
 from ssl_lightning.draws import Purpose, permutation
 from ssl_lightning.types import Batch, RawBatch
 
+log = logging.getLogger(__name__)
 BEFORE_THE_FIRST = -1
 """The epoch of passes over all training views that are no training."""
 RGB = tuple[float, float, float]
@@ -72,6 +74,8 @@ class ImageModule(LightningDataModule, ABC):
         for name, lowest in (("batch_size", 2), ("image_size", 1), ("num_workers", 0), ("gallery", 1)):
             if getattr(self, name) < lowest:
                 raise ValueError(f"found data.{name}={getattr(self, name)}; expected at least {lowest}")
+        if min(self.std) <= 0:
+            raise ValueError(f"found data.std={self.std}; expected three positive numbers, as fractions 0..1")
         if not 0 < self.centre_fraction <= 1:
             raise ValueError(f"found data.centre_fraction={self.centre_fraction}; expected more than 0, at most 1")
 
@@ -130,6 +134,23 @@ class ImageModule(LightningDataModule, ABC):
     def masked_share(self) -> float:
         """Their share of the pictures that this process has met in this epoch."""
         return self._loader.masked_share if self._loader else 0.0
+
+    def note_unreadable(self, rows: list[int]) -> None:
+        """Say which training pictures a pass over all of them could not read.
+
+        Args:
+            rows: Of all processes.
+
+        Raises:
+            ValueError: They are more than `max_unreadable` allows, or all.
+        """
+        if not rows:
+            return
+        remedy = f"{', '.join(self.training.name(row) for row in rows[:5])}, ...: mend or remove the files"
+        if len(rows) > self.max_unreadable * self.num_samples or len(rows) == self.num_samples:
+            where = f"a pass over {self.num_samples}"
+            raise ValueError(too_many_unreadable(len(rows), where, self.max_unreadable, remedy))
+        log.warning("found %d unreadable pictures of %d; among them %s", len(rows), self.num_samples, remedy)
 
     def judged_labels(self) -> Int[Tensor, "N"]:
         """The training pictures' own classes, for diagnostics; no self-supervised loss may see them."""

@@ -70,6 +70,8 @@ class DeepCluster(Method):
         mean: RGB = (0.5, 0.5, 0.5),
         std: RGB = (0.25, 0.25, 0.25),
     ) -> None:
+        if num_clusters < 2:
+            raise ValueError(f"found num_clusters={num_clusters}; expected at least 2: change --model.num_clusters")
         super().__init__(backbone, optimizer, schedule, image_size, mean, std, in_channels=2 if sobel else 3)
         self.num_clusters, self.chance_loss = num_clusters, math.log(num_clusters)
         self.sampler = sampler

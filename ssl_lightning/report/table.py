@@ -39,7 +39,9 @@ def results_table(metrics_csv: Path, start: str = "untrained") -> str:
     """
     rows = judged(metrics_csv)
     if not rows:
-        return "nothing was judged: the configuration has no ProbeFeatures"
+        return (
+            "nothing was judged: that takes ProbeFeatures in trainer.callbacks and labelled pictures in data.probe_sets"
+        )
     named = {(start if step == 0 else f"step {step}"): numbers for step, numbers in (rows[0], rows[-1])}
     tables = [_set_table(name, named) for name in probe_set_prefixes(rows[-1][1])]
     return "\n".join(tables) or f"judged in none of the metrics of this table ({', '.join(PRIMARY)}): see metrics.csv"

@@ -286,3 +286,8 @@ def test_impossible_options_are_refused_at_once(options, told):
 def test_a_data_set_smaller_than_a_batch_is_told(trainer):
     with pytest.raises(ValueError, match=r"found 1438 pictures, fewer than one batch of 2000: lower data\.batch_size"):
         trainer().fit(Watcher(), Digits(batch_size=2000))
+
+
+def test_a_standard_deviation_that_is_not_positive_is_refused_by_its_name():
+    with pytest.raises(ValueError, match=r"found data\.std=\(0\.2, 0\.0, 0\.2\)"):
+        SyntheticImages(std=(0.2, 0.0, 0.2))

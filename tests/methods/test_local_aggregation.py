@@ -168,7 +168,7 @@ def test_without_recluster_the_first_step_after_warm_up_says_what_is_missing():
     class Nothing(pl.Callback):
         pass
 
-    with pytest.raises(RuntimeError, match="add the Recluster callback"):
+    with pytest.raises(ValueError, match="add the Recluster callback"):
         fit(epochs=1, recluster=Nothing())
 
 

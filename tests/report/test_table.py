@@ -115,6 +115,7 @@ def test_a_run_that_was_not_judged_says_so(tmp_path, rows):
     path = write(tmp_path / "metrics.csv", *rows) if rows else tmp_path / "missing.csv"
     assert judged(path) == []
     assert results_table(path).startswith("nothing was judged")
+    assert "data.probe_sets" in results_table(path)
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
