@@ -13,9 +13,9 @@ import timm
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
-from PIL import Image
 
 from ssl_lightning.entry import run
 from ssl_lightning.files import sha256_of

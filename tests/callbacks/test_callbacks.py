@@ -115,7 +115,7 @@ def test_cluster_metrics_are_published_under_their_names(tmp_path):
     rows = read_rows(tmp_path / "metrics.csv")
     last = rows[-1]
     expected_names = cluster_metrics(torch.tensor([1]), torch.tensor([0]), torch.tensor([0]), torch.tensor([0]))
-    assert len(expected_names) == 8
+    assert len(expected_names) == 9
     names = [*expected_names, "seconds"]
     assert all(last[f"cluster/{name}"] != "" for name in names)
     labels = model.pseudo_labels.rows[:, 0]

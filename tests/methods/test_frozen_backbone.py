@@ -1,6 +1,7 @@
 """FrozenBackbone: the library's own features from any state dict, where they come from, and what is refused."""
 
 import hashlib
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -18,9 +19,9 @@ PICTURES = torch.rand(2, 3, 32, 32)
 
 
 class Attached(FrozenBackbone):
-    """One that needs no trainer."""
+    """One whose trainer is nothing but plain values."""
 
-    trainer = None
+    trainer = SimpleNamespace(precision="32-true", strategy=None, datamodule=None)
 
 
 def ready(*arguments):
