@@ -44,6 +44,10 @@ RECIPES = {
         *LARGE,
     ],
     "deepcluster_v2": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "1.2", *LARGE],
+    # 0.03 at batch 128, in proportion
+    "instance_recognition": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "0.12", *LARGE],
+    "local_aggregation": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "0.12", *LARGE],
+    "rotation_prediction": ["--trainer.max_epochs", "100", "--trainer.check_val_every_n_epoch", "10"],
     "seer": ["--trainer.max_epochs", "100", "--data.batch_size", "512", "--trainer.val_check_interval", "970"],
 }
 JUDGED = {"linear": "eval/linear/top1", "k-NN 20": "eval/knn/top1", "k-NN 200": "eval/knn200/top1"}

@@ -145,15 +145,13 @@ class LocalAggregation(Method):
         if self.bank.is_empty:
             self.bank.draw(data.num_samples, self.projector.out_features, number(data.seed, Purpose.BANK))
 
-    def on_train_epoch_start(self) -> None:
-        """What a network that tells no picture from another would lose."""
-        self.chance_loss = math.log(len(self.bank.rows)) if self._is_warming_up else None
-
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """How much of each picture's background is close to it; while warming up, how well it finds itself."""
         z, index = self._unit(self(batch.views[0])), batch.index.to(self.device)
         self._seen = index, z.detach()
         bank, tau = self.bank.rows, self.temperature
+        # here and not at an epoch's start, which a run that is resumed within an epoch does not see
+        self.chance_loss = math.log(len(bank)) if self._is_warming_up else None
         if self._is_warming_up:
             loss = instance_loss(z, index, bank, tau)
         else:
