@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: help setup demo check test test-slow benchmarks clusterfit FORCE
+.PHONY: help setup demo check test test-slow benchmarks clusterfit
 .DEFAULT_GOAL := help
 
 help: ## every target in a line
@@ -78,11 +78,10 @@ $(RUNS)/$(CF)-fit/done.json: configs/clusterfit/3_fit.yaml $(OVERLAY) $(SCALED) 
 		--run.name $(CF)-fit $(FIT_ARGS)
 
 # What was given on the command line is an input too: these files change when it does
-$(RUNS)/.$(CF)-pretrain.args: ARGUMENTS = $(SCALE) $(PRETRAIN_ARGS)
-$(RUNS)/.$(CF)-cluster.args: ARGUMENTS = $(PRETRAINED) $(CLUSTER_ARGS)
-$(RUNS)/.$(CF)-fit.args: ARGUMENTS = $(SCALE) $(FIT_ARGS)
-$(RUNS)/.%.args: FORCE
-	@mkdir -p $(@D)
-	@echo '$(ARGUMENTS)' | cmp --silent - $@ || echo '$(ARGUMENTS)' > $@
-
-.SECONDARY:
+note = $(if $(subst xargs $(strip $(2)),,x$(file <$(1))),$(file >$(1),args $(strip $(2))))
+ifneq ($(filter clusterfit,$(MAKECMDGOALS)),)
+$(shell mkdir -p $(RUNS))
+$(call note,$(RUNS)/.$(CF)-pretrain.args,$(SCALE) $(PRETRAIN_ARGS))
+$(call note,$(RUNS)/.$(CF)-cluster.args,$(PRETRAINED) $(CLUSTER_ARGS))
+$(call note,$(RUNS)/.$(CF)-fit.args,$(SCALE) $(FIT_ARGS))
+endif
