@@ -63,10 +63,6 @@ METHODS = {
     "swav": [*HEAD, "--model.num_prototypes", "32", "--model.queue_length", "192", "--model.queue_start_epoch", "1"],
     "deepcluster": ["--model.num_clusters", "20"],
     "instance_recognition": ["--model.projection", "16", "--model.negatives", "50"],
-    "local_aggregation": [
-        *("--model.projection", "16", "--model.warmup_epochs", "1"),
-        *("--model.num_clusters", "40", "--model.num_neighbors", "50"),
-    ],
     "deepcluster_v2": [*HEAD, "--model.num_clusters", "20"],
 }
 
