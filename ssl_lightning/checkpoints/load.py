@@ -1,5 +1,6 @@
 """load_model, load_data: from the files of a run to its method, without data, and to the data it was trained on."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def _build(kind: type, described: Any, path: str | Path) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, "built", required=True)
     try:
-        config = parser.parse_object({"built": described})
+        config = parser.parse_object({"built": deepcopy(described)})  # it changes what it is given
     except ArgumentError as error:
         reason = explain_refusal(" ".join(str(error).split()))
         raise ValueError(f"found {path}, which names what is not allowed or does not fit: {reason}") from error

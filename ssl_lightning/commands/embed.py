@@ -32,15 +32,14 @@ def main(checkpoint: str, out: str, data: str | None = None, layer: str | None =
     described = _described(Path(data) if data else Path(checkpoint).resolve().parents[1] / "config.yaml")
     seen_as = {"image_size": model.image_size, "mean": list(model.mean), "std": list(model.std)}
     described["init_args"] = (described.get("init_args") or {}) | seen_as  # as the network was trained to see them
-    config = json.dumps(described)
-    pictures = build_data(json.loads(config), data or checkpoint)  # the parser changes what it is given
+    pictures = build_data(described, data or checkpoint)
     pictures.setup("predict")
     rows, features = embed_pictures(model.to(_device(device)), pictures, layer)
     metadata = {
         "data": pictures.fingerprint,
         "checkpoint": sha256_of(Path(checkpoint).resolve()),
         "layer": layer or model.layers[0],
-        "data_config": config,
+        "data_config": json.dumps(described),
     }
     FeatureFile(features, rows, pictures.judged_labels()[rows], metadata).save(out)
     print(f"wrote {out}: {features.shape[1]} features of {len(rows)} pictures; next: ssl-lightning choose-k {out}")
