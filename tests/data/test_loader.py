@@ -240,6 +240,9 @@ class Deadly(Pictures):
         return "deadly"
 
 
+# torch tells of the death in a signal handler, which may come between a socket's opening and the block that closes it
+@pytest.mark.filterwarnings("ignore:.*unclosed <socket:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("deaths", [1, 9])
 def test_a_dead_worker_is_replaced_and_a_deadly_picture_is_told_by_its_row(stored, tmp_path, deaths):
     marks = tmp_path / "marks"
@@ -258,11 +261,11 @@ def test_a_dead_worker_is_replaced_and_a_deadly_picture_is_told_by_its_row(store
 def test_workers_heed_the_main_process_alone(stored):
     loader = TrainingLoader(stored, CUTTING, 4, num_workers=2)
     stream = iter(loader)
-    next(stream)
+    next(stream), next(stream)  # one of each worker: a signal before a worker has begun ends it, and it is replaced
     workers = loader._read._iterator._workers
     for name in ("INT", "TERM"):
         subprocess.run(["kill", f"-{name}", *(str(worker.pid) for worker in workers)], check=True)
-    assert len(list(stream)) == len(loader) - 1
+    assert len(list(stream)) == len(loader) - 2
     assert all(worker.is_alive() for worker in workers)
     loader.end_workers()
     assert not any(worker.is_alive() for worker in workers)
