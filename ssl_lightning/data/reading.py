@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -153,13 +153,12 @@ class Reading:
     def end_workers(self) -> None:
         """Let the worker processes end; the next task starts new ones."""
         if self._iterator is not None:
-            # torch tells of a worker that was killed wherever the main process happens to be, here for one
-            with suppress(RuntimeError):
-                self._iterator._shutdown_workers()
+            self._iterator._shutdown_workers()
         self._iterator = self._loader = None
 
     def _started(self) -> Iterator[RawBatch]:
-        self._iterator = iter(self._workers())
+        with _deaths_told_in_place():
+            self._iterator = iter(self._workers())
         return self._iterator
 
     def _workers(self) -> DataLoader:
@@ -201,6 +200,22 @@ def _unchanged(batch: Any) -> Any:
 def _tells_of_death(error: Exception) -> bool:
     """Torch notices a dead worker, or the memory that it shared is gone before its batch has been fetched."""
     return isinstance(error, OSError | EOFError) or str(error).startswith("DataLoader worker")
+
+
+@contextmanager
+def _deaths_told_in_place() -> Iterator[None]:
+    """Without torch's signal handler, which raises wherever the main process happens to be when a worker dies.
+
+    The loader that waits for a batch finds the death too, after five seconds at most, and there it can be mended.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
 
 
 def _heed_only_the_main_process(worker: int) -> None:

@@ -240,9 +240,6 @@ class Deadly(Pictures):
         return "deadly"
 
 
-# torch tells of the death in a signal handler, which may come between a socket's opening and the block that closes it
-@pytest.mark.filterwarnings("ignore:.*unclosed <socket:ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("deaths", [1, 9])
 def test_a_dead_worker_is_replaced_and_a_deadly_picture_is_told_by_its_row(stored, tmp_path, deaths):
     marks = tmp_path / "marks"
