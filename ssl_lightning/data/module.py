@@ -16,7 +16,7 @@ from ssl_lightning.data.pictures import Pictures
 from ssl_lightning.data.probe_sets import ProbeSet
 from ssl_lightning.data.reading import Cutting, Share
 from ssl_lightning.data.subset import Subset
-from ssl_lightning.data.views import View, centre_view, expand, finish_crops, make_view
+from ssl_lightning.data.views import View, centre_view, expand, finish_crops, make_views
 from ssl_lightning.draws import Purpose, permutation
 from ssl_lightning.types import Batch, RawBatch
 
@@ -247,14 +247,16 @@ class ImageModule(LightningDataModule, ABC):
     def augment(self, raw: RawBatch, epoch: int) -> Batch:
         """All views of the readable rows, normalised: a function of (seed, epoch, row, view)."""
         raw = _readable(raw)
-        views = []
-        for number, view in enumerate(self._views):
-            key = {"seed": self.seed, "epoch": epoch, "rows": raw.index, "number": number}
-            if isinstance(raw.images, list):
-                made = finish_crops(raw.images[number], view, **key)
-            else:
-                made = make_view(raw.images, view, view.pixels(self.image_size), **key)
-            views.append(self._normalised_(made))
+        key = {"seed": self.seed, "epoch": epoch, "rows": raw.index}
+        if isinstance(raw.images, list):
+            crops = zip(raw.images, self._views, strict=True)
+            made = [finish_crops(crop, view, number=number, **key) for number, (crop, view) in enumerate(crops)]
+            return _batch(raw, [self._normalised_(view) for view in made])
+        views: list[Tensor] = []
+        for view in self._kinds:
+            numbers = range(len(views), len(views) + view.count)
+            made = make_views(raw.images, view, view.pixels(self.image_size), numbers=numbers, **key)
+            views += self._normalised_(made).chunk(view.count)
         return _batch(raw, views)
 
     def centre(self, raw: RawBatch, image_size: int | None = None) -> Batch:
@@ -273,7 +275,11 @@ class ImageModule(LightningDataModule, ABC):
 
     @property
     def _views(self) -> list[View]:
-        return expand(self.views or [View()])
+        return expand(self._kinds)
+
+    @property
+    def _kinds(self) -> list[View]:
+        return self.views or [View()]
 
     @property
     def _share(self) -> Share:

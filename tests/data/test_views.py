@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as F
 
 from ssl_lightning.data.colour import ORDERS, blend_, blur_, blur_taps, grey_, hue_, jitter_, solarise_
 from ssl_lightning.data.crops import affine, centre_view, crop_resize, random_boxes
-from ssl_lightning.data.views import View, crop_boxes, cut_crop, expand, finish_crops, make_view
+from ssl_lightning.data.views import View, crop_boxes, cut_crop, expand, finish_crops, make_view, make_views
 
 KEY = {"seed": 3, "epoch": 2, "number": 1}
 LEVEL = 1 / 255
@@ -352,6 +352,15 @@ def test_a_row_looks_the_same_in_any_company_and_any_order(view):
     assert worst(make_view(images[shuffled], view, 32, rows=rows[shuffled], **KEY), together[shuffled]) < 1e-5
     for i in (0, 17, 299):
         assert worst(make_view(images[i : i + 1], view, 32, rows=rows[i : i + 1], **KEY)[0], together[i]) < 1e-5
+
+
+@pytest.mark.parametrize("view", [STRONG, View(rotate=20.0, translate=0.1)], ids=["colours", "affine"])
+def test_views_made_together_are_those_made_one_by_one(view):
+    images, rows = photographs(100, 32, 32), torch.arange(100)
+    key = {name: value for name, value in KEY.items() if name != "number"} | {"rows": rows}
+    together = make_views(images, view, 24, numbers=range(1, 4), **key)
+    alone = torch.cat([make_view(images, view, 24, number=number, **key) for number in (1, 2, 3)])
+    assert worst(together, alone) < 1e-5
 
 
 @pytest.mark.parametrize("changed", ["seed", "epoch", "number", "rows"])
