@@ -1,10 +1,13 @@
 """The rooms import downwards only, and nothing that is banned stands in the sources."""
 
 import ast
+import importlib
 import re
+import typing
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 PACKAGE = Path(__file__).parents[1] / "ssl_lightning"
 CONFIGS = PACKAGE.parent / "configs"
@@ -122,3 +125,15 @@ def test_the_configs_that_the_head_of_a_config_names_are_there():
         head = "\n".join(line for line in config.read_text().splitlines() if line.startswith("#"))
         named = re.findall(r"configs/[\w/]+\.yaml", head)
         assert [name for name in named if not (root / name).is_file()] == [], config
+
+
+def test_no_protocol_that_is_asked_for_names_a_submodule():
+    """Since Python 3.12 `isinstance` looks at classes and dictionaries alone, where a module's submodules are not."""
+    asked = []
+    for path in sorted((PACKAGE / "callbacks").glob("*.py")) + sorted((PACKAGE / "methods").glob("*.py")):
+        module = importlib.import_module(f"ssl_lightning.{path.parent.name}.{path.stem}")
+        asked += [thing for thing in vars(module).values() if getattr(thing, "_is_runtime_protocol", False)]
+    assert len(asked) > 10
+    for protocol in asked:
+        for name, kind in typing.get_type_hints(protocol).items():
+            assert not (isinstance(kind, type) and issubclass(kind, nn.Module)), f"{protocol.__name__}.{name}"

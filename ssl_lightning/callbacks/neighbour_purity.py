@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.draws import Purpose, permutation
-from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.types import UNLABELLED
 
 ASKED = 512
@@ -20,7 +19,8 @@ ASKED = 512
 class HasNeighbours(Protocol):
     """What this callback needs of a method."""
 
-    pseudo_labels: PseudoLabels
+    has_neighbours: bool
+    """False before the first clusters."""
 
     def neighbours(
         self, index: Int[Tensor, "B"]
@@ -53,7 +53,7 @@ class NeighbourPurity(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ask the same few hundred pictures each time."""
-        if not isinstance(pl_module, HasNeighbours) or pl_module.pseudo_labels.is_empty:
+        if not isinstance(pl_module, HasNeighbours) or not pl_module.has_neighbours:
             return
         data = cast(KnowsItsLabels, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning when fitting
         labels = data.judged_labels()

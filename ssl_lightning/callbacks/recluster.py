@@ -24,17 +24,21 @@ log = logging.getLogger(__name__)
 
 
 @runtime_checkable
-class LearnsFromClusters(Protocol):
+class HasMemories(Protocol):
+    """What is asked of a method before it fits. No submodule: since Python 3.12 `isinstance` does not see those."""
+
+    def clustered_banks(self) -> list[FeatureBank]:
+        """Memories to cluster instead of the features of a pass over the pictures."""
+        ...
+
+
+class LearnsFromClusters(HasMemories, Protocol):
     """What this callback needs of a method."""
 
     num_clusters: int
     num_heads: int
     warmup_epochs: int
     pseudo_labels: PseudoLabels
-
-    def clustered_banks(self) -> list[FeatureBank]:
-        """Memories to cluster instead of the features of a pass over the pictures."""
-        ...
 
     def on_reclustered(self, clusterings: list[Clustering], seed: int) -> None:
         """Take up new clusters."""
@@ -92,7 +96,7 @@ class Recluster(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a transform of memories: the clusters belong to the space that the method compares them in."""
-        if self.transform is not None and isinstance(pl_module, LearnsFromClusters) and pl_module.clustered_banks():
+        if self.transform is not None and isinstance(pl_module, HasMemories) and pl_module.clustered_banks():
             raise ValueError(
                 f"found transform={type(self.transform).__name__} of Recluster with {type(pl_module).__name__}, whose "
                 "memories are clustered as they are; expected none: take it out of trainer.callbacks"

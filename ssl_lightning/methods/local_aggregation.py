@@ -176,6 +176,11 @@ class LocalAggregation(Method):
                 optimizer.state.clear()
         self.pseudo_labels.assign(clusterings)
 
+    @property
+    def has_neighbours(self) -> bool:
+        """False before the first clusters."""
+        return not self.pseudo_labels.is_empty
+
     def neighbours(self, index: Int[Tensor, "B"]) -> Neighbours:
         """Background and close neighbours of some rows of the memory, as they are now."""
         scores = self.bank.rows[index] @ self.bank.rows.T

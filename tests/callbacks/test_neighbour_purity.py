@@ -4,13 +4,12 @@ import pytest
 import torch
 
 from ssl_lightning.callbacks.neighbour_purity import purity_of_neighbours
-from ssl_lightning.memory import PseudoLabels
 
 
 class Listed:
     """Neighbours written down: three rows, the picture itself first."""
 
-    pseudo_labels = PseudoLabels()
+    has_neighbours = True
 
     def neighbours(self, index):
         rows = torch.tensor([[0, 1, 2, 3], [4, 0, 4, 5]])
@@ -32,7 +31,7 @@ def test_chance_is_what_random_neighbours_reach():
     labels = torch.randint(10, (2000,), generator=generator)
 
     class Drawn:
-        pseudo_labels = PseudoLabels()
+        has_neighbours = True
 
         def neighbours(self, index):
             rows = torch.cat([index.unsqueeze(1), torch.randint(2000, (len(index), 200), generator=generator)], dim=1)
