@@ -21,7 +21,8 @@ from ssl_lightning.types import UNLABELLED
 class Gallery(pl.Callback):
     """Write `report/index.html`: judged numbers, curves, and what each cluster holds.
 
-    Pictures of clusters are drawn when training ends, the page again after the judging that follows.
+    Pictures of clusters are drawn when training ends, the page again after the judging that follows; both then, in a
+    run that was stopped in between.
 
     Args:
         folder: Where the page and its pictures go.
@@ -33,17 +34,22 @@ class Gallery(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the clusters of methods that have them."""
-        if not trainer.is_global_zero:
-            return
-        labels = getattr(pl_module, "pseudo_labels", None)
-        if isinstance(labels, PseudoLabels) and not labels.is_empty:
-            self._clusters = self._draw_clusters(trainer, cast(LearnsFromClusters, pl_module))
-        self.write()
+        if trainer.is_global_zero:
+            self._draw(trainer, pl_module)
+            self.write()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring the page up to date after the last judging."""
-        if trainer.is_global_zero and not trainer.training and self._clusters is not None:
-            self.write()
+        if not trainer.is_global_zero or trainer.state.fn == "fit" or trainer.global_step == 0:
+            return
+        if self._clusters is None:
+            self._draw(trainer, pl_module)
+        self.write()
+
+    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        labels = getattr(pl_module, "pseudo_labels", None)
+        if isinstance(labels, PseudoLabels) and not labels.is_empty:
+            self._clusters = self._draw_clusters(trainer, cast(LearnsFromClusters, pl_module))
 
     def _draw_clusters(self, trainer: pl.Trainer, method: LearnsFromClusters) -> Section:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning when fitting

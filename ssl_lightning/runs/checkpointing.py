@@ -34,6 +34,7 @@ class Checkpointing(pl.Callback):
         every_n_steps: Save within an epoch after so many steps; None for time alone.
         every_minutes: Save within an epoch when the last checkpoint is so old.
         keep: How many of the newest to keep.
+        preemption: Who watches for signals.
     """
 
     def __init__(
@@ -43,18 +44,19 @@ class Checkpointing(pl.Callback):
         every_n_steps: int | None = None,
         every_minutes: float = 10.0,
         keep: int = 2,
+        preemption: Preemption | None = None,
     ) -> None:
         self.folder, self.config = Path(folder), config or {}
         self.every_n_steps, self.every_minutes, self.keep = every_n_steps, every_minutes, keep
-        self.preemption = Preemption()
+        self.preemption = preemption or Preemption()
         self._saved_step = -1
         self._saved_at = time.monotonic()
         self._failures = 0
         self._random_state: list[dict[str, Any]] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Watch for signals, after Lightning set its own handlers."""
-        self.preemption.watch()
+        """Lightning has just set its own handlers of signals."""
+        self.preemption.take()
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def on_train_batch_start(
@@ -96,10 +98,6 @@ class Checkpointing(pl.Callback):
         """A run that is bounded by steps may end within an epoch."""
         if self._saved_step != trainer.global_step:
             self.save(trainer)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        self.preemption.leave()
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write a checkpoint, point `last.ckpt` at it, remove old ones; in this order.

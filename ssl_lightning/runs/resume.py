@@ -49,6 +49,21 @@ class Decision:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class Start:
+    """How every process of a run begins; the first one finds out and tells the others.
+
+    Attributes:
+        go: Whether there is anything to do; if not, the first process has said why.
+        checkpoint: Where to resume from; None for a fresh start.
+        weights: A checkpoint that gives its weights alone.
+    """
+
+    go: bool = True
+    checkpoint: str | None = None
+    weights: str | None = None
+
+
 def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[str, Any]) -> Decision:
     """Compare a command with the run of that name.
 
