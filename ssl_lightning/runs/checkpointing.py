@@ -1,6 +1,7 @@
 """Checkpointing: when a run is saved, what is kept, and why it stops before its end."""
 
 import logging
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -194,10 +195,16 @@ def _random_state() -> dict[str, Any]:
             "has_gauss": int(keys["has_gauss"]),
             "gauss": float(keys["gauss"]),
         },
+        "python": _python_state(),
     }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
+
+
+def _python_state() -> dict[str, Any]:
+    version, words, gauss = random.getstate()
+    return {"version": version, "words": torch.tensor(words), "gauss": gauss}
 
 
 def _set_random_state(state: dict[str, Any]) -> None:
@@ -206,5 +213,8 @@ def _set_random_state(state: dict[str, Any]) -> None:
     inner = {"key": numpy["key"].numpy().astype(np.uint32), "pos": numpy["pos"]}
     whole = {"bit_generator": "MT19937", "state": inner, "has_gauss": numpy["has_gauss"], "gauss": numpy["gauss"]}
     np.random.set_state(whole)  # noqa: NPY002
+    python = state.get("python")  # checkpoints written before it was kept lack it
+    if python is not None:
+        random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
