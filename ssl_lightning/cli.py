@@ -38,6 +38,7 @@ from ssl_lightning.report.table import judged, results_table
 from ssl_lightning.runs import (
     Checkpointing,
     MetricsTable,
+    NewOptions,
     Preemption,
     RunDirectory,
     StopBetweenBatches,
@@ -81,7 +82,7 @@ class CommandLine(LightningCLI):
         _quieten()
         sys.argv[1:] = _short_print_config(arguments)  # where Lightning reads a command line without a warning
         self.run: RunDirectory
-        self.preemption = Preemption()
+        self.preemption, self.new_options = Preemption(), NewOptions()
         super().__init__(
             Method,
             ImageModule,
@@ -141,7 +142,7 @@ class CommandLine(LightningCLI):
             self.gallery = Gallery(str(self.run.path / "report"))
             doctor = Doctor(self.options.doctor.on_collapse)
             signs = [Throughput(), VitalSigns(), NeighbourPurity(), doctor]
-            callbacks += [*signs, self.gallery, self._checkpointing()]
+            callbacks += [*signs, self.gallery, self._checkpointing(), self.new_options]
         callbacks.append(StopBetweenBatches(self.preemption))
         plugins = [*(config.plugins or []), DurableCheckpointIO()]
         table = MetricsTable(self.run.path / "metrics.csv")
@@ -160,6 +161,8 @@ class CommandLine(LightningCLI):
     def fit(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any) -> None:
         """Train, judge at the end, and leave a run that is finished, or that the same command finishes."""
         datamodule.setup("fit")
+        if self.options.resume.allow_config_change:
+            self.new_options.config = self._inputs(model, datamodule)
         with self.preemption.watched():
             if _rank() == 0:
                 self._lead(model, datamodule, ckpt_path)
