@@ -32,7 +32,7 @@ from ssl_lightning.checkpoints import DurableCheckpointIO, load_model, read_chec
 from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
 from ssl_lightning.checkpoints.read import has_sidecar
 from ssl_lightning.data import ImageModule
-from ssl_lightning.files import sha256_of
+from ssl_lightning.files import sha256_of, write_text
 from ssl_lightning.methods import Method
 from ssl_lightning.report.table import judged, results_table
 from ssl_lightning.runs import (
@@ -45,7 +45,7 @@ from ssl_lightning.runs import (
     WandbRun,
 )
 from ssl_lightning.runs.resume import Policy, Start, computed, decide, differences
-from ssl_lightning.stops import PreemptedError, UsageError
+from ssl_lightning.stops import DiskError, PreemptedError, UsageError
 
 log = logging.getLogger(__name__)
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -197,7 +197,7 @@ class CommandLine(LightningCLI):
             _load_weights(model, read_checkpoint(start.weights)["state_dict"], start.weights)
         if start.go:
             # the first process leaves with the code; Lightning would kill it where another one left with one before
-            with suppress(PreemptedError):
+            with suppress(PreemptedError, DiskError):
                 self._loops(model, datamodule, start)
 
     def _agree(self, model: pl.LightningModule, start: Start) -> Start:
@@ -260,7 +260,7 @@ class CommandLine(LightningCLI):
 
     def _record(self, inputs: dict[str, Any]) -> None:
         """Write config.yaml and run.json, and tell the loggers where and who the run is."""
-        (self.run.path / "config.yaml").write_text(yaml.safe_dump(self._plain_config(), sort_keys=False))
+        write_text(self.run.path / "config.yaml", yaml.safe_dump(self._plain_config(), sort_keys=False))
         known = self.run.read("run.json") or {}
         facts = {
             "name": self.run.name,

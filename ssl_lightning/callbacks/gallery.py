@@ -1,6 +1,7 @@
 """Gallery: pictures of clusters and curves of the run, as a page to look at."""
 
 import csv
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from ssl_lightning.report.curves import draw_curves
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.report.table import results_table
 from ssl_lightning.types import UNLABELLED
+
+log = logging.getLogger(__name__)
 
 
 class Gallery(pl.Callback):
@@ -35,16 +38,22 @@ class Gallery(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the clusters of methods that have them."""
         if trainer.is_global_zero:
-            self._draw(trainer, pl_module)
-            self.write()
+            self._clusters = None
+            self._bring_up_to_date(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring the page up to date after the last judging."""
-        if not trainer.is_global_zero or trainer.state.fn == "fit" or trainer.global_step == 0:
-            return
-        if self._clusters is None:
-            self._draw(trainer, pl_module)
-        self.write()
+        if trainer.is_global_zero and trainer.state.fn != "fit" and trainer.global_step:
+            self._bring_up_to_date(trainer, pl_module)
+
+    def _bring_up_to_date(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A page that cannot be written costs a line: the run has its checkpoints and numbers."""
+        try:
+            if self._clusters is None:
+                self._draw(trainer, pl_module)
+            self.write()
+        except OSError as error:
+            log.warning("could not write the page in %s (%s); checkpoints and numbers are kept", self.folder, error)
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         labels = getattr(pl_module, "pseudo_labels", None)

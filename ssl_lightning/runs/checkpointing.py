@@ -14,6 +14,7 @@ from torch import distributed as dist
 
 from ssl_lightning.checkpoints.durable import point_last
 from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
+from ssl_lightning.runs.metrics import MetricsTable
 from ssl_lightning.runs.preemption import Preemption
 from ssl_lightning.stops import DiskError, NonFiniteError, PreemptedError
 
@@ -96,9 +97,15 @@ class Checkpointing(pl.Callback):
             self._leave(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that is bounded by steps may end within an epoch."""
+        """A run that is bounded by steps may end within an epoch; none has finished without its last checkpoint.
+
+        Raises:
+            DiskError: If that cannot be written.
+        """
         if self._saved_step != trainer.global_step:
             self.save(trainer)
+        if self._saved_step != trainer.global_step:
+            raise DiskError(_no_room(self.folder / f"step-{trainer.global_step}.ckpt", "as the last checkpoint"))
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write a checkpoint, point `last.ckpt` at it, remove old ones; in this order.
@@ -109,25 +116,48 @@ class Checkpointing(pl.Callback):
         """
         _refuse_non_finite_weights(trainer)
         path = self.folder / f"step-{trainer.global_step}.ckpt"
+        said = self._write(trainer, path)
+        if said is None:
+            self._failures, self._saved_step, self._saved_at = 0, trainer.global_step, time.monotonic()
+            return
+        self._failures += 1
+        if self._failures >= FAILURES_ALLOWED:
+            raise DiskError(_no_room(path, f"{self._failures} times in a row ({said})"))
+        log.warning("could not write %s (%s); the last checkpoint is kept, training goes on", path, said)
+
+    def _write(self, trainer: pl.Trainer, path: Path) -> str | None:
+        """What the first process's disk said, to all of them; None for nothing."""
+        said = None
         try:
             trainer.save_checkpoint(path)
-            if trainer.is_global_zero:
-                point_last(path)
-                self._prune()
         except OSError as error:
-            self._failures += 1
-            if self._failures >= FAILURES_ALLOWED:
-                raise DiskError(f"found {path} unwritable {self._failures} times ({error.strerror})") from error
-            log.warning("could not write %s (%s); the last checkpoint is kept, training goes on", path, error.strerror)
-            return
-        self._failures, self._saved_step, self._saved_at = 0, trainer.global_step, time.monotonic()
+            said = error.strerror or str(error)
+            trainer.strategy.barrier()  # the others wait for the end of the write
+        else:
+            said = self._link(path) if trainer.is_global_zero else None
+        return trainer.strategy.broadcast(said)
+
+    def _link(self, path: Path) -> str | None:
+        try:
+            point_last(path)
+            self._prune()
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what Lightning leaves out: random state of all processes, and what the run was started with."""
+        """Add what Lightning leaves out: random state of all processes, and what the run was started with.
+
+        Raises:
+            OSError: Rows of the metrics table wait for room on the disk.
+        """
         checkpoint["random_state"] = _all_random_states(trainer)
         checkpoint["config"] = self.config
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsTable):
+                logger.flush()  # after all processes have met: it may fail on the first one alone
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -151,6 +181,13 @@ class Checkpointing(pl.Callback):
     def _leave(self, trainer: pl.Trainer) -> None:
         log.info(f"stopped by a signal after step {trainer.global_step}; the same command goes on from there")
         raise PreemptedError(f"stopped at step {trainer.global_step} with a checkpoint in {self.folder}")
+
+
+def _no_room(path: Path, when: str) -> str:
+    return (
+        f"found {path} unwritable {when}; the checkpoint before it is kept: free some space on its disk and give the "
+        "same command again, which goes on from there"
+    )
 
 
 def _is_judged_next(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -2,12 +2,14 @@
 
 Faults: `none`, `kill@step=N`, `kill@cluster=N` (while the N-th clustering computes), `kill@write=N` (in the middle of
 the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `term@step=N`, `term@judged=N` (the
-N-th batch that is judged), `nan@step=N`, `full@write=N` (no space left for the N-th checkpoint). Losses of all steps go
-to the file in FAULTY_LOSSES, as hex. With FAULT in FAULTY_CHILD instead, the second of two processes has it.
+N-th batch that is judged), `nan@step=N`, `full@write=N` (no space left for the N-th checkpoint), `limit@bytes=N` (no
+file may grow beyond N bytes). Losses of all steps go to the file in FAULTY_LOSSES, as hex. With FAULT in FAULTY_CHILD
+instead, the second of two processes has it.
 """
 
 import errno
 import os
+import resource
 import signal
 import sys
 
@@ -82,6 +84,8 @@ if "FAULTY_CHILD" in os.environ:  # Lightning starts its children with the same 
     FAULT = os.environ["FAULTY_CHILD"] if os.environ.get("LOCAL_RANK") == "1" else "none"
 else:
     FAULT = sys.argv.pop(1)
+if FAULT.startswith("limit"):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(FAULT.rpartition("=")[2]), resource.RLIM_INFINITY))
 before = Throughput.on_train_batch_end
 Throughput.on_train_batch_end = after_step
 Throughput.on_train_batch_start = poison

@@ -85,6 +85,17 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on(runs, whole)
     assert not differences(runs.checkpoint("full"), runs.checkpoint(whole))
 
 
+def test_a_disk_that_takes_no_checkpoint_stops_the_run_with_74_and_one_line_and_room_mends_it(runs, whole):
+    stopped = runs.fit("narrow", "limit@bytes=20000")
+    assert stopped.returncode == 74, stopped.stderr
+    assert "unwritable 3 times in a row (File too large)" in stopped.stderr
+    assert "free some space" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert runs.fit("narrow").returncode == 0
+    assert runs.steps("narrow") == runs.steps(whole)
+    assert runs.rows("narrow") == runs.rows(whole)
+
+
 def test_a_finished_run_is_left_alone_and_a_changed_one_is_refused_by_name_of_the_key(runs, whole):
     before = runs.checkpoint(whole)
     again = runs.fit(whole)

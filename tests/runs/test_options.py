@@ -52,7 +52,16 @@ def test_another_learning_rate_and_decay_hold_after_a_resume_and_are_told(schedu
 def test_settings_that_need_other_groups_of_parameters_are_refused_by_number(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["ssl-lightning"])
-    first = ["fit", "--config", "configs/swav.yaml", *SMALL[4:], "--model.num_prototypes", "8", "--model.hidden", "[16]"]
+    first = [
+        "fit",
+        "--config",
+        "configs/swav.yaml",
+        *SMALL[4:],
+        "--model.num_prototypes",
+        "8",
+        "--model.hidden",
+        "[16]",
+    ]
     first += ["--model.projection", "8", "--model.queue_length", "0", "--trainer.max_epochs", "1"]
     first += ["--run.dir", str(tmp_path), "--run.name", "r"]
     assert run(first) == 0
