@@ -29,7 +29,7 @@ from ssl_lightning.callbacks import (
 )
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.checkpoints import DurableCheckpointIO, load_model, read_checkpoint
-from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
+from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
 from ssl_lightning.checkpoints.read import has_sidecar
 from ssl_lightning.data import ImageModule
 from ssl_lightning.files import sha256_of, write_text
@@ -64,9 +64,7 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]  # NoReturn there
         """Say it and leave with exit code 2."""
-        line = " ".join(explain_refusal(str(message)).split())
-        sys.stderr.write(f"ssl-lightning: error: {line}\n")
-        sys.exit(2)
+        refuse(str(message))
 
 
 class CommandLine(LightningCLI):

@@ -1,12 +1,11 @@
 """Every verb but the four of Lightning, one file each."""
 
-import sys
 from importlib import import_module
 from typing import NoReturn
 
 from jsonargparse import ArgumentParser
 
-from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
+from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
 
 MODULES = {
     "check-setup": "ssl_lightning.commands.check_setup",
@@ -23,8 +22,7 @@ class OneLineParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say it and leave with exit code 2."""
-        sys.stderr.write(f"ssl-lightning: error: {' '.join(explain_refusal(str(message)).split())}\n")
-        sys.exit(2)
+        refuse(str(message))
 
 
 def run_verb(arguments: list[str]) -> None:
