@@ -59,9 +59,10 @@ def _source(metadata: dict[str, str], file: str, data: str | None) -> Any:
     if data is not None:
         return build_data(data_section(data, remedy), data)
     try:
-        return build_data(json.loads(metadata["data_config"]), file)
+        described = json.loads(metadata["data_config"])
     except (KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"found no description of the data in {file}; {remedy}") from error
+    return build_data(described, file)
 
 
 def _numbers(clustering: Clustering, own: Any, folder: Path) -> Section:
