@@ -310,11 +310,11 @@ class CommandLine(LightningCLI):
         self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
     ) -> None:
         """Judge with all rows of every probe set and print the numbers."""
-        self._judge(self._method(model, ckpt_path), datamodule)
+        self._judge(self._method(model, datamodule, ckpt_path), datamodule)
 
     def test(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any) -> None:
         """The same as `validate`."""
-        self._judge(self._method(model, ckpt_path), datamodule)
+        self._judge(self._method(model, datamodule, ckpt_path), datamodule)
 
     def predict(
         self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
@@ -326,7 +326,8 @@ class CommandLine(LightningCLI):
                 callback.data_config = json.dumps(self._plain_config()["data"])
         with self.preemption.watched(), self.run.lock():
             (self.run.path / "metrics.csv").unlink(missing_ok=True)
-            self.trainer.predict(self._method(model, ckpt_path), datamodule=datamodule, return_predictions=False)
+            method = self._method(model, datamodule, ckpt_path)
+            self.trainer.predict(method, datamodule=datamodule, return_predictions=False)
 
     def _judge(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
         self.run.open()
@@ -338,10 +339,16 @@ class CommandLine(LightningCLI):
         sys.stdout.write(results_table(self.run.path / "metrics.csv", start=type(model).__name__) + "\n")
 
     @staticmethod
-    def _method(model: pl.LightningModule, ckpt_path: str | None) -> pl.LightningModule:
+    def _method(model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None) -> pl.LightningModule:
         if ckpt_path is None:
             return model
         loaded = load_model(ckpt_path)
+        if loaded.image_size != datamodule.image_size:
+            log.warning(
+                "found data.image_size=%d and %s trained at %d pixels: it is shown pictures of %d; give "
+                "--data.image_size %d to show them as in training",
+                *(datamodule.image_size, ckpt_path, loaded.image_size, datamodule.image_size, loaded.image_size),
+            )
         loaded.fingerprint = sha256_of(Path(ckpt_path).resolve())
         return loaded
 
