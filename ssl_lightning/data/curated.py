@@ -16,7 +16,8 @@ class CuratedImages(ImageModule):
     Also `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary`, the folders that torchvision makes.
 
     Args:
-        path: The folder or tar file: as given, or within the folder of the environment variable SSL_LIGHTNING_DATA.
+        path: The folder or tar file: a name in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
+            such as `./pictures`.
         split: The split to train on; null where the class folders lie directly in `path`.
         test_split: The split to judge on unless `probe_sets` is given; it is left out where there is none.
     """
