@@ -44,6 +44,7 @@ from ssl_lightning.runs import (
     StopBetweenBatches,
     WandbRun,
 )
+from ssl_lightning.runs.artifacts import fetch_all
 from ssl_lightning.runs.resume import Policy, Start, computed, decide, differences
 from ssl_lightning.stops import DiskError, PreemptedError, UsageError
 
@@ -117,7 +118,10 @@ class CommandLine(LightningCLI):
         """Lightning would let a checkpoint overwrite the command line, and import what it names; see `fit`."""
 
     def before_instantiate_classes(self) -> None:
-        """Find the folder of the run; refuse one that would take no step, or that would write into a trained run."""
+        """Find the folder of the run; refuse one that would take no step, or that would write into a trained run.
+
+        Paths that name files in Weights & Biases are those of fetched files from here on.
+        """
         self.run = RunDirectory(self.options.run.dir, self.options.run.name or self._default_name())
         for name in ("max_epochs", "max_steps") if self.subcommand == "fit" else ():
             if self.options.trainer[name] == 0:
@@ -127,6 +131,7 @@ class CommandLine(LightningCLI):
                 f"found {self.run.path}, the folder of a trained run, which {self.subcommand} would write into: give "
                 f"another name, such as --run.name {self.run.name}-{self.subcommand}"
             )
+        fetch_all(self.options, self.run.root / ".artifacts")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with what every run has."""
