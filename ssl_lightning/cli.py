@@ -2,12 +2,11 @@
 
 import json
 import logging
-import os
 import sys
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ import lightning.pytorch as pl
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -29,20 +29,26 @@ from ssl_lightning.callbacks import (
 )
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.checkpoints import DurableCheckpointIO, load_model, read_checkpoint
-from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
+from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
 from ssl_lightning.checkpoints.read import has_sidecar
 from ssl_lightning.data import ImageModule
-from ssl_lightning.files import sha256_of
+from ssl_lightning.files import sha256_of, write_text
 from ssl_lightning.methods import Method
 from ssl_lightning.report.table import judged, results_table
-from ssl_lightning.runs import Checkpointing, MetricsTable, RunDirectory, WandbRun
-from ssl_lightning.runs.resume import Policy, computed, decide, differences
-from ssl_lightning.stops import UsageError
+from ssl_lightning.runs import (
+    Checkpointing,
+    MetricsTable,
+    NewOptions,
+    Preemption,
+    RunDirectory,
+    StopBetweenBatches,
+    WandbRun,
+)
+from ssl_lightning.runs.artifacts import fetch_all
+from ssl_lightning.runs.resume import Policy, Start, computed, decide, differences
+from ssl_lightning.stops import DiskError, PreemptedError, UsageError
 
 log = logging.getLogger(__name__)
-_RESUME_FROM = "SSL_LIGHTNING_RESUME_FROM"
-"""How the first process tells the others that Lightning starts which checkpoint it resumes from."""
-
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": False,
     "enable_checkpointing": False,
@@ -59,9 +65,7 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]  # NoReturn there
         """Say it and leave with exit code 2."""
-        line = " ".join(explain_refusal(str(message)).split())
-        sys.stderr.write(f"ssl-lightning: error: {line}\n")
-        sys.exit(2)
+        refuse(str(message))
 
 
 class CommandLine(LightningCLI):
@@ -77,6 +81,7 @@ class CommandLine(LightningCLI):
         _quieten()
         sys.argv[1:] = _short_print_config(arguments)  # where Lightning reads a command line without a warning
         self.run: RunDirectory
+        self.preemption, self.new_options = Preemption(), NewOptions()
         super().__init__(
             Method,
             ImageModule,
@@ -113,7 +118,10 @@ class CommandLine(LightningCLI):
         """Lightning would let a checkpoint overwrite the command line, and import what it names; see `fit`."""
 
     def before_instantiate_classes(self) -> None:
-        """Find the folder of the run; refuse one that would take no step, or that would write into a trained run."""
+        """Find the folder of the run; refuse one that would take no step, or that would write into a trained run.
+
+        Paths that name files in Weights & Biases are those of fetched files from here on.
+        """
         self.run = RunDirectory(self.options.run.dir, self.options.run.name or self._default_name())
         for name in ("max_epochs", "max_steps") if self.subcommand == "fit" else ():
             if self.options.trainer[name] == 0:
@@ -123,6 +131,7 @@ class CommandLine(LightningCLI):
                 f"found {self.run.path}, the folder of a trained run, which {self.subcommand} would write into: give "
                 f"another name, such as --run.name {self.run.name}-{self.subcommand}"
             )
+        fetch_all(self.options, self.run.root / ".artifacts")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with what every run has."""
@@ -136,7 +145,8 @@ class CommandLine(LightningCLI):
             self.gallery = Gallery(str(self.run.path / "report"))
             doctor = Doctor(self.options.doctor.on_collapse)
             signs = [Throughput(), VitalSigns(), NeighbourPurity(), doctor]
-            callbacks += [*signs, self.gallery, self._checkpointing()]
+            callbacks += [*signs, self.gallery, self._checkpointing(), self.new_options]
+        callbacks.append(StopBetweenBatches(self.preemption))
         plugins = [*(config.plugins or []), DurableCheckpointIO()]
         table = MetricsTable(self.run.path / "metrics.csv")
         trainer = super().instantiate_trainer(
@@ -154,23 +164,68 @@ class CommandLine(LightningCLI):
     def fit(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any) -> None:
         """Train, judge at the end, and leave a run that is finished, or that the same command finishes."""
         datamodule.setup("fit")
-        if _rank() != 0:
-            self._loops(model, datamodule, os.environ.get(_RESUME_FROM))
-            return
-        inputs = computed(self._plain_config()) | {"data_fingerprint": datamodule.fingerprint} | _stage_files(model)
-        checkpoint = self._settle(inputs, model, ckpt_path)
-        if checkpoint == "finished":
-            self._say_results()
-            return
-        with self.run.lock():
-            self._record(inputs)
-            with self._loggers():
-                self._train(model, datamodule, checkpoint)
-            self.run.finish(self.trainer.global_step)
+        if self.options.resume.allow_config_change:
+            self.new_options.config = self._inputs(model, datamodule)
+        with self.preemption.watched():
+            if _rank() == 0:
+                self._lead(model, datamodule, ckpt_path)
+            else:
+                self._follow(model, datamodule)
+
+    def _lead(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None) -> None:
+        """The first process finds out how to start, tells the others, and keeps the folder."""
+        with ExitStack() as held:
+            try:
+                inputs = self._inputs(model, datamodule)
+                start = self._settle(inputs, model, ckpt_path)
+                if start.go:
+                    held.enter_context(self.run.lock())
+                    self._record(inputs)
+            except BaseException:
+                self._agree(model, Start(go=False))  # processes that wait for an answer would wait for ever
+                raise
+            start = self._agree(model, start)
+            if start.go:
+                held.enter_context(self._loggers())
+                if start.checkpoint is not None:
+                    self.table.cut_after(int(read_checkpoint(start.checkpoint)["global_step"]))
+                self._loops(model, datamodule, start)
+                self.run.finish(self.trainer.global_step)
         self._say_results()
 
-    def _settle(self, inputs: dict[str, Any], model: pl.LightningModule, ckpt_path: str | None) -> str | None:
-        """The checkpoint to go on from, None for a fresh start, "finished" where there is nothing to do."""
+    def _follow(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
+        """What every other process does."""
+        start = self._agree(model, Start())
+        if start.weights is not None:
+            _load_weights(model, read_checkpoint(start.weights)["state_dict"], start.weights)
+        if start.go:
+            # the first process leaves with the code; Lightning would kill it where another one left with one before
+            with suppress(PreemptedError, DiskError):
+                self._loops(model, datamodule, start)
+
+    def _agree(self, model: pl.LightningModule, start: Start) -> Start:
+        """What the first process found, on every process, whoever started them: Lightning, torchrun or a scheduler."""
+        strategy = self.trainer.strategy
+        launcher = strategy.launcher
+        if not isinstance(launcher, _SubprocessScriptLauncher):
+            return start
+        if not start.go and not launcher.cluster_environment.creates_processes_externally:
+            return start  # Lightning has started no others
+
+        def tell() -> Start:
+            strategy.connect(model)
+            strategy.setup_environment()
+            return strategy.broadcast(start)
+
+        return launcher.launch(tell, trainer=self.trainer)
+
+    def _inputs(self, model: pl.LightningModule, datamodule: ImageModule) -> dict[str, Any]:
+        """All that decides what the run computes, as plain values."""
+        data = {"data_fingerprint": datamodule.fingerprint}
+        return computed(self._plain_config()) | data | _stage_files(model)
+
+    def _settle(self, inputs: dict[str, Any], model: pl.LightningModule, ckpt_path: str | None) -> Start:
+        """What the folder of the run and the command say together."""
         config = self.options
         self.run.open()
         with self.run.lock():
@@ -183,32 +238,32 @@ class CommandLine(LightningCLI):
                 log.info(decision.why)
         if decision.action == "finished":
             self.run.renew()
-            return "finished"
+            return Start(go=False)
         self.run.open()
         (self.run.path / "done.json").unlink(missing_ok=True)
         if decision.action == "resume":
-            return str(decision.checkpoint)
+            return Start(checkpoint=str(decision.checkpoint))
         (self.run.path / "metrics.csv").unlink(missing_ok=True)
-        return self._given_checkpoint(ckpt_path, model, inputs) if ckpt_path else None
+        return self._given_checkpoint(ckpt_path, model, inputs) if ckpt_path else Start()
 
-    def _given_checkpoint(self, path: str, model: pl.LightningModule, inputs: dict[str, Any]) -> str | None:
+    def _given_checkpoint(self, path: str, model: pl.LightningModule, inputs: dict[str, Any]) -> Start:
         """A checkpoint of the user's: resumed from if we wrote it, else only its weights are taken."""
         checkpoint = read_checkpoint(path)
         if not has_sidecar(path):
             log.info(f"found no sidecar beside {path}: taking its weights only")
             _load_weights(model, checkpoint["state_dict"], path)
-            return None
+            return Start(weights=path)
         changed = differences(checkpoint.get("config", {}), inputs)
         if changed and not self.options.resume.allow_config_change:
             raise UsageError(
                 f"found --ckpt_path {path} made with other settings: {'; '.join(changed[:5])}; change them back or "
                 "give --resume.allow_config_change"
             )
-        return str(Path(path).resolve())
+        return Start(checkpoint=str(Path(path).resolve()))
 
     def _record(self, inputs: dict[str, Any]) -> None:
         """Write config.yaml and run.json, and tell the loggers where and who the run is."""
-        (self.run.path / "config.yaml").write_text(yaml.safe_dump(self._plain_config(), sort_keys=False))
+        write_text(self.run.path / "config.yaml", yaml.safe_dump(self._plain_config(), sort_keys=False))
         known = self.run.read("run.json") or {}
         facts = {
             "name": self.run.name,
@@ -235,18 +290,12 @@ class CommandLine(LightningCLI):
                 if isinstance(logger, WandbRun):
                     logger.close(succeeded)
 
-    def _train(self, model: pl.LightningModule, datamodule: ImageModule, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            self.table.cut_after(int(read_checkpoint(checkpoint)["global_step"]))
-            os.environ[_RESUME_FROM] = checkpoint
-        self._loops(model, datamodule, checkpoint)
-
-    def _loops(self, model: pl.LightningModule, datamodule: ImageModule, checkpoint: str | None) -> None:
+    def _loops(self, model: pl.LightningModule, datamodule: ImageModule, start: Start) -> None:
         """Judge, train, judge: every process goes through the same loops, or they would wait for each other."""
-        if checkpoint is None:
+        if start.checkpoint is None:
             with isolate_rng():  # judging the untrained network must not shift what training draws
                 self.trainer.validate(model, datamodule=datamodule, verbose=False)
-        self.trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint)
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=start.checkpoint)
         self.trainer.validate(model, datamodule=datamodule, verbose=False)
 
     def results(self) -> dict[str, dict[str, float]]:
@@ -266,11 +315,11 @@ class CommandLine(LightningCLI):
         self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
     ) -> None:
         """Judge with all rows of every probe set and print the numbers."""
-        self._judge(self._method(model, ckpt_path), datamodule)
+        self._judge(self._method(model, datamodule, ckpt_path), datamodule)
 
     def test(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any) -> None:
         """The same as `validate`."""
-        self._judge(self._method(model, ckpt_path), datamodule)
+        self._judge(self._method(model, datamodule, ckpt_path), datamodule)
 
     def predict(
         self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
@@ -280,13 +329,14 @@ class CommandLine(LightningCLI):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
             if isinstance(callback, WriteClusters):
                 callback.data_config = json.dumps(self._plain_config()["data"])
-        with self.run.lock():
+        with self.preemption.watched(), self.run.lock():
             (self.run.path / "metrics.csv").unlink(missing_ok=True)
-            self.trainer.predict(self._method(model, ckpt_path), datamodule=datamodule, return_predictions=False)
+            method = self._method(model, datamodule, ckpt_path)
+            self.trainer.predict(method, datamodule=datamodule, return_predictions=False)
 
     def _judge(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
         self.run.open()
-        with self.run.lock():
+        with self.preemption.watched(), self.run.lock():
             (self.run.path / "metrics.csv").unlink(missing_ok=True)
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
         numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
@@ -294,10 +344,16 @@ class CommandLine(LightningCLI):
         sys.stdout.write(results_table(self.run.path / "metrics.csv", start=type(model).__name__) + "\n")
 
     @staticmethod
-    def _method(model: pl.LightningModule, ckpt_path: str | None) -> pl.LightningModule:
+    def _method(model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None) -> pl.LightningModule:
         if ckpt_path is None:
             return model
         loaded = load_model(ckpt_path)
+        if loaded.image_size != datamodule.image_size:
+            log.warning(
+                "found data.image_size=%d and %s trained at %d pixels: it is shown pictures of %d; give "
+                "--data.image_size %d to show them as in training",
+                *(datamodule.image_size, ckpt_path, loaded.image_size, datamodule.image_size, loaded.image_size),
+            )
         loaded.fingerprint = sha256_of(Path(ckpt_path).resolve())
         return loaded
 
@@ -320,7 +376,7 @@ class CommandLine(LightningCLI):
 
     def _checkpointing(self) -> Checkpointing:
         every = self.options.run.save_every_n_steps
-        self._checkpoints = Checkpointing(self.run.checkpoints, every_n_steps=every)
+        self._checkpoints = Checkpointing(self.run.checkpoints, every_n_steps=every, preemption=self.preemption)
         return self._checkpoints
 
 

@@ -1,12 +1,13 @@
 """The door: from a command line to its verb; without torch until it is needed, so that `--help` answers at once."""
 
+import errno
 import logging
 import sys
 import traceback
 from pathlib import Path
 
 from ssl_lightning import __version__
-from ssl_lightning.stops import RunStoppedError
+from ssl_lightning.stops import DiskError, RunStoppedError
 
 LOOPS = {
     "fit": "train a method; the same command again resumes an unfinished run",
@@ -24,6 +25,10 @@ VERBS = {
 
 BEFORE_TRAINING = {"instantiate_classes", "_set_seed", "configure_optimizers"}
 """Functions in which a run is put together from what the user gave, of Lightning's command line and of a method."""
+
+
+DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
+"""What a disk says that is full, broken or read-only."""
 
 
 def overview() -> str:
@@ -68,6 +73,8 @@ def run(arguments: list[str]) -> int:
     except RunStoppedError as error:
         return _complain(str(error), error.exit_code)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
+            return _complain(_disk_trouble(error), DiskError.exit_code)
         line = _mistake(error)
         if line is None:
             raise
@@ -101,6 +108,14 @@ def _mistake(error: Exception) -> str | None:
         innermost = _chain(error)[-1]
         return str(innermost) if isinstance(innermost, ValueError | OSError) else None
     return None
+
+
+def _disk_trouble(error: OSError) -> str:
+    where = f" at {error.filename}" if error.filename else ""
+    return (
+        f"found a disk that cannot be written{where} ({error.strerror}); what was written before is kept: free some "
+        "space and give the same command again"
+    )
 
 
 def _is_ours(error: BaseException) -> bool:

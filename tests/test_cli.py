@@ -167,7 +167,7 @@ def test_clusterer_and_judge_are_swapped_on_the_command_line(tmp_path):
     assert "eval/knn5/top1" in (tmp_path / "runs" / "swapped" / "metrics.csv").read_text().splitlines()[0]
 
 
-def test_a_checkpoint_is_judged_and_clustered_by_the_method_that_it_holds(tmp_path, capsys):
+def test_a_checkpoint_is_judged_and_clustered_by_the_method_that_it_holds(tmp_path, capsys, caplog):
     assert fit(tmp_path, "--config", "configs/demo.yaml", "--run.name", "first", *TINY) == 0
     checkpoint = str(tmp_path / "first" / "checkpoints" / "last.ckpt")
     judge = ["validate", "--config", "configs/eval.yaml", "--ckpt_path", checkpoint, "--run.dir", str(tmp_path)]
@@ -185,7 +185,10 @@ def test_a_checkpoint_is_judged_and_clustered_by_the_method_that_it_holds(tmp_pa
     overlay = tmp_path / "write.yaml"
     overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
     predict = ["predict", "--config", "configs/eval.yaml", "--config", str(overlay), "--ckpt_path", checkpoint]
-    assert run([*predict, "--run.dir", str(tmp_path), "--trainer.accelerator", "cpu"]) == 0
+    assert "trained at" not in caplog.text
+    assert run([*predict, "--run.dir", str(tmp_path), "--trainer.accelerator", "cpu", "--data.image_size", "8"]) == 0
+    (line,) = (record.message for record in caplog.records if "trained at" in record.message)
+    assert line.startswith(f"found data.image_size=8 and {checkpoint} trained at 16 pixels")
     assert (tmp_path / "clusters.safetensors").is_file()
     assert (tmp_path / "clusters.parquet").is_file()
 

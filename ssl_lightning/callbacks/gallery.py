@@ -1,6 +1,7 @@
 """Gallery: pictures of clusters and curves of the run, as a page to look at."""
 
 import csv
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,14 @@ from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.report.table import results_table
 from ssl_lightning.types import UNLABELLED
 
+log = logging.getLogger(__name__)
+
 
 class Gallery(pl.Callback):
     """Write `report/index.html`: judged numbers, curves, and what each cluster holds.
 
-    Pictures of clusters are drawn when training ends, the page again after the judging that follows.
+    Pictures of clusters are drawn when training ends, the page again after the judging that follows; both then, in a
+    run that was stopped in between.
 
     Args:
         folder: Where the page and its pictures go.
@@ -33,17 +37,28 @@ class Gallery(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the clusters of methods that have them."""
-        if not trainer.is_global_zero:
-            return
-        labels = getattr(pl_module, "pseudo_labels", None)
-        if isinstance(labels, PseudoLabels) and not labels.is_empty:
-            self._clusters = self._draw_clusters(trainer, cast(LearnsFromClusters, pl_module))
-        self.write()
+        if trainer.is_global_zero:
+            self._clusters = None
+            self._bring_up_to_date(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring the page up to date after the last judging."""
-        if trainer.is_global_zero and not trainer.training and self._clusters is not None:
+        if trainer.is_global_zero and trainer.state.fn != "fit" and trainer.global_step:
+            self._bring_up_to_date(trainer, pl_module)
+
+    def _bring_up_to_date(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A page that cannot be written costs a line: the run has its checkpoints and numbers."""
+        try:
+            if self._clusters is None:
+                self._draw(trainer, pl_module)
             self.write()
+        except OSError as error:
+            log.warning("could not write the page in %s (%s); checkpoints and numbers are kept", self.folder, error)
+
+    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        labels = getattr(pl_module, "pseudo_labels", None)
+        if isinstance(labels, PseudoLabels) and not labels.is_empty:
+            self._clusters = self._draw_clusters(trainer, cast(LearnsFromClusters, pl_module))
 
     def _draw_clusters(self, trainer: pl.Trainer, method: LearnsFromClusters) -> Section:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning when fitting

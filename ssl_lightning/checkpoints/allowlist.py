@@ -1,6 +1,8 @@
 """Which modules a configuration or a checkpoint may name: both are untrusted input."""
 
 import os
+import sys
+from typing import NoReturn
 
 from jsonargparse import set_parsing_settings
 
@@ -29,3 +31,9 @@ def explain_refusal(error: str) -> str:
     if "import path policy" in error or "not allowed" in error or "import_path_allowlist" in error:
         return f"{error}; name a package of your own in the environment variable {VARIABLE} to allow it"
     return error
+
+
+def refuse(error: str) -> NoReturn:
+    """What every parser of ours does with a mistake: one line, what was found and what was expected, and code 2."""
+    sys.stderr.write(f"ssl-lightning: error: {' '.join(explain_refusal(error).split())}\n")
+    sys.exit(2)

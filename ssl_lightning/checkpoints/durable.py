@@ -7,7 +7,7 @@ sha256. Lightning's own writer may truncate the old file first when the temporar
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -26,7 +26,7 @@ class DurableCheckpointIO(CheckpointIO):
         """Write the file, then its sidecar."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        digest = write_atomically(path, lambda file: torch.save(checkpoint, file))
+        digest = write_atomically(path, lambda file: _save(checkpoint, file))
         facts = {
             "schema": SCHEMA,
             "sha256": digest,
@@ -46,6 +46,16 @@ class DurableCheckpointIO(CheckpointIO):
         """Remove a file; its sidecar first, so that a kill between leaves a file that does not count."""
         sidecar_path(Path(path)).unlink(missing_ok=True)
         Path(path).unlink(missing_ok=True)
+
+
+def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    """Torch's writer of archives hides what the file said (no space left) behind an error of its own."""
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def point_last(path: Path) -> None:

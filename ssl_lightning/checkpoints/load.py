@@ -50,11 +50,23 @@ def load_data(run: str | Path) -> Any:
         ValueError: If there is no readable config.yaml, or it names a class that is not allowed.
     """
     path = Path(run) / "config.yaml"
+    return build_data(data_section(path, "expected the folder of a run"), path)
+
+
+def data_section(path: str | Path, remedy: str) -> dict[str, Any]:
+    """The data section of a configuration, a table of `class_path` and `init_args`.
+
+    Args:
+        path: A YAML file, such as a run's `config.yaml` or one of configs/data.
+        remedy: What to do where there is none, for the error.
+
+    Raises:
+        ValueError: The file is not there, is not readable, or has no data section.
+    """
     try:
-        described = yaml.safe_load(path.read_text())["data"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"found no {path} with a data section; expected the folder of a run") from error
-    return build_data(described, path)
+        return dict(yaml.safe_load(Path(path).read_text())["data"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"found no {path} with a data section; {remedy}") from error
 
 
 def build_data(described: Any, path: str | Path) -> Any:

@@ -50,12 +50,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused anyway
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CorruptCheckpointError(f"found {path}, which does not read as a checkpoint ({reason})") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CorruptCheckpointError(f"found {path} without a state_dict; expected a Lightning checkpoint")
     return checkpoint
+
+
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError)
+_UNREADABLE += (LookupError, TypeError, AttributeError, AssertionError)
+"""What torch raises for files of another kind; some begin like a pickle, and fail in the middle of it."""
 
 
 def is_valid(path: Path) -> bool:

@@ -1,12 +1,13 @@
 """Every verb but the four of Lightning, one file each."""
 
-import sys
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from jsonargparse import ArgumentParser
 
-from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
+from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
+from ssl_lightning.runs.artifacts import fetch_all
 
 MODULES = {
     "check-setup": "ssl_lightning.commands.check_setup",
@@ -23,8 +24,7 @@ class OneLineParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say it and leave with exit code 2."""
-        sys.stderr.write(f"ssl-lightning: error: {' '.join(explain_refusal(str(message)).split())}\n")
-        sys.exit(2)
+        refuse(str(message))
 
 
 def run_verb(arguments: list[str]) -> None:
@@ -34,4 +34,5 @@ def run_verb(arguments: list[str]) -> None:
     main = import_module(MODULES[verb]).main
     parser = OneLineParser(prog=f"ssl-lightning {verb}", description=main.__doc__.splitlines()[0])
     parser.add_function_arguments(main, as_positional=True)
-    main(**parser.instantiate(parser.parse_args(options)).as_dict())
+    parsed = fetch_all(parser.parse_args(options), Path("runs") / ".artifacts")
+    main(**parser.instantiate(parsed).as_dict())

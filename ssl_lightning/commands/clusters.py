@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
-from ssl_lightning.checkpoints.load import build_data
+from ssl_lightning.checkpoints.load import build_data, data_section
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, purity
 from ssl_lightning.report.cluster_sheets import CLUSTERS, PICTURES, draw_cluster_sheets
@@ -56,13 +55,14 @@ def main(
 
 
 def _source(metadata: dict[str, str], file: str, data: str | None) -> Any:
-    if data is None and not metadata.get("data_config"):
-        raise ValueError(f"found no description of the data in {file}; give --data, for example configs/data/x.yaml")
+    remedy = "give --data, for example configs/data/x.yaml"
+    if data is not None:
+        return build_data(data_section(data, remedy), data)
     try:
-        described = yaml.safe_load(Path(data).read_text())["data"] if data else json.loads(metadata["data_config"])
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"found no data section in {data or file}; expected one like configs/data/x.yaml") from error
-    return build_data(described, data or file)
+        described = json.loads(metadata["data_config"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"found no description of the data in {file}; {remedy}") from error
+    return build_data(described, file)
 
 
 def _numbers(clustering: Clustering, own: Any, folder: Path) -> Section:

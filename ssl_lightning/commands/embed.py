@@ -2,13 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 
 from ssl_lightning.callbacks.embed import embed_pictures
-from ssl_lightning.checkpoints.load import build_data, load_model
+from ssl_lightning.checkpoints.load import build_data, data_section, load_model
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.files import sha256_of
 
@@ -29,7 +27,8 @@ def main(checkpoint: str, out: str, data: str | None = None, layer: str | None =
     if Path(out).suffix != ".safetensors":
         raise ValueError(f"found out={out}; expected a name that ends in .safetensors")
     model = load_model(checkpoint)
-    described = _described(Path(data) if data else Path(checkpoint).resolve().parents[1] / "config.yaml")
+    config = Path(data) if data else Path(checkpoint).resolve().parents[1] / "config.yaml"
+    described = data_section(config, "give --data, for example configs/data/x.yaml")
     seen_as = {"image_size": model.image_size, "mean": list(model.mean), "std": list(model.std)}
     described["init_args"] = (described.get("init_args") or {}) | seen_as  # as the network was trained to see them
     pictures = build_data(described, data or checkpoint)
@@ -43,16 +42,6 @@ def main(checkpoint: str, out: str, data: str | None = None, layer: str | None =
     }
     FeatureFile(features, rows, pictures.judged_labels()[rows], metadata).save(out)
     print(f"wrote {out}: {features.shape[1]} features of {len(rows)} pictures; next: ssl-lightning choose-k {out}")
-
-
-def _described(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-        return dict(content["data"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"found no {path} with a data section; give --data, for example configs/data/x.yaml"
-        ) from error
 
 
 def _device(name: str) -> torch.device:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ssl_lightning.data.module import ImageModule, Probes
 from ssl_lightning.data.packs import open_labelled, splits
 from ssl_lightning.data.pictures import Pictures
+from ssl_lightning.types import UNLABELLED
 
 
 @dataclass(kw_only=True, eq=False)
@@ -15,7 +16,8 @@ class CuratedImages(ImageModule):
     Also `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary`, the folders that torchvision makes.
 
     Args:
-        path: The folder or tar file: as given, or within the folder of the environment variable SSL_LIGHTNING_DATA.
+        path: The folder or tar file: a name in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
+            such as `./pictures`.
         split: The split to train on; null where the class folders lie directly in `path`.
         test_split: The split to judge on unless `probe_sets` is given; it is left out where there is none.
     """
@@ -29,8 +31,11 @@ class CuratedImages(ImageModule):
         return open_labelled(self.path, self.split)
 
     def default_probe_sets(self) -> Probes:
-        """The training split and the test split, if there is one."""
+        """The training split and the test split, if there is one and every picture has a label."""
         if self.split is None or self.test_split not in splits(self.path):
             return {}
+        train = self.open_training()
+        if bool((train.labels == UNLABELLED).any()):
+            return {}
         name = Path(self.path).name.split(".")[0]
-        return {name: (self.open_training(), open_labelled(self.path, self.test_split))}
+        return {name: (train, open_labelled(self.path, self.test_split))}

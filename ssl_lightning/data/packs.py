@@ -28,7 +28,11 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
 def locate(path: str) -> list[Path]:
-    """The folder or files that a path means: as given if it exists, else in the folder `SSL_LIGHTNING_DATA`.
+    """The folder or files that a path means.
+
+    A file name is that of a pack and lies in the folder `SSL_LIGHTNING_DATA`, wherever the command is given: a file of
+    the same name in the current folder is not looked at. With a folder before it, a path that is not there is taken
+    from the current folder; an absolute one, and one that begins with `./` or `../`, as it stands.
 
     Args:
         path: A folder, a tar file, or several shards by a pattern (`pool-*.tar`) or braces (`pool-{000..005}.tar`).
@@ -39,15 +43,18 @@ def locate(path: str) -> list[Path]:
     Raises:
         ValueError: Nothing there; the message names every shard that braces promise and that is missing.
     """
-    roots = [Path(), Path(os.environ.get(VARIABLE, "data"))]
-    wanted = list(_expand_braces(os.path.expanduser(path)))
+    data, path = Path(os.environ.get(VARIABLE, "data")), os.path.expanduser(path)
+    roots = _roots(path, data)
+    wanted = list(_expand_braces(path))
     found = [_first_match(roots, pattern) for pattern in wanted]
     missing = [pattern for pattern, matches in zip(wanted, found, strict=True) if not matches]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(
-            f"{missing[0]}{more} not found, as given or in {roots[1]}: set {VARIABLE} to the folder that holds it"
-        )
+        remedy = f"set {VARIABLE} to the folder that holds it"
+        if _first_match([Path()], missing[0]):
+            remedy += f", or give ./{missing[0]} for the one in the current folder"
+        where = " or ".join(dict.fromkeys("the current folder" if root == Path() else str(root) for root in roots))
+        raise ValueError(f"{missing[0]}{more} not found in {where}: {remedy}")
     return sorted((match for matches in found for match in matches), key=os.fsencode)
 
 
@@ -215,6 +222,13 @@ def _by_class(path: str, names: list[str]) -> tuple[list[str], Int[Tensor, "N"]]
 
 def _sorted(names: set[str]) -> list[str]:
     return sorted(names, key=os.fsencode)
+
+
+def _roots(path: str, data: Path) -> list[Path]:
+    """Where a path is looked for, in this order."""
+    if Path(path).is_absolute() or path.startswith(("./", "../")):
+        return [Path()]
+    return [data, Path()] if "/" in path else [data]
 
 
 def _first_match(roots: list[Path], pattern: str) -> list[Path]:

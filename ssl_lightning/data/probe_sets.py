@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ssl_lightning.data.built_in import open_digits, open_synthetic
 from ssl_lightning.data.packs import open_labelled
 from ssl_lightning.data.pictures import Pictures
+from ssl_lightning.types import UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ProbeSet:
         """Both splits.
 
         Raises:
-            ValueError: One is not there, or their classes differ.
+            ValueError: One is not there or has pictures without a label, or their classes differ.
         """
         train, test = (_open_split(split) for split in (self.train, self.test))
         if train.classes != test.classes:
@@ -39,6 +40,17 @@ class ProbeSet:
 
 
 def _open_split(split: str) -> Pictures:
+    pictures = _find_split(split)
+    without = int((pictures.labels == UNLABELLED).sum())
+    if without:
+        raise ValueError(
+            f"found {without} of {len(pictures)} pictures without a label in the probe set {split}; expected a label "
+            "on each, to judge by: name a labelled split in data.probe_sets"
+        )
+    return pictures
+
+
+def _find_split(split: str) -> Pictures:
     pack, _, part = split.rstrip("/").rpartition("/")
     if not pack or not part:
         raise ValueError(f"found probe set {split!r}; expected <folder or tar file>/<split>")

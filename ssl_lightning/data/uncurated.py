@@ -16,8 +16,8 @@ class UncuratedImages(ImageModule):
 
     Args:
         path: A folder, a tar file, or several shards by a pattern (`pool-*.tar`) or braces
-            (`pool-{000000..000005}.tar`): as given, or within the folder of the environment variable
-            SSL_LIGHTNING_DATA.
+            (`pool-{000000..000005}.tar`): names in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
+            such as `./pictures`.
     """
 
     path: str

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ssl_lightning.clustering.clusterer import Clusterer
 from ssl_lightning.clustering.diagnostics import normalized_mutual_info
 from ssl_lightning.clustering.kmeans import KMeans
-from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
+from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, no_answer
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class ClusterAgreement(Probe):
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
         """`clusters/nmi`; NaN where there are fewer pictures than classes."""
         if len(test.labels) < test.num_classes:
-            return {"clusters/nmi": float("nan")}
+            found = f"{len(test.labels)} test rows"
+            expected = f"at least {test.num_classes}, the number of classes"
+            return {"clusters/nmi": no_answer("ClusterAgreement's clusters/nmi", found, expected)}
         found = self.clusterer(test.features.float(), test.num_classes, self.seed)
         return {"clusters/nmi": float(normalized_mutual_info(found.labels, test.labels))}

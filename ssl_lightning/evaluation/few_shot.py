@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ssl_lightning.draws import Purpose, uniform
 from ssl_lightning.evaluation.episodes import inner_products, logistic_scores, mean_scores
-from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
+from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, no_answer
 
 FEWEST_QUERIES = 5
 
@@ -51,10 +51,17 @@ class FewShot(Probe):
         for shots in self.shots:
             correct = self._accuracies(test, shots)
             name = f"fewshot/{self.ways}way{shots}shot"
-            answers[name] = float(correct.mean()) if correct is not None else float("nan")
-            half = 1.96 * float(correct.std()) / math.sqrt(len(correct)) if correct is not None else float("nan")
-            answers[f"{name}/ci95"] = half
+            if correct is None:
+                answers[name] = answers[f"{name}/ci95"] = self._no_answer(name, test, shots)
+                continue
+            answers[name] = float(correct.mean())
+            answers[f"{name}/ci95"] = 1.96 * float(correct.std()) / math.sqrt(len(correct))
         return answers
+
+    def _no_answer(self, name: str, test: LabelledFeatures, shots: int) -> float:
+        enough = int((torch.bincount(test.labels, minlength=test.num_classes) >= shots + FEWEST_QUERIES).sum())
+        rows = f"{shots + FEWEST_QUERIES} test rows or more ({shots} to learn, {FEWEST_QUERIES} to classify)"
+        return no_answer(f"FewShot's {name}", f"{enough} classes with {rows}", f"at least {self.ways}")
 
     def _accuracies(self, test: LabelledFeatures, shots: int) -> Float[Tensor, "E"] | None:
         """The share of correct answers in each episode."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_lightning.clustering.products import rounded_factors
-from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
+from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, no_answer
 
 SCORES_AT_ONCE = 1 << 26
 """Similarities held at once: 256 MB. The gallery passes through the caches once for each such block of queries."""
@@ -62,7 +62,8 @@ class KNN(Probe):
         """See `Probe`. NaN where a split is empty."""
         prefix = "knn" if self.k == 20 else f"knn{self.k}"
         if not len(train.labels) or not len(test.labels):
-            return {f"{prefix}/top1": float("nan")}
+            found = f"{len(train.labels)} training and {len(test.labels)} test rows"
+            return {f"{prefix}/top1": no_answer(f"KNN's {prefix}/top1", found, "at least one of each")}
         predicted = self.predict(train, test.features)
         return {f"{prefix}/top1": float((predicted == test.labels).double().mean())}
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
+from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, no_answer
 
 PENALTIES = tuple(10.0**exponent for exponent in range(-6, 3))
 """Ridge penalties tried, as shares of the mean eigenvalue of the features' covariance."""
@@ -30,7 +30,11 @@ class LinearProbe(Probe):
         """`linear/top1` and, with more than five classes, `linear/top5`; NaN where the splits share no class."""
         shared = torch.isin(test.labels, train.labels.unique())
         if not shared.any() or len(train.labels) < 2:
-            return {"linear/top1": float("nan")}
+            found = (
+                f"{len(train.labels)} training and {len(test.labels)} test rows, {int(shared.sum())} of known classes"
+            )
+            expected = "at least 2 training rows, and test rows of their classes"
+            return {"linear/top1": no_answer("LinearProbe's linear/top1", found, expected)}
         scores = self.scores(train, test.features)
         answers = {"linear/top1": _top(scores, test.labels, 1)}
         if train.num_classes > 5:

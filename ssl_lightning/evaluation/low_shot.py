@@ -37,7 +37,7 @@ class LowShot(Probe):
             rows = self.rows(train.labels, share).to(train.features.device)
             part = LabelledFeatures(train.features[rows], train.labels[rows], train.num_classes)
             name = f"lowshot/{100 * share:g}pct"
-            answers[name] = LinearProbe(self.seed)(part, test)["linear/top1"]
+            answers[name] = LinearProbe(self.seed)(part, test)["linear/top1"]  # which says why where it is NaN
             answers[f"{name}/share"] = len(rows) / max(1, len(train.labels))
         return answers
 

@@ -1,10 +1,14 @@
 """The contract of every judge: frozen features of two labelled splits in, named numbers out."""
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,4 +31,20 @@ class Probe(ABC):
 
     @abstractmethod
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
-        """Answers by name, as they stand after `eval/`, as fractions 0..1; NaN where a question has no answer."""
+        """Answers by name, as they stand after `eval/`, as fractions 0..1; NaN where a question has no answer.
+
+        The log says why, see `no_answer`.
+        """
+
+
+@lru_cache(maxsize=256)  # a run asks the same question every few epochs: each reason is said once
+def no_answer(question: str, found: str, expected: str) -> float:
+    """NaN, and a line in the log that says why a judge has no answer.
+
+    Args:
+        question: The judge, and its metric.
+        found: What there is.
+        expected: What it takes.
+    """
+    log.warning("%s is NaN: found %s; expected %s", question, found, expected)
+    return float("nan")

@@ -3,6 +3,16 @@
 from ssl_lightning.runs.checkpointing import Checkpointing
 from ssl_lightning.runs.directory import RunDirectory
 from ssl_lightning.runs.metrics import MetricsTable
+from ssl_lightning.runs.options import NewOptions
+from ssl_lightning.runs.preemption import Preemption, StopBetweenBatches
 from ssl_lightning.runs.wandb import WandbRun
 
-__all__ = ["Checkpointing", "MetricsTable", "RunDirectory", "WandbRun"]
+__all__ = [
+    "Checkpointing",
+    "MetricsTable",
+    "NewOptions",
+    "Preemption",
+    "RunDirectory",
+    "StopBetweenBatches",
+    "WandbRun",
+]

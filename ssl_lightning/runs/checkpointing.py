@@ -1,6 +1,7 @@
 """Checkpointing: when a run is saved, what is kept, and why it stops before its end."""
 
 import logging
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import distributed as dist
 
 from ssl_lightning.checkpoints.durable import point_last
 from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
+from ssl_lightning.runs.metrics import MetricsTable
 from ssl_lightning.runs.preemption import Preemption
 from ssl_lightning.stops import DiskError, NonFiniteError, PreemptedError
 
@@ -34,6 +36,7 @@ class Checkpointing(pl.Callback):
         every_n_steps: Save within an epoch after so many steps; None for time alone.
         every_minutes: Save within an epoch when the last checkpoint is so old.
         keep: How many of the newest to keep.
+        preemption: Who watches for signals.
     """
 
     def __init__(
@@ -43,18 +46,19 @@ class Checkpointing(pl.Callback):
         every_n_steps: int | None = None,
         every_minutes: float = 10.0,
         keep: int = 2,
+        preemption: Preemption | None = None,
     ) -> None:
         self.folder, self.config = Path(folder), config or {}
         self.every_n_steps, self.every_minutes, self.keep = every_n_steps, every_minutes, keep
-        self.preemption = Preemption()
+        self.preemption = preemption or Preemption()
         self._saved_step = -1
         self._saved_at = time.monotonic()
         self._failures = 0
         self._random_state: list[dict[str, Any]] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Watch for signals, after Lightning set its own handlers."""
-        self.preemption.watch()
+        """Lightning has just set its own handlers of signals."""
+        self.preemption.take()
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def on_train_batch_start(
@@ -93,13 +97,15 @@ class Checkpointing(pl.Callback):
             self._leave(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that is bounded by steps may end within an epoch."""
+        """A run that is bounded by steps may end within an epoch; none has finished without its last checkpoint.
+
+        Raises:
+            DiskError: If that cannot be written.
+        """
         if self._saved_step != trainer.global_step:
             self.save(trainer)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        self.preemption.leave()
+        if self._saved_step != trainer.global_step:
+            raise DiskError(_no_room(self.folder / f"step-{trainer.global_step}.ckpt", "as the last checkpoint"))
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write a checkpoint, point `last.ckpt` at it, remove old ones; in this order.
@@ -110,25 +116,48 @@ class Checkpointing(pl.Callback):
         """
         _refuse_non_finite_weights(trainer)
         path = self.folder / f"step-{trainer.global_step}.ckpt"
+        said = self._write(trainer, path)
+        if said is None:
+            self._failures, self._saved_step, self._saved_at = 0, trainer.global_step, time.monotonic()
+            return
+        self._failures += 1
+        if self._failures >= FAILURES_ALLOWED:
+            raise DiskError(_no_room(path, f"{self._failures} times in a row ({said})"))
+        log.warning("could not write %s (%s); the last checkpoint is kept, training goes on", path, said)
+
+    def _write(self, trainer: pl.Trainer, path: Path) -> str | None:
+        """What the first process's disk said, to all of them; None for nothing."""
+        said = None
         try:
             trainer.save_checkpoint(path)
-            if trainer.is_global_zero:
-                point_last(path)
-                self._prune()
         except OSError as error:
-            self._failures += 1
-            if self._failures >= FAILURES_ALLOWED:
-                raise DiskError(f"found {path} unwritable {self._failures} times ({error.strerror})") from error
-            log.warning("could not write %s (%s); the last checkpoint is kept, training goes on", path, error.strerror)
-            return
-        self._failures, self._saved_step, self._saved_at = 0, trainer.global_step, time.monotonic()
+            said = error.strerror or str(error)
+            trainer.strategy.barrier()  # the others wait for the end of the write
+        else:
+            said = self._link(path) if trainer.is_global_zero else None
+        return trainer.strategy.broadcast(said)
+
+    def _link(self, path: Path) -> str | None:
+        try:
+            point_last(path)
+            self._prune()
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what Lightning leaves out: random state of all processes, and what the run was started with."""
+        """Add what Lightning leaves out: random state of all processes, and what the run was started with.
+
+        Raises:
+            OSError: Rows of the metrics table wait for room on the disk.
+        """
         checkpoint["random_state"] = _all_random_states(trainer)
         checkpoint["config"] = self.config
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsTable):
+                logger.flush()  # after all processes have met: it may fail on the first one alone
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -152,6 +181,13 @@ class Checkpointing(pl.Callback):
     def _leave(self, trainer: pl.Trainer) -> None:
         log.info(f"stopped by a signal after step {trainer.global_step}; the same command goes on from there")
         raise PreemptedError(f"stopped at step {trainer.global_step} with a checkpoint in {self.folder}")
+
+
+def _no_room(path: Path, when: str) -> str:
+    return (
+        f"found {path} unwritable {when}; the checkpoint before it is kept: free some space on its disk and give the "
+        "same command again, which goes on from there"
+    )
 
 
 def _is_judged_next(trainer: pl.Trainer, batch_idx: int) -> bool:
@@ -196,10 +232,16 @@ def _random_state() -> dict[str, Any]:
             "has_gauss": int(keys["has_gauss"]),
             "gauss": float(keys["gauss"]),
         },
+        "python": _python_state(),
     }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
+
+
+def _python_state() -> dict[str, Any]:
+    version, words, gauss = random.getstate()
+    return {"version": version, "words": torch.tensor(words), "gauss": gauss}
 
 
 def _set_random_state(state: dict[str, Any]) -> None:
@@ -208,5 +250,8 @@ def _set_random_state(state: dict[str, Any]) -> None:
     inner = {"key": numpy["key"].numpy().astype(np.uint32), "pos": numpy["pos"]}
     whole = {"bit_generator": "MT19937", "state": inner, "has_gauss": numpy["has_gauss"], "gauss": numpy["gauss"]}
     np.random.set_state(whole)  # noqa: NPY002
+    python = state.get("python")  # checkpoints written before it was kept lack it
+    if python is not None:
+        random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

@@ -1,20 +1,25 @@
 """metrics.csv: one continuous table of a run, also over resumes."""
 
 import csv
-import os
+import io
+import logging
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ssl_lightning.files import write_text
+
+log = logging.getLogger(__name__)
 FIRST_COLUMNS = ("step", "epoch")
 
 
 class MetricsTable(Logger):
     """One row a step, a column a metric; rows of one step are merged, and a row is on disk when its step is over.
 
-    Lightning's `CSVLogger` deletes an existing file and keeps rows in memory until it is flushed.
+    Where the disk is full, rows wait in memory until there is room; `flush` tells whether there is. Lightning's
+    `CSVLogger` deletes an existing file and keeps rows in memory until it is flushed.
 
     Args:
         path: The csv file.
@@ -26,6 +31,10 @@ class MetricsTable(Logger):
         self._columns: list[str] = list(FIRST_COLUMNS)
         self._open_row: dict[str, Any] = {}
         self._row_start = 0
+        self._waiting: list[dict[str, Any]] = []
+        """Rows before the open one that the disk had no room for."""
+        self._is_late = False
+        """Whether the last write failed."""
 
     @property
     def name(self) -> str:
@@ -51,13 +60,41 @@ class MetricsTable(Logger):
         """Write a row, or add to the row that was written last if it is of the same step."""
         step = 0 if step is None else int(step)
         if self._open_row.get("step") != step:
-            self._open_row = {"step": step}
-            self._row_start = self.path.stat().st_size if self.path.exists() else 0
+            self._begin(step)
         self._open_row |= {name: _plain(value) for name, value in metrics.items()}
-        new = sorted(name for name in self._open_row if name not in self._columns)
+        try:
+            self._write()
+        except OSError as error:
+            if not self._is_late:
+                log.warning("could not write %s (%s); its rows wait for room on the disk", self.path, error.strerror)
+            self._is_late = True
+
+    def flush(self) -> None:
+        """Write the rows that are waiting; a checkpoint that is written without them would leave them out for ever.
+
+        Raises:
+            OSError: There is still no room.
+        """
+        if self._is_late:
+            self._write()
+
+    def _begin(self, step: int) -> None:
+        """A new row; the last one is on disk, or waits."""
+        if self._is_late:
+            self._waiting.append(self._open_row)
+        else:
+            self._row_start = self.path.stat().st_size if self.path.exists() else 0
+        self._open_row = {"step": step}
+
+    def _write(self) -> None:
+        rows = [*self._waiting, self._open_row]
+        new = sorted({name for row in rows for name in row if name not in self._columns})
         if new or not self.path.exists():
-            self._widen(new)
-        self._write_last_row()
+            self._widen(new, int(rows[0]["step"]))
+        for row in self._waiting:
+            self._row_start = self._write_row(row)
+        self._write_row(self._open_row)
+        self._waiting, self._is_late = [], False
 
     @rank_zero_only
     def cut_after(self, step: int) -> None:
@@ -72,31 +109,35 @@ class MetricsTable(Logger):
             self._open_row = {name: value for name, value in kept[-1].items() if value != ""} | {"step": step}
             self._replace(kept[:-1])
             self._row_start = self.path.stat().st_size
-            self._write_last_row()
+            self._write_row(self._open_row)
 
-    def _widen(self, new: list[str]) -> None:
-        """Rewrite the table with more columns; rare, since all metrics show up early."""
+    def _widen(self, new: list[str], before: int) -> None:
+        """Rewrite the rows before a step with more columns; rare, since all metrics show up early."""
         rows = read_rows(self.path) if self.path.exists() else []
-        if rows and int(rows[-1]["step"]) == self._open_row["step"]:
-            rows.pop()
-        self._columns += new
-        self._replace(rows)
+        known = self._columns
+        self._columns = known + new
+        try:
+            self._replace([row for row in rows if int(row["step"]) < before])
+        except OSError:
+            self._columns = known
+            raise
         self._row_start = self.path.stat().st_size
 
     def _replace(self, rows: list[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.tmp-{os.getpid()}")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())
 
-    def _write_last_row(self) -> None:
+    def _write_row(self, row: dict[str, Any]) -> int:
+        """Write a row as the last one; where the next one begins."""
         with self.path.open("r+", newline="") as file:
             file.seek(self._row_start)
-            csv.DictWriter(file, self._columns, restval="").writerow(self._open_row)
+            csv.DictWriter(file, self._columns, restval="").writerow(row)
             file.truncate()
+            return file.tell()
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:

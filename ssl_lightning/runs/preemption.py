@@ -1,14 +1,19 @@
-"""Preemption: a signal sets a flag, and the next step boundary acts on it."""
+"""Preemption: a signal sets a flag, and the next step boundary, or the next batch that is judged, acts on it."""
 
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import distributed as dist
+
+from ssl_lightning.stops import PreemptedError
 
 
 class Preemption:
@@ -22,18 +27,29 @@ class Preemption:
     def __init__(self) -> None:
         self.requested = False
         self._pid = 0
-        self._previous: dict[signal.Signals, Any] = {}
 
-    def watch(self) -> None:
-        """Take the signals over; to be called after Lightning has set its own handlers."""
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Note signals while loops run, and between them; afterwards they mean what they meant before.
+
+        Raises:
+            PreemptedError: Also where Lightning noticed the signal first, which it would leave with code 0.
+        """
+        previous = {number: signal.getsignal(number) for number in self.SIGNALS}
         self._pid = os.getpid()
-        self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self.take()
+        try:
+            yield
+        except SIGTERMException as error:
+            raise PreemptedError("stopped by a signal; the same command goes on from the last checkpoint") from error
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
-    def leave(self) -> None:
-        """Give the signals back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        self._previous = {}
+    def take(self) -> None:
+        """Take the signals over again: every loop of Lightning sets its own handlers when it begins."""
+        for number in self.SIGNALS if self._pid else ():
+            signal.signal(number, self._note)
 
     def agreed(self, trainer: pl.Trainer) -> bool:
         """Whether any process was asked to stop; the same answer on all of them."""
@@ -49,3 +65,50 @@ class Preemption:
         if self.requested:
             sys.exit(128 + number)
         self.requested = True
+
+
+class StopBetweenBatches(pl.Callback):
+    """Leave `validate`, `test` and `predict` when a signal came.
+
+    One process leaves after the batch at hand. Several have unequal numbers of batches, so they can only agree after
+    the last one, before anything is made of them. The judging within `fit` goes on to its end: a checkpoint cannot be
+    taken before, see `Checkpointing`.
+
+    Args:
+        preemption: Who watches the signals.
+    """
+
+    def __init__(self, preemption: Preemption) -> None:
+        self.preemption = preemption
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning has just set its handlers."""
+        self.preemption.take()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """A good moment for one process."""
+        if trainer.world_size == 1:
+            self._leave_if_asked(trainer)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A good moment for all processes."""
+        self._leave_if_asked(trainer)
+
+    on_test_start = on_predict_start = on_validation_start
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
+
+    def _leave_if_asked(self, trainer: pl.Trainer) -> None:
+        if trainer.state.fn != "fit" and self.preemption.agreed(trainer):
+            raise PreemptedError(
+                f"stopped by a signal while pictures were judged or embedded, after step {trainer.global_step} of "
+                "training; the same command goes on with that"
+            )

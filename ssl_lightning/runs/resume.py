@@ -49,6 +49,21 @@ class Decision:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class Start:
+    """How every process of a run begins; the first one finds out and tells the others.
+
+    Attributes:
+        go: Whether there is anything to do; if not, the first process has said why.
+        checkpoint: Where to resume from; None for a fresh start.
+        weights: A checkpoint that gives its weights alone.
+    """
+
+    go: bool = True
+    checkpoint: str | None = None
+    weights: str | None = None
+
+
 def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[str, Any]) -> Decision:
     """Compare a command with the run of that name.
 
@@ -68,13 +83,13 @@ def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[s
     if policy == "never":
         raise UsageError(f"found the run {run.path}; choose another name: --run.name {run.free_name()}")
     finished = run.read("done.json") is not None
-    changed = [] if allow_change else differences((run.read("run.json") or {}).get("inputs", inputs), inputs)
+    changed = differences((run.read("run.json") or {}).get("inputs", inputs), inputs)
     checkpoint = run.newest_checkpoint()
-    if finished and not changed and not allow_change:
+    if finished and not changed:
         return Decision("finished", checkpoint, f"{run.path} has finished with these inputs; nothing to do")
-    if policy == "restart" and (changed or checkpoint is None):
+    if policy == "restart" and ((changed and not allow_change) or checkpoint is None):
         return Decision("restart", None, f"inputs of {run.path} changed ({'; '.join(changed[:3])})")
-    if changed:
+    if changed and not allow_change:
         state = "has finished" if finished else "was started"
         raise UsageError(
             f"found {run.path}, which {state} with other inputs: {'; '.join(changed[:5])}; give --run.name for a new "
@@ -82,7 +97,8 @@ def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[s
         )
     if checkpoint is None:
         return Decision("start", None, f"{run.path} holds no checkpoint yet; starting again")
-    return Decision("resume", checkpoint, f"resuming {run.path} from {checkpoint.name}")
+    other = f" with other settings: {'; '.join(changed[:5])}" if changed else ""
+    return Decision("resume", checkpoint, f"resuming {run.path} from {checkpoint.name}{other}")
 
 
 def computed(config: dict[str, Any]) -> dict[str, Any]:

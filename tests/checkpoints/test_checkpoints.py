@@ -87,6 +87,16 @@ class Evil:
         return os.system, (f"touch {self.marker}",)
 
 
+@pytest.mark.parametrize(
+    "content", [b"step-9.ckpt", b"Rx", b"<html></html>", b"\x80\x02", b"(e.", b"a.", b"0", b"\x85."]
+)
+def test_a_file_of_another_kind_is_refused_in_one_line(content, tmp_path):
+    path = tmp_path / "page.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(CorruptCheckpointError, match=r"page\.ckpt"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("place", ["state_dict", "hyper_parameters", "optimizer_states"])
 def test_a_pickle_that_runs_code_is_refused(model, tmp_path, place):
     marker = tmp_path / "ran"

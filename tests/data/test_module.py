@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ssl_lightning.data import CuratedImages, Digits, ProbeSet, Subset, SyntheticImages, UncuratedImages, View
+from ssl_lightning.data.pictures import MemoryPictures
 from ssl_lightning.types import Batch, RawBatch
 
 
@@ -226,6 +227,20 @@ def test_splits_of_different_classes_are_no_probe_set(folder, png):
         ProbeSet("digits", "digits/test").open()
     with pytest.raises(ValueError, match="found digits/val; expected digits/train or digits/test"):
         ProbeSet("digits/train", "digits/val").open()
+
+
+def test_a_split_without_labels_is_refused_by_its_name_when_the_probe_set_is_opened(monkeypatch):
+    images, labels = torch.zeros(6, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, -1, -1, -1, -1])
+
+    def mixed(pack, part):
+        return MemoryPictures(images, labels if part == "unlabeled" else labels.abs(), ["cat", "dog"])
+
+    monkeypatch.setattr("ssl_lightning.data.probe_sets.open_labelled", mixed)
+    ProbeSet("stl10_binary/train", "stl10_binary/test").open()
+    line = "found 4 of 6 pictures without a label in the probe set stl10_binary/unlabeled; expected a label on each"
+    for splits in (("unlabeled", "test"), ("train", "unlabeled")):
+        with pytest.raises(ValueError, match=line):
+            ProbeSet(*(f"stl10_binary/{split}" for split in splits)).open()
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -129,14 +129,22 @@ def test_one_odd_size_that_the_first_look_missed_keeps_pictures_on_disk(folder, 
     assert numbers(pictures, number_of, [99, 100]) == [99, 100]
 
 
-def test_paths_are_looked_up_as_given_and_then_in_the_data_folder(folder, png, monkeypatch):
-    root = folder({"a.png": png(0)}, "mine")
-    monkeypatch.setenv("SSL_LIGHTNING_DATA", str(root.parent))
-    assert locate("mine") == [root]
-    assert locate(str(root)) == [root]
-    monkeypatch.chdir(root.parent)
+def test_names_are_looked_up_in_the_data_folder_and_never_in_the_current_one(folder, png, tmp_path, monkeypatch):
+    pack, here = folder({"a.png": png(0)}, "packs/mine"), folder({"b.png": png(1)}, "here/mine")
+    folder({"c.png": png(2)}, "here/deep/mine")
+    monkeypatch.chdir(here.parent)
+    monkeypatch.setenv("SSL_LIGHTNING_DATA", str(pack.parent))
+    assert locate("mine") == [pack]
+    assert locate(str(here)) == [here]
+    assert [path.resolve() for path in locate("./mine")] == [here]
+    assert [path.resolve() for path in locate("deep/mine")] == [here.parent / "deep" / "mine"]
+    monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match=r"mine not found in .*SSL_LIGHTNING_DATA .*or give \./mine for the one in"):
+        locate("mine")
     monkeypatch.delenv("SSL_LIGHTNING_DATA")
-    assert [path.resolve() for path in locate("mine")] == [root]
+    monkeypatch.chdir(tmp_path)
+    pack.parent.rename(tmp_path / "data")
+    assert [path.resolve() for path in locate("mine")] == [tmp_path / "data" / "mine"]
 
 
 @pytest.mark.parametrize(

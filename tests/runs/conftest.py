@@ -35,7 +35,7 @@ class Runs:
         self, name: str, fault: str = "none", extra: tuple[str, ...] = (), what: tuple[str, ...] = DEMO
     ) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}",
             "SSL_LIGHTNING_PLUGINS": "lab",
             "FAULTY_LOSSES": str(self.folder / f"{name}.txt"),
             "TMPDIR": "/dev/shm",  # another file system than the run's

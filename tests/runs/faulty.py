@@ -1,19 +1,22 @@
 """Runs the real command line with one fault in it: `python faulty.py FAULT fit --config ...`.
 
 Faults: `none`, `kill@step=N`, `kill@cluster=N` (while the N-th clustering computes), `kill@write=N` (in the middle of
-the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `term@step=N`, `nan@step=N`,
-`full@write=N` (no space left for the N-th checkpoint). Losses of all steps go to the file in FAULTY_LOSSES, as hex.
+the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `term@step=N`, `term@judged=N` (the
+N-th batch that is judged), `nan@step=N`, `full@write=N` (no space left for the N-th checkpoint), `limit@bytes=N` (no
+file may grow beyond N bytes). Losses of all steps go to the file in FAULTY_LOSSES, as hex. With FAULT in FAULTY_CHILD
+instead, the second of two processes has it.
 """
 
 import errno
 import os
+import resource
 import signal
 import sys
 
 import lightning.pytorch as pl
 import torch
 
-from ssl_lightning.callbacks import Recluster, Throughput
+from ssl_lightning.callbacks import ProbeFeatures, Recluster, Throughput
 from ssl_lightning.checkpoints import durable
 from ssl_lightning.clustering import KMeans
 
@@ -49,6 +52,12 @@ def poison(self, trainer, module, batch, batch_idx):
         batch.views[0].fill_(torch.nan)
 
 
+def judged(self, *batch):
+    inner_judged(self, *batch)
+    if due("judged"):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def cluster(self, features, k, seed=0, group=None):
     if due("cluster"):
         kill()
@@ -71,10 +80,16 @@ def replace(source, target):
     inner_replace(source, target)
 
 
-FAULT = sys.argv.pop(1)
+if "FAULTY_CHILD" in os.environ:  # Lightning starts its children with the same arguments
+    FAULT = os.environ["FAULTY_CHILD"] if os.environ.get("LOCAL_RANK") == "1" else "none"
+else:
+    FAULT = sys.argv.pop(1)
+if FAULT.startswith("limit"):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(FAULT.rpartition("=")[2]), resource.RLIM_INFINITY))
 before = Throughput.on_train_batch_end
 Throughput.on_train_batch_end = after_step
 Throughput.on_train_batch_start = poison
+inner_judged, ProbeFeatures.on_validation_batch_end = ProbeFeatures.on_validation_batch_end, judged
 inner_cluster, KMeans.__call__ = KMeans.__call__, cluster
 inner_save, inner_replace = torch.save, os.replace
 if "write" in FAULT:

@@ -1,15 +1,25 @@
-"""A user's own package, named in SSL_LIGHTNING_PLUGINS: a backbone with dropout, which draws from the global state."""
+"""A user's own package, named in SSL_LIGHTNING_PLUGINS: a backbone that draws from every global random state."""
 
+import random
 from dataclasses import dataclass
 
+import numpy as np
 from torch import nn
 
 from ssl_lightning.models.backbones import Backbone, Network
 
 
+class Jitter(nn.Module):
+    """A factor that is drawn as users draw in their own code: from Python and NumPy."""
+
+    def forward(self, features):
+        drawn = random.gauss(0, 0.1) + 0.1 * np.random.rand()  # noqa: NPY002
+        return features * (1 + drawn) if self.training else features
+
+
 @dataclass(frozen=True)
 class DropoutNet(Backbone):
-    """Two convolutions, dropout, batch normalisation."""
+    """Two convolutions, dropout, batch normalisation, a drawn factor."""
 
     width: int = 8
 
@@ -20,6 +30,7 @@ class DropoutNet(Backbone):
             nn.BatchNorm2d(w),
             nn.ReLU(),
             nn.Dropout(0.3),
+            Jitter(),
             nn.Conv2d(w, 2 * w, 3, stride=2, padding=1),
             nn.BatchNorm2d(2 * w),
             nn.ReLU(),

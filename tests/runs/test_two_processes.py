@@ -132,3 +132,70 @@ def test_sharded_parameters_learn_what_replicated_ones_do_and_both_resume(tmp_pa
     for name, value in weights["replicated"].items():
         if isinstance(value, torch.Tensor):
             assert torch.allclose(weights["sharded"][name].double(), value.double(), atol=1e-4), name
+
+
+ELASTIC = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+
+
+def faulty(losses):
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "FAULTY_LOSSES": str(losses)}
+
+
+def launched(folder, name, *options, fault="none"):
+    """Two processes that torchrun starts, as a scheduler would: neither is a child of the other."""
+    command = [*ELASTIC, sys.executable, str(HERE / "faulty.py"), fault, "fit", "--config", "configs/demo.yaml", *SHORT]
+    return finished(command, folder, name, *options)
+
+
+def finished(command, folder, name, *options):
+    command = [
+        *command,
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy",
+        "ddp",
+        "--trainer.accelerator",
+        "cpu",
+        *options,
+    ]
+    return subprocess.run(
+        [*command, "--trainer.enable_progress_bar", "false", "--run.dir", str(folder), "--run.name", name],
+        cwd=ROOT,
+        env=faulty(folder / f"{name}.txt"),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_processes_that_torchrun_starts_resume_from_one_checkpoint_and_leave_together(tmp_path):
+    long = ["--trainer.max_epochs", "2", "--run.save_every_n_steps", "3"]
+    whole = launched(tmp_path, "whole", *long)
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    killed = launched(tmp_path, "killed", *long, fault="kill@step=8")
+    assert killed.returncode != 0
+    assert not (tmp_path / "killed" / "done.json").exists()
+    resumed = launched(tmp_path, "killed", *long)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert "resuming" in resumed.stderr
+    saved = [read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "killed")]
+    assert not differences(saved[0]["state_dict"], saved[1]["state_dict"])
+    again = launched(tmp_path, "killed", *long)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "nothing to do" in again.stderr
+    refused = launched(tmp_path, "killed", *long, "--model.num_clusters", "13")
+    assert refused.returncode != 0
+    assert "with other inputs: model.init_args.num_clusters" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_second_of_two_processes_that_judge_stops_both_with_143(tmp_path, monkeypatch):
+    """Before training. Lightning would forward it within its handler, and one of the two could wait for ever."""
+    monkeypatch.setenv("FAULTY_CHILD", "term@judged=1")
+    command = [sys.executable, str(HERE / "faulty.py"), "fit", "--config", "configs/demo.yaml", *SHORT]
+    done = finished(command, tmp_path, "two")
+    assert done.returncode == 143, done.stderr[-2000:]
+    assert not (tmp_path / "two.txt").exists()
+    assert not (tmp_path / "two" / "LOCK").exists()

@@ -1,0 +1,81 @@
+"""Files that lie in Weights & Biases, where a path is expected: `wandb:<project>/<artifact>:<version>`."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from ssl_lightning.stops import UsageError
+
+PREFIX = "wandb:"
+TIMEOUT = 30
+"""Seconds to wait for an answer."""
+_REFERENCE = re.compile(r"^wandb:(?P<name>(?:[\w.-]+/){1,2}[\w.-]+:[\w.-]+)(?:/(?P<file>.+))?$")
+_EXPECTED = "expected wandb:[<entity>/]<project>/<artifact>:<version or alias>, with /<file> where it holds several"
+
+
+def fetch_all(config: Any, folder: Path) -> Any:
+    """A parsed configuration in which every `wandb:...` is the path of a file on this disk.
+
+    Args:
+        config: Namespaces, tables, lists and values, changed in place where they can be.
+        folder: Where files go, a folder for each version of an artifact; what is there is not fetched again.
+
+    Raises:
+        UsageError: An artifact cannot be had, or it is not clear which of its files is meant.
+    """
+    if isinstance(config, str):
+        return str(fetch(config, folder)) if config.startswith(PREFIX) else config
+    if isinstance(config, Namespace):
+        for name, value in vars(config).items():
+            setattr(config, name, fetch_all(value, folder))
+    elif isinstance(config, dict):
+        for name, value in config.items():
+            config[name] = fetch_all(value, folder)
+    elif isinstance(config, list):
+        config[:] = [fetch_all(value, folder) for value in config]
+    return config
+
+
+def fetch(reference: str, folder: Path) -> Path:
+    """The file that a reference means, fetched if need be.
+
+    Raises:
+        UsageError: As `fetch_all`.
+    """
+    match = _REFERENCE.match(reference)
+    if match is None:
+        raise UsageError(f"found {reference}; {_EXPECTED}")
+    try:
+        held = _download(match["name"], folder)
+    except Exception as error:  # wandb raises its own, of requests, and ValueError
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(f"found no {reference} ({first}); {_EXPECTED}, and an account: wandb login") from error
+    return _meant(reference, held, match["file"])
+
+
+def _download(name: str, folder: Path) -> Path:
+    import wandb  # slow to import, and not on every machine
+
+    artifact = wandb.Api(timeout=TIMEOUT).artifact(name)
+    held = folder / f"{name.partition(':')[0].replace('/', '-')}-{artifact.version}"
+    if not held.is_dir():
+        temporary = folder / f".{held.name}.tmp-{os.getpid()}"
+        artifact.download(root=str(temporary))
+        try:
+            temporary.rename(held)  # whole or absent; another process of the run may have been faster
+        except OSError:
+            shutil.rmtree(temporary)
+    return held
+
+
+def _meant(reference: str, held: Path, name: str | None) -> Path:
+    """One file of an artifact; the sidecar of a checkpoint is not asked for."""
+    files = sorted(path.relative_to(held).as_posix() for path in held.rglob("*") if path.is_file())
+    found = [name] if name in files else [file for file in files if not file.endswith(".json")] if name is None else []
+    if len(found) != 1:
+        raise UsageError(f"found {', '.join(files[:5]) or 'nothing'} in {reference}; {_EXPECTED}")
+    return held / found[0]

@@ -1,0 +1,25 @@
+"""The global random state of a checkpoint: what is drawn after a resume is what would have been drawn."""
+
+import io
+import random
+
+import numpy as np
+import torch
+
+from ssl_lightning.runs.checkpointing import _random_state, _set_random_state
+
+
+def draws():
+    numpy = np.random.rand(), np.random.randn()  # noqa: NPY002
+    return [random.random(), random.gauss(0, 1), random.gauss(0, 1), *numpy, torch.rand(1)]
+
+
+def test_every_global_generator_goes_on_where_it_was_after_a_read_that_runs_no_code():
+    random.gauss(0, 1)  # it draws two at a time and keeps one
+    file = io.BytesIO()
+    torch.save(_random_state(), file)
+    expected = draws()
+    draws()
+    file.seek(0)
+    _set_random_state(torch.load(file, weights_only=True))
+    assert draws() == expected
