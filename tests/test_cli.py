@@ -466,3 +466,15 @@ def test_training_needs_none_of_the_packages_that_only_some_parts_use(tmp_path):
     program = f"from ssl_lightning.entry import run; sys.exit(run({['fit', *options]!r}))"
     done = subprocess.run([sys.executable, "-c", WITHOUT + program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_clusters_for_the_next_stage_need_no_table_for_people(tmp_path):
+    options = ["--config", "configs/clusterfit/2_cluster.yaml", "--trainer.accelerator", "cpu"]
+    options += ["--trainer.callbacks.path", str(tmp_path / "edge"), "--trainer.callbacks.num_clusters", "8"]
+    options += ["--trainer.enable_progress_bar", "false", "--run.dir", str(tmp_path)]
+    program = f"from ssl_lightning.entry import run; sys.exit(run({['predict', *options]!r}))"
+    done = subprocess.run([sys.executable, "-c", WITHOUT + program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(Clustering.load(tmp_path / "edge.safetensors")[0].sizes.sum()) == 1438
+    assert not (tmp_path / "edge.parquet").exists()
+    assert "found no pyarrow" in done.stdout + done.stderr
