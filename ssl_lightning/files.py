@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,9 +40,9 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def sweep_temporary(folder: Path) -> int:
-    """Remove what writers that were killed left behind; how many files."""
-    leftovers = list(folder.glob(".*.tmp-*"))
+def sweep_temporary(folder: Path, name: str | None = None) -> int:
+    """Remove what writers that were killed left behind, of one file or of all; how many files."""
+    leftovers = list(folder.glob(f".{'*' if name is None else escape(name)}.tmp-*"))
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return len(leftovers)

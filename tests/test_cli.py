@@ -17,6 +17,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from ssl_lightning.clustering import Clustering
+from ssl_lightning.data import Digits
 from ssl_lightning.entry import run
 from ssl_lightning.files import sha256_of
 from ssl_lightning.methods import Method
@@ -44,6 +46,7 @@ PROTOTYPES = ["--model.num_prototypes", "16", "--model.hidden", "[32]", "--model
 SMALLER = {
     "deepcluster": ["--model.num_clusters", "16"],
     "deepcluster_v2": ["--model.num_clusters", "16", "--model.hidden", "[32]", "--model.projection", "16"],
+    "3_fit": ["--model.num_clusters", "16"],
     "demo": ["--model.num_clusters", "16"],
     "instance_recognition": ["--model.projection", "16", "--model.negatives", "32"],
     "local_aggregation": [
@@ -101,7 +104,17 @@ def test_every_method_parses_with_every_overlay(config, overlay, capsys):
 
 
 def method_of(paper: Path) -> Path:
-    return CONFIGS / f"{paper.stem.rpartition('_')[0]}.yaml"
+    name = paper.stem.rpartition("_")[0]
+    return CONFIGS / {"clusterfit": "clusterfit/3_fit.yaml"}.get(name, f"{name}.yaml")
+
+
+def edge_for_digits(folder: Path) -> Path:
+    """Clusters of the digits, as the second stage of ClusterFit leaves them."""
+    data = Digits()
+    labels = torch.arange(data.num_samples) % 16
+    clustering = Clustering(labels, torch.zeros(len(labels)), torch.zeros(16, 4), labels.bincount())
+    clustering.save(folder / "clusters.safetensors", {"data": data.fingerprint})
+    return folder / "clusters.safetensors"
 
 
 @pytest.mark.parametrize("paper", PAPER, ids=lambda path: path.stem)
@@ -110,6 +123,8 @@ def test_a_config_at_paper_scale_takes_a_step_when_it_is_made_small(paper, tmp_p
     method = method_of(paper)
     options = [*TINY, *SMALLER[method.stem], "--data.image_size", "32", "--data.num_workers", "0"]
     options += ["--trainer.strategy", "auto", "--trainer.devices", "1", "--trainer.sync_batchnorm", "false"]
+    if method.stem == "3_fit":
+        options += ["--model.clusters", str(edge_for_digits(tmp_path))]
     if method.stem == "deepcluster":
         options += ["--model.backbone.width", "32"]  # as many features as principal components are kept
     if method.stem == "seer":
@@ -454,3 +469,15 @@ def test_training_needs_none_of_the_packages_that_only_some_parts_use(tmp_path):
     program = f"from ssl_lightning.entry import run; sys.exit(run({['fit', *options]!r}))"
     done = subprocess.run([sys.executable, "-c", WITHOUT + program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_clusters_for_the_next_stage_need_no_table_for_people(tmp_path):
+    options = ["--config", "configs/clusterfit/2_cluster.yaml", "--trainer.accelerator", "cpu"]
+    options += ["--trainer.callbacks.path", str(tmp_path / "edge"), "--trainer.callbacks.num_clusters", "8"]
+    options += ["--trainer.enable_progress_bar", "false", "--run.dir", str(tmp_path)]
+    program = f"from ssl_lightning.entry import run; sys.exit(run({['predict', *options]!r}))"
+    done = subprocess.run([sys.executable, "-c", WITHOUT + program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(Clustering.load(tmp_path / "edge.safetensors")[0].sizes.sum()) == 1438
+    assert not (tmp_path / "edge.parquet").exists()
+    assert "found no pyarrow" in done.stdout + done.stderr

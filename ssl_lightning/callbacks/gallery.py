@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
+from jaxtyping import Int
+from torch import Tensor
 
 from ssl_lightning.callbacks.recluster import LearnsFromClusters
-from ssl_lightning.clustering.diagnostics import normalized_mutual_info
+from ssl_lightning.clustering.diagnostics import cluster_metrics, normalized_mutual_info
 from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.report.cluster_sheets import draw_cluster_sheets
-from ssl_lightning.report.curves import draw_curves
+from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.report.table import results_table
 from ssl_lightning.types import UNLABELLED
@@ -22,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Gallery(pl.Callback):
-    """Write `report/index.html`: judged numbers, curves, and what each cluster holds.
+    """Write `report/index.html`: judged numbers, curves, sizes of the clusters, and what each cluster holds.
 
     Pictures of clusters are drawn when training ends, the page again after the judging that follows; both then, in a
     run that was stopped in between.
@@ -33,12 +35,12 @@ class Gallery(pl.Callback):
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
-        self._clusters: Section | None = None
+        self._clusters: list[Section] = []
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the clusters of methods that have them."""
         if trainer.is_global_zero:
-            self._clusters = None
+            self._clusters = []
             self._bring_up_to_date(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -49,7 +51,7 @@ class Gallery(pl.Callback):
     def _bring_up_to_date(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A page that cannot be written costs a line: the run has its checkpoints and numbers."""
         try:
-            if self._clusters is None:
+            if not self._clusters:
                 self._draw(trainer, pl_module)
             self.write()
         except OSError as error:
@@ -60,14 +62,32 @@ class Gallery(pl.Callback):
         if isinstance(labels, PseudoLabels) and not labels.is_empty:
             self._clusters = self._draw_clusters(trainer, cast(LearnsFromClusters, pl_module))
 
-    def _draw_clusters(self, trainer: pl.Trainer, method: LearnsFromClusters) -> Section:
+    def _draw_clusters(self, trainer: pl.Trainer, method: LearnsFromClusters) -> list[Section]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning when fitting
-        labels, own = method.pseudo_labels.rows[:, 0].cpu().long(), data.judged_labels()
-        section = draw_cluster_sheets(self.folder, labels, method.num_clusters, data.training, own)
-        if not bool((own != UNLABELLED).any()):
-            return section
-        agreement = f"NMI to the classes {normalized_mutual_info(labels, own):.3f}"
-        return replace(section, text=f"{section.text}; {agreement}")
+        labels, own = method.pseudo_labels.rows.cpu().long(), data.judged_labels()
+        sizes = [_sizes(column, method.num_clusters) for column in labels.T]
+        numbers = _numbers([cluster_metrics(n, c, true_labels=own) for n, c in zip(sizes, labels.T, strict=True)])
+        first = labels[:, 0]
+        sheets = draw_cluster_sheets(self.folder, first, method.num_clusters, data.training, own)
+        if bool((own != UNLABELLED).any()):
+            agreement = f"NMI to the classes {normalized_mutual_info(first, own):.3f}"
+            sheets = replace(sheets, text=f"{sheets.text}; {agreement}")
+        return [Section("Sizes of the last clusters", numbers, self._draw_sizes(sizes)), sheets]
+
+    def _draw_sizes(self, sizes: list[Int[Tensor, "K"]]) -> list[Figure]:
+        """A picture a clustering."""
+        try:
+            from ssl_lightning.report.clusters import draw_cluster_sizes  # matplotlib, not on every machine
+        except ImportError:
+            log.info("found no matplotlib: the report goes without pictures of the clusters' sizes")
+            return []
+        self.folder.mkdir(parents=True, exist_ok=True)
+        figures = []
+        for head, counts in enumerate(sizes):
+            name = f"sizes-{head}.png"
+            draw_cluster_sizes(counts).savefig(self.folder / name, dpi=110)
+            figures.append(Figure(name, f"clustering {head}" if len(sizes) > 1 else "the largest first"))
+        return figures
 
     def write(self, lead: Sequence[Section] = ()) -> None:
         """Write the page.
@@ -83,5 +103,19 @@ class Gallery(pl.Callback):
                 rows = list(csv.DictReader(file))
             if draw_curves(rows, self.folder / "curves.png"):
                 sections.append(Section("Over the epochs", "", [Figure("curves.png", "from metrics.csv")]))
-        sections += [self._clusters] if self._clusters else []
+            if draw_curves(rows, self.folder / "cluster-curves.png", CLUSTER_PANELS):
+                figure = Figure("cluster-curves.png", "cluster/... in metrics.csv, means over the clusterings")
+                sections.append(Section("Clusters over the epochs", "", [figure]))
+        sections += self._clusters
         write_page(self.folder / "index.html", self.folder.parent.name, sections)
+
+
+def _sizes(labels: Int[Tensor, "N"], num_clusters: int) -> Int[Tensor, "K"]:
+    return labels[labels != UNLABELLED].bincount(minlength=num_clusters)
+
+
+def _numbers(heads: list[dict[str, float]]) -> str:
+    """A line a metric, a column a clustering."""
+    columns = {"clustering": range(len(heads))} if len(heads) > 1 else {}
+    columns |= {name: [f"{head[name]:.4g}" for head in heads] for name in heads[0]}
+    return "\n".join(f"{name:<14}" + "".join(f"{value:>10}" for value in values) for name, values in columns.items())

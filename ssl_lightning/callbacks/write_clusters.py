@@ -43,8 +43,9 @@ class WriteClusters(pl.Callback):
 
     The first holds labels, distances, centroids, sizes and objective, with the fingerprints of the data's order and of
     the checkpoint and a description of the data in its metadata; the second a table of row, sample_id, path, cluster
-    and distance. A picture that could not be read has cluster -1. The safetensors file is written last, so it is there
-    only when both are. The clusters' numbers (`cluster/...`) go to the metrics of the run.
+    and distance, which a machine without pyarrow goes without. A picture that could not be read has cluster -1. The
+    safetensors file is written last, so it is there only when both are. The clusters' numbers (`cluster/...`) go to the
+    metrics of the run.
 
     Args:
         path: Where to, without an ending.
@@ -135,9 +136,12 @@ def _scatter(values: Tensor, rows: Tensor, num_samples: int, missing: int | floa
 
 
 def _write_table(path: Path, clustering: Clustering, pictures: Any) -> None:
-    import pyarrow as pa  # imported where it is used: GPU machines without it can still train
-    from pyarrow import parquet
-
+    try:
+        import pyarrow as pa  # not on every machine with a GPU, and no stage reads this table
+        from pyarrow import parquet
+    except ImportError:
+        log.warning("found no pyarrow: no %s is written; the next stage does without", path)
+        return
     table = pa.table(
         {
             "row": pa.array(range(len(clustering.labels)), pa.int64()),

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from ssl_lightning.files import write_atomically
+from ssl_lightning.clustering.tensor_file import stable_bytes
+from ssl_lightning.files import sweep_temporary, write_atomically
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Clustering:
     repairs: int = 0
 
     def save(self, path: str | Path, metadata: dict[str, str]) -> None:
-        """Write a safetensors file that is whole or absent.
+        """Write a safetensors file that is whole or absent; equal clusterings give equal bytes.
 
         Args:
             path: The file.
@@ -45,7 +45,8 @@ class Clustering:
         """
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
         tensors["objective"] = torch.tensor(self.objective, dtype=torch.float64)
-        write_atomically(Path(path), lambda file: file.write(save(tensors, metadata)))
+        sweep_temporary(Path(path).parent, Path(path).name)
+        write_atomically(Path(path), lambda file: file.write(stable_bytes(tensors, metadata)))
 
     @classmethod
     def load(cls, path: str | Path) -> tuple["Clustering", dict[str, str]]:

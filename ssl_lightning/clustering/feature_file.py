@@ -5,9 +5,9 @@ from pathlib import Path
 
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from ssl_lightning.clustering.tensor_file import stable_bytes
 from ssl_lightning.files import write_atomically
 
 _TENSORS = ("features", "rows", "labels")
@@ -33,7 +33,7 @@ class FeatureFile:
         """Write a safetensors file that is whole or absent, making its folder."""
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(path), lambda file: file.write(save(tensors, self.metadata)))
+        write_atomically(Path(path), lambda file: file.write(stable_bytes(tensors, self.metadata)))
 
     @classmethod
     def load(cls, path: str | Path) -> "FeatureFile":

@@ -14,11 +14,24 @@ PANELS = (
     ("Loss", ("train/loss",)),
 )
 """What is drawn together: a title, and the columns of the metrics table."""
+CLUSTER_PANELS = (
+    ("Agreement with the classes", ("cluster/nmi_labels", "cluster/nmi_chance", "cluster/ami_labels")),
+    ("From one clustering to the next", ("cluster/nmi_previous", "cluster/reassigned")),
+    ("Sizes", ("cluster/entropy", "cluster/largest_share")),
+    ("Imbalance, 1 where all sizes are equal", ("cluster/imbalance",)),
+    ("Empty clusters", ("cluster/empty",)),
+    ("Neighbours", ("cluster/close_purity", "cluster/background_purity", "cluster/chance_purity")),
+)
+"""The same for all that is known of clusters."""
+COLUMNS = 3
+"""Panels side by side."""
 MARKED = 60
 """Points of a curve up to which each one is marked."""
 
 
-def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> bool:
+def draw_curves(
+    rows: Sequence[dict[str, Any]], path: Path, panels: Sequence[tuple[str, Sequence[str]]] = PANELS
+) -> bool:
     """Draw the panels that have numbers; whether there was anything to draw, and matplotlib to draw it with.
 
     Over the epochs; a panel whose numbers come several times an epoch is drawn over the steps.
@@ -26,19 +39,21 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> bool:
     Args:
         rows: Rows of a metrics table.
         path: The PNG to write.
+        panels: Titles, each with its columns of the table.
     """
-    panels = [(title, [name for name in names if _points(rows, name, "step")]) for title, names in PANELS]
-    panels = [(title, names) for title, names in panels if names]
-    if not panels:
+    drawn = [(title, [name for name in names if _points(rows, name, "step")]) for title, names in panels]
+    drawn = [(title, names) for title, names in drawn if names]
+    if not drawn:
         return False
     try:
         from matplotlib.figure import Figure  # slow to import, and not on every machine that trains
     except ImportError:
         log.info("found no matplotlib: the report goes without curves")
         return False
-    figure = Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
-    for place, (title, names) in enumerate(panels):
-        _draw_panel(figure.add_subplot(1, len(panels), place + 1), rows, title, names)
+    columns, lines = min(COLUMNS, len(drawn)), -(-len(drawn) // COLUMNS)
+    figure = Figure(figsize=(4.6 * columns, 3.6 * lines), layout="constrained")
+    for place, (title, names) in enumerate(drawn):
+        _draw_panel(figure.add_subplot(lines, columns, place + 1), rows, title, names)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return True
@@ -48,10 +63,14 @@ def _draw_panel(axes: Any, rows: Sequence[dict[str, Any]], title: str, names: Se
     from matplotlib.ticker import MaxNLocator
 
     over = "step" if any(_repeats(_points(rows, name, "epoch")) for name in names) else "epoch"
+    lowest = 0.0
     for name in names:
         points = _points(rows, name, over)
         moments, values = zip(*points, strict=True)
+        lowest = min(lowest, *values)
         axes.plot(moments, values, marker="o" if len(points) <= MARKED else "", markersize=3, label=name)
+    if lowest == 0 > axes.get_ylim()[0]:
+        axes.set_ylim(bottom=0)  # no axis below zero for counts and shares
     axes.set_title(title)
     axes.set_xlabel(over)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))

@@ -65,3 +65,16 @@ def test_a_write_that_fails_leaves_the_old_file(clustering, tmp_path, monkeypatc
     with pytest.raises(OSError, match="no space"):
         clustering.save(path, {"version": "new"})
     assert Clustering.load(path)[1] == {"version": "old"}
+
+
+def test_equal_clusterings_are_equal_bytes_and_stand_as_the_format_wants_them(clustering, tmp_path):
+    """Or a stage made again would look changed to the next one."""
+    metadata = {name: f"value of {name}" for name in ("data", "checkpoint", "data_config", "größe")}
+    contents = []
+    for turn in range(8):
+        path = tmp_path / f"{turn}.safetensors"
+        clustering.save(path, metadata if turn % 2 else dict(reversed(metadata.items())))
+        contents.append(path.read_bytes())
+    assert len(set(contents)) == 1
+    assert (8 + int.from_bytes(contents[0][:8], "little")) % 8 == 0
+    assert Clustering.load(path)[1] == metadata

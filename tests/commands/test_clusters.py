@@ -62,6 +62,10 @@ def test_the_stages_of_clusterfit_hand_files_to_each_other(stages):
     numbers = pd.read_csv(here / "cluster" / "metrics.csv").iloc[-1]
     assert numbers["cluster/nmi_chance"] < numbers["cluster/nmi_labels"]
     assert (here / "fit" / "done.json").is_file()
+    page = (here / "fit" / "report" / "index.html").read_text()
+    assert (here / "fit" / "report" / "sizes-0.png").is_file()
+    assert "sizes-0.png" in page
+    assert "nmi_chance" in page
 
 
 def test_clusters_that_were_made_again_are_noticed_by_the_run_that_used_them(stages, capsys):
@@ -131,35 +135,45 @@ def test_choices_that_cannot_be_are_one_line(stages, tmp_path, capsys, options, 
     assert expected in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_make_clusterfit_runs_what_is_missing_and_nothing_else(tmp_path):
-    """Killed in the last stage it goes on; run again it does nothing; with another K it clusters and fits again."""
+class Make:
+    """`make clusterfit` on the digits with a package that may be killed, as a user's shell runs it."""
 
-    def make(*options):
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.command = folder, folder / "bin" / "ssl-lightning"
+        self.command.parent.mkdir()
+        faulty = ROOT / "tests" / "runs" / "faulty.py"
+        self.command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{faulty}" "${{FAULT:-none}}" "$@"\n')
+        self.command.chmod(0o755)
+
+    def __call__(self, *options: str, fault: str = "none") -> tuple[list[bool], int]:
+        """Which of the three stages were run, and the exit code."""
         small = " ".join(TINY)
-        command = [
-            "make",
-            "clusterfit",
-            "DATA=digits",
-            f"RUNS={tmp_path}",
-            f"PRETRAIN_ARGS={small}",
-            f"FIT_ARGS={small}",
-        ]
-        done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
+        command = ["make", "-o", ".venv/.done", "clusterfit", "DATA=digits", f"RUNS={self.folder}"]
+        command += [f"BIN={self.command.parent}", f"PRETRAIN_ARGS={small}", f"FIT_ARGS={small}", *options]
+        environment = os.environ | {"FAULT": fault, "FAULTY_LOSSES": os.devnull, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or fault != "none", done.stderr[-2000:]
+        return [f"clusterfit {stage}/3" in done.stdout for stage in (1, 2, 3)], done.returncode
 
-    name = "clusterfit-digits-k8"
-    out = make("K=8")
-    assert [f"clusterfit {stage}/3" in out for stage in (1, 2, 3)] == [True] * 3
+
+@pytest.mark.slow
+def test_make_clusterfit_goes_on_after_kills_and_runs_what_is_missing_and_nothing_else(tmp_path):
+    """Killed while it clusters, before the table and before the edge is there, then in the last stage."""
+    make, name = Make(tmp_path), "clusterfit-digits-k8"
+    edge, done = tmp_path / f"{name}-cluster.safetensors", tmp_path / f"{name}-fit" / "done.json"
+    assert make("K=8", fault="kill@cluster=1") == ([True, True, False], 2)
+    assert make("K=8", fault="kill@onto=.parquet") == ([False, True, False], 2)
+    assert make("K=8", fault="kill@onto=.safetensors") == ([False, True, False], 2)
+    assert not edge.exists()
+    assert make("K=8") == ([False, True, True], 0)
+    assert [path.name for path in tmp_path.iterdir() if ".tmp" in path.name] == []
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    assert "/3:" not in make("K=8")
+    assert make("K=8") == ([False] * 3, 0)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files
-    (tmp_path / f"{name}-fit" / "done.json").unlink()
-    out = make("K=8")
-    assert [f"clusterfit {stage}/3" in out for stage in (1, 2, 3)] == [False, False, True]
-    (tmp_path / f"{name}-cluster.safetensors").unlink()
-    out = make("K=8")
-    assert [f"clusterfit {stage}/3" in out for stage in (1, 2, 3)] == [False, True, True]
-    out = make("K=8", "CLUSTER_ARGS=--trainer.callbacks.clusterer.iterations 2")
-    assert [f"clusterfit {stage}/3" in out for stage in (1, 2, 3)] == [False, True, True]
+    done.unlink()
+    assert make("K=8") == ([False, False, True], 0)
+    edge.unlink()
+    assert make("K=8") == ([False, True, True], 0)
+    assert not list(tmp_path.glob(f"{name}-fit.*"))  # equal clusters: nothing was set aside
+    assert make("K=8", "CLUSTER_ARGS=--trainer.callbacks.clusterer.iterations 2") == ([False, True, True], 0)
+    assert list(tmp_path.glob(f"{name}-fit.*"))

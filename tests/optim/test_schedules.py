@@ -48,6 +48,19 @@ def test_drops_are_those_of_torch():
         theirs.step()
 
 
+def test_drops_may_follow_a_warm_up_that_is_a_line_from_its_start_to_the_full_rate():
+    schedule = Drops(epochs=(3.0, 4.0), factor=0.5, warmup_epochs=2.0, start=0.2)
+    factors = [schedule(step, 50, 10) for step in range(50)]
+    assert factors[:20] == pytest.approx([0.2 + 0.8 * step / 20 for step in range(20)])
+    assert factors[20:] == [1.0] * 10 + [0.5] * 10 + [0.25] * 10
+
+
+@pytest.mark.parametrize("options", [{"warmup_epochs": -1.0}, {"warmup_epochs": 130.0}, {"start": 1.5}])
+def test_a_warm_up_before_drops_that_makes_no_sense_is_refused(options):
+    with pytest.raises(ValueError, match=r"expected (warmup_epochs|start)"):
+        Drops(**options)
+
+
 @pytest.mark.parametrize("options", [{"epochs": (3.0, 2.0)}, {"epochs": (-1.0,)}, {"factor": 0.0}])
 def test_drops_that_make_no_sense_are_refused(options):
     with pytest.raises(ValueError, match="expected ascending epochs"):

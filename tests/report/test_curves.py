@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ssl_lightning.report import draw_curves
+from ssl_lightning.report.curves import CLUSTER_PANELS
 
 
 @pytest.fixture
@@ -71,6 +72,17 @@ def test_a_picture_lies_where_it_was_asked_for(tmp_path):
     with Image.open(tmp_path / "new" / "curves.png") as picture:
         assert picture.format == "PNG"
         assert picture.width > 3 * picture.height  # three panels side by side
+
+
+def test_more_panels_than_fit_in_a_line_begin_another(drawn, tmp_path):
+    names = [name for _, columns in CLUSTER_PANELS for name in columns]
+    rows = [{"step": "0", "epoch": "0"} | dict.fromkeys(names, "0.0"), {"step": "9", "epoch": "1", names[0]: "0.5"}]
+    assert draw_curves(rows, tmp_path / "a.png", CLUSTER_PANELS)
+    found = drawn()
+    assert list(found) == [title for title, _ in CLUSTER_PANELS]
+    assert found["Agreement with the classes"][1]["cluster/nmi_labels"] == [(0, 0.0), (1, 0.5)]
+    with Image.open(tmp_path / "a.png") as picture:
+        assert 1.5 * picture.height < picture.width < 2.5 * picture.height  # three by two
 
 
 @pytest.mark.parametrize(

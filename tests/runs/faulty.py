@@ -1,7 +1,8 @@
 """Runs the real command line with one fault in it: `python faulty.py FAULT fit --config ...`.
 
 Faults: `none`, `kill@step=N`, `kill@cluster=N` (while the N-th clustering computes), `kill@write=N` (in the middle of
-the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `term@step=N`, `term@judged=N` (the
+the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `kill@onto=.EXT`
+(before a rename onto a file of that kind), `term@step=N`, `term@judged=N` (the
 N-th batch that is judged), `nan@step=N`, `full@write=N` (no space left for the N-th checkpoint), `limit@bytes=N` (no
 file may grow beyond N bytes). Losses of all steps go to the file in FAULTY_LOSSES, as hex. With FAULT in FAULTY_CHILD
 instead, the second of two processes has it.
@@ -12,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
@@ -34,7 +36,7 @@ def due(what: str) -> bool:
     counts[what] = counts.get(what, 0) + 1
     _, _, at = FAULT.partition("@")
     name, _, number = at.partition("=")
-    return name == what and counts[what] == int(number)
+    return name == what and str(counts[what]) == number
 
 
 def after_step(self, trainer, module, outputs, batch, batch_idx):
@@ -75,7 +77,7 @@ def save(checkpoint, file):
 
 
 def replace(source, target):
-    if due("replace"):
+    if f"kill@onto={Path(target).suffix}" == FAULT or due("replace"):
         kill()
     inner_replace(source, target)
 
@@ -94,7 +96,7 @@ inner_cluster, KMeans.__call__ = KMeans.__call__, cluster
 inner_save, inner_replace = torch.save, os.replace
 if "write" in FAULT:
     durable.torch.save = save
-if "replace" in FAULT:
+if "replace" in FAULT or "onto" in FAULT:
     durable.os.replace = replace
 assert issubclass(Recluster, pl.Callback)
 
