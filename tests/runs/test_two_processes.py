@@ -64,6 +64,10 @@ METHODS = {
     "deepcluster": ["--model.num_clusters", "20"],
     "instance_recognition": ["--model.projection", "16", "--model.negatives", "50"],
     "deepcluster_v2": [*HEAD, "--model.num_clusters", "20"],
+    "simclr": HEAD,
+    # at the rate of the recipe, without batch statistics, differences of rounding grow past 1e-5 within 40 steps
+    "moclr": [*HEAD, "--model.optimizer.lr", "0.05"],
+    "byol": [*HEAD, "--model.predictor_hidden", "[32]"],
 }
 
 
