@@ -51,10 +51,15 @@ RECIPES = {
     "instance_recognition": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "0.12", *LARGE],
     "local_aggregation": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "0.12", *LARGE],
     "rotation_prediction": ["--trainer.max_epochs", "100", "--trainer.check_val_every_n_epoch", "10"],
+    # 0.4 and 1.0 at batch 256, in proportion
+    "simclr": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "0.8", *LARGE],
+    "byol": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "2.0", *LARGE],
+    "moclr": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "0.8", *LARGE],
     "seer": ["--trainer.max_epochs", "100", "--data.batch_size", "512", "--trainer.val_check_interval", "970"],
 }
 JUDGED = {"linear": "eval/linear/top1", "k-NN 20": "eval/knn/top1", "k-NN 200": "eval/knn200/top1"}
 JUDGED |= {f"{shots}-shot": f"eval/fewshot/5way{shots}shot" for shots in (1, 5)}
+JUDGED |= {"linear, averaged": "eval_ema/linear/top1", "k-NN 20, averaged": "eval_ema/knn/top1"}
 SPEED = "train/images_per_second"
 GALLERY = "10,000 rows"
 

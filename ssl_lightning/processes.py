@@ -1,5 +1,7 @@
 """The processes of a run: who they are, and their rows side by side."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -24,8 +26,40 @@ def gather_rows(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         rows: This process's rows.
         group: None where they are all.
     """
-    if group is None:
-        return rows
+    return rows if group is None else torch.cat(_gather_parts(rows, group))
+
+
+def gather_rows_with_gradient(rows: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, int]:
+    """All processes' rows in rank order, and where this process's begin.
+
+    Gradients flow back into the rows of the process that they came from, summed over all processes: the derivative of
+    the sum of all processes' losses. Where they require none, nothing is sent back.
+
+    Args:
+        rows: This process's rows.
+        group: None where they are all.
+    """
+    return (rows, 0) if group is None else _GatherRows.apply(rows, group)  # type: ignore[return-value]  # untyped
+
+
+class _GatherRows(torch.autograd.Function):
+    """torch's own gathers with a gradient take as many rows from each process."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, int]:
+        parts = _gather_parts(rows, group)
+        ctx.group, ctx.start, ctx.count = group, sum(len(part) for part in parts[: group.rank()]), len(rows)
+        return torch.cat(parts), ctx.start
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total[ctx.start : ctx.start + ctx.count], None
+
+
+def _gather_parts(rows: Tensor, group: dist.ProcessGroup) -> list[Tensor]:
+    """The rows of each process."""
     count = torch.tensor([len(rows)], device=rows.device)
     counts = [torch.zeros_like(count) for _ in range(group.size())]
     dist.all_gather(counts, count, group=group)
@@ -34,4 +68,4 @@ def gather_rows(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     padded[: len(rows)] = rows
     gathered = [torch.zeros_like(padded) for _ in counts]
     dist.all_gather(gathered, padded, group=group)
-    return torch.cat([part[: int(n)] for part, n in zip(gathered, counts, strict=True)])
+    return [part[: int(n)] for part, n in zip(gathered, counts, strict=True)]

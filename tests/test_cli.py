@@ -42,10 +42,12 @@ TINY = [
     *("--trainer.enable_progress_bar", "false"),
     *("--trainer.accelerator", "cpu"),
 ]
-PROTOTYPES = ["--model.num_prototypes", "16", "--model.hidden", "[32]", "--model.projection", "16"]
+HEAD = ["--model.hidden", "[32]", "--model.projection", "16"]
+PROTOTYPES = ["--model.num_prototypes", "16", *HEAD]
 SMALLER = {
+    "byol": [*HEAD, "--model.predictor_hidden", "[32]"],
     "deepcluster": ["--model.num_clusters", "16"],
-    "deepcluster_v2": ["--model.num_clusters", "16", "--model.hidden", "[32]", "--model.projection", "16"],
+    "deepcluster_v2": ["--model.num_clusters", "16", *HEAD],
     "3_fit": ["--model.num_clusters", "16"],
     "demo": ["--model.num_clusters", "16"],
     "instance_recognition": ["--model.projection", "16", "--model.negatives", "32"],
@@ -53,8 +55,10 @@ SMALLER = {
         *("--model.num_clusters", "16", "--model.num_neighbors", "32", "--model.projection", "16"),
         *("--model.warmup_epochs", "0"),
     ],
+    "moclr": HEAD,
     "rotation_prediction": [],
     "seer": PROTOTYPES,
+    "simclr": HEAD,
     "supervised": ["--model.label_noise", "0.5"],
     "swav": [*PROTOTYPES, "--model.queue_length", "32"],
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -16,6 +16,7 @@ from ssl_lightning.memory import FeatureBank
 from ssl_lightning.processes import gather_rows, world
 from ssl_lightning.types import Batch, RawBatch
 
+Weights = Literal["online", "ema"]
 BEFORE_THE_FIRST = -1
 """The epoch whose views fill a memory."""
 
@@ -24,7 +25,9 @@ BEFORE_THE_FIRST = -1
 class Embeds(Protocol):
     """What the pass needs of a method."""
 
-    def embed(self, images: Float[Tensor, "B 3 h w"], layer: str | None = None) -> Float[Tensor, "B D"]:
+    def embed(
+        self, images: Float[Tensor, "B 3 h w"], layer: str | None = None, weights: Weights = "online"
+    ) -> Float[Tensor, "B D"]:
         """Features of normalised pictures."""
         ...
 
@@ -122,7 +125,11 @@ def fill_banks(trainer: pl.Trainer, module: pl.LightningModule, banks: list[Feat
 
 
 def embed_pictures(
-    module: pl.LightningModule, data: Any, layer: str | None = None, progress: bool = True
+    module: pl.LightningModule,
+    data: Any,
+    layer: str | None = None,
+    progress: bool = True,
+    weights: Weights = "online",
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
     """The same without a trainer, in full precision on the device of the module: for notebooks and scripts.
 
@@ -131,6 +138,7 @@ def embed_pictures(
         data: A data module with the pictures' size, mean and standard deviation of the module.
         layer: One of `module.layers`; None for the first.
         progress: Show a bar.
+        weights: "ema" for the averaged weights of methods that have them.
 
     Returns:
         Rows that could be read, ascending, and their features, on the CPU.
@@ -144,14 +152,14 @@ def embed_pictures(
             raise ValueError(f"found data.{name}={found} for a model trained with {trained}; make the data with that")
     loader = tqdm(data.predict_dataloader(), desc="Features", leave=False, disable=not progress, unit="batch")
     try:
-        rows, features, _ = _embed(loader, data, module, layer)
+        rows, features, _ = _embed(loader, data, module, layer, weights)
     finally:
         data.teardown("predict")  # ends the processes that read pictures
     return rows.cpu(), features.cpu()
 
 
 def _embed(
-    loader: tqdm, data: ServesPictures, module: pl.LightningModule, layer: str | None
+    loader: tqdm, data: ServesPictures, module: pl.LightningModule, layer: str | None, weights: Weights = "online"
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"], Int[Tensor, "u"]]:
     """Rows, their features, and the rows that could not be read."""
     method = cast(Embeds, module)
@@ -161,7 +169,7 @@ def _embed(
             unreadable.append(raw.index[~raw.valid])
             batch = data.centre(module.transfer_batch_to_device(raw, module.device, 0))
             rows.append(batch.index)
-            features.append(method.embed(batch.views[0], layer).float())
+            features.append(method.embed(batch.views[0], layer, weights).float())
     return torch.cat(rows), torch.cat(features), torch.cat(unreadable)
 
 

@@ -13,6 +13,9 @@ from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
 from ssl_lightning.processes import gather_rows, world
 
+JUDGED = {"features": "eval", "ema_features": "eval_ema"}
+"""What a method's validation step gives to judge, and where the numbers stand."""
+
 
 @runtime_checkable
 class HasProbeSets(Protocol):
@@ -29,7 +32,8 @@ class ProbeFeatures(pl.Callback):
 
     The features come from validation itself, once for all judges, by row. How often is the trainer's validation
     rhythm. Judging never touches the run: no weight, no buffer, no random state. It is a check during training, with
-    a subset of the training rows (`data.gallery`); `validate` judges with all of them.
+    a subset of the training rows (`data.gallery`); `validate` judges with all of them. Where a method gives features
+    of averaged weights too, they are judged as `eval_ema/...`.
 
     Args:
         probes: The judges.
@@ -37,7 +41,7 @@ class ProbeFeatures(pl.Callback):
 
     def __init__(self, probes: list[Probe]) -> None:
         self.probes = probes
-        self._seen: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._seen: dict[int, list[dict[str, Tensor]]] = {}
         self._start = 0.0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -55,7 +59,8 @@ class ProbeFeatures(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep what the method saw of one batch."""
-        kept = (outputs["index"].cpu(), outputs["features"].float().cpu(), outputs["label"].cpu())
+        features = {name: outputs[name].float().cpu() for name in JUDGED if name in outputs}
+        kept = {"index": outputs["index"].cpu(), "label": outputs["label"].cpu()} | features
         self._seen.setdefault(dataloader_idx, []).append(kept)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -65,10 +70,12 @@ class ProbeFeatures(pl.Callback):
         data = cast(HasProbeSets, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning
         metrics: dict[str, float] = {}
         for position, (name, (gallery, _)) in enumerate(data.probes.items()):
-            prefix = "eval" if position == 0 else f"eval/{name}"
             train, test = self._split(2 * position, trainer), self._split(2 * position + 1, trainer)
-            answers = self._judge(train, test, len(gallery.classes))
-            metrics |= {f"{prefix}/{key}": value for key, value in answers.items()}
+            for features in (features for features in JUDGED if features in train):
+                prefix = JUDGED[features] if position == 0 else f"{JUDGED[features]}/{name}"
+                gallery_rows, test_rows = ((split[features], split["label"]) for split in (train, test))
+                answers = self._judge(gallery_rows, test_rows, len(gallery.classes))
+                metrics |= {f"{prefix}/{key}": value for key, value in answers.items()}
         metrics["eval/seconds"] = time.perf_counter() - self._start
         publish(trainer, metrics)
         self._seen = {}
@@ -93,15 +100,15 @@ class ProbeFeatures(pl.Callback):
         """As validation."""
         self.on_validation_epoch_end(trainer, pl_module)
 
-    def _split(self, loader: int, trainer: pl.Trainer) -> tuple[Tensor, Tensor]:
+    def _split(self, loader: int, trainer: pl.Trainer) -> dict[str, Tensor]:
         """Features and labels of one split in row order, from all processes, each row once."""
-        group = world()
-        device = trainer.strategy.root_device
-        index, features, labels = (
-            gather_rows(torch.cat(part).to(device), group).cpu() for part in zip(*self._seen[loader], strict=True)
-        )
-        _, first = _unique_first(index)
-        return features[first], labels[first]
+        group, device, batches = world(), trainer.strategy.root_device, self._seen[loader]
+        whole = {
+            name: gather_rows(torch.cat([batch[name] for batch in batches]).to(device), group).cpu()
+            for name in batches[0]
+        }
+        _, first = _unique_first(whole["index"])
+        return {name: rows[first] for name, rows in whole.items()}
 
     def _judge(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int) -> dict[str, float]:
         # validate() runs in inference mode, fit's own validation does not: a judge that trains needs real tensors

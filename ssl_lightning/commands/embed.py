@@ -5,13 +5,20 @@ from pathlib import Path
 
 import torch
 
-from ssl_lightning.callbacks.embed import embed_pictures
+from ssl_lightning.callbacks.embed import Weights, embed_pictures
 from ssl_lightning.checkpoints.load import build_data, data_section, load_model
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.files import sha256_of
 
 
-def main(checkpoint: str, out: str, data: str | None = None, layer: str | None = None, device: str = "auto") -> None:
+def main(
+    checkpoint: str,
+    out: str,
+    data: str | None = None,
+    layer: str | None = None,
+    weights: Weights = "online",
+    device: str = "auto",
+) -> None:
     """Embed the training pictures of a source with the network in a checkpoint, and write their features to a file.
 
     Args:
@@ -19,6 +26,7 @@ def main(checkpoint: str, out: str, data: str | None = None, layer: str | None =
         out: The file to write, <name>.safetensors.
         data: A file with a data section, for example configs/data/cifar10.yaml; by default the run's own pictures.
         layer: One of the method's layers; by default its first.
+        weights: "ema" for the averaged weights of methods that have them (BYOL, MoCLR).
         device: cpu, cuda, or auto for a GPU where there is one.
 
     Raises:
@@ -33,11 +41,12 @@ def main(checkpoint: str, out: str, data: str | None = None, layer: str | None =
     described["init_args"] = (described.get("init_args") or {}) | seen_as  # as the network was trained to see them
     pictures = build_data(described, data or checkpoint)
     pictures.setup("predict")
-    rows, features = embed_pictures(model.to(_device(device)), pictures, layer)
+    rows, features = embed_pictures(model.to(_device(device)), pictures, layer, weights=weights)
     metadata = {
         "data": pictures.fingerprint,
         "checkpoint": sha256_of(Path(checkpoint).resolve()),
         "layer": layer or model.layers[0],
+        "weights": weights,
         "data_config": json.dumps(described),
     }
     FeatureFile(features, rows, pictures.judged_labels()[rows], metadata).save(out)

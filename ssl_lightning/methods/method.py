@@ -74,6 +74,8 @@ class Method(pl.LightningModule):
     """How many views of a picture a training step needs."""
     chance_loss: float | None = None
     """The loss of predictions that are the same for every picture, where the method has such a thing: mostly ln K."""
+    keeps_average: bool = False
+    """Whether there are averaged weights beside the online ones; they are judged too, as `eval_ema/...`."""
     sees_micro_batches: str = ""
     """What gradient accumulation does to the loss beyond averaging it; empty for nothing."""
     predict_layer: str | None = None
@@ -146,15 +148,20 @@ class Method(pl.LightningModule):
         """
         if layer not in (None, *self.layers):
             raise ValueError(f"found layer={layer!r}; {type(self).__name__} has {', '.join(self.layers)}")
-        if weights != "online":
+        if weights != "online" and not self.keeps_average:
             raise ValueError(
                 f"found weights={weights!r}; {type(self).__name__} keeps no averaged weights: use 'online'"
             )
-        return self.features(images, layer or self.layers[0]).float()
+        features = self.features if weights == "online" else self.averaged_features
+        return features(images, layer or self.layers[0]).float()
 
     def features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
         """What `embed` gives for one of `layers`."""
         return self(images)
+
+    def averaged_features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
+        """What `embed` gives with the averaged weights, for methods with `keeps_average`."""
+        raise NotImplementedError(f"{type(self).__name__} keeps an average and does not say what it sees")
 
     def setup(self, stage: str) -> None:
         """Refuse data and trainers that do not suit the method before anything else is done.
@@ -208,8 +215,10 @@ class Method(pl.LightningModule):
         raise TypeError(f"{type(self).__name__} does not learn from clusters: take Recluster out of trainer.callbacks")
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Features of one batch of a probe set, for `ProbeFeatures`."""
-        return {"index": batch.index, "features": self.embed(batch.views[0]), "label": batch.label}
+        """Features of one batch of a probe set, for `ProbeFeatures`; of averaged weights too, where there are any."""
+        images = batch.views[0]
+        averaged = {"ema_features": self.embed(images, weights="ema")} if self.keeps_average else {}
+        return {"index": batch.index, "features": self.embed(images), "label": batch.label} | averaged
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """The same as validation."""

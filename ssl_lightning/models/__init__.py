@@ -10,9 +10,11 @@ from ssl_lightning.models.backbones import (
 )
 from ssl_lightning.models.ema import EmaTeacher
 from ssl_lightning.models.heads import ClusterHead, Projector, Prototypes
+from ssl_lightning.models.layers import ENCODER_LAYERS, features_at
 from ssl_lightning.models.sobel import Sobel
 
 __all__ = [
+    "ENCODER_LAYERS",
     "VGG16",
     "AlexNet",
     "Backbone",
@@ -24,4 +26,5 @@ __all__ = [
     "Sobel",
     "TimmBackbone",
     "TorchvisionBackbone",
+    "features_at",
 ]

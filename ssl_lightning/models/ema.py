@@ -31,6 +31,11 @@ class EmaTeacher(nn.Module):
         self.average.n_averaged.fill_(1)  # else the first update would copy
         self.average.requires_grad_(False)
 
+    @property
+    def network(self) -> nn.Module:
+        """The averaged network itself."""
+        return self.average.module
+
     def forward(self, *inputs: Tensor) -> Tensor:
         """What the averaged network answers."""
         return self.average(*inputs)

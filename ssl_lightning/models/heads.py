@@ -42,18 +42,27 @@ class Projector(nn.Module):
         hidden: Widths of the hidden layers; none for one linear layer.
         width: D of the embedding.
         norm: Batch normalisation before each ReLU. SEER goes without from RegNetY-64GF on.
+        last_norm: Batch normalisation of the embedding too, as MoCLR has it.
     """
 
-    def __init__(self, num_features: int, hidden: list[int], width: int, norm: bool = True) -> None:
+    def __init__(
+        self, num_features: int, hidden: list[int], width: int, norm: bool = True, last_norm: bool = False
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([num_features, *hidden]):
             layers += [nn.Linear(inputs, outputs), *([nn.BatchNorm1d(outputs)] if norm else []), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.Linear([num_features, *hidden][-1], width))
+        self._hidden_layers = len(layers)
+        last = [nn.Linear([num_features, *hidden][-1], width), *([nn.BatchNorm1d(width)] if last_norm else [])]
+        self.layers = nn.Sequential(*layers, *last)
 
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B D"]:
         """Features to embeddings, not yet of unit length."""
         return self.layers(features)
+
+    def hidden(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B H"]:
+        """What the last linear layer sees: the last hidden layer after its ReLU."""
+        return self.layers[: self._hidden_layers](features)
 
 
 class Prototypes(nn.Module):

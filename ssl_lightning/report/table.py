@@ -24,7 +24,9 @@ def judged(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
         for row in csv.DictReader(file):
             if None in row.values():
                 continue
-            numbers = {name: float(value) for name, value in row.items() if name.startswith("eval/") and value}
+            numbers = {
+                name: float(value) for name, value in row.items() if name.startswith(("eval/", "eval_ema/")) and value
+            }
             if numbers:
                 rows.append((int(row["step"]), numbers))
     return rows
@@ -48,7 +50,7 @@ def results_table(metrics_csv: Path, start: str = "untrained") -> str:
 
 
 def probe_set_prefixes(numbers: Mapping[str, float]) -> list[str]:
-    """`eval`, then `eval/<set>` for every further probe set."""
+    """`eval`, `eval_ema` where averaged weights were judged too, then `eval/<set>` for every further probe set."""
     prefixes = {
         name.removesuffix(f"/{metric}") for name in numbers for metric in PRIMARY if name.endswith(f"/{metric}")
     }

@@ -25,6 +25,9 @@ SIZES = {
     "seer": (*PROTOTYPES, "--model.backbone.name", "regnety_002"),
     "deepcluster": (*NARROW, "--model.num_clusters", "64"),
     "deepcluster_v2": (*HEAD, *NARROW, "--model.num_clusters", "64"),
+    "simclr": (*HEAD, *NARROW),
+    "byol": (*HEAD, *NARROW, "--model.predictor_hidden", "[64]"),
+    "moclr": (*HEAD, *NARROW),
     "demo": (*NARROW,),
 }
 CIFAR = ("--config", "configs/data/cifar10.yaml")

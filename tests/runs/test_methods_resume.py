@@ -37,6 +37,13 @@ METHODS = {
         ("--config", "configs/rotation_prediction.yaml", "--data.image_size", "16"),
         ["kill@step=15"],
     ),
+    # a network that follows another one, its running statistics too
+    "byol": (
+        ("--config", "configs/byol.yaml", *SMALL, "--model.predictor_hidden", "[24]"),
+        ["kill@step=6", "kill@step=25"],
+    ),
+    "moclr": (("--config", "configs/moclr.yaml", *SMALL), ["kill@step=15"]),
+    "simclr": (("--config", "configs/simclr.yaml", *SMALL), ["kill@step=15"]),
     "deepcluster_v2": (
         ("--config", "configs/deepcluster_v2.yaml", *SMALL, "--model.num_clusters", "12"),
         ["kill@cluster=2", "kill@step=6", "kill@cluster=5", "kill@step=25"],

@@ -1,0 +1,49 @@
+"""Two views of an online and of an averaged network to one contrastive loss [MoCLR]."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from ssl_lightning.processes import gather_rows_with_gradient
+
+
+def moclr_loss(
+    q1: Float[Tensor, "B D"],
+    q2: Float[Tensor, "B D"],
+    k1: Float[Tensor, "B D"],
+    k2: Float[Tensor, "B D"],
+    temperature: float,
+    group: dist.ProcessGroup | None = None,
+) -> Float[Tensor, ""]:
+    """Find the averaged network's embedding of the other view among its embeddings of the other views of all pictures.
+
+    Equation 1 of Tian, Henaff, van den Oord 2021 (Divide and Contrast, arXiv 2105.08054), summed over both directions:
+    for q of one view and k of the other, -mean_i log( exp(cos(q_i, k_i) / tau) / sum_j exp(cos(q_i, k_j) / tau) ). The
+    negatives are the B - 1 other pictures' k. In float32 whatever the precision of the embeddings; k gets no gradient.
+    With a group the sum runs over the pictures of all processes and the mean over this process's.
+
+    Args:
+        q1: Embeddings of the first view by the network that learns, of any length.
+        q2: Of the second view.
+        k1: Of the first view by the averaged network.
+        k2: Of the second view.
+        temperature: tau.
+        group: None where these are all the rows.
+
+    Returns:
+        A scalar; 2 ln B for embeddings that are all equal.
+
+    Raises:
+        ValueError: If the temperature is not positive.
+    """
+    if temperature <= 0:
+        raise ValueError(f"found temperature={temperature}; expected a positive number")
+    with torch.autocast(q1.device.type, enabled=False):
+        keys = F.normalize(torch.stack([k1, k2], dim=1).detach().float(), dim=2)  # [B, 2, D]
+        every, start = gather_rows_with_gradient(keys, group)  # [B of all, 2, D]
+        own = start + torch.arange(len(q1), device=q1.device)
+        directions = ((q1, every[:, 1]), (q2, every[:, 0]))  # each view looks for the other one
+        losses = [F.cross_entropy(F.normalize(q.float(), dim=1) @ k.T / temperature, own) for q, k in directions]
+        return losses[0] + losses[1]

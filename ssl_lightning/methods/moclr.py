@@ -1,0 +1,134 @@
+"""MoCLR: SimCLR whose other view is seen by a running average of the network [Tian et al. 2021]."""
+
+import math
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_lightning.failures import Failure, stuck_at_chance
+from ssl_lightning.functional.moclr import moclr_loss
+from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.models.backbones import Backbone, ResNet18
+from ssl_lightning.models.ema import EmaTeacher
+from ssl_lightning.models.heads import Projector
+from ssl_lightning.models.layers import ENCODER_LAYERS, features_at
+from ssl_lightning.optim.lars import LARS
+from ssl_lightning.optim.schedules import Schedule
+from ssl_lightning.processes import world
+from ssl_lightning.types import Batch
+
+
+@runtime_checkable
+class KnowsItsBatch(Protocol):
+    """What the loss at chance needs of the data."""
+
+    batch_size: int
+
+
+class MoCLR(Method):
+    """Find the averaged network's embedding of the other view among its embeddings of the whole batch, both ways.
+
+    Tian, Henaff, van den Oord: "Divide and Contrast: Self-supervised Learning from Uncurated Data", ICCV 2021
+    (arXiv 2105.08054), section 3.1. SimCLR's contrast with BYOL's second network: embeddings z of the online network,
+    z' of its running average, whose momentum rises from `momentum` to 1 over the run. The loss (equation 1) is summed
+    over both directions; negatives are the average's embeddings of the other pictures, without predictor or queue. The
+    projector ends in batch normalisation (figure 3).
+
+    The average's features are judged beside the online ones, as `eval_ema/...`.
+
+    Note:
+        The paper states no temperature. Each view passes by itself, and the averaged network normalises by its own
+        batches, as in BYOL's code; its running statistics are those of its own passes, drawn to the online network's by
+        the averaging. The sum runs over the pictures of all processes. With gradient accumulation the pictures of a
+        micro-batch are told apart among themselves.
+
+    Args:
+        backbone: Description of the network.
+        optimizer: The paper's is LARS, lr 4.8 at batch 4096 and 0.3 at 256, weight decay 1.5e-6.
+        schedule: The paper: ten epochs of warm-up, then a cosine to 0.
+        hidden: Widths of the projector's hidden layers.
+        projection: D of the embedding.
+        projector_norm: Batch normalisation in the projector, after its last layer too.
+        temperature: tau.
+        momentum: tau of the average at the first step; the paper's 0.996.
+        decay_all: Weight decay (and adaptation) for biases and normalisation layers too; the paper leaves them out.
+        image_size: Side of the pictures of the run, in pixels.
+        mean: Mean of the pictures' channels as fractions 0..1.
+        std: Their standard deviation.
+
+    Raises:
+        ValueError: For a temperature that is not positive or a momentum outside [0, 1].
+    """
+
+    fewest_views = 2
+    keeps_average = True
+    sees_micro_batches = "pictures are told from those of their micro-batch alone; raise data.batch_size instead"
+
+    def __init__(
+        self,
+        backbone: Backbone = ResNet18(),  # a frozen description
+        optimizer: OptimizerCallable = LARS,
+        schedule: Schedule | None = None,
+        hidden: tuple[int, ...] = (4096,),
+        projection: int = 256,
+        projector_norm: bool = True,
+        temperature: float = 0.1,
+        momentum: float = 0.996,
+        decay_all: bool = False,
+        image_size: int = 32,
+        mean: RGB = (0.5, 0.5, 0.5),
+        std: RGB = (0.25, 0.25, 0.25),
+    ) -> None:
+        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+        if temperature <= 0:
+            raise ValueError(f"found model.temperature={temperature}; expected a positive number")
+        width = self.backbone.num_features
+        self.projector = Projector(width, list(hidden), projection, projector_norm, last_norm=projector_norm)
+        self.teacher = EmaTeacher(nn.Sequential(self.backbone, self.projector), momentum)
+        self.temperature = temperature
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """See `Method.layers`."""
+        return ENCODER_LAYERS
+
+    def features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
+        """See `Method.features`."""
+        return features_at(layer, self.backbone, self.projector, images)
+
+    def averaged_features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
+        """See `Method.averaged_features`."""
+        backbone, projector = cast(nn.Sequential, self.teacher.network)
+        return features_at(layer, backbone, cast(Projector, projector), images)
+
+    def on_fit_start(self) -> None:
+        """At chance each picture is equally near to all of the batch of all processes, in both directions."""
+        data = cast(KnowsItsBatch, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
+        self.chance_loss = 2 * math.log(data.batch_size)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """How well each of the first two views finds the average's embedding of the other."""
+        first, second = batch.views[:2]
+        q1, q2 = self.projector(self(first)), self.projector(self(second))  # [B, D]
+        with torch.no_grad():
+            k1, k2 = self.teacher(first), self.teacher(second)  # [B, D]
+        loss = moclr_loss(q1, q2, k1, k2, self.temperature, world())
+        return {"loss": loss, "embeddings": F.normalize(q1.detach().float(), dim=1)}
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The average follows after every update: at tau = momentum after the first, at nearly 1 after the last."""
+        step, steps = self.trainer.global_step, self.steps()[0]
+        super().optimizer_step(*args, **kwargs)
+        self.teacher.follow(nn.Sequential(self.backbone, self.projector), step, steps)
+
+    def failures(self) -> list[Failure]:
+        """See `Method.failures`."""
+        remedy = (
+            f"a lower --model.optimizer.lr, --model.temperature {self.temperature / 2:g} (now {self.temperature:g}), "
+            "or views with a larger scale in data.views"
+        )
+        return [*super().failures(), stuck_at_chance(remedy)]
