@@ -55,8 +55,11 @@ RECIPES = {
     "simclr": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "0.8", *LARGE],
     "byol": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "2.0", *LARGE],
     "moclr": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "0.8", *LARGE],
+    "clusterfit": ["--trainer.max_epochs", "100", "--trainer.check_val_every_n_epoch", "10"],
     "seer": ["--trainer.max_epochs", "100", "--data.batch_size", "512", "--trainer.val_check_interval", "970"],
 }
+CONFIGS = {"clusterfit": "clusterfit/3_fit"}
+"""Of methods whose config has another name; the stages before it are commands of their own (gpu.md)."""
 JUDGED = {"linear": "eval/linear/top1", "k-NN 20": "eval/knn/top1", "k-NN 200": "eval/knn200/top1"}
 JUDGED |= {f"{shots}-shot": f"eval/fewshot/5way{shots}shot" for shots in (1, 5)}
 JUDGED |= {"linear, averaged": "eval_ema/linear/top1", "k-NN 20, averaged": "eval_ema/knn/top1"}
@@ -72,13 +75,16 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     options, further = parser.parse_known_args()
     name = f"{options.method}-s{options.seed}"
-    command = [sys.executable, "-m", "ssl_lightning", "fit", "--config", f"configs/{options.method}.yaml"]
+    config = CONFIGS.get(options.method, options.method)
+    command = [sys.executable, "-m", "ssl_lightning", "fit", "--config", f"configs/{config}.yaml"]
     command += ["--config", "configs/data/cifar10.yaml", *DEVICE, *RECIPES[options.method]]
     command += ["--seed_everything", str(options.seed), "--run.dir", str(options.out.resolve()), "--run.name", name]
     clock = Clock(options.out.resolve() / name)
     code = run_for(options.minutes, [*command, *further], clock)
     if code not in (0, 143):  # 143: told to stop, and left a checkpoint
         sys.exit(code)
+    if not clock.table.exists():
+        sys.exit(f"found no number after {options.minutes:g} minutes; the same command goes on: give it more --minutes")
     figures = read(options.out / name, clock)
     (options.out / f"{options.method}.json").write_text(json.dumps(figures, indent=1))
     print(json.dumps(figures | {"judged": figures["judged"][-1:]}, indent=1))

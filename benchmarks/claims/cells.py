@@ -85,23 +85,34 @@ class Arm:
     Attributes:
         name: What the table calls it.
         config: A file in configs/.
-        settings: What it has of its own, in the form of a config.
+        settings: What it has of its own, in the form of a config; `SEED` in it becomes the cell's seed.
+        times: How many times the epochs of the scale it trains.
     """
 
     name: str
     config: str
     settings: dict
+    times: int = 1
 
 
-def run_cells(arms, folder, scale, jobs, minutes=math.inf):
+def run_cells(arms, folder, scale, jobs, minutes=math.inf, own_pictures=False):
     """Train every arm with every seed, several at a time; what is finished is left alone, what was begun goes on.
+
+    Args:
+        arms: All of them.
+        folder: Of the claim.
+        scale: How large it is asked.
+        jobs: Cells at a time.
+        minutes: When to stop.
+        own_pictures: Whether the arms name their data; else they see `scale.pictures` of CIFAR-10.
 
     Returns:
         Minutes that this call took, or None where its time was over before all cells were finished.
     """
     folder.mkdir(parents=True, exist_ok=True)
     keep_scale(folder / "scale.json", scale)
-    choose_pictures(folder / "pictures.parquet", scale.pictures)
+    if not own_pictures:
+        choose_pictures(folder / "pictures.parquet", scale.pictures)
     cells = [(arm, seed) for seed in SEEDS for arm in arms]
     begin = time.perf_counter()
     end = begin + 60 * minutes
@@ -143,22 +154,28 @@ def run_cell(arm, seed, folder, scale, end=math.inf):
         return True
     if time.perf_counter() >= end:
         return False
-    pictures = {"path": str(folder / "pictures.parquet")} if scale.pictures < EVERY else None
-    subset = {"data": {"init_args": {"subset": pictures}}}
+    pictures = folder / "pictures.parquet"
+    subset = {"data": {"init_args": {"subset": {"path": str(pictures)} if pictures.exists() else None}}}
     files = [ROOT / "configs" / arm.config, ROOT / "configs" / "data" / "cifar10.yaml"]
     for part, settings in {"small": scale.settings(), "subset": subset, "own": arm.settings}.items():
         files.append(folder / f"{name}.{part}.yaml")
-        files[-1].write_text(yaml.safe_dump(settings))
+        files[-1].write_text(yaml.safe_dump(settings).replace("SEED", str(seed)))
     command = [sys.executable, "-m", "ssl_lightning", "fit"]
     command += [word for file in files for word in ("--config", str(file))]
-    command += ["--trainer.max_epochs", str(scale.epochs), "--trainer.check_val_every_n_epoch", str(scale.epochs)]
+    epochs = str(arm.times * scale.epochs)
+    command += ["--trainer.max_epochs", epochs, "--trainer.check_val_every_n_epoch", epochs]
     command += ["--trainer.log_every_n_steps", str(ROWS), "--trainer.enable_progress_bar", "false"]
     command += ["--trainer.accelerator", scale.accelerator, "--seed_everything", str(seed)]
     command += ["--run.dir", str(folder / "runs"), "--run.name", name]
+    return run_command(command, folder / f"{name}.log", end)
+
+
+def run_command(command, log, end=math.inf):
+    """Whether a command came to its end in time; an error ends the claim with what the command said."""
     environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", "SSL_LIGHTNING_PLUGINS": "arms"}
-    with (folder / f"{name}.log").open("w") as log:
+    with log.open("w") as file:
         cell = subprocess.Popen(
-            command, cwd=ROOT, env=environment | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=subprocess.STDOUT
+            command, cwd=ROOT, env=environment | {"OMP_NUM_THREADS": "1"}, stdout=file, stderr=subprocess.STDOUT
         )
         try:
             code = cell.wait(None if end == math.inf else max(0.0, end - time.perf_counter()))
@@ -168,7 +185,7 @@ def run_cell(arm, seed, folder, scale, end=math.inf):
             if code in (143, -signal.SIGTERM):  # it left a checkpoint, or had not come to its first step
                 return False
     if code != 0:
-        sys.exit(f"{name} ended with {code}: {(folder / f'{name}.log').read_text()[-1500:]}")
+        sys.exit(f"{log.stem} ended with {code}: {log.read_text()[-1500:]}")
     return True
 
 
@@ -206,18 +223,18 @@ def text(values):
     return f"{statistics.mean(values):.1f} ±{statistics.stdev(values):.1f}"
 
 
-def report(folder, name, arms, scale, minutes, outcomes, extra=None):
-    """Print the table and the outcomes, and keep them in a file."""
+def report(folder, name, arms, scale, minutes, outcomes, extra=None, by_seed="k-NN 20"):
+    """Print the table, with one column of it for each seed, and the outcomes, and keep them in a file."""
     extra = extra or {}
     columns = {"k-NN 20": "knn/top1", "linear": "linear/top1"}
-    print("|".join(["", "arm", *columns, *(f"k-NN of seed {seed}" for seed in SEEDS), *extra, ""]))
+    print("|".join(["", "arm", *columns, *(f"{by_seed.split()[0]} of seed {seed}" for seed in SEEDS), *extra, ""]))
     print("|---" * (2 + len(columns) + len(SEEDS) + len(extra) - 1) + "|")
     figures = {}
     print("|".join(["", "untrained", *(text(untrained(folder, arms[0], m)) for m in columns.values()), ""]))
     for arm in arms:
         figures[arm.name] = {column: judged(folder, arm, metric) for column, metric in columns.items()}
         means = [text(values) for values in figures[arm.name].values()]
-        seeds = [f"{value:.1f}" for value in figures[arm.name]["k-NN 20"]]
+        seeds = [f"{value:.1f}" for value in figures[arm.name][by_seed]]
         print("|".join(["", arm.name, *means, *seeds, *(text(values[arm.name]) for values in extra.values()), ""]))
     for claim, outcome in outcomes.items():
         print(f"- {claim}: **{outcome}**")

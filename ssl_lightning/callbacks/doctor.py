@@ -117,6 +117,9 @@ class Doctor(pl.Callback):
             return None
         value = sum(values) / len(values) if values else None
         self.found[failure.name] = value is not None and failure.holds(value)
+        if values and not failure.since:  # a mean may be in a range that the values are only passing through
+            latest = values[len(values) // 2 :]
+            self.found[failure.name] &= failure.holds(sum(latest) / len(latest))
         if self.found[failure.name] and not known:
             return f"doctor: {failure.name} at step {step}: {failure.says.format(value=value)}. Try {failure.remedy}."
         if known and not self.found[failure.name]:

@@ -1,9 +1,11 @@
 """The rules of benchmarks/claims/ in closed cases, and which options reach which cell."""
 
+import io
 import json
 import math
 import sys
-from itertools import permutations
+import tarfile
+from itertools import permutations, product
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,67 @@ def test_a_folder_keeps_its_scale_and_finished_cells_are_not_begun_again(tmp_pat
     (done / "done.json").write_text("{}")
     assert cells.run_cell(arm, 0, tmp_path, small)
     assert not cells.run_cell(arm, 1, tmp_path, small, end=0.0)  # no time is left to begin it
+
+
+def of_all_noises(**kinds):
+    return {f"{kind} p={noise:g}": values for kind, row in kinds.items() for noise, values in row.items()}
+
+
+def test_clusterfit_is_judged_at_each_noise_and_its_lead_over_all():
+    from clusterfit_label_noise import outcomes
+
+    linear = of_all_noises(
+        ClusterFit={0.0: [50, 50, 50], 0.5: [50, 50, 50], 0.8: [50, 50, 50]},
+        longer={0.0: [60, 60, 60], 0.5: [51, 49, 50], 0.8: [45, 46, 47]},
+        distilled={0.0: [50, 50, 50], 0.5: [51, 52, 53], 0.8: [49, 49, 49]},
+    )
+    agreement = {("clusters", 0.5): [9, 9, 9], ("labels", 0.5): [8, 9, 8]}
+    agreement |= {("clusters", 0.8): [9, 9, 9], ("labels", 0.8): [1, 2, 1]}
+    told = "clusters say more of the classes than the noisy labels do"
+    assert outcomes(linear, agreement) == {
+        "ClusterFit beats longer pretraining at p=0.5": "undecided at this size",
+        "ClusterFit beats distillation at p=0.5": "fails",
+        f"{told} at p=0.5": "fails",  # not on the second seed
+        "ClusterFit beats longer pretraining at p=0.8": "holds",
+        "ClusterFit beats distillation at p=0.8": "holds",
+        f"{told} at p=0.8": "holds",
+        "its lead over longer pretraining grows with the noise": "holds",
+    }
+    level = linear | {"longer p=0.5": [60, 60, 60]}
+    assert outcomes(level, agreement)["its lead over longer pretraining grows with the noise"] == "fails"
+
+
+def test_the_source_has_five_classes_for_training_and_the_target_the_others_for_judging(tmp_path, monkeypatch):
+    from clusterfit_label_noise import SOURCE, split_pictures
+
+    names = [*SOURCE, "dog", "frog"]
+    with tarfile.open(tmp_path / "cifar10.tar.xz", "w:xz") as pack:
+        for split, name, place in product(("train", "test"), names, range(4)):
+            member = tarfile.TarInfo(f"{split}/{name}/{place:04d}.jpg")
+            member.size = 3
+            pack.addfile(member, io.BytesIO(b"abc"))
+    monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
+    split_pictures(tmp_path, 6)
+    with tarfile.open(tmp_path / "source.tar") as source, tarfile.open(tmp_path / "target.tar") as target:
+        trained, judged = source.getnames(), target.getnames()
+        assert target.extractfile(judged[0]).read() == b"abc"
+    assert len(trained) == 6
+    assert {name.split("/")[0] for name in trained} == {"train"}
+    assert {name.split("/")[1] for name in trained} <= set(SOURCE)
+    assert sum(name.startswith("train/") for name in judged) == 6
+    assert sum(name.startswith("test/") for name in judged) == 8  # all of them
+    assert {name.split("/")[1] for name in judged} == {"dog", "frog"}
+
+
+def test_arms_of_label_noise_differ_in_what_they_are_taught_alone(tmp_path):
+    import cells
+    from clusterfit_label_noise import NOISES, arms
+
+    first, second = arms(tmp_path)
+    assert len(first) == len(second) == 2 * len(NOISES)
+    assert [arm.times for arm in first] == [1, 2] * len(NOISES)
+    assert {arm.config for arm in [*first, *second]} == {"supervised.yaml"}
+    data = [arm.settings["data"] for arm in [*first, *second]]
+    assert all(part == data[0] for part in data)
+    teacher = second[0].settings["model"]["init_args"]["teacher"].replace("SEED", "2")
+    assert teacher == str(tmp_path / "runs" / cells.cell_name(first[0], 2) / "checkpoints" / "last.ckpt")

@@ -68,8 +68,9 @@ def test_a_failure_is_said_once_after_patience_and_once_when_it_is_over(caplog):
     assert last == "doctor: stuck_at_chance is over at step 310"
 
 
-def test_a_loss_on_its_way_past_chance_is_not_stuck(caplog):
-    rows = [{OVER_CHANCE: 1.3 - 0.01 * place} for place in range(60)]
+@pytest.mark.parametrize("fall", [0.01, 0.005, 0.002])
+def test_a_loss_on_its_way_past_chance_is_not_stuck(fall, caplog):
+    rows = [{OVER_CHANCE: 1 + 30 * fall - fall * place} for place in range(60)]
     assert not any(any(row.values()) for row in attend(Doctor(), rows))
     assert not caplog.records
 

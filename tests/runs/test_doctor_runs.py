@@ -29,6 +29,13 @@ SIZES = {
     "byol": (*HEAD, *NARROW, "--model.predictor_hidden", "[64]"),
     "moclr": (*HEAD, *NARROW),
     "demo": (*NARROW,),
+    "instance_recognition": (*NARROW, "--model.projection", "32"),
+    "local_aggregation": (
+        *(*NARROW, "--model.projection", "32", "--model.num_clusters", "64", "--model.num_neighbors", "128"),
+        *("--model.warmup_epochs", "3"),
+    ),
+    "rotation_prediction": NARROW,
+    "clusterfit/3_fit": (*NARROW, "--model.num_clusters", "64"),
 }
 CIFAR = ("--config", "configs/data/cifar10.yaml")
 ON = {"swav": CIFAR, "seer": CIFAR}
@@ -94,11 +101,22 @@ def test_pictures_that_are_all_the_same_end_in_one_cluster_and_stop_the_run_if_a
     assert "stopped by --doctor.on_collapse stop" in capsys.readouterr().err
 
 
+def clusters_of_pixels(folder):
+    """Options that name a stage file: 64 clusters of the digits' pixels."""
+    clustering = ["predict", "--config", "configs/clusterfit/2_cluster.yaml", "--data.image_size", "16"]
+    clustering += ["--trainer.callbacks.path", str(folder / "edge"), "--trainer.callbacks.num_clusters", "64"]
+    clustering += ["--trainer.enable_progress_bar", "false", "--run.dir", str(folder), "--run.name", "clusters"]
+    assert run(clustering) == 0
+    return ("--model.clusters", str(folder / "edge.safetensors"))
+
+
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
 @pytest.mark.parametrize("config", SIZES)
 def test_a_healthy_run_is_left_in_peace_for_500_steps(config, seed, tmp_path):
     data = ON.get(config, ())
-    if data and not PACK.exists():
+    if config == "clusterfit/3_fit":
+        data = clusters_of_pixels(tmp_path)
+    if data == CIFAR and not PACK.exists():
         pytest.skip(f"found no {PACK}: set SSL_LIGHTNING_DATA to the folder that holds it")
     code, found = fit(tmp_path, config, "--seed_everything", seed, steps=500, batch=32, data=data)
     assert code == 0
