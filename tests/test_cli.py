@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from ssl_lightning.entry import run
 from ssl_lightning.files import sha256_of
 from ssl_lightning.methods import Method
+from ssl_lightning.runs import WandbRun
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -417,7 +419,9 @@ def test_weights_and_biases_runs_offline_beside_the_table(tmp_path, monkeypatch)
     overlay = ["--config", "configs/demo.yaml", "--config", "configs/shared/wandb.yaml"]
     assert fit(tmp_path, *overlay, "--run.name", "wandb", *TINY) == 0
     (sent,) = (tmp_path / "wandb" / "wandb").glob("offline-run-*/*.wandb")
-    assert all(name in sent.read_bytes() for name in (b"num_clusters", b"eval/knn/top1", b"cluster/seconds"))
+    names = (b"num_clusters", b"eval/knn/top1", b"cluster/seconds", b"gallery/cluster-")
+    names += (b"checkpoint-wandb", b"assignments-wandb", b"data_fingerprint")
+    assert all(name in sent.read_bytes() for name in names)
     assert (tmp_path / "wandb" / "metrics.csv").is_file()
     known = json.loads((tmp_path / "wandb" / "run.json").read_text())["wandb_id"]
     (tmp_path / "wandb" / "done.json").unlink()  # as if it had been killed at its end
@@ -425,6 +429,41 @@ def test_weights_and_biases_runs_offline_beside_the_table(tmp_path, monkeypatch)
     assert json.loads((tmp_path / "wandb" / "run.json").read_text())["wandb_id"] == known
     folders = list((tmp_path / "wandb" / "wandb").glob("offline-run-*"))
     assert all(folder.name.endswith(known) for folder in folders)
+
+
+def test_judging_with_weights_and_biases_stays_in_the_folder_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    judge = [
+        "validate",
+        "--config",
+        "configs/eval.yaml",
+        "--config",
+        "configs/shared/wandb.yaml",
+        "--model",
+        "RawPixels",
+    ]
+    before = set(ROOT.glob("wandb"))
+    assert run([*judge, "--run.dir", str(tmp_path), "--run.name", "judged", "--trainer.accelerator", "cpu"]) == 0
+    (sent,) = (tmp_path / "judged" / "wandb").glob("offline-run-*/*.wandb")
+    assert b"eval/knn/top1" in sent.read_bytes()
+    assert set(ROOT.glob("wandb")) == before
+
+
+def test_no_run_waits_for_weights_and_biases_to_end(monkeypatch, caplog):
+    monkeypatch.setattr("ssl_lightning.runs.wandb.FINISH_TIMEOUT", 0.1)
+    never = threading.Event()
+
+    class Slow:
+        def finish(self, exit_code):
+            never.wait(60)
+
+    logger = WandbRun()
+    logger._run = Slow()
+    start = time.monotonic()
+    logger.close(succeeded=True)
+    assert time.monotonic() - start < 10
+    assert "`wandb sync` sends the rest" in caplog.text
+    never.set()
 
 
 def test_a_broken_weights_and_biases_costs_one_warning(tmp_path, monkeypatch, caplog):
