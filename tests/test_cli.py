@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -342,6 +343,25 @@ def test_unreadable_pictures_are_named_before_they_are_clustered(readable, tmp_p
     assert f"found {60 - readable} unreadable pictures" in line
     assert f"{readable:02}.jpg" in line
     assert "data.max_unreadable=0.05" in line
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_a_signal_while_pictures_are_judged_or_embedded_ends_with_143(verb, tmp_path, monkeypatch, capsys):
+    step = "predict_step" if verb == "predict" else "validation_step"
+    inner = getattr(Method, step)
+
+    def interrupted(self, batch, batch_idx, dataloader_idx=0):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return inner(self, batch, batch_idx, dataloader_idx)
+
+    monkeypatch.setattr(Method, step, interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    arguments = ["--config", "configs/eval.yaml", "--model", "RawPixels", "--trainer.accelerator", "cpu"]
+    assert run([verb, *arguments, "--run.dir", str(tmp_path), "--run.name", "r"]) == 143
+    assert "stopped by a signal" in capsys.readouterr().err
+    assert not (tmp_path / "r" / "LOCK").exists()
+    assert not (tmp_path / "r" / "results.json").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_an_error_of_ours_in_a_training_step_keeps_its_traceback(tmp_path, monkeypatch):
