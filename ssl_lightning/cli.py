@@ -348,25 +348,33 @@ class CommandLine(LightningCLI):
         self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
     ) -> None:
         """Embed the training pictures; callbacks such as `WriteClusters` keep what they need."""
-        self.run.open()
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
             if isinstance(callback, WriteClusters):
                 callback.data_config = json.dumps(self._plain_config()["data"])
-        with self.preemption.watched(), self.run.lock(), self._loggers():
-            self._introduce(uuid.uuid4().hex[:8], computed(self._plain_config()))
-            (self.run.path / "metrics.csv").unlink(missing_ok=True)
+        with self._session():
             method = self._method(model, datamodule, ckpt_path)
             self.trainer.predict(method, datamodule=datamodule, return_predictions=False)
 
     def _judge(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
-        self.run.open()
-        with self.preemption.watched(), self.run.lock(), self._loggers():
-            self._introduce(uuid.uuid4().hex[:8], computed(self._plain_config()))
-            (self.run.path / "metrics.csv").unlink(missing_ok=True)
+        with self._session():
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
+        if _rank() != 0:
+            return
         numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         (self.run.path / "results.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
         sys.stdout.write(results_table(self.run.path / "metrics.csv", start=type(model).__name__) + "\n")
+
+    @contextmanager
+    def _session(self) -> Iterator[None]:
+        """Signals are watched, and the first of all processes keeps the folder and the loggers."""
+        with self.preemption.watched(), ExitStack() as held:
+            if _rank() == 0:
+                self.run.open()
+                held.enter_context(self.run.lock())
+                held.enter_context(self._loggers())
+                self._introduce(uuid.uuid4().hex[:8], computed(self._plain_config()))
+                (self.run.path / "metrics.csv").unlink(missing_ok=True)
+            yield
 
     @staticmethod
     def _method(model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None) -> pl.LightningModule:
