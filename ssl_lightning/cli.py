@@ -30,9 +30,11 @@ from ssl_lightning.callbacks import (
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.checkpoints import DurableCheckpointIO, load_model, read_checkpoint
 from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
-from ssl_lightning.checkpoints.read import has_sidecar
+from ssl_lightning.checkpoints.durable import LAST
+from ssl_lightning.checkpoints.read import has_sidecar, sidecar_path
 from ssl_lightning.data import ImageModule
 from ssl_lightning.files import sha256_of, write_text
+from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods import Method
 from ssl_lightning.report.table import judged, results_table
 from ssl_lightning.runs import (
@@ -49,6 +51,8 @@ from ssl_lightning.runs.resume import Policy, Start, computed, decide, differenc
 from ssl_lightning.stops import DiskError, PreemptedError, UsageError
 
 log = logging.getLogger(__name__)
+MOST_PICTURES = 30
+"""Of the gallery, that guests are given: curves, and the largest clusters."""
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": False,
     "enable_checkpointing": False,
@@ -191,6 +195,7 @@ class CommandLine(LightningCLI):
                     self.table.cut_after(int(read_checkpoint(start.checkpoint)["global_step"]))
                 self._loops(model, datamodule, start)
                 self.run.finish(self.trainer.global_step)
+                self._hand_out(model, inputs)
         self._say_results()
 
     def _follow(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
@@ -273,10 +278,17 @@ class CommandLine(LightningCLI):
         }
         self.run.write("run.json", facts)
         self._checkpoints.config = inputs
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbRun):
-                logger.settle(self.run.path, self.run.name, facts["wandb_id"])
-                logger.log_hyperparams(inputs)
+        self._introduce(facts["wandb_id"], inputs)
+
+    @property
+    def _guests(self) -> list[WandbRun]:
+        """Loggers that outlive a loop."""
+        return [logger for logger in self.trainer.loggers if isinstance(logger, WandbRun)]
+
+    def _introduce(self, wandb_id: str, inputs: dict[str, Any]) -> None:
+        for guest in self._guests:
+            guest.settle(self.run.path, self.run.name, wandb_id)
+            guest.log_hyperparams(inputs)
 
     @contextmanager
     def _loggers(self) -> Iterator[None]:
@@ -286,9 +298,20 @@ class CommandLine(LightningCLI):
             yield
             succeeded = True
         finally:
-            for logger in self.trainer.loggers:
-                if isinstance(logger, WandbRun):
-                    logger.close(succeeded)
+            for guest in self._guests:
+                guest.close(succeeded)
+
+    def _hand_out(self, model: pl.LightningModule, inputs: dict[str, Any]) -> None:
+        """What a finished run leaves, to guests: pictures, assignments, the last checkpoint."""
+        last = (self.run.checkpoints / LAST).resolve()
+        facts = {"data_fingerprint": inputs["data_fingerprint"], "step": self.trainer.global_step}
+        for guest in self._guests:
+            for picture in self.gallery.pictures[:MOST_PICTURES]:
+                guest.log_picture(f"gallery/{picture.stem}", picture)
+            guest.log_files("checkpoint", [last, sidecar_path(last)], facts)
+            labels = getattr(model, "pseudo_labels", None)
+            if isinstance(labels, PseudoLabels) and not labels.is_empty:
+                guest.log_array("assignments", labels.rows.cpu().numpy(), facts)
 
     def _loops(self, model: pl.LightningModule, datamodule: ImageModule, start: Start) -> None:
         """Judge, train, judge: every process goes through the same loops, or they would wait for each other."""
@@ -325,23 +348,33 @@ class CommandLine(LightningCLI):
         self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
     ) -> None:
         """Embed the training pictures; callbacks such as `WriteClusters` keep what they need."""
-        self.run.open()
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
             if isinstance(callback, WriteClusters):
                 callback.data_config = json.dumps(self._plain_config()["data"])
-        with self.preemption.watched(), self.run.lock():
-            (self.run.path / "metrics.csv").unlink(missing_ok=True)
+        with self._session():
             method = self._method(model, datamodule, ckpt_path)
             self.trainer.predict(method, datamodule=datamodule, return_predictions=False)
 
     def _judge(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
-        self.run.open()
-        with self.preemption.watched(), self.run.lock():
-            (self.run.path / "metrics.csv").unlink(missing_ok=True)
+        with self._session():
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
+        if _rank() != 0:
+            return
         numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         (self.run.path / "results.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
         sys.stdout.write(results_table(self.run.path / "metrics.csv", start=type(model).__name__) + "\n")
+
+    @contextmanager
+    def _session(self) -> Iterator[None]:
+        """Signals are watched, and the first of all processes keeps the folder and the loggers."""
+        with self.preemption.watched(), ExitStack() as held:
+            if _rank() == 0:
+                self.run.open()
+                held.enter_context(self.run.lock())
+                held.enter_context(self._loggers())
+                self._introduce(uuid.uuid4().hex[:8], computed(self._plain_config()))
+                (self.run.path / "metrics.csv").unlink(missing_ok=True)
+            yield
 
     @staticmethod
     def _method(model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None) -> pl.LightningModule:

@@ -20,7 +20,7 @@ VERBS = {
     "embed": "features of a source's pictures to a file, to be clustered again and again",
     "choose-k": "cluster a file of features for several K and draw what to choose by",
     "clusters": "a page with pictures of every cluster in a file that WriteClusters wrote",
-    "check-setup": "versions, devices and data that this machine has",
+    "check-setup": "versions, devices, data and speed that this machine has",
 }
 
 BEFORE_TRAINING = {"instantiate_classes", "_set_seed", "configure_optimizers"}

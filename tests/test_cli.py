@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +24,7 @@ from ssl_lightning.data import Digits
 from ssl_lightning.entry import run
 from ssl_lightning.files import sha256_of
 from ssl_lightning.methods import Method
+from ssl_lightning.runs import WandbRun
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -361,6 +364,25 @@ def test_unreadable_pictures_are_named_before_they_are_clustered(readable, tmp_p
     assert "data.max_unreadable=0.05" in line
 
 
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_a_signal_while_pictures_are_judged_or_embedded_ends_with_143(verb, tmp_path, monkeypatch, capsys):
+    step = "predict_step" if verb == "predict" else "validation_step"
+    inner = getattr(Method, step)
+
+    def interrupted(self, batch, batch_idx, dataloader_idx=0):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return inner(self, batch, batch_idx, dataloader_idx)
+
+    monkeypatch.setattr(Method, step, interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    arguments = ["--config", "configs/eval.yaml", "--model", "RawPixels", "--trainer.accelerator", "cpu"]
+    assert run([verb, *arguments, "--run.dir", str(tmp_path), "--run.name", "r"]) == 143
+    assert "stopped by a signal" in capsys.readouterr().err
+    assert not (tmp_path / "r" / "LOCK").exists()
+    assert not (tmp_path / "r" / "results.json").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_an_error_of_ours_in_a_training_step_keeps_its_traceback(tmp_path, monkeypatch):
     def broken(self, batch, batch_idx):
         return torch.empty(0).view(3)
@@ -436,7 +458,9 @@ def test_weights_and_biases_runs_offline_beside_the_table(tmp_path, monkeypatch)
     overlay = ["--config", "configs/demo.yaml", "--config", "configs/shared/wandb.yaml"]
     assert fit(tmp_path, *overlay, "--run.name", "wandb", *TINY) == 0
     (sent,) = (tmp_path / "wandb" / "wandb").glob("offline-run-*/*.wandb")
-    assert all(name in sent.read_bytes() for name in (b"num_clusters", b"eval/knn/top1", b"cluster/seconds"))
+    names = (b"num_clusters", b"eval/knn/top1", b"cluster/seconds", b"gallery/cluster-")
+    names += (b"checkpoint-wandb", b"assignments-wandb", b"data_fingerprint")
+    assert all(name in sent.read_bytes() for name in names)
     assert (tmp_path / "wandb" / "metrics.csv").is_file()
     known = json.loads((tmp_path / "wandb" / "run.json").read_text())["wandb_id"]
     (tmp_path / "wandb" / "done.json").unlink()  # as if it had been killed at its end
@@ -444,6 +468,41 @@ def test_weights_and_biases_runs_offline_beside_the_table(tmp_path, monkeypatch)
     assert json.loads((tmp_path / "wandb" / "run.json").read_text())["wandb_id"] == known
     folders = list((tmp_path / "wandb" / "wandb").glob("offline-run-*"))
     assert all(folder.name.endswith(known) for folder in folders)
+
+
+def test_judging_with_weights_and_biases_stays_in_the_folder_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    judge = [
+        "validate",
+        "--config",
+        "configs/eval.yaml",
+        "--config",
+        "configs/shared/wandb.yaml",
+        "--model",
+        "RawPixels",
+    ]
+    before = set(ROOT.glob("wandb"))
+    assert run([*judge, "--run.dir", str(tmp_path), "--run.name", "judged", "--trainer.accelerator", "cpu"]) == 0
+    (sent,) = (tmp_path / "judged" / "wandb").glob("offline-run-*/*.wandb")
+    assert b"eval/knn/top1" in sent.read_bytes()
+    assert set(ROOT.glob("wandb")) == before
+
+
+def test_no_run_waits_for_weights_and_biases_to_end(monkeypatch, caplog):
+    monkeypatch.setattr("ssl_lightning.runs.wandb.FINISH_TIMEOUT", 0.1)
+    never = threading.Event()
+
+    class Slow:
+        def finish(self, exit_code):
+            never.wait(60)
+
+    logger = WandbRun()
+    logger._run = Slow()
+    start = time.monotonic()
+    logger.close(succeeded=True)
+    assert time.monotonic() - start < 10
+    assert "`wandb sync` sends the rest" in caplog.text
+    never.set()
 
 
 def test_a_broken_weights_and_biases_costs_one_warning(tmp_path, monkeypatch, caplog):

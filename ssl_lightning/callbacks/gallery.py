@@ -37,6 +37,13 @@ class Gallery(pl.Callback):
         self.folder = Path(folder)
         self._clusters: list[Section] = []
 
+    @property
+    def pictures(self) -> list[Path]:
+        """What the page shows: curves, then clusters."""
+        figures = self._clusters.figures if self._clusters else ()
+        shown = [self.folder / "curves.png", *(self.folder / figure.file for figure in figures)]
+        return [path for path in shown if path.is_file()]
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the clusters of methods that have them."""
         if trainer.is_global_zero:

@@ -1,25 +1,56 @@
-"""check-setup: versions, devices and data that this machine has."""
+"""check-setup: versions, devices, data and speed that this machine has."""
 
 import os
 import platform
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from ssl_lightning import __version__
+from ssl_lightning.data.views import View, make_view
+from ssl_lightning.models import ResNet18
 
+BATCH, SIZE, WIDTH = 256, 32, 16
+SECONDS = 2.0
+"""How long the speed is measured, after a first step that sets things up."""
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "faiss-cpu", "scikit-learn", "jsonargparse", "wandb")
 
 
 def main() -> None:
-    """Show versions, devices and the image packs that this machine has."""
+    """Show versions, devices, the image packs and the speed that this machine has."""
     print(f"ssl-lightning {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for package in PACKAGES:
         print(f"  {package:<14} {_version(package)}")
     print(f"devices: {_devices()}")
     folder = Path(os.environ.get("SSL_LIGHTNING_DATA", "data"))
     print(f"packs in {folder} (SSL_LIGHTNING_DATA): {_packs(folder)}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    what = f"ResNet-18 of width {WIDTH}, {SIZE} px, batches of {BATCH}, one view of each, made anew"
+    print(f"speed on {device.type}: {pictures_per_second(device):.0f} pictures/s in training ({what})")
+
+
+def pictures_per_second(device: torch.device) -> float:
+    """Pictures that training takes in a second: views, forward, backward, update; nothing is read or decoded.
+
+    Args:
+        device: Where.
+    """
+    network = ResNet18(width=WIDTH).build().to(device).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    images = torch.randint(256, (BATCH, 3, SIZE, SIZE), dtype=torch.uint8, device=device)
+    steps, start = -1, 0.0  # the first step is not counted
+    while steps < 1 or time.perf_counter() - start < SECONDS:
+        view = make_view(images, View(), SIZE, seed=0, epoch=steps + 1, rows=torch.arange(BATCH), number=0)
+        loss = network(view - 0.5).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()  # waits for a GPU
+        steps += 1
+        start = time.perf_counter() if steps == 0 else start
+    return steps * BATCH / (time.perf_counter() - start)
 
 
 def _version(package: str) -> str:

@@ -2,16 +2,20 @@
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 log = logging.getLogger(__name__)
 LOCAL_TIMEOUT = 60.0
 """Seconds for wandb's own process to start, which needs no network; a busy machine takes a few."""
+FINISH_TIMEOUT = 30.0
+"""Seconds to wait at the end for what is still to be sent."""
 
 
 class WandbRun(Logger):
@@ -25,6 +29,8 @@ class WandbRun(Logger):
             key.
         project: Where the run appears.
         timeout: Seconds to wait for a connection at the start.
+        artifacts: Give Weights & Biases the last checkpoint (`checkpoint-<run>:last`) and the assignments
+            (`assignments-<run>`) of a run that has finished; offline they wait in the run's folder.
     """
 
     def __init__(
@@ -32,9 +38,10 @@ class WandbRun(Logger):
         mode: Literal["offline", "online", "auto"] = "offline",
         project: str = "ssl_lightning",
         timeout: float = 20.0,
+        artifacts: bool = True,
     ) -> None:
         super().__init__()
-        self.mode, self.project, self.timeout = mode, project, timeout
+        self.mode, self.project, self.timeout, self.artifacts = mode, project, timeout, artifacts
         self.folder: Path | None = None
         self.run_name: str | None = None
         self.run_id: str | None = None
@@ -78,14 +85,57 @@ class WandbRun(Logger):
         self._guard(send)
 
     @rank_zero_only
+    def log_files(self, kind: str, files: list[Path], facts: dict[str, Any]) -> None:
+        """Send files as the newest version of the artifact `<kind>-<run>`, alias "last".
+
+        Args:
+            kind: "checkpoint" or "assignments".
+            files: They stay where they are.
+            facts: What is to be said about them, as plain values.
+        """
+
+        def send(run: Any) -> None:
+            import wandb
+
+            artifact = wandb.Artifact(f"{kind}-{self.run_name}", type=kind, metadata=facts)
+            for file in files:
+                artifact.add_file(str(file), policy="immutable")  # no second copy: neither file changes any more
+            run.log_artifact(artifact, aliases=["last"])
+
+        if self.artifacts:
+            self._guard(send)
+
+    @rank_zero_only
+    def log_array(self, kind: str, array: np.ndarray, facts: dict[str, Any]) -> None:
+        """The same for an array, as `<kind>.npy`."""
+        file = (self.folder or Path()) / "wandb" / f"{kind}.npy"
+
+        def write(run: Any) -> None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, array)
+
+        if self.artifacts:
+            self._guard(write)
+            self.log_files(kind, [file], facts)
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Lightning calls this after every loop, of which a run has several: it goes on until `close`."""
 
     def close(self, succeeded: bool) -> None:
-        """End the run."""
-        if self._run is not None:
+        """End the run; without a network, wandb would wait for one for as long as it takes."""
+        if self._run is None:
+            return
+
+        def finish() -> None:
             self._guard(lambda run: run.finish(exit_code=0 if succeeded else 1))
-            self._run = None
+
+        thread = threading.Thread(target=finish, daemon=True)
+        thread.start()
+        thread.join(FINISH_TIMEOUT)
+        if thread.is_alive():
+            log.warning("Weights & Biases was still sending after %.0f s; `wandb sync` sends the rest", FINISH_TIMEOUT)
+        self._run = None
 
     def _guard(self, send: Callable[[Any], object]) -> None:
         if self._broken:

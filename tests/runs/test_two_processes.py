@@ -1,6 +1,7 @@
 """The command line on two processes: it ends, and judges and clusters what one process judges and clusters."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from ssl_lightning.checkpoints import read_checkpoint
+from ssl_lightning.clustering import Clustering
 
 from .conftest import differences
 
@@ -51,6 +53,27 @@ def test_two_processes_end_and_see_before_training_what_one_sees(tmp_path):
     ):
         first = [next(row[name] for row in rows if row.get(name)) for rows in (one, two)]
         assert float(first[1]) == pytest.approx(float(first[0]), abs=0.01), name
+
+
+@pytest.mark.slow
+def test_two_processes_judge_and_cluster_what_one_does(tmp_path):
+    """Only the first of them keeps the folder."""
+    found = {}
+    for devices in ("1", "2"):
+        for verb, config in (("validate", "eval"), ("predict", "clusters")):
+            path = ["--trainer.callbacks.path", str(tmp_path / f"clusters-{devices}")] if verb == "predict" else []
+            command = [sys.executable, "-m", "ssl_lightning", verb, "--config", f"configs/{config}.yaml", *path]
+            command += ["--model", "RawPixels", "--trainer.strategy", "ddp" if devices == "2" else "auto"]
+            command += ["--trainer.devices", devices, "--trainer.accelerator", "cpu", "--run.dir", str(tmp_path)]
+            command += ["--trainer.enable_progress_bar", "false", "--run.name", f"{verb}-{devices}"]
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+            assert done.returncode == 0, done.stderr[-2000:]
+        numbers = json.loads((tmp_path / f"validate-{devices}" / "results.json").read_text())
+        found[devices] = {name: value for name, value in numbers.items() if "seconds" not in name}
+    assert found["2"] == pytest.approx(found["1"], abs=1e-3)
+    labels = [Clustering.load(tmp_path / f"clusters-{devices}.safetensors")[0].labels for devices in ("1", "2")]
+    assert torch.equal(*labels)
 
 
 PLAIN = [
