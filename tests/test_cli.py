@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.data import Digits
@@ -98,6 +98,31 @@ def test_every_method_takes_a_step_as_it_is_shipped(config, tmp_path, capsys):
     assert present >= {"config.yaml", "run.json", "metrics.csv", "checkpoints", "report", "done.json"}
     assert (folder / "checkpoints" / "last.ckpt").resolve().name == "step-1.ckpt"
     assert "untrained" in capsys.readouterr().out
+
+
+def test_averaged_weights_are_in_the_table_and_embed_pictures(tmp_path, capsys):
+    config = [
+        "--config",
+        "configs/byol.yaml",
+        *TINY,
+        *SMALLER["byol"],
+        "--run.name",
+        "averaged",
+        "--trainer.max_steps",
+        "3",
+    ]
+    assert fit(tmp_path, *config) == 0
+    assert "eval_ema" in capsys.readouterr().out
+    features = {}
+    for weights in ("online", "ema"):
+        out = str(tmp_path / f"{weights}.safetensors")
+        checkpoint = str(tmp_path / "averaged" / "checkpoints" / "last.ckpt")
+        assert run(["embed", checkpoint, out, "--weights", weights]) == 0
+        features[weights] = load_file(out)["features"]
+        with safe_open(out, framework="pt") as file:
+            assert file.metadata()["weights"] == weights
+    assert features["ema"].shape == features["online"].shape
+    assert not torch.equal(features["ema"], features["online"])
 
 
 @pytest.mark.parametrize("overlay", [*DATA, CPU], ids=lambda path: path.stem)

@@ -168,12 +168,17 @@ class Method(pl.LightningModule):
 
         Raises:
             ValueError: For fewer views than the method needs, weights that are not float32, or parameters spread over
-                processes where clusters become a head.
+                processes where clusters become a head or an average is kept.
         """
         if self.trainer.precision in ("bf16-true", "16-true"):
             raise ValueError(
                 f"found trainer.precision={self.trainer.precision}; expected weights in float32, since unit vectors "
                 "and memories lose their length in half precision: give --trainer.precision bf16-mixed"
+            )
+        if self.keeps_average and isinstance(self.trainer.strategy, ModelParallelStrategy):
+            raise ValueError(
+                f"found ModelParallelStrategy with {type(self).__name__}, which keeps a second network whole; expected "
+                "a method without, such as SimCLR or SwAV, or whole parameters: give --trainer.strategy ddp"
             )
         learns_from_clusters = type(self).on_reclustered is not Method.on_reclustered
         if learns_from_clusters and isinstance(self.trainer.strategy, ModelParallelStrategy):

@@ -1,10 +1,12 @@
 """SimCLR, BYOL and MoCLR: steps written out, the average from momentum 0 to 1, who learns, and what is judged."""
 
 import math
+from unittest.mock import Mock
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.nn import functional as F
 
 from ssl_lightning import load_model
@@ -267,6 +269,18 @@ def test_bfloat16_leaves_loss_and_embeddings_in_float32(kind):
         step = made(kind).training_step(batch(), 0)
     assert {step["loss"].dtype, step["embeddings"].dtype} == {torch.float32}
     assert not step["embeddings"].requires_grad
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_parameters_spread_over_processes_are_refused_where_an_average_is_kept(kind):
+    method = made(kind)
+    strategy = ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=1)
+    method._trainer = Mock(spec=pl.Trainer, strategy=strategy, precision="32-true", datamodule=None)
+    if method.keeps_average:
+        with pytest.raises(ValueError, match=rf"found ModelParallelStrategy with {kind.__name__}.*strategy ddp"):
+            method.setup("fit")
+    else:
+        method.setup("fit")
 
 
 @pytest.mark.parametrize("kind", EVERY)

@@ -88,9 +88,9 @@ METHODS = {
     "instance_recognition": ["--model.projection", "16", "--model.negatives", "50"],
     "deepcluster_v2": [*HEAD, "--model.num_clusters", "20"],
     "simclr": HEAD,
-    # without batch statistics all embeddings begin nearly equal; at 0.2 what is rounded grows past 1e-5 in 50 steps, in
-    # one process too from weights that differ by 1e-7
-    "moclr": [*HEAD, "--model.temperature", "1.0"],
+    # without batch statistics all embeddings begin nearly equal; while they unfold, what is rounded grows tenfold in
+    # few steps, in one process too from weights that differ by 1e-7, so this stops short of it
+    "moclr": [*HEAD, "--model.temperature", "0.5", "--model.optimizer.lr", "0.02"],
     "byol": [*HEAD, "--model.predictor_hidden", "[32]"],
 }
 
