@@ -40,8 +40,8 @@ class Gallery(pl.Callback):
     @property
     def pictures(self) -> list[Path]:
         """What the page shows: curves, then clusters."""
-        figures = self._clusters.figures if self._clusters else ()
-        shown = [self.folder / "curves.png", *(self.folder / figure.file for figure in figures)]
+        figures = [figure.file for section in self._clusters for figure in section.figures]
+        shown = [self.folder / name for name in ("curves.png", "cluster-curves.png", *figures)]
         return [path for path in shown if path.is_file()]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
