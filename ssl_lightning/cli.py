@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -210,11 +210,10 @@ class CommandLine(LightningCLI):
 
     def _agree(self, model: pl.LightningModule, start: Start) -> Start:
         """What the first process found, on every process, whoever started them: Lightning, torchrun or a scheduler."""
-        strategy = self.trainer.strategy
-        launcher = strategy.launcher
-        if not isinstance(launcher, _SubprocessScriptLauncher):
+        strategy: Any = self.trainer.strategy
+        if self.trainer.world_size == 1 or isinstance(strategy.launcher, _MultiProcessingLauncher):
             return start
-        if not start.go and not launcher.cluster_environment.creates_processes_externally:
+        if not start.go and not strategy.cluster_environment.creates_processes_externally:
             return start  # Lightning has started no others
 
         def tell() -> Start:
@@ -222,7 +221,9 @@ class CommandLine(LightningCLI):
             strategy.setup_environment()
             return strategy.broadcast(start)
 
-        return launcher.launch(tell, trainer=self.trainer)
+        if strategy.launcher is None:  # some strategies have none where others start the processes
+            return tell()
+        return strategy.launcher.launch(tell, trainer=self.trainer)
 
     def _inputs(self, model: pl.LightningModule, datamodule: ImageModule) -> dict[str, Any]:
         """All that decides what the run computes, as plain values."""
