@@ -29,8 +29,8 @@ from ssl_lightning.runs import WandbRun
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 METHODS = sorted(path for path in CONFIGS.glob("*.yaml") if path.name not in ("eval.yaml", "clusters.yaml"))
-STAGES = [path for path in sorted((CONFIGS / "clusterfit").glob("*.yaml")) if path.name != "2_cluster.yaml"]
-"""Those that train; their steps are taken by tests/commands/test_clusters.py, one after the other."""
+STAGES = [path for path in sorted(CONFIGS.glob("*/[1-9]_*.yaml")) if path.name != "2_cluster.yaml"]
+"""Those that train; their steps are taken by tests/commands/, one after the other."""
 DATA = sorted((CONFIGS / "data").glob("*.yaml"))
 CPU = CONFIGS / "scale" / "cpu.yaml"
 PAPER = [path for path in sorted((CONFIGS / "scale").glob("*.yaml")) if path != CPU]

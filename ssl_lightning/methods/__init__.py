@@ -4,6 +4,7 @@ from ssl_lightning.methods.byol import BYOL
 from ssl_lightning.methods.clusterfit import ClusterFit
 from ssl_lightning.methods.deepcluster import DeepCluster
 from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
+from ssl_lightning.methods.distill import Distill
 from ssl_lightning.methods.frozen_backbone import FrozenBackbone
 from ssl_lightning.methods.instance_recognition import InstanceRecognition
 from ssl_lightning.methods.local_aggregation import LocalAggregation
@@ -21,6 +22,7 @@ __all__ = [
     "ClusterFit",
     "DeepCluster",
     "DeepClusterV2",
+    "Distill",
     "FrozenBackbone",
     "InstanceRecognition",
     "LocalAggregation",

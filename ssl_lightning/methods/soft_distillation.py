@@ -1,6 +1,5 @@
 """Soft distillation: a network from scratch learns what a finished one says of each picture. A control arm."""
 
-from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -8,9 +7,9 @@ from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from ssl_lightning.checkpoints import load_model
 from ssl_lightning.functional.soft_targets import soft_target_loss
 from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.methods.teachers import read_teacher
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.types import Batch
@@ -97,12 +96,7 @@ class SoftDistillation(Method):
         super().setup(stage)
         if stage != "fit":
             return
-        if not Path(self.teacher).is_file():
-            raise ValueError(
-                f"found no teacher at {self.teacher}; expected the checkpoint of a finished run: give --model.teacher "
-                "runs/<name>/checkpoints/last.ckpt"
-            )
-        self._teachers = [self._suited(load_model(self.teacher)).requires_grad_(False)]
+        self._teachers = [self._suited(read_teacher(self.teacher, "teacher", self))]
 
     def on_fit_start(self) -> None:
         """The teacher goes where the student is."""
@@ -125,13 +119,6 @@ class SoftDistillation(Method):
                 f"found a {type(teacher).__name__} in {self.teacher}; expected a method with logits, such as "
                 "Supervised or RotationPrediction: give --model.teacher a checkpoint of one"
             )
-        for name in ("image_size", "mean", "std"):
-            theirs, ours = getattr(teacher, name), getattr(self, name)
-            if _plain(theirs) != _plain(ours):
-                raise ValueError(
-                    f"found {name}={ours} and a teacher that was trained with {theirs}; expected the same, for they "
-                    f"see the same views: give --data.{name} the teacher's"
-                )
         pictures = torch.zeros(1, 3, self.image_size, self.image_size)
         found = cast(GivesLogits, teacher).logits(pictures).shape[1]
         if found != self.num_classes:
@@ -140,7 +127,3 @@ class SoftDistillation(Method):
                 f"--model.num_classes {found}"
             )
         return teacher
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list | tuple) else value

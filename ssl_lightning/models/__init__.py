@@ -9,6 +9,7 @@ from ssl_lightning.models.backbones import (
     TorchvisionBackbone,
 )
 from ssl_lightning.models.ema import EmaTeacher
+from ssl_lightning.models.experts import Experts
 from ssl_lightning.models.heads import ClusterHead, Projector, Prototypes
 from ssl_lightning.models.layers import ENCODER_LAYERS, features_at
 from ssl_lightning.models.sobel import Sobel
@@ -20,6 +21,7 @@ __all__ = [
     "Backbone",
     "ClusterHead",
     "EmaTeacher",
+    "Experts",
     "Projector",
     "Prototypes",
     "ResNet18",

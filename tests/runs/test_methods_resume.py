@@ -1,6 +1,13 @@
 """Every method: killed in the middle and resumed, it equals a run that nothing interrupted, to the bit."""
 
 import pytest
+import torch
+
+from ssl_lightning.checkpoints import DurableCheckpointIO
+from ssl_lightning.clustering import Clustering
+from ssl_lightning.data import Digits
+from ssl_lightning.methods import MoCLR
+from ssl_lightning.models import ResNet18
 
 from .conftest import differences
 
@@ -44,6 +51,8 @@ METHODS = {
     ),
     "moclr": (("--config", "configs/moclr.yaml", *SMALL), ["kill@step=15"]),
     "simclr": (("--config", "configs/simclr.yaml", *SMALL), ["kill@step=15"]),
+    # teachers that are in no checkpoint of the student
+    "distill": (("--config", "configs/divide_contrast/4_distill.yaml", *SMALL), ["kill@step=15"]),
     "deepcluster_v2": (
         ("--config", "configs/deepcluster_v2.yaml", *SMALL, "--model.num_clusters", "12"),
         ["kill@cluster=2", "kill@step=6", "kill@cluster=5", "kill@step=25"],
@@ -55,14 +64,48 @@ CASES = [(name, fault) for name, (_, faults) in METHODS.items() for fault in fau
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(runs):
+def what(tmp_path_factory):
+    """Options of a run of a method, with files of earlier stages where it reads any."""
+    folder = tmp_path_factory.mktemp("stages")
+    files = {"distill": lambda: files_to_distill(folder)}
+    made = {}
+
+    def options(method):
+        if method not in made:
+            made[method] = (*METHODS[method][0], *files.get(method, tuple)())
+        return made[method]
+
+    return options
+
+
+def files_to_distill(folder):
+    """A base, two experts and clusters of the digits, by the options that name them."""
+    data, paths = Digits(image_size=16), [folder / f"{name}.ckpt" for name in ("base", "first", "second")]
+    torch.manual_seed(0)
+    for path in paths:
+        sizes = {"hidden": (24,), "projection": 12, "image_size": 16}
+        teacher = MoCLR(ResNet18(4), **sizes, mean=data.mean, std=data.std)
+        checkpoint = {"state_dict": teacher.state_dict(), "global_step": 1, "epoch": 0}
+        teacher.on_save_checkpoint(checkpoint)
+        DurableCheckpointIO().save_checkpoint(checkpoint, path)
+    labels = torch.arange(data.num_samples) % 2
+    edge = folder / "clusters.safetensors"
+    Clustering(labels, torch.zeros(len(labels)), torch.zeros(2, 4), labels.bincount()).save(
+        edge, {"data": data.fingerprint}
+    )
+    base, *experts = map(str, paths)
+    return ("--model.base", base, "--model.experts", f"[{','.join(experts)}]", "--model.clusters", str(edge))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(runs, what):
     """The whole run of a method, made when it is first asked for."""
     made = {}
 
     def run(method):
         if method not in made:
             made[method] = f"whole-{method}"
-            done = runs.fit(made[method], what=METHODS[method][0], extra=RHYTHM.get(method, ()))
+            done = runs.fit(made[method], what=what(method), extra=RHYTHM.get(method, ()))
             assert done.returncode == 0, done.stderr
         return made[method]
 
@@ -70,11 +113,11 @@ def uninterrupted(runs):
 
 
 @pytest.mark.parametrize(("method", "fault"), CASES)
-def test_a_killed_run_equals_one_that_was_never_killed(runs, uninterrupted, method, fault):
+def test_a_killed_run_equals_one_that_was_never_killed(runs, uninterrupted, what, method, fault):
     whole = uninterrupted(method)
     name = f"{method}-{fault}".replace("@", "-").replace("=", "-")
-    assert runs.fit(name, fault, what=METHODS[method][0], extra=RHYTHM.get(method, ())).returncode == -9
-    finished = runs.fit(name, what=METHODS[method][0], extra=RHYTHM.get(method, ()))
+    assert runs.fit(name, fault, what=what(method), extra=RHYTHM.get(method, ())).returncode == -9
+    finished = runs.fit(name, what=what(method), extra=RHYTHM.get(method, ()))
     assert finished.returncode == 0, finished.stderr
     assert runs.steps(name) == runs.steps(whole)
     assert not differences(runs.checkpoint(name), runs.checkpoint(whole))

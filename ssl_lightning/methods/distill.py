@@ -1,0 +1,237 @@
+"""Distill: one network learns from a base and from experts of its parts, stage 4 of Divide and Contrast [Tian 2021]."""
+
+import logging
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.functional.distillation import distillation_loss
+from ssl_lightning.memory import PseudoLabels
+from ssl_lightning.methods.method import RGB, Method, Weights
+from ssl_lightning.methods.teachers import read_teacher
+from ssl_lightning.models.backbones import Backbone, ResNet18
+from ssl_lightning.models.experts import Experts
+from ssl_lightning.models.heads import Projector
+from ssl_lightning.models.layers import ENCODER_LAYERS, features_at
+from ssl_lightning.optim.lars import LARS
+from ssl_lightning.optim.schedules import Schedule
+from ssl_lightning.types import UNLABELLED, Batch
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class KnowsItsPictures(Protocol):
+    """What the checks of the earlier stages' files need of the data."""
+
+    num_samples: int
+    fingerprint: str
+
+    @property
+    def training(self) -> Any:
+        """The table of pictures: `select` gives some of its rows, with a `fingerprint` of their own."""
+        ...
+
+
+class Distill(Method):
+    """Predict from one network what the base, and the expert of the picture's own cluster, see in the same view.
+
+    Tian, Henaff, van den Oord: "Divide and Contrast: Self-supervised Learning from Uncurated Data", ICCV 2021
+    (arXiv 2105.08054), section 3.3. Stage 1 trains a base on all pictures, stage 2 clusters what the base sees into K
+    parts, stage 3 trains an expert on each part; this is the fourth. On the student's embedding z stand K + 1
+    regressors: r_b for the base, r_k for each expert. For a picture of cluster k the loss is, averaged over views,
+    1/2 |r_b(z) - t_b|^2 + 1/2 |r_k(z) - t_k|^2 with the teachers' unit embeddings t. Predictions are not normalised.
+    Projector and regressors are thrown away afterwards.
+
+    Teachers are no part of this network: they are read from their files when training starts, are neither optimised nor
+    saved, and a finished run is loaded without them. Each picture passes through two of them, whatever K is.
+
+    Note:
+        The paper does not say whether a teacher's online or averaged weights are regressed, nor how it normalises: here
+        the online ones unless `teacher_weights` says "ema", and by running statistics. Each view passes the student by
+        itself. Every regressor sees the whole batch, so that its batch normalisation does not depend on how many
+        pictures of its cluster there are; gradient reaches the weights of those of the base and of the picture's own
+        cluster alone. Pictures that the second stage could not read have no cluster and are learned from the base only.
+
+    Args:
+        base: Checkpoint of the first stage: any method with a projector of several layers, such as MoCLR.
+        experts: Those of the third stage, one a cluster, in the order of the clusters.
+        clusters: The second stage's file, `<path>.safetensors`, made for the pictures of this run.
+        backbone: Description of the network; it need not be the teachers'.
+        optimizer: The paper's is LARS, lr 4.8 at batch 4096 and 0.3 at 256, weight decay 1.5e-6; for fewer than 300
+            epochs a higher one (table 18).
+        schedule: The paper: ten epochs of warm-up, then a cosine to 0.
+        hidden: Widths of the hidden layers of projector and regressors.
+        projection: D of the embedding, which is that of the teachers.
+        projector_norm: Batch normalisation in projector and regressors, after the projector's last layer too.
+        teacher_weights: "ema" to regress the averaged weights of teachers that keep them.
+        vectorized: All experts in one pass, each part padded to the largest of the batch, instead of one after the
+            other; for experts of one architecture. The losses are the same, the time is not: `models.Experts`.
+        decay_all: Weight decay (and adaptation) for biases and normalisation layers too; the paper leaves them out.
+        image_size: Side of the pictures of the run, in pixels; the teachers'.
+        mean: Mean of the pictures' channels as fractions 0..1; the teachers'.
+        std: Their standard deviation; the teachers'.
+
+    Raises:
+        ValueError: For no experts; in `setup`, if a file is missing or damaged, the clusters were made for other
+            pictures or are not as many as the experts, an expert was trained on another part, or a teacher has no
+            projector, or embeddings of another width.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        experts: list[str],
+        clusters: str,
+        backbone: Backbone = ResNet18(),  # a frozen description
+        optimizer: OptimizerCallable = LARS,
+        schedule: Schedule | None = None,
+        hidden: tuple[int, ...] = (4096,),
+        projection: int = 256,
+        projector_norm: bool = True,
+        teacher_weights: Weights = "online",
+        vectorized: bool = False,
+        decay_all: bool = False,
+        image_size: int = 32,
+        mean: RGB = (0.5, 0.5, 0.5),
+        std: RGB = (0.25, 0.25, 0.25),
+    ) -> None:
+        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+        if not experts:
+            raise ValueError("found no experts; expected a checkpoint for each cluster: give --model.experts '[...]'")
+        self.base, self.experts, self.clusters = base, experts, clusters
+        self.teacher_weights, self.vectorized, self.num_clusters = teacher_weights, vectorized, len(experts)
+        width = self.backbone.num_features
+        self.projector = Projector(width, list(hidden), projection, projector_norm, last_norm=projector_norm)
+        regressors = [Projector(projection, list(hidden), projection, projector_norm) for _ in range(1 + len(experts))]
+        self.base_regressor, self.expert_regressors = regressors[0], nn.ModuleList(regressors[1:])
+        self.projection, self.pseudo_labels = projection, PseudoLabels()
+        # in a list, where torch sees no submodules: neither optimizers nor checkpoints nor train() reach them
+        self._teachers: list[nn.Module] = []
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """See `Method.layers`."""
+        return ENCODER_LAYERS
+
+    def features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
+        """See `Method.features`."""
+        return features_at(layer, self.backbone, self.projector, images)
+
+    def stage_files(self) -> dict[str, str]:
+        """See `Method.stage_files`."""
+        experts = {f"experts.{k}": path for k, path in enumerate(self.experts)}
+        return {"base": self.base, "clusters": self.clusters} | experts
+
+    def setup(self, stage: str) -> None:
+        """See `Method.setup`; read the clusters and the teachers."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        clustering = self._read_clusters()
+        self.pseudo_labels.assign([clustering])
+        base = read_teacher(self.base, "base", self)
+        experts = [read_teacher(path, "experts", self) for path in self.experts]
+        self._refuse_other_parts(clustering.labels, [expert.data_fingerprint for expert in experts])
+        networks = [self._network(*named) for named in zip([self.base, *self.experts], [base, *experts], strict=True)]
+        if self.vectorized and len({repr(network) for network in networks[1:]}) > 1:
+            raise ValueError(
+                "found experts of several architectures and vectorized=True, which stacks their weights; expected one "
+                "architecture: give --model.vectorized false"
+            )
+        self._teachers = [networks[0].eval(), Experts(networks[1:], self.vectorized)]
+
+    def on_fit_start(self) -> None:
+        """The teachers go where the student is; say what they take there."""
+        tensors = []
+        for teacher in self._teachers:
+            teacher.to(self.device, cast(torch.dtype, self.dtype))
+            tensors += [*teacher.parameters(), *teacher.buffers()]
+        megabytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
+        log.info("the base and %d experts take %.0f MB beside the student", len(self.experts), megabytes)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """How far the student's predictions are from its two teachers', averaged over the views."""
+        clusters = self.pseudo_labels[batch.index][:, 0].to(self.device)  # [B]
+        embedded = [self.projector(self(view)) for view in batch.views]  # V [B, D]
+        losses = [self._distance(view, z, clusters) for view, z in zip(batch.views, embedded, strict=True)]
+        return {"loss": torch.stack(losses).mean(), "embeddings": F.normalize(embedded[0].detach().float(), dim=1)}
+
+    def _distance(
+        self, view: Float[Tensor, "B 3 h w"], z: Float[Tensor, "B D"], clusters: Int[Tensor, "B"]
+    ) -> Float[Tensor, ""]:
+        """The loss of one view, of which `z` are the student's embeddings."""
+        has_expert = clusters != UNLABELLED
+        own, rows = clusters.clamp(min=0), torch.arange(len(z), device=z.device)
+        base, experts = self._teachers
+        with torch.no_grad():
+            base_target, expert_target = base(view), experts(view, own)  # [B, D]
+        predictions = torch.stack([regressor(z) for regressor in self.expert_regressors])  # [K, B, D]
+        met = F.normalize(expert_target.float(), dim=1)  # costs nothing, where there is nothing to learn
+        prediction = torch.where(has_expert[:, None], predictions[own, rows].float(), met)
+        return distillation_loss(self.base_regressor(z), prediction, base_target, expert_target)
+
+    def _read_clusters(self) -> Clustering:
+        """The second stage's clusters, if they are of these pictures and as many as the experts."""
+        clustering, made_for = Clustering.load(self.clusters)
+        again = "make them again with predict and WriteClusters"
+        if len(clustering.sizes) != len(self.experts):
+            raise ValueError(
+                f"found {len(self.experts)} experts and {len(clustering.sizes)} clusters in {self.clusters}; expected "
+                f"an expert for each cluster: give --model.experts as many, or {again}"
+            )
+        data = self._pictures()
+        if made_for.get("data") != data.fingerprint or len(clustering.labels) != data.num_samples:
+            raise ValueError(
+                f"found {self.clusters} made for {len(clustering.labels)} pictures {made_for.get('data', '')[:12]}, "
+                f"expected the {data.num_samples} of this run {data.fingerprint[:12]}, in their order: give the data "
+                f"that it was made for, or {again}"
+            )
+        return clustering
+
+    def _refuse_other_parts(self, labels: Int[Tensor, "N"], seen: list[str]) -> None:
+        """Refuse an expert of another part, where its checkpoint tells; one that was trained on all of them may be."""
+        data = self._pictures()
+        parts = [data.training.select((labels == k).nonzero().flatten()).fingerprint for k in range(len(seen))]
+        for k, trained_on in enumerate(seen):
+            if trained_on in ("", data.fingerprint, parts[k]):
+                continue
+            found = f"cluster {parts.index(trained_on)}" if trained_on in parts else f"other pictures {trained_on[:12]}"
+            raise ValueError(
+                f"found {self.experts[k]} trained on {found} as expert {k} of --model.experts; expected cluster {k} of "
+                f"{self.clusters}: give the experts in the order of their clusters, or train this one with "
+                f"--data.subset.path {self.clusters} --data.subset.value {k}"
+            )
+
+    @torch.no_grad()
+    def _network(self, path: str, teacher: Method) -> nn.Module:
+        """Pictures to embeddings by a teacher, if it has such of the student's width."""
+        projector = getattr(teacher, "projector", None)
+        if not isinstance(projector, Projector):
+            raise ValueError(
+                f"found a {type(teacher).__name__} in {path}; expected a method with a projector, such as MoCLR, BYOL "
+                "or SimCLR: give --model.base and --model.experts checkpoints of one"
+            )
+        network: nn.Module = nn.Sequential(teacher.backbone, projector)
+        if self.teacher_weights == "ema":
+            if not teacher.keeps_average:
+                raise ValueError(
+                    f"found teacher_weights='ema' and a {type(teacher).__name__} in {path}, which keeps no averaged "
+                    "weights: give --model.teacher_weights online"
+                )
+            network = cast(Any, teacher).teacher.network
+        found = network(torch.zeros(1, 3, self.image_size, self.image_size)).shape[1]
+        if found != self.projection:
+            raise ValueError(
+                f"found embeddings of {found} numbers in {path} and projection={self.projection}; expected the same of "
+                f"all teachers and the student: give --model.projection {found} where all have it"
+            )
+        return network
+
+    def _pictures(self) -> KnowsItsPictures:
+        return cast(KnowsItsPictures, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it

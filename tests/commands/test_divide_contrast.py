@@ -1,0 +1,109 @@
+"""The four stages of Divide and Contrast, as a user runs them."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssl_lightning import load_model
+from ssl_lightning.clustering import Clustering
+from ssl_lightning.entry import run
+from ssl_lightning.files import sha256_of
+from ssl_lightning.runs.metrics import read_rows
+
+ROOT = Path(__file__).parents[2]
+K = 2
+SMALL = [
+    *("--model.backbone", "ssl_lightning.models.ResNet18", "--model.backbone.width", "8"),
+    *("--model.hidden", "[32]", "--model.projection", "16"),
+    *("--data.image_size", "8", "--data.batch_size", "64"),
+    *("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1"),
+    *("--trainer.log_every_n_steps", "1"),
+    *("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
+]
+
+
+class Stages:
+    """Commands of the stages, all of which write into one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.edge = folder, str(folder / "edge.safetensors")
+
+    def checkpoint(self, name: str) -> str:
+        return str(self.folder / name / "checkpoints" / "last.ckpt")
+
+    def command(self, verb: str, stage: str, name: str, *options: str) -> list[str]:
+        where = ["--run.dir", str(self.folder), "--run.name", name]
+        return [verb, "--config", f"configs/divide_contrast/{stage}.yaml", *where, *options]
+
+    def base(self) -> list[str]:
+        return self.command("fit", "1_base", "base", *SMALL)
+
+    def cluster(self) -> list[str]:
+        callback = ["--trainer.callbacks.path", str(self.folder / "edge"), "--trainer.callbacks.num_clusters", str(K)]
+        options = ["--ckpt_path", self.checkpoint("base"), "--data.image_size", "8", "--trainer.accelerator", "cpu"]
+        return self.command("predict", "2_cluster", "cluster", *callback, *options)
+
+    def expert(self, k: int) -> list[str]:
+        subset = ["--data.subset.path", self.edge, "--data.subset.value", str(k)]
+        return self.command("fit", "3_expert", f"expert-{k}", *subset, *SMALL)
+
+    def distill(self, name: str, order: list[int]) -> list[str]:
+        experts = [self.checkpoint(f"expert-{k}") for k in order]
+        files = ["--model.base", self.checkpoint("base"), "--model.clusters", self.edge]
+        return self.command("fit", "4_distill", name, *files, "--model.experts", f"[{','.join(experts)}]", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    made = Stages(tmp_path_factory.mktemp("stages"))
+    before, argv = Path.cwd(), sys.argv
+    os.chdir(ROOT)
+    sys.argv = ["ssl-lightning"]
+    try:
+        for command in (
+            made.base(),
+            made.cluster(),
+            *(made.expert(k) for k in range(K)),
+            made.distill("student", [0, 1]),
+        ):
+            assert run(command) == 0, command
+        yield made
+    finally:
+        os.chdir(before)
+        sys.argv = argv
+
+
+def test_the_stages_hand_files_to_each_other(stages):
+    clustering, made_of = Clustering.load(stages.edge)
+    assert made_of["checkpoint"] == sha256_of(Path(stages.checkpoint("base")).resolve())
+    assert clustering.centroids.shape == (K, 32)  # of the hidden layer
+    assert clustering.centroids.norm(dim=1).tolist() == pytest.approx([1.0] * K, abs=1e-5)
+    assert int(clustering.sizes.sum()) == 1438
+    student = load_model(stages.checkpoint("student"))
+    assert student.pseudo_labels.rows[:, 0].tolist() == clustering.labels.tolist()
+    rows = read_rows(stages.folder / "student" / "metrics.csv")
+    assert [float(row["train/loss"]) > 0 for row in rows if row.get("train/loss")] == [True, True]
+    inputs = (stages.folder / "student" / "run.json").read_text()
+    read = [stages.edge, *(stages.checkpoint(name) for name in ("base", "expert-0", "expert-1"))]
+    assert all(sha256_of(Path(file).resolve()) in inputs for file in read)
+
+
+def test_experts_in_another_order_are_one_line(stages, capsys):
+    assert run(stages.distill("turned", [1, 0])) == 65
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "trained on cluster 1 as expert 0" in line
+
+
+def test_an_expert_that_was_made_again_is_noticed_by_the_student(stages, capsys):
+    expert = Path(stages.checkpoint("expert-1")).resolve()
+    content = expert.read_bytes()
+    expert.write_bytes(content + b"0")
+    assert run(stages.distill("student", [0, 1])) == 64
+    assert "experts.1_sha256" in capsys.readouterr().err
+    expert.write_bytes(content)
+    assert run(stages.distill("student", [0, 1])) == 0
+    expert.rename(expert.with_suffix(".gone"))
+    assert run(stages.distill("another", [0, 1])) == 64
+    assert "--model.experts.1" in capsys.readouterr().err

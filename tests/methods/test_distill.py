@@ -1,0 +1,315 @@
+"""Distill: its step as a loop in float64, who learns, what stays as it is, and what is refused before a step."""
+
+import re
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ssl_lightning import load_model
+from ssl_lightning.checkpoints import DurableCheckpointIO
+from ssl_lightning.clustering import Clustering
+from ssl_lightning.data import Digits, View
+from ssl_lightning.methods import BYOL, Distill, MoCLR, SimCLR, Supervised
+from ssl_lightning.models import ResNet18
+
+N, K, D = 1438, 3, 12
+PLAIN = {"backbone": ResNet18(8), "image_size": 8}
+TEACHER = {**PLAIN, "hidden": (24,), "projection": D}
+STUDENT = {**PLAIN, "hidden": (16,), "projection": D}
+
+
+def digits(**options):
+    return Digits(batch_size=32, views=[View(count=2, scale=(0.5, 1.0), flip=0.0)], image_size=8, **options)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    drawn = torch.randint(K, (N,), generator=torch.Generator().manual_seed(0))
+    drawn[::7] = -1  # that the second stage could not read
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return digits().training
+
+
+@pytest.fixture(scope="module")
+def parts(whole, labels):
+    return [whole.select((labels == k).nonzero().flatten()).fingerprint for k in range(K)]
+
+
+def saved(method, path, data=""):
+    """A checkpoint as a run leaves it, of a network with statistics of its own."""
+    method.train()
+    for projector in (method.projector, *([method.teacher.network[1]] if method.keeps_average else [])):
+        for _ in range(3):
+            projector(method.backbone(torch.randn(16, 3, 8, 8)))
+    checkpoint = {"state_dict": method.state_dict(), "global_step": 1, "epoch": 0, "config": {"data_fingerprint": data}}
+    method.on_save_checkpoint(checkpoint)
+    path.parent.mkdir(exist_ok=True)
+    DurableCheckpointIO().save_checkpoint(checkpoint, path)
+    return str(path)
+
+
+def write_clusters(path, labels, data, k=K):
+    sizes = labels[labels >= 0].bincount(minlength=k)
+    Clustering(labels, torch.zeros(len(labels)), torch.zeros(k, 4), sizes).save(path, {"data": data})
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory, whole, labels, parts):
+    """The files of the three stages before: arguments of `Distill`."""
+    folder = tmp_path_factory.mktemp("stages")
+    torch.manual_seed(1)
+    kinds = (MoCLR, BYOL, SimCLR)
+    experts = [saved(kind(**TEACHER), folder / f"expert-{k}" / "step-1.ckpt", parts[k]) for k, kind in enumerate(kinds)]
+    return {
+        "base": saved(MoCLR(**TEACHER), folder / "base" / "step-1.ckpt", whole.fingerprint),
+        "experts": experts,
+        "clusters": write_clusters(folder / "clusters.safetensors", labels, whole.fingerprint),
+    }
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory, stages, parts):
+    """The same with experts of one architecture."""
+    folder = tmp_path_factory.mktemp("alike")
+    torch.manual_seed(2)
+    experts = [saved(MoCLR(**TEACHER), folder / f"expert-{k}" / "step-1.ckpt", parts[k]) for k in range(K)]
+    return stages | {"experts": experts}
+
+
+class Spy(pl.Callback):
+    """Keeps what every step saw and told, and the student as it was before the first."""
+
+    def __init__(self):
+        self.steps, self.before = [], {}
+
+    def on_train_start(self, trainer, pl_module):
+        self.before = {name: value.clone() for name, value in pl_module.named_parameters()}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.steps.append((batch, outputs["loss"].item()))
+
+
+def fit(stages, steps=1, data=None, **options):
+    pl.seed_everything(0, verbose=False)
+    optimizer = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.05)}
+    method, spy = Distill(**stages, **(STUDENT | optimizer | options)), Spy()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        callbacks=[spy],
+    )
+    trainer.fit(method, data or digits())
+    return method, spy
+
+
+def unit(rows):
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def one_by_one(student, base, experts, batch, clusters):
+    """Section 3.3 picture by picture: half the squared distance to each teacher, over views and pictures."""
+    total = 0.0
+    for view in batch.views:
+        view = view.double()
+        z = student.projector(student.backbone(view))
+        predictions = [regressor(z) for regressor in (student.base_regressor, *student.expert_regressors)]
+        for row, k in enumerate(clusters.tolist()):
+            picture = view[row : row + 1]
+            distance = (predictions[0][row] - unit(base.projector(base.backbone(picture)))[0]).square().sum() / 2
+            if k >= 0:
+                target = unit(experts[k].projector(experts[k].backbone(picture)))[0]
+                distance = distance + (predictions[1 + k][row] - target).square().sum() / 2
+            total = total + distance / (len(clusters) * len(batch.views))
+    return total
+
+
+def test_a_step_is_the_papers_distance_to_both_teachers_of_the_same_view(stages, labels):
+    method, spy = fit(stages)
+    pl.seed_everything(0, verbose=False)
+    student = Distill(**stages, **STUDENT).double().train()
+    base, *experts = (load_model(path).double() for path in (stages["base"], *stages["experts"]))
+    ((batch, loss),) = spy.steps
+    clusters = labels[batch.index]
+    assert set(clusters.tolist()) == {-1, 0, 1, 2}
+    with torch.no_grad():
+        targets_and_student = one_by_one(student, base, experts, batch, clusters)
+    assert loss == pytest.approx(float(targets_and_student), abs=1e-5)
+    one_by_one(student, base, experts, batch, clusters).backward()
+    for name, parameter in student.named_parameters():
+        moved = spy.before[name] - 0.05 * parameter.grad.float()
+        assert torch.allclose(method.get_parameter(name), moved, atol=1e-5), name
+
+
+def gradients(method, batch):
+    method.zero_grad()
+    method.training_step(batch, 0)["loss"].backward()
+    regressors = (method.base_regressor, *method.expert_regressors)
+    return [sum(float(weight.grad.abs().sum()) for weight in regressor.parameters()) for regressor in regressors]
+
+
+def test_only_the_regressors_of_the_base_and_of_the_pictures_own_clusters_learn(stages, labels):
+    method, spy = fit(stages)
+    ((batch, _),) = spy.steps
+    for wanted in ([1], [0, 2], []):
+        rows = torch.cat([(labels == k).nonzero().flatten()[:6] for k in (*wanted, -1)])
+        given = batch._replace(index=rows, views=[view[: len(rows)] for view in batch.views])
+        base, *experts = gradients(method, given)
+        assert base > 0
+        assert [gradient > 0 for gradient in experts] == [k in wanted for k in range(K)]
+        assert all(weight.grad is not None for weight in method.parameters())  # several processes wait for all
+
+
+def test_the_student_comes_near_its_teachers(stages):
+    _, spy = fit(stages, steps=25, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
+    assert spy.steps[-1][1] < 0.6 * spy.steps[0][1]
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_teachers_stay_as_they_were_and_are_no_part_of_the_student(alike, vectorized):
+    method, _ = fit(alike, steps=2, vectorized=vectorized)
+    base, experts = method._teachers
+    files = [load_model(path) for path in (alike["base"], *alike["experts"])]
+    known = [nn.Sequential(file.backbone, file.projector).state_dict() for file in files]
+    assert all(torch.equal(value, known[0][name]) for name, value in base.state_dict().items())
+    kept = experts.networks[0].state_dict() if vectorized else None
+    for k, state in enumerate(known[1:]):
+        network = {name: value[k] for name, value in kept.items()} if vectorized else experts.networks[k].state_dict()
+        assert network.keys() == state.keys()
+        assert all(torch.equal(network[name], value) for name, value in state.items())
+    modules = [*base.modules(), *experts.modules()]
+    assert not any(module.training for module in modules)
+    teachers = {id(weight) for teacher in method._teachers for weight in teacher.parameters()}
+    learned = {id(weight) for group in method.trainer.optimizers[0].param_groups for weight in group["params"]}
+    assert learned == {id(weight) for weight in method.parameters()}
+    assert learned.isdisjoint(teachers)
+    known_parts = {"backbone", "projector", "base_regressor", "expert_regressors", "pseudo_labels"}
+    assert {name.partition(".")[0] for name in method.state_dict()} == known_parts
+
+
+def test_experts_in_one_pass_teach_what_they_teach_one_after_the_other(alike):
+    losses = [[loss for _, loss in fit(alike, steps=3, vectorized=flag)[1].steps] for flag in (False, True)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_single_expert_that_is_the_base_is_plain_self_distillation(stages, tmp_path, whole):
+    clusters = write_clusters(tmp_path / "c.safetensors", torch.zeros(N, dtype=torch.int64), whole.fingerprint, k=1)
+    method, spy = fit({"base": stages["base"], "experts": [stages["base"]], "clusters": clusters})
+    method.expert_regressors[0].load_state_dict(method.base_regressor.state_dict())
+    ((batch, _),) = spy.steps
+    teacher = load_model(stages["base"])
+    expected = 0.0
+    with torch.no_grad():
+        for view in batch.views:
+            prediction = method.base_regressor(method.projector(method.backbone(view)))
+            target = F.normalize(teacher.projector(teacher.backbone(view)), dim=1)
+            expected += float((prediction - target).square().sum(1).mean()) / 2
+        assert float(method.training_step(batch, 0)["loss"]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_averaged_weights_teach_where_asked_for(alike):
+    _, online = fit(alike)
+    method, averaged = fit(alike, teacher_weights="ema")
+    assert online.steps[0][1] != averaged.steps[0][1]
+    known = load_model(alike["base"]).teacher.network.state_dict()
+    assert all(torch.equal(value, known[name]) for name, value in method._teachers[0].state_dict().items())
+
+
+def test_a_finished_student_is_loaded_without_the_files_it_learned_from(stages, tmp_path, labels, monkeypatch):
+    method, _ = fit(stages)
+    method.trainer.save_checkpoint(tmp_path / "last.ckpt")
+    monkeypatch.setattr("ssl_lightning.methods.distill.read_teacher", None)
+    loaded = load_model(tmp_path / "last.ckpt")
+    assert torch.equal(loaded.pseudo_labels.rows[:, 0].long(), labels)
+    pictures = torch.randn(2, 3, 8, 8)
+    assert loaded.layers == ("backbone", "hidden", "projector")
+    for layer in loaded.layers:
+        assert torch.equal(loaded.embed(pictures, layer), method.eval().embed(pictures, layer))
+
+
+def test_making_one_reads_no_file_and_names_all_that_it_will_read():
+    method = Distill("b.ckpt", ["0.ckpt", "1.ckpt"], "c.safetensors", **STUDENT)
+    files = {"base": "b.ckpt", "clusters": "c.safetensors", "experts.0": "0.ckpt", "experts.1": "1.ckpt"}
+    assert method.stage_files() == files
+    assert method.num_clusters == 2
+    with pytest.raises(ValueError, match="no experts"):
+        Distill("b.ckpt", [], "c.safetensors", **STUDENT)
+
+
+def test_as_many_experts_as_clusters_are_expected(stages):
+    with pytest.raises(ValueError, match=r"2 experts and 3 clusters in .*clusters\.safetensors.*--model\.experts"):
+        fit(stages | {"experts": stages["experts"][:2]})
+
+
+def test_clusters_of_other_pictures_are_refused(stages, tmp_path, labels):
+    other = write_clusters(tmp_path / "other.safetensors", labels, "0123456789abcdef")
+    with pytest.raises(ValueError, match=r"other\.safetensors made for 1438 pictures 0123456789ab.*in their order"):
+        fit(stages | {"clusters": other})
+    few = digits()
+    few.training = few.training.select(torch.arange(N - 1))
+    with pytest.raises(ValueError, match="expected the 1437 of this run"):
+        fit(stages, data=few)
+
+
+def test_experts_in_another_order_or_of_clusters_made_since_are_refused(stages, tmp_path, labels, whole):
+    first, second, third = stages["experts"]
+    found = re.escape(second)
+    with pytest.raises(ValueError, match=rf"found {found} trained on cluster 1 as expert 0.*--data\.subset\.value 0"):
+        fit(stages | {"experts": [second, first, third]})
+    again = write_clusters(tmp_path / "again.safetensors", labels.roll(1), whole.fingerprint)
+    with pytest.raises(ValueError, match=r"trained on other pictures .* expected cluster 0 of .*again\.safetensors"):
+        fit(stages | {"clusters": again})
+
+
+def test_an_expert_of_all_pictures_or_of_unknown_ones_may_teach(stages, tmp_path):
+    unknown = saved(MoCLR(**TEACHER), tmp_path / "unknown" / "step-1.ckpt")
+    _, spy = fit(stages | {"experts": [stages["base"], unknown, stages["experts"][2]]})
+    assert len(spy.steps) == 1
+
+
+@pytest.mark.parametrize("name", ["image_size", "mean", "std"])
+def test_a_teacher_of_pictures_of_another_kind_is_refused(stages, name):
+    other = {"image_size": 16, "mean": (0.3, 0.3, 0.3), "std": (0.3, 0.3, 0.3)}[name]
+    with pytest.raises(ValueError, match=rf"found {name}=.* and the teacher .*base.*--data\.{name}"):
+        fit(stages, **{name: other})
+
+
+def test_teachers_without_embeddings_of_the_students_width_are_refused(stages, tmp_path):
+    wide = saved(MoCLR(**(TEACHER | {"projection": 20})), tmp_path / "wide" / "step-1.ckpt")
+    with pytest.raises(ValueError, match=r"found embeddings of 20 numbers in .*wide.*projection=12"):
+        fit(stages | {"experts": [wide, *stages["experts"][1:]]})
+    bare = Supervised(**PLAIN)
+    checkpoint = {"state_dict": bare.state_dict(), "global_step": 1, "epoch": 0}
+    bare.on_save_checkpoint(checkpoint)
+    DurableCheckpointIO().save_checkpoint(checkpoint, tmp_path / "step-1.ckpt")
+    with pytest.raises(ValueError, match=r"found a Supervised in .*step-1\.ckpt; expected a method with a projector"):
+        fit(stages | {"base": str(tmp_path / "step-1.ckpt")})
+
+
+def test_experts_that_cannot_be_stacked_or_keep_no_average_name_the_flag(stages, tmp_path, parts):
+    narrow = TEACHER | {"backbone": ResNet18(4)}
+    other = saved(MoCLR(**narrow), tmp_path / "narrow" / "step-1.ckpt", parts[0])
+    with pytest.raises(ValueError, match=r"several architectures.*--model\.vectorized false"):
+        fit(stages | {"experts": [other, *stages["experts"][1:]]}, vectorized=True)
+    with pytest.raises(ValueError, match=r"a SimCLR in .*keeps no averaged weights.*--model\.teacher_weights online"):
+        fit(stages, teacher_weights="ema")
+
+
+@pytest.mark.parametrize("argument", ["base", "experts"])
+def test_a_missing_teacher_names_its_flag(stages, argument):
+    missing = "nowhere.ckpt" if argument == "base" else ["nowhere.ckpt", *stages["experts"][1:]]
+    with pytest.raises(ValueError, match=rf"no teacher at nowhere\.ckpt.*--model\.{argument}"):
+        fit(stages | {argument: missing})
