@@ -1,6 +1,8 @@
 """The four stages of Divide and Contrast, as a user runs them."""
 
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +24,7 @@ SMALL = [
     *("--trainer.log_every_n_steps", "1"),
     *("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
 ]
+UNJUDGED = [*SMALL, "--trainer.limit_val_batches", "0"]
 
 
 class Stages:
@@ -107,3 +110,47 @@ def test_an_expert_that_was_made_again_is_noticed_by_the_student(stages, capsys)
     expert.rename(expert.with_suffix(".gone"))
     assert run(stages.distill("another", [0, 1])) == 64
     assert "--model.experts.1" in capsys.readouterr().err
+
+
+class Make:
+    """`make divide_contrast` on the digits with a package that may be killed, as a user's shell runs it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.command = folder, folder / "bin" / "ssl-lightning"
+        self.command.parent.mkdir()
+        faulty = ROOT / "tests" / "runs" / "faulty.py"
+        self.command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{faulty}" "${{FAULT:-none}}" "$@"\n')
+        self.command.chmod(0o755)
+
+    def __call__(self, *options: str, fault: str = "none") -> tuple[str, int]:
+        """The stages that were run, by their numbers, and the exit code."""
+        small = " ".join(UNJUDGED)
+        command = ["make", "-o", ".venv/.done", "divide_contrast", "DATA=digits", f"K={K}", f"RUNS={self.folder}"]
+        command += [f"BIN={self.command.parent}", "CLUSTER_ARGS=--data.image_size 8"]
+        command += [f"{stage}_ARGS={small}" for stage in ("BASE", "EXPERT", "DISTILL")]
+        environment = os.environ | {"FAULT": fault, "FAULTY_LOSSES": os.devnull, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0 or fault != "none", done.stderr[-2000:]
+        return "".join(re.findall(r"^divide_contrast (\d)/4", done.stdout, re.MULTILINE)), done.returncode
+
+
+@pytest.mark.slow
+def test_make_divide_contrast_goes_on_after_kills_and_runs_what_is_missing_and_nothing_else(tmp_path):
+    make, name = Make(tmp_path), f"divide_contrast-digits-k{K}"
+    assert make(fault="kill@step=2") == ("1", 2)
+    assert make(fault="kill@cluster=1") == ("12", 2)
+    assert make(fault="kill@step=2") == ("23", 2)
+    assert make() == ("334", 0)
+    assert [path.name for path in tmp_path.iterdir() if ".tmp" in path.name] == []
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert make() == ("", 0)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files
+    (tmp_path / f"{name}-expert-1" / "done.json").unlink()
+    assert make() == ("34", 0)  # the expert that is there is found equal, and so is the student
+    assert not [*tmp_path.glob(f"{name}-expert-1.*"), *tmp_path.glob(f"{name}-distill.*")]
+    base = tmp_path / f"{name}-base" / "checkpoints" / "last.ckpt"
+    assert make(f"BASE={base}", "EXPERT_ARGS=" + " ".join([*UNJUDGED, "--model.momentum", "0.9"])) == ("2334", 0)
+    assert list(tmp_path.glob(f"{name}-expert-1.*"))  # other experts: the old ones were set aside, the student too
+    assert list(tmp_path.glob(f"{name}-distill.*"))
