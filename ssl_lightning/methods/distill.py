@@ -1,10 +1,10 @@
 """Distill: one network learns from a base and from experts of its parts, stage 4 of Divide and Contrast [Tian 2021]."""
 
 import logging
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,6 +69,7 @@ class Distill(Method):
         hidden: Widths of the hidden layers of projector and regressors.
         projection: D of the embedding, which is that of the teachers.
         projector_norm: Batch normalisation in projector and regressors, after the projector's last layer too.
+        learn_from: "both"; "base" or "experts" alone are the paper's controls (table 11): the other half is 0.
         teacher_weights: "ema" to regress the averaged weights of teachers that keep them.
         vectorized: All experts in one pass, each part padded to the largest of the batch, instead of one after the
             other; for experts of one architecture. The losses are the same, the time is not: `models.Experts`.
@@ -94,6 +95,7 @@ class Distill(Method):
         hidden: tuple[int, ...] = (4096,),
         projection: int = 256,
         projector_norm: bool = True,
+        learn_from: Literal["both", "base", "experts"] = "both",
         teacher_weights: Weights = "online",
         vectorized: bool = False,
         decay_all: bool = False,
@@ -105,7 +107,8 @@ class Distill(Method):
         if not experts:
             raise ValueError("found no experts; expected a checkpoint for each cluster: give --model.experts '[...]'")
         self.base, self.experts, self.clusters = base, experts, clusters
-        self.teacher_weights, self.vectorized, self.num_clusters = teacher_weights, vectorized, len(experts)
+        self.learn_from, self.teacher_weights, self.vectorized = learn_from, teacher_weights, vectorized
+        self.num_clusters = len(experts)
         width = self.backbone.num_features
         self.projector = Projector(width, list(hidden), projection, projector_norm, last_norm=projector_norm)
         regressors = [Projector(projection, list(hidden), projection, projector_norm) for _ in range(1 + len(experts))]
@@ -166,15 +169,19 @@ class Distill(Method):
         self, view: Float[Tensor, "B 3 h w"], z: Float[Tensor, "B D"], clusters: Int[Tensor, "B"]
     ) -> Float[Tensor, ""]:
         """The loss of one view, of which `z` are the student's embeddings."""
-        has_expert = clusters != UNLABELLED
         own, rows = clusters.clamp(min=0), torch.arange(len(z), device=z.device)
         base, experts = self._teachers
         with torch.no_grad():
             base_target, expert_target = base(view), experts(view, own)  # [B, D]
-        predictions = torch.stack([regressor(z) for regressor in self.expert_regressors])  # [K, B, D]
-        met = F.normalize(expert_target.float(), dim=1)  # costs nothing, where there is nothing to learn
-        prediction = torch.where(has_expert[:, None], predictions[own, rows].float(), met)
-        return distillation_loss(self.base_regressor(z), prediction, base_target, expert_target)
+        of_experts = torch.stack([regressor(z) for regressor in self.expert_regressors])  # [K, B, D]
+        has_expert = (clusters != UNLABELLED) & (self.learn_from != "base")  # [B]
+        has_base = torch.full_like(has_expert, self.learn_from != "experts")
+        return distillation_loss(
+            _met_unless(has_base, self.base_regressor(z), base_target),
+            _met_unless(has_expert, of_experts[own, rows], expert_target),
+            base_target,
+            expert_target,
+        )
 
     def _read_clusters(self) -> Clustering:
         """The second stage's clusters, if they are of these pictures and as many as the experts."""
@@ -235,3 +242,10 @@ class Distill(Method):
 
     def _pictures(self) -> KnowsItsPictures:
         return cast(KnowsItsPictures, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
+
+
+def _met_unless(
+    learns: Bool[Tensor, "B"], predictions: Float[Tensor, "B D"], targets: Float[Tensor, "B D"]
+) -> Float[Tensor, "B D"]:
+    """Predictions, or the unit target where there is nothing to learn: it costs 0, and gradients are 0, not absent."""
+    return torch.where(learns[:, None], predictions.float(), F.normalize(targets.float(), dim=1))
