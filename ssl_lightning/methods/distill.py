@@ -1,6 +1,7 @@
 """Distill: one network learns from a base and from experts of its parts, stage 4 of Divide and Contrast [Tian 2021]."""
 
 import logging
+from dataclasses import replace
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.failures import Failure
 from ssl_lightning.functional.distillation import distillation_loss
 from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods.method import RGB, Method, Weights
@@ -164,6 +166,14 @@ class Distill(Method):
         embedded = [self.projector(self(view)) for view in batch.views]  # V [B, D]
         losses = [self._distance(view, z, clusters) for view, z in zip(batch.views, embedded, strict=True)]
         return {"loss": torch.stack(losses).mean(), "embeddings": F.normalize(embedded[0].detach().float(), dim=1)}
+
+    def failures(self) -> list[Failure]:
+        """See `Method.failures`; a student also fails where its teachers have."""
+        judge = f"ssl-lightning validate --config configs/eval.yaml --ckpt_path {self.base}"
+        remedy = f"--model.base and --model.experts that tell pictures apart ({judge} judges one), or "
+        inherited = ("equal_embeddings", "rank_one")
+        found = super().failures()
+        return [replace(one, remedy=remedy + one.remedy) if one.name in inherited else one for one in found]
 
     def _distance(
         self, view: Float[Tensor, "B 3 h w"], z: Float[Tensor, "B D"], clusters: Int[Tensor, "B"]

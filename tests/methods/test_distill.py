@@ -97,13 +97,14 @@ class Spy(pl.Callback):
         self.steps.append((batch, outputs["loss"].item()))
 
 
-def fit(stages, steps=1, data=None, **options):
+def fit(stages, steps=1, data=None, precision="32-true", **options):
     pl.seed_everything(0, verbose=False)
     optimizer = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.05)}
     method, spy = Distill(**stages, **(STUDENT | optimizer | options)), Spy()
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=steps,
+        precision=precision,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -178,8 +179,12 @@ def test_only_the_regressors_of_the_base_and_of_the_pictures_own_clusters_learn(
 
 
 def test_the_student_comes_near_its_teachers(stages):
-    _, spy = fit(stages, steps=25, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
+    method, spy = fit(stages, steps=25, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
     assert spy.steps[-1][1] < 0.6 * spy.steps[0][1]
+    remedies = {failure.name: failure.remedy for failure in method.failures()}
+    assert remedies["rank_one"].startswith("--model.base and --model.experts that tell pictures apart")
+    assert stages["base"] in remedies["equal_embeddings"]
+    assert "--data.mean" in remedies["unnormalised_inputs"]
 
 
 @pytest.mark.parametrize("vectorized", [False, True])
@@ -207,6 +212,15 @@ def test_teachers_stay_as_they_were_and_are_no_part_of_the_student(alike, vector
 def test_experts_in_one_pass_teach_what_they_teach_one_after_the_other(alike):
     losses = [[loss for _, loss in fit(alike, steps=3, vectorized=flag)[1].steps] for flag in (False, True)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_half_precision_changes_little(alike, vectorized):
+    (_, exact), (_, half) = (
+        fit(alike, vectorized=vectorized, precision=precision)[1].steps[0] for precision in ("32-true", "bf16-mixed")
+    )
+    assert half == pytest.approx(exact, rel=0.02)
+    assert half != exact
 
 
 def test_a_single_expert_that_is_the_base_is_plain_self_distillation(stages, tmp_path, whole):
