@@ -238,6 +238,22 @@ def test_a_single_expert_that_is_the_base_is_plain_self_distillation(stages, tmp
         assert float(method.training_step(batch, 0)["loss"]) == pytest.approx(expected, abs=1e-5)
 
 
+def test_cached_targets_are_those_of_centre_views(stages, labels):
+    still = digits()
+    still.views = [View(count=2, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=(0.0,) * 4, grey=0.0)]
+    losses = [[loss for _, loss in fit(stages, 3, still, cached=flag)[1].steps] for flag in (False, True)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    method, _ = fit(stages, cached=True)  # and of those, whatever the views in training are
+    assert method._teachers == []
+    base, *experts = (load_model(path) for path in (stages["base"], *stages["experts"]))
+    data = digits(mean=method.mean, std=method.std)
+    pictures = torch.cat([data.centre(raw).views[0] for raw in data.predict_dataloader()])
+    for row in range(20):
+        own = experts[max(labels[row], 0)]
+        expected = torch.stack([teacher.embed(pictures[row][None], "projector")[0] for teacher in (base, own)])
+        assert torch.allclose(F.normalize(method._centre_targets[row], dim=1), expected, atol=1e-5)
+
+
 def test_averaged_weights_teach_where_asked_for(alike):
     _, online = fit(alike)
     method, averaged = fit(alike, teacher_weights="ema")
