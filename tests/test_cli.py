@@ -19,11 +19,13 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ssl_lightning.checkpoints import DurableCheckpointIO
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.data import Digits
 from ssl_lightning.entry import run
 from ssl_lightning.files import sha256_of
-from ssl_lightning.methods import Method
+from ssl_lightning.methods import Method, MoCLR
+from ssl_lightning.models import ResNet18
 from ssl_lightning.runs import WandbRun
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +54,7 @@ SMALLER = {
     "deepcluster": ["--model.num_clusters", "16"],
     "deepcluster_v2": ["--model.num_clusters", "16", *HEAD],
     "3_fit": ["--model.num_clusters", "16"],
+    "4_distill": HEAD,
     "demo": ["--model.num_clusters", "16"],
     "instance_recognition": ["--model.projection", "16", "--model.negatives", "32"],
     "local_aggregation": [
@@ -137,7 +140,8 @@ def test_every_method_parses_with_every_overlay(config, overlay, capsys):
 
 def method_of(paper: Path) -> Path:
     name = paper.stem.rpartition("_")[0]
-    return CONFIGS / {"clusterfit": "clusterfit/3_fit.yaml"}.get(name, f"{name}.yaml")
+    last = {"clusterfit": "clusterfit/3_fit.yaml", "divide_contrast": "divide_contrast/4_distill.yaml"}
+    return CONFIGS / last.get(name, f"{name}.yaml")
 
 
 def edge_for_digits(folder: Path) -> Path:
@@ -149,6 +153,17 @@ def edge_for_digits(folder: Path) -> Path:
     return folder / "clusters.safetensors"
 
 
+def teacher_at_paper_scale(folder: Path, paper: Path) -> str:
+    """A base, or an expert, for pictures as the config has them."""
+    data = yaml.safe_load(paper.read_text())["data"]["init_args"]
+    normalisation = {name: tuple(data[name]) for name in ("mean", "std")}
+    teacher = MoCLR(ResNet18(8), hidden=(32,), projection=16, image_size=32, **normalisation)
+    checkpoint = {"state_dict": teacher.state_dict(), "global_step": 1, "epoch": 0}
+    teacher.on_save_checkpoint(checkpoint)
+    DurableCheckpointIO().save_checkpoint(checkpoint, folder / "step-1.ckpt")
+    return str(folder / "step-1.ckpt")
+
+
 @pytest.mark.parametrize("paper", PAPER, ids=lambda path: path.stem)
 def test_a_config_at_paper_scale_takes_a_step_when_it_is_made_small(paper, tmp_path):
     """Trunk, crops, batch and clusters are made small and the processes one; every other key is as shipped."""
@@ -156,6 +171,10 @@ def test_a_config_at_paper_scale_takes_a_step_when_it_is_made_small(paper, tmp_p
     options = [*TINY, *SMALLER[method.stem], "--data.image_size", "32", "--data.num_workers", "0"]
     options += ["--trainer.strategy", "auto", "--trainer.devices", "1", "--trainer.sync_batchnorm", "false"]
     if method.stem == "3_fit":
+        options += ["--model.clusters", str(edge_for_digits(tmp_path))]
+    if method.stem == "4_distill":
+        teacher = teacher_at_paper_scale(tmp_path, paper)
+        options += ["--model.base", teacher, "--model.experts", f"[{','.join([teacher] * 16)}]"]
         options += ["--model.clusters", str(edge_for_digits(tmp_path))]
     if method.stem == "deepcluster":
         options += ["--model.backbone.width", "32"]  # as many features as principal components are kept

@@ -1,10 +1,14 @@
-"""read_teacher: a finished network that another one learns from, if both can see the same views."""
+"""Finished networks that another one learns from: read from their files, if both can see the same views."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import torch
+from torch import nn
 
 from ssl_lightning.checkpoints import load_model
-from ssl_lightning.methods.method import Method
+from ssl_lightning.methods.method import Method, Weights
+from ssl_lightning.models.heads import Projector
 
 
 def read_teacher(path: str, argument: str, student: Method) -> Method:
@@ -33,6 +37,42 @@ def read_teacher(path: str, argument: str, student: Method) -> Method:
                 f"they see the same views: give --data.{name} the teacher's"
             )
     return teacher.requires_grad_(False)
+
+
+@torch.no_grad()
+def embedding_network(path: str, teacher: Method, weights: Weights, width: int) -> nn.Module:
+    """Pictures to the embeddings of a teacher, and nothing else of it.
+
+    Args:
+        path: Where it was read, for the error.
+        teacher: With a backbone and a projector of several layers.
+        weights: "ema" for the averaged weights.
+        width: D of the embeddings that are expected.
+
+    Raises:
+        ValueError: For a teacher without projector or averaged weights, or with embeddings of another width.
+    """
+    projector = getattr(teacher, "projector", None)
+    if not isinstance(projector, Projector):
+        raise ValueError(
+            f"found a {type(teacher).__name__} in {path}; expected a method with a projector, such as MoCLR, BYOL or "
+            "SimCLR: give --model.base and --model.experts checkpoints of one"
+        )
+    network: nn.Module = nn.Sequential(teacher.backbone, projector)
+    if weights == "ema":
+        if not teacher.keeps_average:
+            raise ValueError(
+                f"found teacher_weights='ema' and a {type(teacher).__name__} in {path}, which keeps no averaged "
+                "weights: give --model.teacher_weights online"
+            )
+        network = cast(Any, teacher).teacher.network
+    found = network(torch.zeros(1, 3, teacher.image_size, teacher.image_size)).shape[1]
+    if found != width:
+        raise ValueError(
+            f"found embeddings of {found} numbers in {path} and projection={width}; expected the same of all teachers "
+            f"and the student: give --model.projection {found} where all have it"
+        )
+    return network
 
 
 def _plain(value: Any) -> Any:

@@ -97,13 +97,14 @@ class Spy(pl.Callback):
         self.steps.append((batch, outputs["loss"].item()))
 
 
-def fit(stages, steps=1, data=None, **options):
+def fit(stages, steps=1, data=None, precision="32-true", **options):
     pl.seed_everything(0, verbose=False)
     optimizer = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.05)}
     method, spy = Distill(**stages, **(STUDENT | optimizer | options)), Spy()
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=steps,
+        precision=precision,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -178,8 +179,12 @@ def test_only_the_regressors_of_the_base_and_of_the_pictures_own_clusters_learn(
 
 
 def test_the_student_comes_near_its_teachers(stages):
-    _, spy = fit(stages, steps=25, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
+    method, spy = fit(stages, steps=25, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
     assert spy.steps[-1][1] < 0.6 * spy.steps[0][1]
+    remedies = {failure.name: failure.remedy for failure in method.failures()}
+    assert remedies["rank_one"].startswith("--model.base and --model.experts that tell pictures apart")
+    assert stages["base"] in remedies["equal_embeddings"]
+    assert "--data.mean" in remedies["unnormalised_inputs"]
 
 
 @pytest.mark.parametrize("vectorized", [False, True])
@@ -209,6 +214,15 @@ def test_experts_in_one_pass_teach_what_they_teach_one_after_the_other(alike):
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_half_precision_changes_little(alike, vectorized):
+    (_, exact), (_, half) = (
+        fit(alike, vectorized=vectorized, precision=precision)[1].steps[0] for precision in ("32-true", "bf16-mixed")
+    )
+    assert half == pytest.approx(exact, rel=0.02)
+    assert half != exact
+
+
 def test_a_single_expert_that_is_the_base_is_plain_self_distillation(stages, tmp_path, whole):
     clusters = write_clusters(tmp_path / "c.safetensors", torch.zeros(N, dtype=torch.int64), whole.fingerprint, k=1)
     method, spy = fit({"base": stages["base"], "experts": [stages["base"]], "clusters": clusters})
@@ -222,6 +236,22 @@ def test_a_single_expert_that_is_the_base_is_plain_self_distillation(stages, tmp
             target = F.normalize(teacher.projector(teacher.backbone(view)), dim=1)
             expected += float((prediction - target).square().sum(1).mean()) / 2
         assert float(method.training_step(batch, 0)["loss"]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_cached_targets_are_those_of_centre_views(stages, labels):
+    still = digits()
+    still.views = [View(count=2, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=(0.0,) * 4, grey=0.0)]
+    losses = [[loss for _, loss in fit(stages, 3, still, cached=flag)[1].steps] for flag in (False, True)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    method, _ = fit(stages, cached=True)  # and of those, whatever the views in training are
+    assert method._teachers == []
+    base, *experts = (load_model(path) for path in (stages["base"], *stages["experts"]))
+    data = digits(mean=method.mean, std=method.std)
+    pictures = torch.cat([data.centre(raw).views[0] for raw in data.predict_dataloader()])
+    for row in range(20):
+        own = experts[max(labels[row], 0)]
+        expected = torch.stack([teacher.embed(pictures[row][None], "projector")[0] for teacher in (base, own)])
+        assert torch.allclose(F.normalize(method._centre_targets[row], dim=1), expected, atol=1e-5)
 
 
 def test_averaged_weights_teach_where_asked_for(alike):
