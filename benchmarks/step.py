@@ -1,6 +1,6 @@
 """What the framework costs: a step of each method under the trainer against a bare loop with the same mathematics.
 
-    python benchmarks/step.py [--methods deepcluster swav deepcluster_v2] [--rounds 15] [--threads 1] [--json PATH]
+    python benchmarks/step.py [--methods deepcluster ...] [--sizes tiny full] [--rounds 15] [--threads 1] [--json PATH]
 
 Two copies of one method, one under `Trainer` with everything that the command line adds to a run (metrics table,
 progress bar, throughput, vital signs, doctor, gallery, checkpointing), a row every 10 steps as it has by default, and
@@ -8,7 +8,7 @@ eight running means on top; one in a plain Python loop over the same kind of loa
 optimizer. They take turns within one training epoch, some steps each, so what else the machine does falls on both; wall
 time, the median over the rounds with its least and largest. The tiny network shows what a step costs beside the
 mathematics, the full ResNet-18 what share that is. Peak memory is measured in two processes of their own, 20 full-size
-steps each. SEER is SwAV with another network.
+steps each. SEER is SwAV with another network; ClusterFit's step is DeepCluster's.
 """
 
 import argparse
@@ -27,18 +27,38 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from torch import nn
+from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
-from ssl_lightning.callbacks import Doctor, Gallery, ImagesProgressBar, Throughput, VitalSigns
+from ssl_lightning.callbacks import Doctor, Gallery, ImagesProgressBar, NeighbourPurity, Throughput, VitalSigns
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.checkpoints import DurableCheckpointIO
 from ssl_lightning.clustering import KMeans
 from ssl_lightning.data import SyntheticImages
 from ssl_lightning.data.views import View
-from ssl_lightning.functional import pseudo_label_loss, sinkhorn, swapped_prediction_loss
-from ssl_lightning.methods import DeepCluster, DeepClusterV2, SwAV
+from ssl_lightning.functional import (
+    byol_loss,
+    instance_loss,
+    local_aggregation_loss,
+    moclr_loss,
+    nt_xent_loss,
+    pseudo_label_loss,
+    sinkhorn,
+    swapped_prediction_loss,
+)
+from ssl_lightning.methods import (
+    BYOL,
+    DeepCluster,
+    DeepClusterV2,
+    InstanceRecognition,
+    LocalAggregation,
+    MoCLR,
+    SimCLR,
+    SwAV,
+)
 from ssl_lightning.models import ResNet18
-from ssl_lightning.runs import Checkpointing, MetricsTable
+from ssl_lightning.runs import Checkpointing, MetricsTable, NewOptions, Preemption, StopBetweenBatches
 
 CLUSTERS = 100
 MEMORY_STEPS = 20
@@ -55,37 +75,40 @@ class Size:
 
 
 SIZES = {
-    "tiny: ResNet-18 of width 2, 8 px, batch 16": Size(2, 8, 16, 50),
-    "full: ResNet-18 of width 64, 32 px, batch 128": Size(64, 32, 128, 2),
+    "tiny": Size(2, 8, 16, 50),
+    "full": Size(64, 32, 128, 2),
 }
+"""ResNet-18 of width 2 on 8 px in batches of 16, and of width 64 on 32 px in batches of 128."""
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--memory-of", choices=("trainer", "bare"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    full = SIZES["full: ResNet-18 of width 64, 32 px, batch 128"]
     if options.memory_of:
-        print(peak_memory(METHODS[options.methods[0]], options.memory_of, full))
+        print(peak_memory(METHODS[options.methods[0]], options.memory_of, SIZES["full"]))
         return
     print(f"{platform.machine()}, torch {torch.__version__}, lightning {pl.__version__}, {options.threads} thread(s)")
-    figures = {name: measure(name, full, options) for name in options.methods}
+    figures = {name: measure(name, options) for name in options.methods}
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2))
 
 
-def measure(name, full, options):
+def measure(name, options):
     """All figures of one method, printed as they come."""
     print(name)
     figures = {}
-    for text, size in SIZES.items():
-        figures[text] = compare(METHODS[name], size, options.rounds)
+    for text in options.sizes:
+        figures[text] = compare(METHODS[name], SIZES[text], options.rounds)
         show(text, figures[text])
+    if "full" not in options.sizes:
+        return figures
     peaks = {side: memory_in_a_process(name, side, options.threads) for side in ("trainer", "bare")}
     print(f"peak memory, full: {peaks['trainer']:.0f} MiB against {peaks['bare']:.0f}: ", end="")
     print(f"{peaks['trainer'] / peaks['bare']:.3f}x")
@@ -130,10 +153,84 @@ def deepcluster_v2_loss(model, batch):
     return pseudo_label_loss(scores, model.pseudo_labels[batch.index].repeat(2, 1), 0.1)
 
 
+def make_instance_recognition(size, samples):
+    model = InstanceRecognition(backbone=ResNet18(width=size.width), image_size=size.image_size)
+    model.bank.fill(torch.randn(samples, 128))
+    return model
+
+
+def unit_and_memory(model, batch):
+    """Embeddings, and the memory, which first takes up those of the step before: its gradients are through by now."""
+    if model._seen is not None:
+        model.bank.write(*model._seen)
+    z = F.normalize(model.projector(model(batch.views[0])).float(), dim=1)
+    model._seen = batch.index, z.detach()
+    return z, model.bank.rows
+
+
+def instance_recognition_loss(model, batch):
+    z, memory = unit_and_memory(model, batch)
+    return instance_loss(z, batch.index, memory, model.temperature)
+
+
+def make_local_aggregation(size, samples):
+    options = {"num_clusters": CLUSTERS, "num_neighbors": samples // 10, "image_size": size.image_size}
+    model = LocalAggregation(backbone=ResNet18(width=size.width), **options)
+    model.bank.fill(torch.randn(samples, 128))
+    model.pseudo_labels.assign([labels(samples)] * model.num_heads)
+    return model
+
+
+def local_aggregation_step(model, batch):
+    z, memory = unit_and_memory(model, batch)
+    clusters = model.pseudo_labels.all_rows()
+    return local_aggregation_loss(z, batch.index, memory, clusters, model.num_neighbors, model.temperature)
+
+
+def make_simclr(size, samples):
+    return SimCLR(ResNet18(width=size.width), image_size=size.image_size)
+
+
+def simclr_loss(model, batch):
+    z1, z2 = model.projector(model(torch.cat(batch.views))).chunk(2)
+    return nt_xent_loss(z1, z2, model.temperature)
+
+
+def make_byol(size, samples):
+    return BYOL(ResNet18(width=size.width), image_size=size.image_size)
+
+
+def make_moclr(size, samples):
+    return MoCLR(ResNet18(width=size.width), image_size=size.image_size)
+
+
+def with_teacher(model, batch):
+    """What the network and its average, which follows the last update first, make of both views."""
+    model.teacher.follow(nn.Sequential(model.backbone, model.projector), 0, 1000)
+    with torch.no_grad():
+        targets = [model.teacher(view) for view in batch.views]
+    return [model.projector(model(view)) for view in batch.views], targets
+
+
+def byol_step(model, batch):
+    (z1, z2), targets = with_teacher(model, batch)
+    return byol_loss(model.predictor(z1), model.predictor(z2), *targets)
+
+
+def moclr_step(model, batch):
+    embeddings, targets = with_teacher(model, batch)
+    return moclr_loss(*embeddings, *targets, model.temperature)
+
+
 METHODS = {
     "deepcluster": (1, make_deepcluster, deepcluster_loss),
     "swav": (2, make_swav, swav_loss),
     "deepcluster_v2": (2, make_deepcluster_v2, deepcluster_v2_loss),
+    "instance_recognition": (1, make_instance_recognition, instance_recognition_loss),
+    "local_aggregation": (1, make_local_aggregation, local_aggregation_step),
+    "simclr": (2, make_simclr, simclr_loss),
+    "byol": (2, make_byol, byol_step),
+    "moclr": (2, make_moclr, moclr_step),
 }
 """Number of views, the method, and its loss written out."""
 
@@ -215,7 +312,8 @@ def train(method, size, steps, *callbacks):
     # the bar is drawn and paid for, but not shown among the figures
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as unseen, redirect_stdout(unseen):
         report, checkpointing = Gallery(f"{folder}/report"), Checkpointing(f"{folder}/checkpoints")
-        added = [ImagesProgressBar(), Throughput(), VitalSigns(), Doctor(), report, checkpointing]
+        signs = [Throughput(), VitalSigns(), NeighbourPurity(), Doctor()]
+        added = [ImagesProgressBar(), *signs, report, checkpointing, NewOptions(), StopBetweenBatches(Preemption())]
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=2,
