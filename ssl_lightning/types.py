@@ -4,13 +4,15 @@ Letters, once for the whole project: `B` batch, `N` training samples, `D` width,
 `H` clusterings (heads), `L` queue length, `h w` pixels.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 UNLABELLED = -1
 """The label of a picture that has none, and the cluster of a picture that could not be read."""
+Weights = Literal["online", "ema"]
+"""Which weights of a method see a picture: those that learn, or their running average."""
 
 
 class RawBatch(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -14,9 +14,8 @@ from tqdm import tqdm
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.memory import FeatureBank
 from ssl_lightning.processes import gather_rows, world
-from ssl_lightning.types import Batch, RawBatch
+from ssl_lightning.types import Batch, RawBatch, Weights
 
-Weights = Literal["online", "ema"]
 BEFORE_THE_FIRST = -1
 """The epoch whose views fill a memory."""
 

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ssl_lightning.callbacks.recluster import LearnsFromClusters
-from ssl_lightning.clustering.diagnostics import cluster_metrics, normalized_mutual_info
+from ssl_lightning.clustering.diagnostics import cluster_metrics
 from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.report.cluster_sheets import draw_cluster_sheets
 from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
@@ -73,13 +73,11 @@ class Gallery(pl.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning when fitting
         labels, own = method.pseudo_labels.rows.cpu().long(), data.judged_labels()
         sizes = [_sizes(column, method.num_clusters) for column in labels.T]
-        numbers = _numbers([cluster_metrics(n, c, true_labels=own) for n, c in zip(sizes, labels.T, strict=True)])
-        first = labels[:, 0]
-        sheets = draw_cluster_sheets(self.folder, first, method.num_clusters, data.training, own)
-        if bool((own != UNLABELLED).any()):
-            agreement = f"NMI to the classes {normalized_mutual_info(first, own):.3f}"
-            sheets = replace(sheets, text=f"{sheets.text}; {agreement}")
-        return [Section("Sizes of the last clusters", numbers, self._draw_sizes(sizes)), sheets]
+        heads = [cluster_metrics(n, c, true_labels=own) for n, c in zip(sizes, labels.T, strict=True)]
+        sheets = draw_cluster_sheets(self.folder, labels[:, 0], method.num_clusters, data.training, own)
+        if "nmi_labels" in heads[0]:
+            sheets = replace(sheets, text=f"{sheets.text}; NMI to the classes {heads[0]['nmi_labels']:.3f}")
+        return [Section("Sizes of the last clusters", _numbers(heads), self._draw_sizes(sizes)), sheets]
 
     def _draw_sizes(self, sizes: list[Int[Tensor, "K"]]) -> list[Figure]:
         """A picture a clustering."""

@@ -67,6 +67,30 @@ class Clustering:
         return cls(**tensors, objective=objective), metadata
 
 
+def refuse_other_pictures(
+    path: str, clustering: Clustering, metadata: dict[str, str], fingerprint: str, num_samples: int, remedy: str
+) -> None:
+    """Refuse clusters that were made for other pictures than those of a run, or for these in another order.
+
+    Args:
+        path: Where they lie, for the error.
+        clustering: As `Clustering.load` gives it, with its metadata.
+        metadata: Where it comes from.
+        fingerprint: Of the pictures of the run.
+        num_samples: How many they are.
+        remedy: How to make the file again.
+
+    Raises:
+        ValueError: Names the file, what it was made for, and what was expected.
+    """
+    made_for = metadata.get("data", "")
+    if made_for != fingerprint or len(clustering.labels) != num_samples:
+        raise ValueError(
+            f"found {path} made for {len(clustering.labels)} pictures {made_for[:12]}, expected the {num_samples} of "
+            f"this run {fingerprint[:12]}, in their order: give the data that it was made for, or {remedy}"
+        )
+
+
 class Clusterer(ABC):
     """How to cluster; when is `Recluster`'s concern, and what it means is the method's."""
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 
-from ssl_lightning.callbacks.embed import Weights, embed_pictures
+from ssl_lightning.callbacks.embed import embed_pictures
 from ssl_lightning.checkpoints.load import build_data, data_section, load_model
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.files import sha256_of
+from ssl_lightning.types import Weights
 
 
 def main(

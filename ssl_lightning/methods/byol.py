@@ -54,7 +54,6 @@ class BYOL(Method):
     """
 
     fewest_views = 2
-    keeps_average = True
 
     def __init__(
         self,

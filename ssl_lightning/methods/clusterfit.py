@@ -6,7 +6,7 @@ from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn, optim
 
-from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.clustering.clusterer import Clustering, refuse_other_pictures
 from ssl_lightning.failures import Failure, stuck_at_chance, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.memory import PseudoLabels
@@ -108,9 +108,4 @@ class ClusterFit(Method):
                 f"or {again}"
             )
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
-        if made_for.get("data") != data.fingerprint or len(clustering.labels) != data.num_samples:
-            raise ValueError(
-                f"found {self.clusters} made for {len(clustering.labels)} pictures {made_for.get('data', '')[:12]}, "
-                f"expected the {data.num_samples} of this run {data.fingerprint[:12]}, in their order: give the data "
-                f"that it was made for, or {again}"
-            )
+        refuse_other_pictures(self.clusters, clustering, made_for, data.fingerprint, data.num_samples, again)

@@ -12,11 +12,11 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.clustering.clusterer import Clustering, refuse_other_pictures
 from ssl_lightning.failures import Failure
 from ssl_lightning.functional.distillation import distillation_loss
 from ssl_lightning.memory import PseudoLabels
-from ssl_lightning.methods.method import RGB, Method, Weights
+from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.methods.teachers import embedding_network, read_teacher
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.experts import Experts
@@ -25,7 +25,7 @@ from ssl_lightning.models.layers import ENCODER_LAYERS, features_at
 from ssl_lightning.optim.lars import LARS
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.processes import gather_rows, world
-from ssl_lightning.types import UNLABELLED, Batch, RawBatch
+from ssl_lightning.types import UNLABELLED, Batch, RawBatch, Weights
 
 log = logging.getLogger(__name__)
 
@@ -164,11 +164,6 @@ class Distill(Method):
         self._refuse_other_parts(clustering.labels, [expert.data_fingerprint for expert in experts])
         named = zip([self.base, *self.experts], [base, *experts], strict=True)
         networks = [embedding_network(path, teacher, self.teacher_weights, self.projection) for path, teacher in named]
-        if self.vectorized and len({repr(network) for network in networks[1:]}) > 1:
-            raise ValueError(
-                "found experts of several architectures and vectorized=True, which stacks their weights; expected one "
-                "architecture: give --model.vectorized false"
-            )
         self._teachers = [networks[0].eval(), Experts(networks[1:], self.vectorized)]
 
     def on_fit_start(self) -> None:
@@ -248,12 +243,7 @@ class Distill(Method):
                 f"an expert for each cluster: give --model.experts as many, or {again}"
             )
         data = self._pictures()
-        if made_for.get("data") != data.fingerprint or len(clustering.labels) != data.num_samples:
-            raise ValueError(
-                f"found {self.clusters} made for {len(clustering.labels)} pictures {made_for.get('data', '')[:12]}, "
-                f"expected the {data.num_samples} of this run {data.fingerprint[:12]}, in their order: give the data "
-                f"that it was made for, or {again}"
-            )
+        refuse_other_pictures(self.clusters, clustering, made_for, data.fingerprint, data.num_samples, again)
         return clustering
 
     def _refuse_other_parts(self, labels: Int[Tensor, "N"], seen: list[str]) -> None:

@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -21,12 +21,11 @@ from ssl_lightning.models.backbones import Backbone
 from ssl_lightning.models.sharded import shard
 from ssl_lightning.optim.exclusion import without_decay
 from ssl_lightning.optim.schedules import Schedule
-from ssl_lightning.types import Batch
+from ssl_lightning.types import Batch, Weights
 
 log = logging.getLogger(__name__)
 
 RGB = tuple[float, float, float]
-Weights = Literal["online", "ema"]
 _OF_TRAINING = ("self", "optimizer", "schedule")
 """Arguments that a method restored from a checkpoint does without."""
 
@@ -74,8 +73,6 @@ class Method(pl.LightningModule):
     """How many views of a picture a training step needs."""
     chance_loss: float | None = None
     """The loss of predictions that are the same for every picture, where the method has such a thing: mostly ln K."""
-    keeps_average: bool = False
-    """Whether there are averaged weights beside the online ones; they are judged too, as `eval_ema/...`."""
     sees_micro_batches: str = ""
     """What gradient accumulation does to the loss beyond averaging it; empty for nothing."""
     predict_layer: str | None = None
@@ -148,10 +145,6 @@ class Method(pl.LightningModule):
         """
         if layer not in (None, *self.layers):
             raise ValueError(f"found layer={layer!r}; {type(self).__name__} has {', '.join(self.layers)}")
-        if weights != "online" and not self.keeps_average:
-            raise ValueError(
-                f"found weights={weights!r}; {type(self).__name__} keeps no averaged weights: use 'online'"
-            )
         features = self.features if weights == "online" else self.averaged_features
         return features(images, layer or self.layers[0]).float()
 
@@ -160,8 +153,17 @@ class Method(pl.LightningModule):
         return self(images)
 
     def averaged_features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
-        """What `embed` gives with the averaged weights, for methods with `keeps_average`."""
-        raise NotImplementedError(f"{type(self).__name__} keeps an average and does not say what it sees")
+        """What `embed` gives with the averaged weights, for methods that keep some.
+
+        Raises:
+            ValueError: For a method that keeps none.
+        """
+        raise ValueError(f"found weights='ema'; {type(self).__name__} keeps no averaged weights: use 'online'")
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether there are averaged weights beside the online ones; they are judged too, as `eval_ema/...`."""
+        return type(self).averaged_features is not Method.averaged_features
 
     def setup(self, stage: str) -> None:
         """Refuse data and trainers that do not suit the method before anything else is done.

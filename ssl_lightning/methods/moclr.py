@@ -65,7 +65,6 @@ class MoCLR(Method):
     """
 
     fewest_views = 2
-    keeps_average = True
     sees_micro_batches = "pictures are told from those of their micro-batch alone; raise data.batch_size instead"
 
     def __init__(

@@ -16,6 +16,7 @@ from ssl_lightning.memory import FeatureQueue
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.heads import Projector, Prototypes
+from ssl_lightning.models.layers import features_at
 from ssl_lightning.models.multi_crop import features_of_views
 from ssl_lightning.optim.lars import LARC
 from ssl_lightning.optim.schedules import Schedule
@@ -115,8 +116,7 @@ class SwAV(Method):
 
     def features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
         """See `Method.features`."""
-        features = self(images)
-        return F.normalize(self.projector(features).float(), dim=1) if layer == "projector" else features
+        return features_at(layer, self.backbone, self.projector, images)
 
     def embed_views(self, views: list[Float[Tensor, "B 3 _h _w"]]) -> list[Float[Tensor, "B D"]]:
         """Unit embeddings of each view, in float32: one call of the backbone a resolution, one of the projector."""

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from ssl_lightning.checkpoints import load_model
-from ssl_lightning.methods.method import Method, Weights
+from ssl_lightning.methods.method import Method
 from ssl_lightning.models.heads import Projector
+from ssl_lightning.types import Weights
 
 
 def read_teacher(path: str, argument: str, student: Method) -> Method:

@@ -37,7 +37,10 @@ class Experts(nn.Module):
             raise ValueError("found no experts; expected one network a part")
         # a network's text holds its strides too, which the shapes of its weights do not show
         if vectorized and len({repr(network) for network in networks}) > 1:
-            raise ValueError("found experts of several architectures; expected one, to pass through all at once")
+            raise ValueError(
+                "found experts of several architectures and vectorized=True, which stacks their weights; expected one "
+                "architecture: give --model.vectorized false"
+            )
         frozen = [deepcopy(network).eval().requires_grad_(False) for network in networks]
         self.count, self.vectorized = len(networks), vectorized
         self.networks = nn.ModuleList([_stack(frozen)] if vectorized else frozen)
