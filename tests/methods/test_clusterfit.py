@@ -11,6 +11,7 @@ from ssl_lightning.clustering import Clustering
 from ssl_lightning.data import Digits, View
 from ssl_lightning.methods import ClusterFit
 from ssl_lightning.models import ResNet18
+from tests.methods.quiet import QUIET
 
 N, K = 1438, 7
 
@@ -48,14 +49,8 @@ def fit(clusters, data=None, k=K, epochs=1):
     pl.seed_everything(0, verbose=False)
     model, spy = ClusterFit(clusters, k, backbone=ResNet18(8), image_size=16), Spy()
     trainer = pl.Trainer(
-        accelerator="cpu",
+        **QUIET,
         max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
         callbacks=[spy],
     )
     trainer.fit(model, data or digits())

@@ -14,6 +14,7 @@ from ssl_lightning.data import Digits, View
 from ssl_lightning.methods import DeepCluster, DeepClusterV2, SwAV
 from ssl_lightning.models import ResNet18
 from ssl_lightning.types import Batch
+from tests.methods.quiet import QUIET
 
 PLAIN = {"scale": (0.5, 1.0), "flip": 0.0, "jitter": (0.0, 0.0, 0.0, 0.0), "grey": 0.0}
 TWO = View(count=2, **PLAIN)
@@ -52,14 +53,8 @@ def v2(**options):
 def fit(method, *callbacks, clusterer=SPHERICAL, epochs=2, batch_size=256, views=(TWO,), transform=None):
     data = Digits(batch_size=batch_size, views=list(views), image_size=16)
     trainer = pl.Trainer(
-        accelerator="cpu",
+        **QUIET,
         max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
         callbacks=[Recluster(clusterer, transform), *callbacks],
     )
     trainer.fit(method, data)

@@ -14,6 +14,7 @@ from ssl_lightning.clustering import Clustering
 from ssl_lightning.data import Digits, View
 from ssl_lightning.methods import BYOL, Distill, MoCLR, SimCLR, Supervised
 from ssl_lightning.models import ResNet18
+from tests.methods.quiet import QUIET
 
 N, K, D = 1438, 3, 12
 PLAIN = {"backbone": ResNet18(8), "image_size": 8}
@@ -102,15 +103,9 @@ def fit(stages, steps=1, data=None, precision="32-true", **options):
     optimizer = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.05)}
     method, spy = Distill(**stages, **(STUDENT | optimizer | options)), Spy()
     trainer = pl.Trainer(
-        accelerator="cpu",
+        **QUIET,
         max_steps=steps,
         precision=precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
         callbacks=[spy],
     )
     trainer.fit(method, data or digits())

@@ -11,6 +11,7 @@ from ssl_lightning.data import Digits, View
 from ssl_lightning.functional import instance_loss
 from ssl_lightning.methods import InstanceRecognition
 from ssl_lightning.models import ResNet18
+from tests.methods.quiet import QUIET
 
 
 class Spy(pl.Callback):
@@ -32,14 +33,8 @@ def fit(epochs=1, **options):
     method = InstanceRecognition(ResNet18(8), projection=16, image_size=16, **options)
     spy = Spy()
     trainer = pl.Trainer(
-        accelerator="cpu",
+        **QUIET,
         max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
         callbacks=[spy],
     )
     trainer.fit(method, Digits(batch_size=256, views=[View(scale=(0.5, 1.0), flip=0.0)], image_size=16))

@@ -13,6 +13,7 @@ from ssl_lightning.data import Digits, View
 from ssl_lightning.functional import instance_loss, local_aggregation_loss
 from ssl_lightning.methods import InstanceRecognition, LocalAggregation
 from ssl_lightning.models import ResNet18
+from tests.methods.quiet import QUIET
 
 PER_EPOCH = 1438 // 256
 
@@ -41,14 +42,8 @@ def method(**options):
 
 def trainer(epochs, *callbacks):
     return pl.Trainer(
-        accelerator="cpu",
+        **QUIET,
         max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
         callbacks=list(callbacks),
     )
 

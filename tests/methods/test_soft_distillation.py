@@ -10,6 +10,7 @@ from ssl_lightning.checkpoints import DurableCheckpointIO
 from ssl_lightning.data import Digits, View
 from ssl_lightning.methods import DeepCluster, RotationPrediction, SoftDistillation, Supervised
 from ssl_lightning.models import ResNet18
+from tests.methods.quiet import QUIET
 
 MEAN, STD = (0.3, 0.3, 0.3), (0.32, 0.32, 0.32)
 SAME = {"backbone": ResNet18(4), "image_size": 16, "mean": MEAN, "std": STD}
@@ -44,14 +45,8 @@ def fit(path, steps=2, **options):
     pl.seed_everything(0, verbose=False)
     method, spy = SoftDistillation(path, **(SAME | {"backbone": ResNet18(8)} | options)), Spy()
     trainer = pl.Trainer(
-        accelerator="cpu",
+        **QUIET,
         max_steps=steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
         callbacks=[spy],
     )
     trainer.fit(method, Digits(batch_size=64, views=[View(flip=0.0)], image_size=16))

@@ -12,6 +12,7 @@ from ssl_lightning.methods import Supervised
 from ssl_lightning.methods.supervised import noisy_labels
 from ssl_lightning.models import ResNet18
 from ssl_lightning.types import Batch
+from tests.methods.quiet import QUIET
 
 ROWS = torch.arange(20_000)
 FIVE = ROWS % 5
@@ -38,15 +39,9 @@ def fit(data=None, seed=0, **options):
     pl.seed_everything(0, verbose=False)
     method, spy = Supervised(backbone=ResNet18(8), image_size=16, **options), Spy()
     trainer = pl.Trainer(
-        accelerator="cpu",
+        **QUIET,
         max_epochs=1,
         limit_train_batches=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
         callbacks=[spy],
     )
     trainer.fit(method, data or Digits(batch_size=64, views=[View(flip=0.0)], image_size=16, seed=seed))

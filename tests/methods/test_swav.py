@@ -13,6 +13,7 @@ from ssl_lightning.methods import SwAV
 from ssl_lightning.models import ResNet18
 from ssl_lightning.optim import LARC, WarmupCosine
 from ssl_lightning.types import Batch
+from tests.methods.quiet import QUIET
 
 PLAIN = {"scale": (0.5, 1.0), "flip": 0.0, "jitter": (0.0, 0.0, 0.0, 0.0), "grey": 0.0}
 TWO = View(count=2, **PLAIN)
@@ -43,14 +44,8 @@ def swav(**options):
 def fit(method, *callbacks, views=(TWO,), epochs=2, batch_size=256, **trainer):
     data = Digits(batch_size=batch_size, views=list(views), image_size=16)
     trainer = pl.Trainer(
-        accelerator="cpu",
+        **QUIET,
         max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
         callbacks=list(callbacks),
         **trainer,
     )
