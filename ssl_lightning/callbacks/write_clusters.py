@@ -65,7 +65,7 @@ class WriteClusters(pl.Callback):
     ) -> None:
         self.path, self.num_clusters = path, num_clusters
         self.clusterer, self.transform, self.layer = clusterer, transform, layer
-        self.checkpoint = ""
+        self.checkpoint = self.seen_layer = ""
         self.data_config = ""
         """How the data were described, as JSON, for whoever wants to see the pictures; the command line sets it."""
         self._seen: list[tuple[Tensor, Tensor]] = []
@@ -74,6 +74,7 @@ class WriteClusters(pl.Callback):
         """Tell the method which layer; note which checkpoint."""
         pl_module.predict_layer = self.layer  # type: ignore[assignment]  # an attribute of Method
         self.checkpoint = getattr(pl_module, "fingerprint", "")
+        self.seen_layer = self.layer or next(iter(getattr(pl_module, "layers", ("",))))
         self._seen = []
 
     def on_predict_batch_end(
@@ -125,7 +126,10 @@ class WriteClusters(pl.Callback):
         )
 
     def _metadata(self, data: NamesItsRows) -> dict[str, str]:
-        return {"data": data.fingerprint, "checkpoint": self.checkpoint, "data_config": self.data_config}
+        # how to find the cluster of a picture that was not there; no metric where nearest centroids do not say
+        metric = "" if self.transform is not None else getattr(self.clusterer, "metric", "")
+        found_by = {"layer": self.seen_layer, "metric": metric}
+        return {"data": data.fingerprint, "checkpoint": self.checkpoint, "data_config": self.data_config} | found_by
 
 
 def _scatter(values: Tensor, rows: Tensor, num_samples: int, missing: int | float, group: Any) -> Tensor:

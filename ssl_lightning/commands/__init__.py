@@ -15,6 +15,7 @@ MODULES = {
     "clusters": "ssl_lightning.commands.clusters",
     "demo": "ssl_lightning.commands.demo",
     "embed": "ssl_lightning.commands.embed",
+    "experts": "ssl_lightning.commands.experts",
 }
 """Verb to module; each module has a function `main` whose arguments are the options."""
 

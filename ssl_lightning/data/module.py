@@ -2,6 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from weakref import WeakSet
@@ -26,6 +27,7 @@ BEFORE_THE_FIRST = -1
 RGB = tuple[float, float, float]
 Probes = dict[str, tuple[Pictures, Pictures]]
 """Training and test pictures of each probe set."""
+Loaders = list[SequentialLoader]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -202,15 +204,29 @@ class ImageModule(LightningDataModule, ABC):
         self._loaders.add(self._loader)
         return self._loader
 
-    def val_dataloader(self) -> list[SequentialLoader]:
+    def val_dataloader(self) -> Loaders:
         """For each probe set its training rows (a gallery of them while fitting), then its test rows."""
         loaders = []
-        for name, (train, test) in self.probes.items():
-            loaders += [self._sequential(train, self._probe_size(name), self._gallery_rows(len(train)))]
-            loaders += [self._sequential(test, self._probe_size(name))]
+        for name, (train, _) in self.probes.items():
+            loaders += self.probe_dataloaders(name, (self._gallery_rows(len(train)), None))
         return loaders
 
-    def test_dataloader(self) -> list[SequentialLoader]:
+    def probe_dataloaders(self, name: str, rows: Sequence[Int[Tensor, "_n"] | None] = (None, None)) -> Loaders:
+        """The training and the test rows of a probe set.
+
+        Args:
+            name: Of the set.
+            rows: Which of each split; None for all.
+        """
+        size = self.probe_size(name)
+        return [self._sequential(split, size, own) for split, own in zip(self.probes[name], rows, strict=True)]
+
+    def probe_size(self, name: str) -> int:
+        """Side in pixels of the pictures of a probe set."""
+        given = self.probe_sets[name].image_size if self.probe_sets else None
+        return given or self.image_size
+
+    def test_dataloader(self) -> Loaders:
         """The same as for validation."""
         return self.val_dataloader()
 
@@ -242,7 +258,7 @@ class ImageModule(LightningDataModule, ABC):
             return self.augment(batch, self._loader.epoch)
         if self.trainer.predicting:
             return self.centre(batch)
-        return self.centre(batch, self._probe_size(list(self.probes)[dataloader_idx // 2]))
+        return self.centre(batch, self.probe_size(list(self.probes)[dataloader_idx // 2]))
 
     def augment(self, raw: RawBatch, epoch: int) -> Batch:
         """All views of the readable rows, normalised: a function of (seed, epoch, row, view)."""
@@ -290,10 +306,6 @@ class ImageModule(LightningDataModule, ABC):
         loader = SequentialLoader(pictures, cutting, self.eval_batch_size, self._share, self.num_workers, rows)
         self._loaders.add(loader)
         return loader
-
-    def _probe_size(self, name: str) -> int:
-        given = self.probe_sets[name].image_size if self.probe_sets else None
-        return given or self.image_size
 
     def _gallery_rows(self, count: int) -> Int[Tensor, "M"] | None:
         if self.trainer is None or self.trainer.state.fn != "fit" or count <= self.gallery:

@@ -65,6 +65,11 @@ class RunDirectory:
         """Whether a run of this name was started."""
         return (self.path / "run.json").is_file() or self.newest_checkpoint() is not None
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a living process writes into it."""
+        return _is_held(self.path / "LOCK")
+
     def newest_checkpoint(self) -> Path | None:
         """The whole checkpoint of the highest step."""
         return newest_valid(self.checkpoints) if self.checkpoints.is_dir() else None

@@ -7,10 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn import functional as F
 
 from ssl_lightning import load_model
+from ssl_lightning.checkpoints.load import load_data
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.entry import run
+from ssl_lightning.evaluation import KNN
+from ssl_lightning.evaluation.probe import LabelledFeatures
 from ssl_lightning.files import sha256_of
 from ssl_lightning.runs.metrics import read_rows
 
@@ -91,6 +96,55 @@ def test_the_stages_hand_files_to_each_other(stages):
     inputs = (stages.folder / "student" / "run.json").read_text()
     read = [stages.edge, *(stages.checkpoint(name) for name in ("base", "expert-0", "expert-1"))]
     assert all(sha256_of(Path(file).resolve()) in inputs for file in read)
+
+
+def test_the_state_of_all_experts_is_one_command(stages, capsys):
+    assert run(["experts", stages.edge, "--judge", "true", "--device", "cpu"]) == 0
+    state, judged = capsys.readouterr().out.split("within the parts of digits, percent")
+    clustering, _ = Clustering.load(stages.edge)
+    rows = [line.split() for line in state.splitlines()[1:] if line]
+    assert [(int(row[0]), int(row[1])) for row in rows] == list(enumerate(clustering.sizes.tolist()))
+    assert [row[4:8] for row in rows] == [["finished", "2", "of", "2"]] * K
+    assert [row[-1] for row in rows] == [str(stages.folder / f"expert-{k}") for k in range(K)]
+    rows = [line.split() for line in judged.splitlines()[2:] if line]
+    assert [(row[0], row[-1]) for row in rows] == [("0", "base"), ("0", "expert-0"), ("1", "base"), ("1", "expert-1")]
+    # the probe's training split is what was clustered, so its parts are the clusters, and every test row is in one
+    assert [int(row[1]) for row in rows[::2]] == clustering.sizes.tolist()
+    assert sum(int(row[2]) for row in rows[::2]) == 359
+
+
+def test_judging_within_a_part_is_judging_its_pictures(stages, capsys):
+    """Against the judge on features taken by hand."""
+    assert run(["experts", stages.edge, "--judge", "true", "--device", "cpu"]) == 0
+    told = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith(("base", "expert-1"))]
+    clustering, _ = Clustering.load(stages.edge)
+    base, expert = load_model(stages.checkpoint("base")), load_model(stages.checkpoint("expert-1"))
+    data = load_data(stages.folder / "base")
+    splits = data.probes["digits"]
+    images = [base.normalize(split.read(torch.arange(len(split)))[0]) for split in splits]  # digits of 8 pixels
+    with torch.no_grad():
+        parts = [F.normalize(base.embed(x, "hidden"), dim=1) @ clustering.centroids.T for x in images]
+        own = [scores.argmax(1) == 1 for scores in parts]
+        assert torch.equal(own[0], clustering.labels == 1)
+        for network, name in ((base, "base"), (expert, "expert-1")):
+            seen = [
+                LabelledFeatures(network.embed(x[mine]), split.labels[mine], 10)
+                for x, mine, split in zip(images, own, splits, strict=True)
+            ]
+            expected = 100 * KNN()(*seen)["knn/top1"]
+            (row,) = [row for row in told if row[0] == "1" and row[-1] == name]
+            assert float(row[3]) == pytest.approx(expected, abs=0.3)
+
+
+def test_an_expert_that_is_not_there_is_named_with_its_command(stages, tmp_path, capsys):
+    for name in ("edge.safetensors", "expert-0"):
+        (tmp_path / name).symlink_to(stages.folder / name)
+    assert run(["experts", str(tmp_path / "edge.safetensors")]) == 0
+    out = capsys.readouterr().out
+    assert "not begun" in out
+    assert "--data.subset.value 1" in out
+    assert run(["experts", str(tmp_path / "edge.safetensors"), "--judge", "true"]) == 65
+    assert "give --base" in capsys.readouterr().err
 
 
 def test_experts_in_another_order_are_one_line(stages, capsys):

@@ -1,0 +1,227 @@
+"""experts: which experts of a divided set of pictures are there, how far each is, and what it knows of its own part."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from ssl_lightning.checkpoints.durable import LAST
+from ssl_lightning.checkpoints.load import build_data, load_model
+from ssl_lightning.clustering.assign import nearest
+from ssl_lightning.clustering.clusterer import Clustering, refuse_other_pictures
+from ssl_lightning.evaluation import KNN, LinearProbe
+from ssl_lightning.evaluation.probe import LabelledFeatures
+from ssl_lightning.runs.directory import RunDirectory
+from ssl_lightning.runs.metrics import read_rows
+
+JUDGED = {"knn/top1": "k-NN", "linear/top1": "linear"}
+"""Metrics of a judge, and their headings."""
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A run on one part.
+
+    Attributes:
+        part: Which cluster.
+        run: Its folder.
+        state: finished, running, or stopped, which the same command continues.
+        step: Of its last row, or its last.
+        planned: Steps of the whole run.
+        knn: Its last k-NN accuracy on all test pictures, percent.
+    """
+
+    part: int
+    run: RunDirectory
+    state: str
+    step: int
+    planned: int
+    knn: str
+
+
+def main(
+    clusters: str, runs: str | None = None, judge: bool = False, base: str | None = None, device: str = "auto"
+) -> None:
+    """Show the experts of every cluster of a file: pictures, state, steps, accuracy; with --judge true on its own part.
+
+    Args:
+        clusters: What WriteClusters wrote, <path>.safetensors.
+        runs: Folder of the runs; by default that of the file.
+        judge: Ask experts and base about the pictures of each part: both splits of the first probe set are divided by
+            the base as the training pictures were, and a judge is fitted and asked within each part.
+        base: Checkpoint of the network that was clustered; by default looked for in the folder of the runs.
+        device: cpu, cuda, or auto for a GPU where there is one.
+
+    Raises:
+        ValueError: If the file is damaged or the pictures are not those that it was made for; with `judge` also if the
+            base is not found, or parts are not those of nearest centroids.
+    """
+    clustering, metadata = Clustering.load(clusters)
+    data = _pictures(clusters, clustering, metadata)
+    folder = Path(runs) if runs else Path(clusters).parent
+    experts = _experts(folder, data.training, clustering.labels, len(clustering.sizes))
+    print(_state_table(experts, clustering))
+    missing = sorted(set(range(len(clustering.sizes))) - {expert.part for expert in experts})
+    if missing:
+        print(
+            f"no expert yet for {', '.join(map(str, missing))}: ssl-lightning fit --config "
+            "configs/divide_contrast/3_expert.yaml --config configs/data/<data>.yaml "
+            f"--data.subset.path {clusters} --data.subset.value {missing[0]} --run.name <name>-expert-{missing[0]}"
+        )
+    if judge:
+        where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        network = load_model(base or _base(folder, clusters, metadata)).to(where)
+        print("\n" + _judged_table(network, experts, data, clustering, metadata))
+
+
+def _pictures(path: str, clustering: Clustering, metadata: dict[str, str]) -> Any:
+    """The data that the clusters were made for."""
+    try:
+        described = json.loads(metadata["data_config"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"found no description of the data in {path}; make it again with predict") from error
+    data = build_data(described, path)
+    refuse_other_pictures(path, clustering, metadata, data.fingerprint, data.num_samples, "make it again with predict")
+    return data
+
+
+# which runs are there
+
+
+def _experts(folder: Path, training: Any, labels: Int[Tensor, "N"], k: int) -> list[Expert]:
+    """Runs on one of the parts, whatever their names: the fingerprint of its pictures tells whose expert a run is."""
+    rows = [(labels == part).nonzero().flatten() for part in range(k)]
+    parts = {training.select(own).fingerprint: part for part, own in enumerate(rows) if len(own)}
+    found = []
+    for path in sorted(folder.glob("*/run.json")):
+        run = RunDirectory(folder, path.parent.name)
+        inputs = (run.read("run.json") or {}).get("inputs", {})
+        part = parts.get(inputs.get("data_fingerprint"))
+        if part is not None:
+            found.append(_expert(part, run, inputs, len(rows[part])))
+    return sorted(found, key=lambda expert: (expert.part, expert.run.name))
+
+
+def _expert(part: int, run: RunDirectory, inputs: dict[str, Any], pictures: int) -> Expert:
+    done = run.read("done.json")
+    state = "finished" if done else "running" if run.is_held else "stopped"
+    table = run.path / "metrics.csv"
+    rows = read_rows(table) if table.is_file() else []
+    judged = [row["eval/knn/top1"] for row in rows if row.get("eval/knn/top1")]
+    step = done["steps"] if done else max((int(row["step"]) for row in rows), default=0)
+    knn = f"{100 * float(judged[-1]):.1f}" if judged else ""
+    return Expert(part, run, state, step, done["steps"] if done else _planned(inputs, pictures), knn)
+
+
+def _planned(inputs: dict[str, Any], pictures: int) -> int:
+    """Optimiser steps that a run will have taken."""
+    if (inputs.get("trainer.max_steps") or -1) > 0:
+        return inputs["trainer.max_steps"]
+    whole = inputs.get("data.init_args.drop_last", True)
+    batch = inputs["data.init_args.batch_size"]
+    batches = pictures // batch if whole else -(-pictures // batch)
+    limit = inputs.get("trainer.limit_train_batches")
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return (inputs.get("trainer.max_epochs") or 0) * -(-batches // (inputs.get("trainer.accumulate_grad_batches") or 1))
+
+
+def _state_table(experts: list[Expert], clustering: Clustering) -> str:
+    header = ("part", "pictures", "share", "state", "steps", "k-NN of all", "run")
+    lines = []
+    for part, size in enumerate(clustering.sizes.tolist()):
+        share = f"{100 * size / max(int(clustering.sizes.sum()), 1):.1f} %"
+        own = [expert for expert in experts if expert.part == part]
+        for expert in own:
+            steps = f"{expert.step} of {expert.planned}"
+            lines.append((str(part), str(size), share, expert.state, steps, expert.knn, str(expert.run.path)))
+        if not own:
+            lines.append((str(part), str(size), share, "not begun", "", "", ""))
+    return _aligned([header, *lines])
+
+
+# what they know
+
+
+def _base(folder: Path, clusters: str, metadata: dict[str, str]) -> str:
+    """The checkpoint that was clustered, among the finished runs of a folder."""
+    wanted = metadata.get("checkpoint")
+    for done in sorted(folder.glob("*/done.json")):
+        last = done.parent / "checkpoints" / LAST
+        if wanted and (RunDirectory(folder, done.parent.name).read("done.json") or {}).get("sha256") == wanted:
+            return str(last)
+    raise ValueError(
+        f"found no run in {folder} whose last checkpoint is the one that {clusters} was made from; give --base"
+    )
+
+
+def _judged_table(base: Any, experts: list[Expert], data: Any, clustering: Clustering, metadata: dict[str, str]) -> str:
+    """Base and experts within each part, in percent."""
+    probe = next(iter(data.probes), None)
+    if probe is None:
+        raise ValueError("found no labelled pictures to judge on; expected data.probe_sets in the run that clustered")
+    parts = [_parts(base, loader, data, probe, clustering, metadata) for loader in data.probe_dataloaders(probe)]
+    known = [expert for expert in experts if expert.run.newest_checkpoint() is not None]
+    lines: list[tuple[str, ...]] = [("part", "train", "test", *JUDGED.values(), "network")]
+    for part in tqdm(range(len(clustering.sizes)), desc="Judging", unit="part", leave=False):
+        rows = [(own == part).nonzero().flatten() for own in parts]
+        for run in (None, *(expert.run for expert in known if expert.part == part)):
+            network = base if run is None else load_model(str(run.newest_checkpoint())).to(base.device)
+            answers = _judged(network, data, probe, rows)
+            numbers = (f"{100 * answers[metric]:.1f}" for metric in JUDGED)
+            lines.append((str(part), *(str(len(own)) for own in rows), *numbers, run.name if run else "base"))
+    return f"within the parts of {probe}, percent\n{_aligned(lines)}"
+
+
+def _judged(network: Any, data: Any, probe: str, rows: list[Int[Tensor, "_n"]]) -> dict[str, float]:
+    """Of a judge that is fitted and asked within these rows of both splits."""
+    if not all(len(own) for own in rows):
+        return dict.fromkeys(JUDGED, math.nan)
+    classes = len(data.probes[probe][0].classes)
+    loaders = data.probe_dataloaders(probe, rows)
+    splits = [LabelledFeatures(*_see(network, loader, data, probe), classes) for loader in loaders]
+    return KNN()(*splits) | LinearProbe()(*splits)
+
+
+def _parts(
+    base: Any, loader: Any, data: Any, probe: str, clustering: Clustering, metadata: dict[str, str]
+) -> Int[Tensor, "n"]:
+    """The part of each picture of a split: the nearest centroid in what was clustered."""
+    metric = metadata.get("metric")
+    if metric not in ("l2", "cosine"):
+        raise ValueError(
+            "found parts that are not those of nearest centroids (made at random, of transformed features, or by an "
+            "earlier version); expected parts of KMeans without a transform, to divide the pictures of a probe set by"
+        )
+    features, _ = _see(base, loader, data, probe, metadata["layer"])
+    features = F.normalize(features, dim=1) if metric == "cosine" else features
+    return nearest(features, clustering.centroids, cosine=metric == "cosine")
+
+
+def _see(
+    network: Any, loader: Any, data: Any, probe: str, layer: str | None = None
+) -> tuple[Float[Tensor, "n D"], Int[Tensor, "n"]]:
+    """Features and labels of the pictures of a loader, on the CPU."""
+    features, labels = [], []
+    with torch.no_grad():
+        for raw in loader:
+            moved = network.transfer_batch_to_device(raw, network.device, 0)
+            batch = data.centre(moved, data.probe_size(probe))
+            features.append(network.embed(batch.views[0], layer).float().cpu())
+            labels.append(batch.label.cpu())
+    return torch.cat(features), torch.cat(labels)
+
+
+def _aligned(lines: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = (
+        [cell.rjust(width) for cell, width in zip(line[:-1], widths, strict=False)] + [line[-1]] for line in lines
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
