@@ -22,7 +22,9 @@ import yaml
 from tqdm import tqdm
 
 from ssl_lightning import __version__
+from ssl_lightning.clustering import Clustering
 from ssl_lightning.data import CuratedImages
+from ssl_lightning.types import UNLABELLED
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -112,7 +114,7 @@ def run_cells(arms, folder, scale, jobs, minutes=math.inf, own_pictures=False):
     folder.mkdir(parents=True, exist_ok=True)
     keep_scale(folder / "scale.json", scale)
     if not own_pictures:
-        choose_pictures(folder / "pictures.parquet", scale.pictures)
+        choose_pictures(folder / "pictures.safetensors", scale.pictures)
     cells = [(arm, seed) for seed in SEEDS for arm in arms]
     begin = time.perf_counter()
     end = begin + 60 * minutes
@@ -138,13 +140,13 @@ def choose_pictures(path, count):
     """The same part of the training pictures for all; no list where it is all of them."""
     if count == EVERY or path.exists():
         return
-    import pyarrow as pa  # not on every machine with a GPU
-    from pyarrow import parquet
-
     data = CuratedImages(path="cifar10.tar.xz")
     data.setup("fit")
-    chosen = np.random.default_rng(0).choice(data.training.sample_ids.numpy(), count, replace=False)
-    parquet.write_table(pa.table({"sample_id": np.sort(chosen)}), path)
+    chosen = np.random.default_rng(0).choice(len(data.training), count, replace=False)
+    labels = torch.full((len(data.training),), UNLABELLED)
+    labels[torch.from_numpy(chosen)] = 0
+    one = Clustering(labels, torch.zeros(len(labels)), torch.zeros(1, 1), torch.tensor([count]))
+    one.save(path, {"data": data.fingerprint})  # a stage file, which machines without pyarrow read too
 
 
 def run_cell(arm, seed, folder, scale, end=math.inf):
@@ -154,7 +156,7 @@ def run_cell(arm, seed, folder, scale, end=math.inf):
         return True
     if time.perf_counter() >= end:
         return False
-    pictures = folder / "pictures.parquet"
+    pictures = folder / "pictures.safetensors"
     subset = {"data": {"init_args": {"subset": {"path": str(pictures)} if pictures.exists() else None}}}
     files = [ROOT / "configs" / arm.config, ROOT / "configs" / "data" / "cifar10.yaml"]
     for part, settings in {"small": scale.settings(), "subset": subset, "own": arm.settings}.items():
