@@ -17,7 +17,7 @@ from ssl_lightning.failures import Failure
 from ssl_lightning.functional.distillation import distillation_loss
 from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods.method import RGB, Method
-from ssl_lightning.methods.teachers import embedding_network, read_teacher
+from ssl_lightning.methods.teachers import embedding_network, megabytes, read_teacher, seconds
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.experts import Experts
 from ssl_lightning.models.heads import Projector
@@ -38,6 +38,7 @@ class KnowsItsPictures(Protocol):
     """What this method needs of the data: to check files of earlier stages, and to show its teachers centre views."""
 
     num_samples: int
+    batch_size: int
     fingerprint: str
 
     @property
@@ -168,19 +169,20 @@ class Distill(Method):
 
     def on_fit_start(self) -> None:
         """The teachers go where the student is; say what they take there, or note what they see once and for all."""
-        tensors = []
         for teacher in self._teachers:
             teacher.to(self.device, cast(torch.dtype, self.dtype))
-            tensors += [*teacher.parameters(), *teacher.buffers()]
-        megabytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
-        log.info("the base and %d experts take %.0f MB beside the student", len(self.experts), megabytes)
+        time = "" if self.cached else self._time_of_a_view()
+        log.info(
+            "the base and %d experts take %.0f MB%s beside the student",
+            *(len(self.experts), megabytes(self._teachers), time),
+        )
         if self.cached:
             self._centre_targets = self._of_centre_views()
             self._teachers = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """How far the student's predictions are from its two teachers', averaged over the views."""
-        clusters = self._clusters(batch)
+        clusters = self._clusters(batch.index)
         embedded = [self.projector(self(view)) for view in batch.views]  # V [B, D]
         if self._centre_targets is None:
             targets = [self._of_view(view, clusters) for view in batch.views]
@@ -197,14 +199,24 @@ class Distill(Method):
         found = super().failures()
         return [replace(one, remedy=remedy + one.remedy) if one.name in inherited else one for one in found]
 
-    def _clusters(self, batch: Batch) -> Int[Tensor, "B"]:
-        return self.pseudo_labels[batch.index][:, 0].to(self.device)
+    def _clusters(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+        return self.pseudo_labels[index][:, 0].to(self.device)
 
     @torch.no_grad()
     def _of_view(self, view: Float[Tensor, "B 3 h w"], clusters: Int[Tensor, "B"]) -> Targets:
         """What the base and the own expert see in one view; the first expert's for a picture without one."""
         base, experts = self._teachers
         return torch.stack([base(view), experts(view, clusters.clamp(min=0))], dim=1)
+
+    def _time_of_a_view(self) -> str:
+        """What a process's share of a batch costs the teachers, measured once: no step waits for a clock."""
+        data, side = self._pictures(), self.image_size
+        rows = torch.linspace(0, data.num_samples - 1, max(1, data.batch_size // self.trainer.world_size)).long()
+        clusters = self._clusters(rows)  # as unequal as the parts are
+        blank = torch.zeros(len(rows), 3, side, side, device=self.device, dtype=cast(torch.dtype, self.dtype))
+        with isolate_rng(), self.trainer.precision_plugin.forward_context():
+            taken = seconds(lambda: self._of_view(blank, clusters), self.device)
+        return f" and {1000 * taken:.0f} ms for each view of {len(rows)} pictures"
 
     def _of_centre_views(self) -> Targets:
         """The same of the centre views of all pictures, each process its own; zeros for those that are unreadable."""
@@ -213,7 +225,7 @@ class Distill(Method):
             for raw in data.predict_dataloader():
                 batch = data.centre(self.transfer_batch_to_device(raw, self.device, 0))
                 rows.append(batch.index)
-                seen.append(self._of_view(batch.views[0], self._clusters(batch)).float())
+                seen.append(self._of_view(batch.views[0], self._clusters(batch.index)).float())
         own = gather_rows(torch.cat(seen), world())
         every = own.new_zeros(data.num_samples, *own.shape[1:])
         every[gather_rows(torch.cat(rows), world())] = own
