@@ -12,11 +12,11 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_lightning.clustering.clusterer import Clustering, refuse_other_pictures
 from ssl_lightning.failures import Failure
 from ssl_lightning.functional.distillation import distillation_loss
 from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.methods.parts import KnowsItsPictures, read_parts, refuse_other_parts
 from ssl_lightning.methods.teachers import embedding_network, megabytes, read_teacher, seconds
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.experts import Experts
@@ -34,17 +34,10 @@ Targets = Float[Tensor, "B 2 D"]
 
 
 @runtime_checkable
-class KnowsItsPictures(Protocol):
-    """What this method needs of the data: to check files of earlier stages, and to show its teachers centre views."""
+class ShowsItsPictures(KnowsItsPictures, Protocol):
+    """What this method needs of the data beside, for its teachers: the size of a batch, and centre views."""
 
-    num_samples: int
     batch_size: int
-    fingerprint: str
-
-    @property
-    def training(self) -> Any:
-        """The table of pictures: `select` gives some of its rows, with a `fingerprint` of their own."""
-        ...
 
     def predict_dataloader(self) -> Iterable[RawBatch]:
         """This process's block of the training pictures, in row order."""
@@ -158,11 +151,12 @@ class Distill(Method):
         super().setup(stage)
         if stage != "fit":
             return
-        clustering = self._read_clusters()
+        clustering = read_parts(self.clusters, len(self.experts), self._pictures())
         self.pseudo_labels.assign([clustering])
         base = read_teacher(self.base, "base", self)
         experts = [read_teacher(path, "experts", self) for path in self.experts]
-        self._refuse_other_parts(clustering.labels, [expert.data_fingerprint for expert in experts])
+        trained_on = [expert.data_fingerprint for expert in experts]
+        refuse_other_parts(self.experts, trained_on, self.clusters, clustering.labels, self._pictures())
         named = zip([self.base, *self.experts], [base, *experts], strict=True)
         networks = [embedding_network(path, teacher, self.teacher_weights, self.projection) for path, teacher in named]
         self._teachers = [networks[0].eval(), Experts(networks[1:], self.vectorized)]
@@ -245,35 +239,8 @@ class Distill(Method):
             expert_target,
         )
 
-    def _read_clusters(self) -> Clustering:
-        """The second stage's clusters, if they are of these pictures and as many as the experts."""
-        clustering, made_for = Clustering.load(self.clusters)
-        again = "make them again with predict and WriteClusters"
-        if len(clustering.sizes) != len(self.experts):
-            raise ValueError(
-                f"found {len(self.experts)} experts and {len(clustering.sizes)} clusters in {self.clusters}; expected "
-                f"an expert for each cluster: give --model.experts as many, or {again}"
-            )
-        data = self._pictures()
-        refuse_other_pictures(self.clusters, clustering, made_for, data.fingerprint, data.num_samples, again)
-        return clustering
-
-    def _refuse_other_parts(self, labels: Int[Tensor, "N"], seen: list[str]) -> None:
-        """Refuse an expert of another part, where its checkpoint tells; one that was trained on all of them may be."""
-        data = self._pictures()
-        parts = [data.training.select((labels == k).nonzero().flatten()).fingerprint for k in range(len(seen))]
-        for k, trained_on in enumerate(seen):
-            if trained_on in ("", data.fingerprint, parts[k]):
-                continue
-            found = f"cluster {parts.index(trained_on)}" if trained_on in parts else f"other pictures {trained_on[:12]}"
-            raise ValueError(
-                f"found {self.experts[k]} trained on {found} as expert {k} of --model.experts; expected cluster {k} of "
-                f"{self.clusters}: give the experts in the order of their clusters, or train this one with "
-                f"--data.subset.path {self.clusters} --data.subset.value {k}"
-            )
-
-    def _pictures(self) -> KnowsItsPictures:
-        return cast(KnowsItsPictures, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
+    def _pictures(self) -> ShowsItsPictures:
+        return cast(ShowsItsPictures, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
 
 
 def _met_unless(
