@@ -53,6 +53,8 @@ class WriteClusters(pl.Callback):
         clusterer: How.
         transform: What is done to the features before.
         layer: Which of the method's layers to cluster; None for its default.
+        batch_size: Of the runs that are to learn from one cluster each, over all processes: those that would not fill
+            a batch are named in the log. None where no such run follows.
     """
 
     def __init__(
@@ -62,8 +64,9 @@ class WriteClusters(pl.Callback):
         clusterer: Clusterer,
         transform: FeatureTransform | None = None,
         layer: str | None = None,
+        batch_size: int | None = None,
     ) -> None:
-        self.path, self.num_clusters = path, num_clusters
+        self.path, self.num_clusters, self.batch_size = path, num_clusters, batch_size
         self.clusterer, self.transform, self.layer = clusterer, transform, layer
         self.checkpoint = self.seen_layer = ""
         self.data_config = ""
@@ -124,6 +127,18 @@ class WriteClusters(pl.Callback):
             used,
             self.num_clusters,
         )
+        self._name_small_parts(clustering.sizes.tolist())
+
+    def _name_small_parts(self, sizes: list[int]) -> None:
+        """Say now what the run on such a cluster would be refused for."""
+        small = [f"{k} ({size})" for k, size in enumerate(sizes) if size < (self.batch_size or 0)]
+        if small:
+            log.warning(
+                "found clusters of fewer pictures than a batch of %d: %s; give the runs on them a lower "
+                "--data.batch_size, or make fewer clusters with --trainer.callbacks.num_clusters",
+                self.batch_size,
+                ", ".join(small),
+            )
 
     def _metadata(self, data: NamesItsRows) -> dict[str, str]:
         # how to find the cluster of a picture that was not there; no metric where nearest centroids do not say

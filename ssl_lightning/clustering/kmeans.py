@@ -61,7 +61,7 @@ class KMeans(Clusterer):
         cosine, objective, repairs, labels = self.metric == "cosine", [], 0, None
         for iteration in range(self.iterations):
             previous, labels = labels, nearest(fitted.features, centroids, cosine, fast=True)
-            sums = fitted.sum(_sums(fitted.features, labels, k))
+            sums = fitted.sum(sums_by_label(fitted.features, labels, k))
             sizes = fitted.sum(labels.bincount(minlength=k))
             objective.append(_objective(squares, sums, sizes, centroids, cosine))
             if previous is not None and int(fitted.sum((labels != previous).sum())) == 0:
@@ -122,12 +122,33 @@ def start(rows: Rows, k: int, seed: int, init: str, metric: str) -> Float[Tensor
 def final_clustering(
     rows: Rows, centroids: Float[Tensor, "K D"], metric: str, objective: list[float], repairs: int
 ) -> Clustering:
-    """Label every row with its nearest centroid, with exact distances, and count."""
+    """Label every row with its nearest centroid."""
     labels = nearest(rows.features, centroids, metric == "cosine")
+    return labelled(rows, labels, centroids, metric, objective, repairs)
+
+
+def labelled(
+    rows: Rows,
+    labels: Int[Tensor, "N"],
+    centroids: Float[Tensor, "K D"],
+    metric: str,
+    objective: list[float],
+    repairs: int,
+) -> Clustering:
+    """Who belongs where, with exact distances to the own centroid, and counted."""
     distances = _distances(rows.features, centroids, labels, metric == "cosine")
     sizes = rows.sum(labels.bincount(minlength=len(centroids)))
     total = float(rows.sum(distances.double().sum()))
     return Clustering(labels, distances, centroids, sizes, [*objective, total], repairs)
+
+
+def sums_by_label(features: Float[Tensor, "N D"], labels: Int[Tensor, "N"], k: int) -> Float[Tensor, "K D"]:
+    """The sum of each cluster's rows."""
+    if k <= FEW_CLUSTERS:
+        members = torch.zeros(k, len(labels), device=features.device)
+        members.scatter_(0, labels.unsqueeze(0), 1.0)
+        return members @ features
+    return features.new_zeros(k, features.shape[1]).index_add_(0, labels, features)
 
 
 def _objective(
@@ -142,14 +163,6 @@ def _objective(
     if cosine:
         return max(0.0, float(sizes.sum()) - products)
     return max(0.0, squares - 2 * products + float((sizes.double() * centroids.double().square().sum(1)).sum()))
-
-
-def _sums(features: Float[Tensor, "N D"], labels: Int[Tensor, "N"], k: int) -> Float[Tensor, "K D"]:
-    if k <= FEW_CLUSTERS:
-        members = torch.zeros(k, len(labels), device=features.device)
-        members.scatter_(0, labels.unsqueeze(0), 1.0)
-        return members @ features
-    return features.new_zeros(k, features.shape[1]).index_add_(0, labels, features)
 
 
 def _distances(

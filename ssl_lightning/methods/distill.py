@@ -12,12 +12,12 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_lightning.clustering.clusterer import Clustering, refuse_other_pictures
 from ssl_lightning.failures import Failure
 from ssl_lightning.functional.distillation import distillation_loss
 from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods.method import RGB, Method
-from ssl_lightning.methods.teachers import embedding_network, read_teacher
+from ssl_lightning.methods.parts import KnowsItsPictures, read_parts, refuse_other_parts
+from ssl_lightning.methods.teachers import embedding_network, megabytes, read_teacher, seconds
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.experts import Experts
 from ssl_lightning.models.heads import Projector
@@ -34,16 +34,10 @@ Targets = Float[Tensor, "B 2 D"]
 
 
 @runtime_checkable
-class KnowsItsPictures(Protocol):
-    """What this method needs of the data: to check files of earlier stages, and to show its teachers centre views."""
+class ShowsItsPictures(KnowsItsPictures, Protocol):
+    """What this method needs of the data beside, for its teachers: the size of a batch, and centre views."""
 
-    num_samples: int
-    fingerprint: str
-
-    @property
-    def training(self) -> Any:
-        """The table of pictures: `select` gives some of its rows, with a `fingerprint` of their own."""
-        ...
+    batch_size: int
 
     def predict_dataloader(self) -> Iterable[RawBatch]:
         """This process's block of the training pictures, in row order."""
@@ -157,30 +151,32 @@ class Distill(Method):
         super().setup(stage)
         if stage != "fit":
             return
-        clustering = self._read_clusters()
+        clustering = read_parts(self.clusters, len(self.experts), self._pictures())
         self.pseudo_labels.assign([clustering])
         base = read_teacher(self.base, "base", self)
         experts = [read_teacher(path, "experts", self) for path in self.experts]
-        self._refuse_other_parts(clustering.labels, [expert.data_fingerprint for expert in experts])
+        trained_on = [expert.data_fingerprint for expert in experts]
+        refuse_other_parts(self.experts, trained_on, self.clusters, clustering.labels, self._pictures())
         named = zip([self.base, *self.experts], [base, *experts], strict=True)
         networks = [embedding_network(path, teacher, self.teacher_weights, self.projection) for path, teacher in named]
         self._teachers = [networks[0].eval(), Experts(networks[1:], self.vectorized)]
 
     def on_fit_start(self) -> None:
         """The teachers go where the student is; say what they take there, or note what they see once and for all."""
-        tensors = []
         for teacher in self._teachers:
             teacher.to(self.device, cast(torch.dtype, self.dtype))
-            tensors += [*teacher.parameters(), *teacher.buffers()]
-        megabytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
-        log.info("the base and %d experts take %.0f MB beside the student", len(self.experts), megabytes)
+        time = "" if self.cached else self._time_of_a_view()
+        log.info(
+            "the base and %d experts take %.0f MB%s beside the student",
+            *(len(self.experts), megabytes(self._teachers), time),
+        )
         if self.cached:
             self._centre_targets = self._of_centre_views()
             self._teachers = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """How far the student's predictions are from its two teachers', averaged over the views."""
-        clusters = self._clusters(batch)
+        clusters = self._clusters(batch.index)
         embedded = [self.projector(self(view)) for view in batch.views]  # V [B, D]
         if self._centre_targets is None:
             targets = [self._of_view(view, clusters) for view in batch.views]
@@ -197,14 +193,24 @@ class Distill(Method):
         found = super().failures()
         return [replace(one, remedy=remedy + one.remedy) if one.name in inherited else one for one in found]
 
-    def _clusters(self, batch: Batch) -> Int[Tensor, "B"]:
-        return self.pseudo_labels[batch.index][:, 0].to(self.device)
+    def _clusters(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+        return self.pseudo_labels[index][:, 0].to(self.device)
 
     @torch.no_grad()
     def _of_view(self, view: Float[Tensor, "B 3 h w"], clusters: Int[Tensor, "B"]) -> Targets:
         """What the base and the own expert see in one view; the first expert's for a picture without one."""
         base, experts = self._teachers
         return torch.stack([base(view), experts(view, clusters.clamp(min=0))], dim=1)
+
+    def _time_of_a_view(self) -> str:
+        """What a process's share of a batch costs the teachers, measured once: no step waits for a clock."""
+        data, side = self._pictures(), self.image_size
+        rows = torch.linspace(0, data.num_samples - 1, max(1, data.batch_size // self.trainer.world_size)).long()
+        clusters = self._clusters(rows)  # as unequal as the parts are
+        blank = torch.zeros(len(rows), 3, side, side, device=self.device, dtype=cast(torch.dtype, self.dtype))
+        with isolate_rng(), self.trainer.precision_plugin.forward_context():
+            taken = seconds(lambda: self._of_view(blank, clusters), self.device)
+        return f" and {1000 * taken:.0f} ms for each view of {len(rows)} pictures"
 
     def _of_centre_views(self) -> Targets:
         """The same of the centre views of all pictures, each process its own; zeros for those that are unreadable."""
@@ -213,7 +219,7 @@ class Distill(Method):
             for raw in data.predict_dataloader():
                 batch = data.centre(self.transfer_batch_to_device(raw, self.device, 0))
                 rows.append(batch.index)
-                seen.append(self._of_view(batch.views[0], self._clusters(batch)).float())
+                seen.append(self._of_view(batch.views[0], self._clusters(batch.index)).float())
         own = gather_rows(torch.cat(seen), world())
         every = own.new_zeros(data.num_samples, *own.shape[1:])
         every[gather_rows(torch.cat(rows), world())] = own
@@ -233,35 +239,8 @@ class Distill(Method):
             expert_target,
         )
 
-    def _read_clusters(self) -> Clustering:
-        """The second stage's clusters, if they are of these pictures and as many as the experts."""
-        clustering, made_for = Clustering.load(self.clusters)
-        again = "make them again with predict and WriteClusters"
-        if len(clustering.sizes) != len(self.experts):
-            raise ValueError(
-                f"found {len(self.experts)} experts and {len(clustering.sizes)} clusters in {self.clusters}; expected "
-                f"an expert for each cluster: give --model.experts as many, or {again}"
-            )
-        data = self._pictures()
-        refuse_other_pictures(self.clusters, clustering, made_for, data.fingerprint, data.num_samples, again)
-        return clustering
-
-    def _refuse_other_parts(self, labels: Int[Tensor, "N"], seen: list[str]) -> None:
-        """Refuse an expert of another part, where its checkpoint tells; one that was trained on all of them may be."""
-        data = self._pictures()
-        parts = [data.training.select((labels == k).nonzero().flatten()).fingerprint for k in range(len(seen))]
-        for k, trained_on in enumerate(seen):
-            if trained_on in ("", data.fingerprint, parts[k]):
-                continue
-            found = f"cluster {parts.index(trained_on)}" if trained_on in parts else f"other pictures {trained_on[:12]}"
-            raise ValueError(
-                f"found {self.experts[k]} trained on {found} as expert {k} of --model.experts; expected cluster {k} of "
-                f"{self.clusters}: give the experts in the order of their clusters, or train this one with "
-                f"--data.subset.path {self.clusters} --data.subset.value {k}"
-            )
-
-    def _pictures(self) -> KnowsItsPictures:
-        return cast(KnowsItsPictures, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
+    def _pictures(self) -> ShowsItsPictures:
+        return cast(ShowsItsPictures, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
 
 
 def _met_unless(

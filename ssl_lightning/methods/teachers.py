@@ -1,5 +1,7 @@
 """Finished networks that another one learns from: read from their files, if both can see the same views."""
 
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,6 +76,24 @@ def embedding_network(path: str, teacher: Method, weights: Weights, width: int) 
             f"and the student: give --model.projection {found} where all have it"
         )
     return network
+
+
+def megabytes(networks: Iterable[nn.Module]) -> float:
+    """What their parameters and buffers take, in millions of bytes."""
+    tensors = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
+
+
+def seconds(answer: Callable[[], Any], device: torch.device) -> float:
+    """How long an answer takes on a device that was asked before: the first time it reserves memory, picks kernels."""
+    elapsed = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        answer()
+        if device.type != "cpu":  # others only take note of what to do
+            torch.accelerator.synchronize(device)
+        elapsed = time.perf_counter() - start
+    return elapsed
 
 
 def _plain(value: Any) -> Any:

@@ -190,6 +190,27 @@ def test_clusters_are_written_for_the_next_stage_and_for_people(tmp_path):
     assert score > 0.6  # k-means on the pixels of digits
 
 
+class Lopsided(Clusterer):
+    """The first 10 pictures, none, the next 128, and the rest."""
+
+    def __call__(self, features, k, seed=0, group=None) -> Clustering:
+        labels = torch.bucketize(torch.arange(len(features)), torch.tensor([10, 138]), right=True)
+        labels[labels > 0] += 1
+        return Clustering(labels, torch.zeros(len(features)), torch.zeros(k, features.shape[1]), labels.bincount())
+
+
+@pytest.mark.parametrize(("batch_size", "named"), [(128, "0 (10), 1 (0)"), (129, "0 (10), 1 (0), 2 (128)"), (None, "")])
+def test_clusters_that_do_not_fill_a_batch_are_named_in_one_line(batch_size, named, tmp_path, caplog):
+    data = Digits(eval_batch_size=1000, image_size=8)
+    writer = WriteClusters(str(tmp_path / "clusters"), 4, Lopsided(), batch_size=batch_size)
+    trainer(writer).predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
+    said = [record.message for record in caplog.records if "fewer pictures" in record.message]
+    assert [line.partition(";")[0] for line in said] == (
+        [f"found clusters of fewer pictures than a batch of {batch_size}: {named}"] if batch_size else []
+    )
+    assert all("--data.batch_size" in line and "num_clusters" in line for line in said)
+
+
 def test_images_per_second_and_loss_are_rows_and_the_loss_is_the_mean_since_the_last_row(tmp_path):
     losses = []
 

@@ -8,7 +8,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
-from ssl_lightning.clustering import FaissKMeans, KMeans, PCAWhitening
+from ssl_lightning.clustering import FaissKMeans, KMeans, PCAWhitening, RandomParts
 from tests.clustering.test_kmeans import mixture
 
 CLUSTERERS = {
@@ -19,6 +19,8 @@ CLUSTERERS = {
     "KMeans on a sample": KMeans(max_points=300),
     "FaissKMeans l2": FaissKMeans(),
     "FaissKMeans cosine": FaissKMeans(metric="cosine", init="k-means++"),
+    "RandomParts l2": RandomParts(),
+    "RandomParts cosine": RandomParts(metric="cosine"),
 }
 pytestmark = pytest.mark.slow
 ROWS, SHARES = 901, {0: slice(0, 550), 1: slice(550, 901)}

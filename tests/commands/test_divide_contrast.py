@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ssl_lightning import load_model
 from ssl_lightning.checkpoints.load import load_data
-from ssl_lightning.clustering import Clustering
+from ssl_lightning.clustering import Clustering, normalized_mutual_info
 from ssl_lightning.entry import run
 from ssl_lightning.evaluation import KNN
 from ssl_lightning.evaluation.probe import LabelledFeatures
@@ -48,10 +48,10 @@ class Stages:
     def base(self) -> list[str]:
         return self.command("fit", "1_base", "base", *SMALL)
 
-    def cluster(self) -> list[str]:
-        callback = ["--trainer.callbacks.path", str(self.folder / "edge"), "--trainer.callbacks.num_clusters", str(K)]
-        options = ["--ckpt_path", self.checkpoint("base"), "--data.image_size", "8", "--trainer.accelerator", "cpu"]
-        return self.command("predict", "2_cluster", "cluster", *callback, *options)
+    def cluster(self, name: str = "edge", *options: str) -> list[str]:
+        callback = ["--trainer.callbacks.path", str(self.folder / name), "--trainer.callbacks.num_clusters", str(K)]
+        small = ["--ckpt_path", self.checkpoint("base"), "--data.image_size", "8", "--trainer.accelerator", "cpu"]
+        return self.command("predict", "2_cluster", f"{name}-run", *callback, *small, *options)
 
     def expert(self, k: int) -> list[str]:
         subset = ["--data.subset.path", self.edge, "--data.subset.value", str(k)]
@@ -145,6 +145,17 @@ def test_an_expert_that_is_not_there_is_named_with_its_command(stages, tmp_path,
     assert "--data.subset.value 1" in out
     assert run(["experts", str(tmp_path / "edge.safetensors"), "--judge", "true"]) == 65
     assert "give --base" in capsys.readouterr().err
+
+
+def test_the_parts_of_the_papers_control_are_random_for_one_option(stages):
+    """As the header of the config has it; the metric stays the config's."""
+    random = ["--trainer.callbacks.clusterer", "ssl_lightning.clustering.RandomParts"]
+    assert run(stages.cluster("random", *random)) == 0
+    parts, _ = Clustering.load(stages.folder / "random.safetensors")
+    clusters, _ = Clustering.load(stages.edge)
+    assert parts.sizes.tolist() == [719, 719]
+    assert parts.centroids.norm(dim=1).tolist() == pytest.approx([1.0] * K, abs=1e-5)
+    assert normalized_mutual_info(parts.labels, clusters.labels) < 0.01
 
 
 def test_experts_in_another_order_are_one_line(stages, capsys):

@@ -249,6 +249,17 @@ def test_cached_targets_are_those_of_centre_views(stages, labels):
         assert torch.allclose(F.normalize(method._centre_targets[row], dim=1), expected, atol=1e-5)
 
 
+def test_what_the_teachers_cost_is_said_once_and_changes_no_step(stages, caplog, monkeypatch):
+    with caplog.at_level("INFO", "ssl_lightning"):
+        _, timed = fit(stages, steps=2)
+        fit(stages, cached=True)
+    shown, cached = (record.message for record in caplog.records if "beside the student" in record.message)
+    assert re.fullmatch(r"the base and 3 experts take \d+ MB and \d+ ms for each view of 32 pictures beside .*", shown)
+    assert " ms " not in cached
+    monkeypatch.setattr(Distill, "_time_of_a_view", lambda _: "")
+    assert [loss for _, loss in fit(stages, steps=2)[1].steps] == [loss for _, loss in timed.steps]
+
+
 def test_averaged_weights_teach_where_asked_for(alike):
     _, online = fit(alike)
     method, averaged = fit(alike, teacher_weights="ema")

@@ -36,6 +36,7 @@ SIZES = {
     ),
     "rotation_prediction": NARROW,
     "clusterfit/3_fit": (*NARROW, "--model.num_clusters", "64"),
+    "divide_contrast/4_distill": (*HEAD, *NARROW),
 }
 CIFAR = ("--config", "configs/data/cifar10.yaml")
 ON = {"swav": CIFAR, "seer": CIFAR, "simclr": CIFAR, "byol": CIFAR, "moclr": CIFAR}
@@ -47,18 +48,19 @@ def at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def fit(folder, config, *options, steps=300, batch=64, data=()):
+def fit(folder, config, *options, steps=300, batch=64, data=(), name="run"):
     """The exit code, and every failure that was found with the step of its first row."""
     common = ("--data.image_size", "16", "--data.batch_size", str(batch), "--trainer.max_epochs", "-1")
     bounds = ("--trainer.max_steps", str(steps), "--trainer.limit_val_batches", "0")
-    quiet = ("--trainer.enable_progress_bar", "false", "--run.dir", str(folder), "--run.name", "run")
-    arguments = ["fit", "--config", f"configs/{config}.yaml", *data, *SIZES[config], *common, *bounds, *quiet, *options]
+    quiet = ("--trainer.enable_progress_bar", "false", "--run.dir", str(folder), "--run.name", name)
+    size = SIZES.get(config, SIZES["moclr"])  # the stages before divide_contrast/4_distill are MoCLR
+    arguments = ["fit", "--config", f"configs/{config}.yaml", *data, *size, *common, *bounds, *quiet, *options]
     code = run(arguments)
     found = {}
-    for row in read_rows(folder / "run" / "metrics.csv"):
-        for name, value in row.items():
-            if name.startswith("doctor/") and value and float(value):
-                found.setdefault(name.removeprefix("doctor/"), int(row["step"]))
+    for row in read_rows(folder / name / "metrics.csv"):
+        for column, value in row.items():
+            if column.startswith("doctor/") and value and float(value):
+                found.setdefault(column.removeprefix("doctor/"), int(row["step"]))
     return code, found
 
 
@@ -101,21 +103,39 @@ def test_pictures_that_are_all_the_same_end_in_one_cluster_and_stop_the_run_if_a
     assert "stopped by --doctor.on_collapse stop" in capsys.readouterr().err
 
 
-def clusters_of_pixels(folder):
-    """Options that name a stage file: 64 clusters of the digits' pixels."""
+def clusters_of_pixels(folder, k):
+    """A stage file: clusters of the digits' pixels."""
     clustering = ["predict", "--config", "configs/clusterfit/2_cluster.yaml", "--data.image_size", "16"]
-    clustering += ["--trainer.callbacks.path", str(folder / "edge"), "--trainer.callbacks.num_clusters", "64"]
+    clustering += ["--trainer.callbacks.path", str(folder / "edge"), "--trainer.callbacks.num_clusters", str(k)]
     clustering += ["--trainer.enable_progress_bar", "false", "--run.dir", str(folder), "--run.name", "clusters"]
     assert run(clustering) == 0
-    return ("--model.clusters", str(folder / "edge.safetensors"))
+    return str(folder / "edge.safetensors")
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """Options that name the files of three stages: a base of 50 steps, two clusters, and experts of 25."""
+    folder = tmp_path_factory.mktemp("teachers")
+
+    def trained(config, name, steps, *options):
+        assert fit(folder, config, *options, steps=steps, name=name)[0] == 0
+        return str(folder / name / "checkpoints" / "last.ckpt")
+
+    base = trained("divide_contrast/1_base", "base", 50)
+    edge = clusters_of_pixels(folder, 2)  # after so few steps a base may see too small ones
+    parts = [("--data.subset.path", edge, "--data.subset.value", str(k)) for k in range(2)]
+    experts = [trained("divide_contrast/3_expert", f"expert-{k}", 25, *part) for k, part in enumerate(parts)]
+    return ("--model.base", base, "--model.clusters", edge, "--model.experts", f"[{','.join(experts)}]")
 
 
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
 @pytest.mark.parametrize("config", SIZES)
-def test_a_healthy_run_is_left_in_peace_for_500_steps(config, seed, tmp_path):
+def test_a_healthy_run_is_left_in_peace_for_500_steps(config, seed, tmp_path, request):
     data = ON.get(config, ())
     if config == "clusterfit/3_fit":
-        data = clusters_of_pixels(tmp_path)
+        data = ("--model.clusters", clusters_of_pixels(tmp_path, 64))
+    if config == "divide_contrast/4_distill":
+        data = request.getfixturevalue("teachers")
     if data == CIFAR and not PACK.exists():
         pytest.skip(f"found no {PACK}: set SSL_LIGHTNING_DATA to the folder that holds it")
     code, found = fit(tmp_path, config, "--seed_everything", seed, steps=500, batch=32, data=data)

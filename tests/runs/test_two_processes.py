@@ -12,6 +12,10 @@ import torch
 
 from ssl_lightning.checkpoints import read_checkpoint
 from ssl_lightning.clustering import Clustering
+from ssl_lightning.data import Digits
+from ssl_lightning.methods import MoCLR, SimCLR
+from ssl_lightning.models import ResNet18
+from tests.methods.test_distill import saved, write_clusters
 
 from .conftest import differences
 
@@ -99,16 +103,39 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_lose_in_every_step_what_one_loses(method, tmp_path):
     """Three epochs on a network without batch statistics: queues fill, banks are clustered, prototypes thaw."""
-    config = ["--config", f"configs/{method}.yaml", *PLAIN, *METHODS[method]]
+    lose_the_same(tmp_path, ["--config", f"configs/{method}.yaml", *PLAIN, *METHODS[method]])
+
+
+def lose_the_same(folder, config):
+    """On one process and on two."""
     losses, labels = [], []
     for devices in ("1", "2"):
-        rows = fit(tmp_path, devices, "--trainer.devices", devices, config=config)
+        rows = fit(folder, devices, "--trainer.devices", devices, config=config)
         losses.append([float(row["train/loss"]) for row in rows if row["train/loss"]])
-        last = read_checkpoint(tmp_path / devices / "checkpoints" / "last.ckpt")
+        last = read_checkpoint(folder / devices / "checkpoints" / "last.ckpt")
         labels.append(last["memories"].get("pseudo_labels"))
     assert len(losses[0]) == 50
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
     assert not differences(*labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cached", ["false", "true"])
+def test_two_processes_learn_from_base_and_experts_what_one_learns(cached, tmp_path):
+    """The student has no batch statistics; its teachers answer for a picture by itself whatever they have."""
+    torch.manual_seed(1)
+    data = Digits(image_size=16)
+    plain = {"backbone": ResNet18(4), "hidden": (24,), "projection": 16}
+    plain |= {"image_size": 16, "mean": data.mean, "std": data.std}
+    labels = torch.randint(-1, 3, (1438,), generator=torch.Generator().manual_seed(0))
+    teachers = [
+        saved(kind(**plain), tmp_path / str(place) / "step-1.ckpt")
+        for place, kind in enumerate((MoCLR, MoCLR, SimCLR, MoCLR))
+    ]
+    files = ["--model.base", teachers[0], "--model.experts", f"[{','.join(teachers[1:])}]", "--model.clusters"]
+    files += [write_clusters(tmp_path / "clusters.safetensors", labels, data.fingerprint)]
+    distill = ["--config", "configs/divide_contrast/4_distill.yaml", *PLAIN, *HEAD, *files]
+    lose_the_same(tmp_path, [*distill, "--model.cached", cached, "--trainer.limit_val_batches", "0"])
 
 
 WARM = ["--model.projection", "16", "--trainer.max_epochs", "1"]

@@ -1,0 +1,48 @@
+"""RandomParts: parts of equal size drawn at random, the control of whatever learns from clusters."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributed import ProcessGroup
+from torch.nn import functional as F
+
+from ssl_lightning.clustering.clusterer import Clusterer, Clustering
+from ssl_lightning.clustering.kmeans import labelled, prepared_rows, sums_by_label
+from ssl_lightning.clustering.rows import check
+from ssl_lightning.draws import Purpose, permutation
+
+
+@dataclass(frozen=True)
+class RandomParts(Clusterer):
+    """k parts whose sizes differ by one at most, whatever the features are.
+
+    The control "random partition" of Divide and Contrast (Tian et al. 2021, table 10: 73.1 % against 75.8 % with
+    clusters, and 74.3 % of the base). The part of a row is a function of the seed, N, k and its position among the rows
+    of all processes.
+
+    Note:
+        Unlike any other clusterer's, a label is not that of the nearest centroid. Centroids are the means of the parts,
+        and distances and objective are to the own one, so they compare with those of `KMeans` of the same metric.
+
+    Args:
+        metric: "l2", or "cosine" (unit rows, centroids of unit length), as in `KMeans`.
+    """
+
+    metric: Literal["l2", "cosine"] = "l2"
+
+    @torch.no_grad()
+    def __call__(
+        self, features: Float[Tensor, "N D"], k: int, seed: int = 0, group: ProcessGroup | None = None
+    ) -> Clustering:
+        """See `Clusterer`."""
+        rows = prepared_rows(features, self.metric, group)
+        check(rows, k)
+        drawn = permutation(seed, Purpose.CLUSTERING, 0, rows.total)[rows.offset : rows.offset + len(rows.features)]
+        labels = drawn.to(rows.features.device) % k
+        sums = rows.sum(sums_by_label(rows.features, labels, k))
+        sizes = rows.sum(labels.bincount(minlength=k)).unsqueeze(1)  # no part is empty, for k is at most N
+        centroids = F.normalize(sums, dim=1) if self.metric == "cosine" else sums / sizes
+        return labelled(rows, labels, centroids, self.metric, objective=[], repairs=0)
