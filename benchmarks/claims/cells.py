@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -66,8 +68,8 @@ class Scale:
         return {"model": {"init_args": {"backbone": backbone}}, "data": {"init_args": data}}
 
 
-def parse(doc, name, epochs):
-    """What both scripts are told: the folder, the scale, cells at a time, and minutes of this call."""
+def parse(doc, name, epochs, pictures=Scale.pictures):
+    """What every script is told: the folder, the scale, cells at a time, and minutes of this call."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/claims") / name)
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
@@ -75,6 +77,7 @@ def parse(doc, name, epochs):
     parser.add_argument("--epochs", type=int, default=epochs)
     for field in fields(Scale)[1:]:
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    parser.set_defaults(pictures=pictures)
     options = parser.parse_args()
     scale = Scale(**{field.name: getattr(options, field.name) for field in fields(Scale)})
     return options.out.resolve(), scale, options.jobs, options.minutes
@@ -88,13 +91,15 @@ class Arm:
         name: What the table calls it.
         config: A file in configs/.
         settings: What it has of its own, in the form of a config; `SEED` in it becomes the cell's seed.
-        times: How many times the epochs of the scale it trains.
+        times: How many times the epochs of the scale it trains; rounded to whole epochs, at least one.
+        seeds_after: What is added to the cell's seed, for arms that differ in it alone.
     """
 
     name: str
     config: str
     settings: dict
-    times: int = 1
+    times: float = 1
+    seeds_after: int = 0
 
 
 def run_cells(arms, folder, scale, jobs, minutes=math.inf, own_pictures=False):
@@ -116,11 +121,12 @@ def run_cells(arms, folder, scale, jobs, minutes=math.inf, own_pictures=False):
     if not own_pictures:
         choose_pictures(folder / "pictures.safetensors", scale.pictures)
     cells = [(arm, seed) for seed in SEEDS for arm in arms]
+    cells.sort(key=lambda cell: -cell[0].times)  # the longest first, else the last one is waited for alone
     begin = time.perf_counter()
     end = begin + 60 * minutes
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(cells), desc="Cells", unit="cell") as bar:
         finished = 0
-        for done in pool.map(lambda cell: run_cell(*cell, folder, scale, end), cells):
+        for done in pool.map(lambda cell: run_cell(cell[0], cell[1], folder, scale, end), cells):
             finished += done
             bar.update(done)
     if finished < len(cells):
@@ -164,12 +170,40 @@ def run_cell(arm, seed, folder, scale, end=math.inf):
         files[-1].write_text(yaml.safe_dump(settings).replace("SEED", str(seed)))
     command = [sys.executable, "-m", "ssl_lightning", "fit"]
     command += [word for file in files for word in ("--config", str(file))]
-    epochs = str(arm.times * scale.epochs)
+    epochs = str(max(1, round(arm.times * scale.epochs)))
     command += ["--trainer.max_epochs", epochs, "--trainer.check_val_every_n_epoch", epochs]
     command += ["--trainer.log_every_n_steps", str(ROWS), "--trainer.enable_progress_bar", "false"]
-    command += ["--trainer.accelerator", scale.accelerator, "--seed_everything", str(seed)]
+    command += ["--trainer.accelerator", scale.accelerator, "--seed_everything", str(seed + arm.seeds_after)]
     command += ["--run.dir", str(folder / "runs"), "--run.name", name]
     return run_command(command, folder / f"{name}.log", end)
+
+
+def write_clusters(path, checkpoint, seed, config, k, settings, scale, end=math.inf):
+    """Whether the stage edge `<path>.safetensors` is there; else `predict` makes it, under the same name.
+
+    Args:
+        path: In the folder of the claim's runs, without an ending.
+        checkpoint: Of the network whose features are clustered.
+        seed: Of the clustering.
+        config: A file in configs/.
+        k: Clusters.
+        settings: What it has of its own, in the form of a config.
+        scale: How large the claim is asked.
+        end: When to stop.
+    """
+    if path.with_name(f"{path.name}.safetensors").exists():
+        return True
+    if time.perf_counter() >= end:
+        return False
+    overlay = path.parent.with_name(f"{path.name}.yaml")
+    overlay.write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "ssl_lightning", "predict", "--config", str(ROOT / "configs" / config)]
+    command += ["--config", str(ROOT / "configs" / "data" / "cifar10.yaml"), "--config", str(overlay)]
+    command += ["--ckpt_path", str(checkpoint), "--seed_everything", str(seed)]
+    command += ["--trainer.callbacks.path", str(path), "--trainer.callbacks.num_clusters", str(k)]
+    command += ["--trainer.accelerator", scale.accelerator, "--trainer.enable_progress_bar", "false"]
+    command += ["--run.dir", str(path.parent), "--run.name", path.name]
+    return run_command(command, path.parent.with_name(f"{path.name}.log"), end)
 
 
 def run_command(command, log, end=math.inf):
@@ -193,6 +227,22 @@ def run_command(command, log, end=math.inf):
 
 def cell_name(arm, seed):
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{arm.name} s{seed}")
+
+
+def checkpoint(folder, arm, seed):
+    """The last one of a cell; the seed may be the word that settings have for it."""
+    return folder / "runs" / cell_name(arm, seed) / "checkpoints" / "last.ckpt"
+
+
+def write_tar(path, members):
+    """Whole or absent."""
+    temporary = path.with_name(f".{path.name}")
+    with tarfile.open(temporary, "w") as file:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            file.addfile(entry, io.BytesIO(content))
+    os.replace(temporary, path)
 
 
 def rows(folder, arm, seed):
@@ -220,24 +270,45 @@ def beats(ours, theirs):
     return min(differences) > 0 or (statistics.mean(differences) > 2 * spread > 0)
 
 
+def compare(ours, theirs):
+    """Whether "ours beats theirs" holds."""
+    won = beats(ours, theirs), beats(theirs, ours)
+    return {(True, False): "holds", (False, True): "fails"}.get(won, "undecided at this size")
+
+
 def text(values):
     """Mean and standard deviation over seeds."""
     return f"{statistics.mean(values):.1f} ±{statistics.stdev(values):.1f}"
 
 
 def report(folder, name, arms, scale, minutes, outcomes, extra=None, by_seed="k-NN 20"):
-    """Print the table, with one column of it for each seed, and the outcomes, and keep them in a file."""
-    extra = extra or {}
+    """What the runs' own judges say of every arm, as `show` has it."""
     columns = {"k-NN 20": "knn/top1", "linear": "linear/top1"}
-    print("|".join(["", "arm", *columns, *(f"{by_seed.split()[0]} of seed {seed}" for seed in SEEDS), *extra, ""]))
-    print("|---" * (2 + len(columns) + len(SEEDS) + len(extra) - 1) + "|")
-    figures = {}
-    print("|".join(["", "untrained", *(text(untrained(folder, arms[0], m)) for m in columns.values()), ""]))
-    for arm in arms:
-        figures[arm.name] = {column: judged(folder, arm, metric) for column, metric in columns.items()}
-        means = [text(values) for values in figures[arm.name].values()]
-        seeds = [f"{value:.1f}" for value in figures[arm.name][by_seed]]
-        print("|".join(["", arm.name, *means, *seeds, *(text(values[arm.name]) for values in extra.values()), ""]))
+    before = {column: untrained(folder, arms[0], metric) for column, metric in columns.items()}
+    figures = {arm.name: {column: judged(folder, arm, metric) for column, metric in columns.items()} for arm in arms}
+    show(folder, name, figures, before, scale, minutes, outcomes, extra or {}, by_seed)
+
+
+def show(folder, name, figures, before, scale, minutes, outcomes, extra, by_seed):
+    """Print the table, with one column of it for each seed, and the outcomes, and keep them in a file.
+
+    Args:
+        folder: Of the claim.
+        name: Of the file.
+        figures: Percent of every arm in every column, one number a seed.
+        before: The same of the untrained network.
+        scale: How large the claim was asked.
+        minutes: That this call took.
+        outcomes: Of each part of the claim.
+        extra: Further columns: a number of every arm and seed.
+        by_seed: The column that is shown seed by seed too.
+    """
+    print("|".join(["", "arm", *before, *(f"{by_seed.split()[0]} of seed {seed}" for seed in SEEDS), *extra, ""]))
+    print("|---" * (2 + len(before) + len(SEEDS) + len(extra) - 1) + "|")
+    print("|".join(["", "untrained", *map(text, before.values()), ""]))
+    for arm, columns in figures.items():
+        seeds = [f"{value:.1f}" for value in columns[by_seed]]
+        print("|".join(["", arm, *map(text, columns.values()), *seeds, *(text(of[arm]) for of in extra.values()), ""]))
     for claim, outcome in outcomes.items():
         print(f"- {claim}: **{outcome}**")
     facts = {

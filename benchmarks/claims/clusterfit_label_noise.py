@@ -19,19 +19,17 @@ same sizes that were filled at random is printed beside it.
 """
 
 import csv
-import io
 import math
-import os
 import sys
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 import torch
-import yaml
-from cells import ROOT, SEEDS, Arm, beats, cell_name, judged, parse, report, run_cells, run_command
+from cells import SEEDS, Arm, checkpoint, compare, judged, parse, report, run_cells, write_clusters, write_tar
 
 from ssl_lightning.clustering import normalized_mutual_info
 from ssl_lightning.data import CuratedImages
@@ -96,7 +94,7 @@ def arms(folder):
         labels = {"label_noise": noise, "num_classes": len(SOURCE)}
         first += [arm("pretrained", noise, "Supervised", **labels)]
         first += [arm("longer", noise, "Supervised", times=2, **labels)]
-        soft = {"teacher": str(checkpoint(folder, noise, "SEED")), "num_classes": len(SOURCE)}
+        soft = {"teacher": str(pretrained(folder, noise, "SEED")), "num_classes": len(SOURCE)}
         hard = {"clusters": f"{clusters(folder, noise, 'SEED')}.safetensors", "num_clusters": K, "decay_all": True}
         second += [arm("distilled", noise, "SoftDistillation", **soft), arm("ClusterFit", noise, "ClusterFit", **hard)]
     return first, second
@@ -106,10 +104,9 @@ def noise_of(arm):
     return float(arm.name.partition("p=")[2])
 
 
-def checkpoint(folder, noise, seed):
-    """Of the pretrained network."""
-    name = cell_name(Arm(f"pretrained p={noise:g}", "", {}), seed)
-    return folder / "runs" / name / "checkpoints" / "last.ckpt"
+def pretrained(folder, noise, seed):
+    """The checkpoint of that network."""
+    return checkpoint(folder, Arm(f"pretrained p={noise:g}", "", {}), seed)
 
 
 def clusters(folder, noise, seed):
@@ -131,24 +128,13 @@ def split_pictures(folder, count):
             is_source = name in SOURCE
             if not (is_source and split == "test"):
                 place = kept["source.tar" if is_source else "target.tar"].setdefault(split, {})
-                place[member.name] = file.extractfile(member).read()
+                place[member.name] = cast(IO[bytes], file.extractfile(member)).read()
     for name, splits in kept.items():
         for split, members in splits.items():
             if split == "train":
                 drawn = np.random.default_rng(0).permutation(sorted(members))[:count]
                 splits[split] = {member: members[member] for member in sorted(map(str, drawn))}
         write_tar(folder / name, {member: content for part in splits.values() for member, content in part.items()})
-
-
-def write_tar(path, members):
-    """Whole or absent."""
-    temporary = path.with_name(f".{path.name}")
-    with tarfile.open(temporary, "w") as file:
-        for name, content in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            file.addfile(entry, io.BytesIO(content))
-    os.replace(temporary, path)
 
 
 def cluster(folder, scale, jobs, end):
@@ -159,21 +145,9 @@ def cluster(folder, scale, jobs, end):
 
 
 def cluster_one(folder, scale, end, noise, seed):
-    path = clusters(folder, noise, seed)
-    if path.with_name(f"{path.name}.safetensors").exists():
-        return True
-    if time.perf_counter() >= end:
-        return False
-    data = {"path": str(folder / "source.tar"), "image_size": scale.image_size}
-    overlay = folder / f"{path.name}.yaml"
-    overlay.write_text(yaml.safe_dump({"data": {"init_args": data}}))
-    command = [sys.executable, "-m", "ssl_lightning", "predict", "--config", "configs/clusterfit/2_cluster.yaml"]
-    command += ["--config", str(ROOT / "configs" / "data" / "cifar10.yaml"), "--config", str(overlay)]
-    command += ["--ckpt_path", str(checkpoint(folder, noise, seed)), "--seed_everything", str(seed)]
-    command += ["--trainer.callbacks.path", str(path), "--trainer.callbacks.num_clusters", str(K)]
-    command += ["--trainer.accelerator", scale.accelerator, "--trainer.enable_progress_bar", "false"]
-    command += ["--run.dir", str(folder / "runs"), "--run.name", path.name]
-    return run_command(command, folder / f"{path.name}.log", end)
+    data = {"data": {"init_args": {"path": str(folder / "source.tar"), "image_size": scale.image_size}}}
+    path, seen = clusters(folder, noise, seed), pretrained(folder, noise, seed)
+    return write_clusters(path, seen, seed, "clusterfit/2_cluster.yaml", K, data, scale, end)
 
 
 def agreements(folder):
@@ -208,11 +182,6 @@ def outcomes(linear, agreement):
     grows = leads[0] < leads[1] < leads[2]
     found["its lead over longer pretraining grows with the noise"] = "holds" if grows else "fails"
     return found
-
-
-def compare(ours, theirs):
-    won = beats(ours, theirs), beats(theirs, ours)
-    return {(True, False): "holds", (False, True): "fails"}.get(won, "undecided at this size")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ has a lower close purity on every seed and loses to LA, fails if it wins, else i
 
 import statistics
 
-from cells import SEEDS, Arm, beats, judged, parse, report, rows, run_cells
+from cells import SEEDS, Arm, compare, judged, parse, report, rows, run_cells
 
 EPOCHS, WARMUP = 20, 10
 PURITIES = {
@@ -74,20 +74,15 @@ def outcomes(knn, linear, purity):
     )
     lower = all(a < b for a, b in zip(few["close"], la["close"], strict=True))
     return {
-        "LA beats IR on k-NN": _compare(knn["LA"], knn["IR"]),
+        "LA beats IR on k-NN": compare(knn["LA"], knn["IR"]),
         "the gap on k-NN is larger than that of the linear probe": "holds" if leads[0] > leads[1] else "fails",
         "close neighbours are purer than background ones, and these than chance": "holds" if purer else "fails",
         "too few clusters take purity and k-NN away": _few(knn, lower),
     }
 
 
-def _compare(ours, theirs):
-    won = beats(ours, theirs), beats(theirs, ours)
-    return {(True, False): "holds", (False, True): "fails"}.get(won, "undecided at this size")
-
-
 def _few(knn, lower):
-    compared = _compare(knn["LA"], knn["LA m=N/500"])
+    compared = compare(knn["LA"], knn["LA m=N/500"])
     return "undecided at this size" if compared == "holds" and not lower else compared
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 CLAIMS = Path(__file__).parents[2] / "benchmarks" / "claims"
 
@@ -90,6 +91,16 @@ def test_both_scripts_take_the_scale_from_their_options(script, monkeypatch, tmp
     assert scale.settings()["data"]["init_args"] == {"image_size": 32, "batch_size": 128}
 
 
+def test_a_script_may_have_another_number_of_pictures_by_itself(monkeypatch):
+    import cells
+    from dnc import EPOCHS, PICTURES
+
+    monkeypatch.setattr(sys, "argv", ["dnc"])
+    assert cells.parse("", "dnc", EPOCHS, PICTURES)[1] == cells.Scale(4, 8, 16, 2560, "cpu")
+    monkeypatch.setattr(sys, "argv", ["dnc", "--pictures", "640"])
+    assert cells.parse("", "dnc", EPOCHS, PICTURES)[1].pictures == 640
+
+
 def test_a_folder_keeps_its_scale_and_finished_cells_are_not_begun_again(tmp_path):
     import cells
 
@@ -168,3 +179,187 @@ def test_arms_of_label_noise_differ_in_what_they_are_taught_alone(tmp_path):
     assert all(part == data[0] for part in data)
     teacher = second[0].settings["model"]["init_args"]["teacher"].replace("SEED", "2")
     assert teacher == str(tmp_path / "runs" / cells.cell_name(first[0], 2) / "checkpoints" / "last.ckpt")
+
+
+DNC_ARMS = ("base long", "DnC", "random parts", "full data", "base only")
+
+
+def dnc_numbers(*means):
+    return {name: [mean - 0.5, mean, mean + 0.5] for name, mean in zip(DNC_ARMS, means, strict=True)}
+
+
+def told(experts=50, long=45, nmi=(0.9, 0.85, 0.81), hidden=30, pooled=25):
+    from dnc_judges import HIDDEN, NMI, OWN, POOLED, SAME
+
+    numbers = {OWN: experts, SAME: long, HIDDEN: hidden, POOLED: pooled}
+    return {name: [value - 0.5, value, value + 0.5] for name, value in numbers.items()} | {NMI: list(nmi)}
+
+
+def test_divide_and_contrast_is_judged_by_the_papers_order_and_by_its_sub_claims():
+    from dnc import outcomes
+
+    assert set(outcomes(dnc_numbers(40, 38, 34, 37, 39), told()).values()) == {"fails", "holds"}  # DnC is behind
+    assert set(outcomes(dnc_numbers(40, 42, 38, 39, 41), told()).values()) == {"holds"}
+    level = outcomes(dnc_numbers(40, 42, 40, 40, 41), told())
+    assert level["the long base is not behind experts of all pictures"] == "holds"
+    assert level["experts of all pictures beat those of random parts"] == "undecided at this size"
+    assert level["the paper's order"] == "undecided at this size"
+    lost = outcomes(dnc_numbers(40, 42, 38, 41, 43), told(experts=44, nmi=(0.9, 0.9, 0.79), hidden=25))
+    assert lost == {
+        "experts beat the long base on their own parts, in fewer steps": "fails",
+        "clusters of the base separate domains": "fails",  # not on the third seed
+        "hidden-layer clusters vote better than pooled ones": "undecided at this size",
+        "DnC beats the long base": "holds",
+        "the long base is not behind experts of all pictures": "fails",
+        "experts of all pictures beat those of random parts": "holds",
+        "the paper's order": "fails",
+        "DnC beats random parts": "holds",
+        "DnC beats learning from the base alone": "fails",
+    }
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "outcome"),
+    [
+        ([41, 42, 43], [40, 41, 42], "holds"),
+        ([40, 41, 42], [41, 42, 43], "fails"),
+        ([40, 41, 42], [41, 42, 41], "holds"),  # no one wins, a third of a point behind
+        ([40, 40, 43], [43, 43, 42], "undecided at this size"),  # no one wins, 1.7 points behind
+    ],
+)
+def test_an_arm_is_not_behind_unless_another_wins_or_its_mean_is_a_point_lower(ours, theirs, outcome):
+    from dnc import not_behind
+
+    assert not_behind(ours, theirs) == outcome
+
+
+def test_operations_are_those_of_passes_through_the_network():
+    from cells import Scale
+    from dnc import BASE, EXPERTS, K, of_glance, of_moclr, of_student, operations
+
+    scale = Scale(4)
+    step, student, glance = of_moclr(scale), of_student(scale), of_glance(scale)
+    layer = 2 * 128 * 512
+    forward = glance + layer  # the hidden layer is clustered, not the embedding
+    first = 2 * 16 * 16 * 8 * 3 * 9  # a network learns nothing about the pixels: no gradient goes through this layer
+    products = 2 * 2 * 2 * 64 * 128  # of both directions, forward and backward, with 64 pictures of 128 numbers
+    assert step == 2 * (4 * forward - first) + products
+    assert student == 2 * (5 * forward - first + 3 * (1 + K) * 2 * layer)
+    costs = operations(scale)
+    whole = (BASE + EXPERTS) * 4 * step + glance + 4 * student
+    assert costs["DnC"] == costs["random parts"] == costs["full data"] == whole
+    assert costs["base only"] == BASE * 4 * step + 4 * student
+    assert costs["base long"] == costs["epochs"] * step
+    assert 0 <= costs["base long"] - whole < step
+
+
+def test_the_operations_of_a_student_are_those_of_its_step():
+    from cells import Scale
+    from dnc import BATCH, HEADS, K, counted, of_student, pictures
+
+    from ssl_lightning.clustering import Clustering
+    from ssl_lightning.methods import Distill, MoCLR
+    from ssl_lightning.models import Experts, ResNet18
+    from ssl_lightning.types import Batch
+
+    scale = Scale(1, image_size=8)
+    student = Distill("", [""] * K, "", ResNet18(8), **HEADS)
+    teachers = [MoCLR(ResNet18(8), **HEADS).eval().requires_grad_(False) for _ in range(1 + K)]
+    networks = [torch.nn.Sequential(teacher.backbone, teacher.projector) for teacher in teachers]
+    student._teachers = [networks[0], Experts(networks[1:])]
+    labels = torch.arange(BATCH) % K
+    none = torch.zeros(BATCH)
+    student.pseudo_labels.assign([Clustering(labels, none, torch.zeros(K, 2), labels.bincount())])
+    batch = Batch(torch.arange(BATCH), [pictures(scale)] * 2, labels)
+    assert of_student(scale) == counted(lambda: student.training_step(batch, 0)["loss"].backward())
+
+
+def test_a_long_tail_ends_at_a_tenth_and_has_as_many_pictures_as_asked_for():
+    from dnc_pool import at_random, long_tail
+
+    few, most, middle = long_tail([100, 300, 200], 222)
+    assert (most, middle, few) == (157, 49, 16)  # 1 : 0.316 : 0.1
+    with pytest.raises(SystemExit, match=r"300 pictures of a class where 353 .* --pictures"):
+        long_tail([100, 300, 200], 500)
+    drawn = at_random([100, 300, 200], 60)
+    assert sum(drawn) == 60
+    assert max(drawn) == drawn[1]
+    with pytest.raises(SystemExit, match="600 pictures"):
+        at_random([100, 300, 200], 601)
+
+
+def picture(shade, side):
+    content = io.BytesIO()
+    Image.new("L", (side, side + 1), shade).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_the_pool_keeps_its_domains_apart_and_judges_by_other_pictures_of_them(tmp_path, monkeypatch):
+    from cells import write_tar
+    from dnc_pool import SHARES, open_probes, write_pictures
+
+    from ssl_lightning.data import CuratedImages
+
+    monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
+    for number, pack in enumerate(("cifar10", "flowers", "omniglot")):
+        splits = {"train": 30, "test": 5} if pack != "omniglot" else {"train": 30}
+        cells = [(split, name, place) for split in splits for name in "ab" for place in range(splits[split])]
+        shades = {"train": 60 * number, "test": 60 * number + 1}
+        write_tar(tmp_path / f"{pack}.tar.xz", {f"{s}/{n}/{i}.png": picture(shades[s], 40) for s, n, i in cells})
+    uncurated = {}
+    for place in range(40):
+        kind = json.dumps({"kind": "chart" if place < 10 else "photo"}).encode()
+        uncurated |= {f"{place:06d}.jpg": picture(200, 50), f"{place:06d}.json": kind}
+    write_tar(tmp_path / "uncurated-000000.tar", uncurated)
+    write_pictures(tmp_path, 40)
+    pool = CuratedImages(path=str(tmp_path / "pool.tar")).training
+    assert pool.classes == sorted(SHARES)
+    assert pool.labels.bincount().tolist() == [16, 6, 6, 12]
+    assert pool.size == (32, 32)
+    tail = [name.rsplit("/", 1)[1][0] for name in pool.names if "cifar10" in name]
+    assert (tail.count("a"), tail.count("b")) == (15, 1)
+    probes = open_probes(tmp_path)
+    assert list(probes) == list(SHARES)
+    sizes = {domain: (len(train[1]), len(test[1]), classes) for domain, (train, test, classes) in probes.items()}
+    assert sizes == {"cifar10": (60, 10, 2), "uncurated": (32, 8, 2), "flowers": (60, 10, 2), "omniglot": (48, 12, 2)}
+    (trained, _), (asked, _), _ = probes["flowers"]
+    assert (trained.unique().tolist(), asked.unique().tolist()) == ([60], [61])
+    before = (tmp_path / "pool.tar").stat().st_mtime_ns
+    write_pictures(tmp_path, 10)
+    assert (tmp_path / "pool.tar").stat().st_mtime_ns == before
+
+
+class Seeing:
+    """A stand-in for a network that sees one channel, or nothing."""
+
+    image_size, mean, std = 4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+    def __init__(self, channel):
+        self.channel = channel
+
+    def to(self, device):
+        return self
+
+    def embed(self, images, layer):
+        brightness = images[:, self.channel].mean((1, 2)) if self.channel is not None else torch.zeros(len(images))
+        return torch.stack([brightness, brightness.square()], dim=1)
+
+
+def test_an_expert_answers_for_the_pictures_of_its_own_part_alone():
+    from dnc_judges import own_parts
+
+    labels, homes = torch.arange(40) % 2, torch.arange(40) // 30  # 30 pictures of the first part, 10 of the second
+    images = torch.zeros(40, 3, 4, 4, dtype=torch.uint8)
+    images[torch.arange(40), homes] = (200 * labels.view(40, 1, 1)).to(torch.uint8)  # each part in a channel of its own
+    splits, cpu = [(images, labels)] * 2, torch.device("cpu")
+    assert own_parts([Seeing(0), Seeing(1)], splits, [homes] * 2, 2, cpu) == 100
+    assert own_parts([Seeing(0), Seeing(None)], splits, [homes] * 2, 2, cpu) == 87.5  # half of the second part
+    assert own_parts([Seeing(0), Seeing(1)], splits, [homes * 0, homes], 2, cpu) == 75  # nothing to learn it from
+
+
+def test_clusters_vote_by_their_commonest_class():
+    from dnc_judges import vote
+
+    directions = torch.eye(3)[torch.arange(30) % 3]
+    assert vote(directions, torch.arange(30) % 3, 3, seed=0) == 100
+    assert vote(directions, torch.arange(30) // 15, 3, seed=0) == pytest.approx(50)
