@@ -8,8 +8,8 @@ features of the four domains (uncurated: 18 kinds of picture), at most 2,000 tra
 each; the mean over domains counts, k-NN-20 stands beside it. No label is seen in training.
 
 Stages as in configs/divide_contrast/ with K = 4 and 8 : 12 : 4 epochs; since steps are few, a quarter of its batches
-(64, experts 32), rates in proportion, and a warm-up of a tenth; 512 hidden units. Arms: base long, which has the
-operations of all stages of Divide and Contrast, counted, not assumed, in whole epochs, rounded up: 26; DnC, experts of
+(64, experts 32), rates of base and experts in proportion, a warm-up of a tenth; 512 hidden units. Arms: base long, with
+the operations of all stages of Divide and Contrast, counted, not assumed, in whole epochs, rounded up: 26; DnC, experts of
 clusters; random parts, experts of equal parts drawn at random; full data, experts of all pictures, each with a seed of
 its own and 12 / K epochs, in the place of the clusters' experts; base only, the student of DnC that learns from the
 base alone and whose experts are not counted. Three seeds, one base of 8 epochs for all students of a seed.
@@ -56,8 +56,8 @@ EPOCHS, PICTURES, K = 4, 2560, 4
 BASE, EXPERTS, STUDENT = 2, 3, 1
 """Epochs of the stages in those of the student."""
 BATCH, EXPERT_BATCH = 64, 32
-RATE, STUDENT_RATE = 0.4, 0.6
-"""At batch 256, of configs/divide_contrast/."""
+RATE = 0.4
+"""Of base and experts at batch 256, of configs/divide_contrast/."""
 HEADS = {"hidden": (512,), "projection": 128}
 WRITTEN_HEADS = HEADS | {"hidden": [512]}
 CLUSTERERS = {
@@ -155,7 +155,7 @@ def students(folder, scale, data):
             "experts": [str(path) for path in teachers],
             "clusters": f"{edge(folder, kind, 'SEED')}.safetensors",
         }
-        model |= WRITTEN_HEADS | rates(STUDENT_RATE, BATCH, STUDENT * scale.epochs) | own
+        model |= WRITTEN_HEADS | {"schedule": schedule(STUDENT * scale.epochs)} | own
         settings = {"model": {"init_args": model}, "data": {"init_args": data | {"batch_size": BATCH}}}
         return Arm(name, "divide_contrast/4_distill.yaml", settings, STUDENT)
 
@@ -172,8 +172,12 @@ def rates(rate, batch, epochs):
     optimizer = {"lr": rate * batch / 256, "weight_decay": 1e-4, "trust": 0.02, "clip": True}
     return {
         "optimizer": {"class_path": "ssl_lightning.optim.LARS", "init_args": optimizer},
-        "schedule": {"class_path": "ssl_lightning.optim.WarmupCosine", "init_args": {"warmup_epochs": epochs / 10}},
+        "schedule": schedule(epochs),
     }
+
+
+def schedule(epochs):
+    return {"class_path": "ssl_lightning.optim.WarmupCosine", "init_args": {"warmup_epochs": epochs / 10}}
 
 
 def pool_settings(folder):

@@ -142,7 +142,8 @@ class WriteClusters(pl.Callback):
 
     def _metadata(self, data: NamesItsRows) -> dict[str, str]:
         # how to find the cluster of a picture that was not there; no metric where nearest centroids do not say
-        metric = "" if self.transform is not None else getattr(self.clusterer, "metric", "")
+        nearest = self.transform is None and self.clusterer.labels_are_nearest
+        metric = getattr(self.clusterer, "metric", "") if nearest else ""
         found_by = {"layer": self.seen_layer, "metric": metric}
         return {"data": data.fingerprint, "checkpoint": self.checkpoint, "data_config": self.data_config} | found_by
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -92,7 +93,13 @@ def refuse_other_pictures(
 
 
 class Clusterer(ABC):
-    """How to cluster; when is `Recluster`'s concern, and what it means is the method's."""
+    """How to cluster; when is `Recluster`'s concern, and what it means is the method's.
+
+    Attributes:
+        labels_are_nearest: Whether a label is that of the nearest centroid, which then tells any picture's.
+    """
+
+    labels_are_nearest: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(

@@ -1,7 +1,7 @@
 """RandomParts: parts of equal size drawn at random, the control of whatever learns from clusters."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,7 @@ class RandomParts(Clusterer):
         metric: "l2", or "cosine" (unit rows, centroids of unit length), as in `KMeans`.
     """
 
+    labels_are_nearest: ClassVar[bool] = False
     metric: Literal["l2", "cosine"] = "l2"
 
     @torch.no_grad()

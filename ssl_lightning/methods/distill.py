@@ -66,7 +66,10 @@ class Distill(Method):
         the online ones unless `teacher_weights` says "ema", and by running statistics. Each view passes the student by
         itself. Every regressor sees the whole batch, so that its batch normalisation does not depend on how many
         pictures of its cluster there are; gradient reaches the weights of those of the base and of the picture's own
-        cluster alone. Pictures that the second stage could not read have no cluster and are learned from the base only.
+        cluster alone. The regressors' last layers start small, for targets of length one: predictions of torch's
+        default start are sqrt(D / 6) times as long, and the first steps are spent on shortening them, which takes the
+        student's own differences away. Pictures that the second stage could not read have no cluster and are learned
+        from the base only.
 
     Args:
         base: Checkpoint of the first stage: any method with a projector of several layers, such as MoCLR.
@@ -126,6 +129,8 @@ class Distill(Method):
         width = self.backbone.num_features
         self.projector = Projector(width, list(hidden), projection, projector_norm, last_norm=projector_norm)
         regressors = [Projector(projection, list(hidden), projection, projector_norm) for _ in range(1 + len(experts))]
+        for regressor in regressors:
+            regressor.start_small()
         self.base_regressor, self.expert_regressors = regressors[0], nn.ModuleList(regressors[1:])
         self.projection, self.pseudo_labels = projection, PseudoLabels()
         # in a list, where torch sees no submodules: neither optimizers nor checkpoints nor train() reach them

@@ -60,6 +60,14 @@ class Projector(nn.Module):
         """Features to embeddings, not yet of unit length."""
         return self.layers(features)
 
+    @torch.no_grad()
+    def start_small(self) -> None:
+        """Divide the last layer, if it is not a norm, by sqrt(D): outputs start below unit length, whatever D is."""
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        for parameter in last.parameters():
+            parameter.mul_(last.out_features**-0.5)
+
     def hidden(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B H"]:
         """What the last linear layer sees: the last hidden layer after its ReLU."""
         return self.layers[: self._hidden_layers](features)
