@@ -149,7 +149,8 @@ class CommandLine(LightningCLI):
             self.gallery = Gallery(str(self.run.path / "report"))
             doctor = Doctor(self.options.doctor.on_collapse)
             signs = [Throughput(), VitalSigns(), NeighbourPurity(), doctor]
-            callbacks += [*signs, self.gallery, self._checkpointing(), self.new_options]
+            callbacks += [*signs, self.gallery, self._checkpointing()]
+            callbacks += [self.new_options] if self.options.resume.allow_config_change else []
         callbacks.append(StopBetweenBatches(self.preemption))
         plugins = [*(config.plugins or []), DurableCheckpointIO()]
         table = MetricsTable(self.run.path / "metrics.csv")

@@ -9,9 +9,9 @@ each; the mean over domains counts, k-NN-20 stands beside it. No label is seen i
 
 Stages as in configs/divide_contrast/ with K = 4 and 8 : 12 : 4 epochs; since steps are few, a quarter of its batches
 (64, experts 32), rates of base and experts in proportion, a warm-up of a tenth; 512 hidden units. Arms: base long, with
-the operations of all stages of Divide and Contrast, counted, not assumed, in whole epochs, rounded up: 26; DnC, experts of
-clusters; random parts, experts of equal parts drawn at random; full data, experts of all pictures, each with a seed of
-its own and 12 / K epochs, in the place of the clusters' experts; base only, the student of DnC that learns from the
+the operations of all stages of Divide and Contrast, counted, not assumed, in whole epochs, rounded up: 26; DnC, experts
+of clusters; random parts, experts of equal parts drawn at random; full data, experts of all pictures, each with a seed
+of its own and 12 / K epochs, in the place of the clusters' experts; base only, the student of DnC that learns from the
 base alone and whose experts are not counted. Three seeds, one base of 8 epochs for all students of a seed.
 
 Minutes on two cores: steps alone, timed, make 43,000 pictures a minute with bases, 29,000 with experts, 28,000 with

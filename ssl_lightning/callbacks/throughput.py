@@ -87,9 +87,27 @@ class Throughput(pl.Callback):
 
 
 class ImagesProgressBar(TQDMProgressBar):
-    """Lightning's bar with what one looks for: loss, images per second, and the last k-NN accuracy."""
+    """Lightning's bar with what one looks for: loss, images per second, and the last k-NN accuracy.
 
+    It is drawn ten times a second while training, not every step: drawing takes as long as a small network's step.
+    """
+
+    SECONDS = 0.1
+    """Between two drawings."""
     SHOWN = (("train/loss", "loss"), ("train/images_per_second", "img/s"), ("eval/knn/top1", "knn"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._drawn = 0.0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw it if it is time, and always after the last batch."""
+        now = time.monotonic()
+        if now - self._drawn >= self.SECONDS or trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            self._drawn = now
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | Any]:
         """See `lightning.pytorch.callbacks.ProgressBar.get_metrics`."""
