@@ -4,9 +4,9 @@
 
 The same command again goes on where the last piece stopped; `finished` in the JSON says whether anything is left. The
 recipes are the full ResNet-18 (SEER: RegNetY-400MF) in bfloat16 on CIFAR-10, from configs/, with batches for a GPU.
-<out>/<method>.json: device, images/s, and linear, k-NN and few-shot accuracy, each with the seconds before it: wall
-time of all pieces, with their starts, clustering and judging. Numbers on the way are those of a gallery of 10,000
-training rows, the first and the last ones those of all rows.
+<out>/<method>.json (with --seed 1: <method>-s1.json): device, images/s, and linear, k-NN and few-shot accuracy, each
+with the seconds before it: wall time of all pieces, with their starts, clustering and judging. Numbers on the way are
+those of a gallery of 10,000 training rows, the first and the last ones those of all rows.
 """
 
 import argparse
@@ -55,10 +55,16 @@ RECIPES = {
     "simclr": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "0.8", *LARGE],
     "byol": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "2.0", *LARGE],
     "moclr": ["--trainer.max_epochs", "200", "--model.optimizer.lr", "0.8", *LARGE],
+    "expert": ["--trainer.max_epochs", "300", "--trainer.check_val_every_n_epoch", "50"],
+    "distill": ["--trainer.max_epochs", "100", *LARGE],
     "clusterfit": ["--trainer.max_epochs", "100", "--trainer.check_val_every_n_epoch", "10"],
     "seer": ["--trainer.max_epochs", "100", "--data.batch_size", "512", "--trainer.val_check_interval", "970"],
 }
-CONFIGS = {"clusterfit": "clusterfit/3_fit"}
+CONFIGS = {
+    "clusterfit": "clusterfit/3_fit",
+    "expert": "divide_contrast/3_expert",
+    "distill": "divide_contrast/4_distill",
+}
 """Of methods whose config has another name; the stages before it are commands of their own (gpu.md)."""
 JUDGED = {"linear": "eval/linear/top1", "k-NN 20": "eval/knn/top1", "k-NN 200": "eval/knn200/top1"}
 JUDGED |= {f"{shots}-shot": f"eval/fewshot/5way{shots}shot" for shots in (1, 5)}
@@ -86,7 +92,7 @@ def main():
     if not clock.table.exists():
         sys.exit(f"found no number after {options.minutes:g} minutes; the same command goes on: give it more --minutes")
     figures = read(options.out / name, clock)
-    (options.out / f"{options.method}.json").write_text(json.dumps(figures, indent=1))
+    (options.out / f"{name if options.seed else options.method}.json").write_text(json.dumps(figures, indent=1))
     print(json.dumps(figures | {"judged": figures["judged"][-1:]}, indent=1))
 
 
