@@ -208,7 +208,8 @@ def write_clusters(path, checkpoint, seed, config, k, settings, scale, end=math.
 
 def run_command(command, log, end=math.inf):
     """Whether a command came to its end in time; an error ends the claim with what the command said."""
-    environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", "SSL_LIGHTNING_PLUGINS": "arms"}
+    path = os.pathsep.join([str(HERE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "SSL_LIGHTNING_PLUGINS": "arms"}
     with log.open("w") as file:
         cell = subprocess.Popen(
             command, cwd=ROOT, env=environment | {"OMP_NUM_THREADS": "1"}, stdout=file, stderr=subprocess.STDOUT
