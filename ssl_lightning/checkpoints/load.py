@@ -1,5 +1,6 @@
 """load_model, load_data: from the files of a run to its method, without data, and to the data it was trained on."""
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,24 @@ def data_section(path: str | Path, remedy: str) -> dict[str, Any]:
         return dict(yaml.safe_load(Path(path).read_text())["data"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"found no {path} with a data section; {remedy}") from error
+
+
+def described_data(metadata: dict[str, str], path: str | Path, remedy: str) -> Any:
+    """The data module that a stage file was made with, from the description in its metadata.
+
+    Args:
+        metadata: Of the file.
+        path: The file, for the error.
+        remedy: What to do where there is no description, for the error.
+
+    Raises:
+        ValueError: If there is none, or it names a class that is not allowed.
+    """
+    try:
+        described = json.loads(metadata["data_config"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"found no description of the data in {path}; {remedy}") from error
+    return build_data(described, path)
 
 
 def build_data(described: Any, path: str | Path) -> Any:

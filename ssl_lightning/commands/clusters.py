@@ -1,12 +1,11 @@
 """clusters: where did my pictures go? A page with pictures of every cluster."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ssl_lightning.checkpoints.load import build_data, data_section
+from ssl_lightning.checkpoints.load import build_data, data_section, described_data
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, purity
 from ssl_lightning.report.cluster_sheets import CLUSTERS, PICTURES, draw_cluster_sheets
@@ -58,11 +57,7 @@ def _source(metadata: dict[str, str], file: str, data: str | None) -> Any:
     remedy = "give --data, for example configs/data/x.yaml"
     if data is not None:
         return build_data(data_section(data, remedy), data)
-    try:
-        described = json.loads(metadata["data_config"])
-    except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"found no description of the data in {file}; {remedy}") from error
-    return build_data(described, file)
+    return described_data(metadata, file, remedy)
 
 
 def _numbers(clustering: Clustering, own: Any, folder: Path) -> Section:

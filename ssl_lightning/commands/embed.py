@@ -42,7 +42,7 @@ def main(
     described["init_args"] = (described.get("init_args") or {}) | seen_as  # as the network was trained to see them
     pictures = build_data(described, data or checkpoint)
     pictures.setup("predict")
-    rows, features = embed_pictures(model.to(_device(device)), pictures, layer, weights=weights)
+    rows, features = embed_pictures(model.to(device_named(device)), pictures, layer, weights=weights)
     metadata = {
         "data": pictures.fingerprint,
         "checkpoint": sha256_of(Path(checkpoint).resolve()),
@@ -54,7 +54,8 @@ def main(
     print(f"wrote {out}: {features.shape[1]} features of {len(rows)} pictures; next: ssl-lightning choose-k {out}")
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """A device by what the option calls it: cpu, cuda, or auto for a GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)

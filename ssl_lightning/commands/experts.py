@@ -1,6 +1,5 @@
 """experts: which experts of a divided set of pictures are there, how far each is, and what it knows of its own part."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ssl_lightning.checkpoints.durable import LAST
-from ssl_lightning.checkpoints.load import build_data, load_model
+from ssl_lightning.checkpoints.load import described_data, load_model
 from ssl_lightning.clustering.assign import nearest
 from ssl_lightning.clustering.clusterer import Clustering, refuse_other_pictures
+from ssl_lightning.commands.embed import device_named
 from ssl_lightning.evaluation import KNN, LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures
 from ssl_lightning.runs.directory import RunDirectory
@@ -76,19 +76,15 @@ def main(
             f"--data.subset.path {clusters} --data.subset.value {missing[0]} --run.name <name>-expert-{missing[0]}"
         )
     if judge:
-        where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        network = load_model(base or _base(folder, clusters, metadata)).to(where)
+        network = load_model(base or _base(folder, clusters, metadata)).to(device_named(device))
         print("\n" + _judged_table(network, experts, data, clustering, metadata))
 
 
 def _pictures(path: str, clustering: Clustering, metadata: dict[str, str]) -> Any:
     """The data that the clusters were made for."""
-    try:
-        described = json.loads(metadata["data_config"])
-    except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"found no description of the data in {path}; make it again with predict") from error
-    data = build_data(described, path)
-    refuse_other_pictures(path, clustering, metadata, data.fingerprint, data.num_samples, "make it again with predict")
+    again = "make it again with predict"
+    data = described_data(metadata, path, again)
+    refuse_other_pictures(path, clustering, metadata, data.fingerprint, data.num_samples, again)
     return data
 
 
@@ -168,15 +164,16 @@ def _judged_table(base: Any, experts: list[Expert], data: Any, clustering: Clust
     if probe is None:
         raise ValueError("found no labelled pictures to judge on; expected data.probe_sets in the run that clustered")
     parts = [_parts(base, loader, data, probe, clustering, metadata) for loader in data.probe_dataloaders(probe)]
-    known = [expert for expert in experts if expert.run.newest_checkpoint() is not None]
+    newest = [(expert, expert.run.newest_checkpoint()) for expert in experts]
+    known = [(expert.part, expert.run.name, path) for expert, path in newest if path is not None]
     lines: list[tuple[str, ...]] = [("part", "train", "test", *JUDGED.values(), "network")]
     for part in tqdm(range(len(clustering.sizes)), desc="Judging", unit="part", leave=False):
         rows = [(own == part).nonzero().flatten() for own in parts]
-        for run in (None, *(expert.run for expert in known if expert.part == part)):
-            network = base if run is None else load_model(str(run.newest_checkpoint())).to(base.device)
+        for name, path in (("base", None), *((name, path) for own, name, path in known if own == part)):
+            network = base if path is None else load_model(path).to(base.device)
             answers = _judged(network, data, probe, rows)
             numbers = (f"{100 * answers[metric]:.1f}" for metric in JUDGED)
-            lines.append((str(part), *(str(len(own)) for own in rows), *numbers, run.name if run else "base"))
+            lines.append((str(part), *(str(len(own)) for own in rows), *numbers, name))
     return f"within the parts of {probe}, percent\n{_aligned(lines)}"
 
 

@@ -21,11 +21,11 @@ class NewOptions(pl.Callback):
     those of the checkpoint. Momenta and the position in the schedule are the checkpoint's all the same.
 
     Attributes:
-        config: What the run computes now, as plain values; None where nothing may have changed.
+        config: What the run computes now, as plain values; the command line sets it.
     """
 
     def __init__(self) -> None:
-        self.config: dict[str, Any] | None = None
+        self.config: dict[str, Any] = {}
         self._changed: list[str] = []
         self._groups: list[int] | None = None
         self._given: Options = []
@@ -34,7 +34,7 @@ class NewOptions(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Compare what the checkpoint was made with."""
-        self._changed = differences(checkpoint.get("config", {}), self.config) if self.config is not None else []
+        self._changed = differences(checkpoint.get("config", {}), self.config)
         self._groups = [len(state["param_groups"]) for state in checkpoint["optimizer_states"]]
         self._refuse_other_groups()
 
