@@ -1,5 +1,6 @@
 """Throughput: loss, learning rate and images per second of training, as rows and on the progress bar."""
 
+import logging
 import time
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -10,6 +11,8 @@ from torchmetrics import MeanMetric
 
 from ssl_lightning.callbacks.publish import publish, row_is_due
 from ssl_lightning.processes import gather_rows, rank, world
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -37,6 +40,11 @@ class Throughput(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where the model is, the sums are too."""
         self.loss.to(pl_module.device)
+        if trainer.precision == "bf16-mixed" and pl_module.device.type == "cpu" and not has_bfloat16_units():
+            log.warning(
+                "found trainer.precision=bf16-mixed on a CPU without bfloat16 units, where it takes about twice as "
+                "long; expected --trainer.precision 32-true there"
+            )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The clock starts after clustering and judging."""
@@ -84,6 +92,12 @@ class Throughput(pl.Callback):
         self.loss.reset()
         self._images, self._seconds = 0, 0.0
         return row
+
+
+def has_bfloat16_units() -> bool:
+    """Whether this CPU multiplies bfloat16 faster than float32; one that is not of the x86 kind is taken to do so."""
+    known = torch.cpu.get_capabilities()
+    return known["architecture"] != "x86_64" or known.get("amx_bf16", False) or known.get("avx512_bf16", False)
 
 
 class ImagesProgressBar(TQDMProgressBar):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 
-from ssl_lightning.callbacks import ProbeFeatures, Recluster, Throughput, WriteClusters
+from ssl_lightning.callbacks import ProbeFeatures, Recluster, Throughput, WriteClusters, throughput
 from ssl_lightning.callbacks.embed import embed_dataset, eval_mode
 from ssl_lightning.clustering import Clusterer, Clustering, KMeans, PCAWhitening, cluster_metrics
 from ssl_lightning.data import Digits, SyntheticImages
@@ -226,3 +226,29 @@ def test_images_per_second_and_loss_are_rows_and_the_loss_is_the_mean_since_the_
     assert float(rows[8]["train/loss"]) == pytest.approx(sum(losses[4:8]) / 4, rel=1e-5)
     assert float(rows[8]["train/lr"]) == 0.05
     assert float(rows[8]["train/images_per_second"]) > 0
+
+
+@pytest.mark.parametrize("has_units", [True, False])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_half_precision_on_a_cpu_that_is_slower_with_it_is_told(caplog, monkeypatch, has_units, precision):
+    monkeypatch.setattr(throughput, "has_bfloat16_units", lambda: has_units)
+    run = trainer(Recluster(KMeans()), Throughput(), max_epochs=1, precision=precision)
+    run.fit(method(), Digits(batch_size=256))
+    said = [record.message for record in caplog.records if "bfloat16 units" in record.message]
+    assert len(said) == (precision == "bf16-mixed" and not has_units)
+    assert all("--trainer.precision 32-true" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "has_units"),
+    [
+        ({"architecture": "x86_64", "amx_bf16": True, "avx512_bf16": False}, True),
+        ({"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": True}, True),
+        ({"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": False}, False),
+        ({"architecture": "aarch64"}, True),
+    ],
+)
+def test_units_are_looked_for_where_the_cpu_says_what_it_has(monkeypatch, capabilities, has_units):
+    assert throughput.has_bfloat16_units() in (True, False)
+    monkeypatch.setattr(throughput.torch.cpu, "get_capabilities", lambda: capabilities)
+    assert throughput.has_bfloat16_units() == has_units

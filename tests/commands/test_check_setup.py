@@ -14,6 +14,27 @@ def test_versions_devices_packs_and_speed_are_shown(tmp_path, monkeypatch, capsy
     assert run(["check-setup"]) == 0
     shown = capsys.readouterr().out
     assert "some.tar.xz" in shown
-    (speed,) = (line for line in shown.splitlines() if line.startswith("speed on "))
+    *_, speed, single, half = shown.splitlines()
+    assert speed.startswith("speed on ")
     assert "pictures/s in training" in speed
-    assert check_setup.pictures_per_second(torch.device("cpu")) > 0
+    for line, precision in ((single, "32-true"), (half, "bf16-mixed")):
+        option, value, per_second = line.split()
+        assert (option, value) == ("--trainer.precision", precision)
+        assert float(per_second) > 0
+
+
+def test_products_are_taken_in_bfloat16_when_asked(monkeypatch):
+    monkeypatch.setattr(check_setup, "SECONDS", 0.01)
+    monkeypatch.setattr(check_setup, "BATCH", 8)
+    seen = []
+    build = check_setup.ResNet18.build
+
+    def watched(spec):
+        network = build(spec)
+        network.register_forward_hook(lambda module, images, features: seen.append(features.dtype))
+        return network
+
+    monkeypatch.setattr(check_setup.ResNet18, "build", watched)
+    for half in (False, True):
+        assert check_setup.pictures_per_second(torch.device("cpu"), half) > 0
+    assert set(seen) == {torch.float32, torch.bfloat16}
