@@ -18,7 +18,8 @@ from ssl_lightning.draws import Purpose, number, permutation, uniform
 PERTURBATION = 1 / 1024
 """By how much a centroid that fills an empty cluster differs from its donor, as faiss does."""
 FEW_CLUSTERS = 64
-"""Up to so many clusters a product with one-hot labels sums faster than scattered additions."""
+"""Up to so many clusters a product with one-hot labels sums faster than scattered additions, and rounding all rows
+takes longer than their exact products."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class KMeans(Clusterer):
         squares = float(fitted.sum(fitted.features.norm(dim=1).double().square().sum()))
         cosine, objective, repairs, labels = self.metric == "cosine", [], 0, None
         for iteration in range(self.iterations):
-            previous, labels = labels, nearest(fitted.features, centroids, cosine, fast=True)
+            previous, labels = labels, nearest(fitted.features, centroids, cosine, fast=k > FEW_CLUSTERS)
             sums = fitted.sum(sums_by_label(fitted.features, labels, k))
             sizes = fitted.sum(labels.bincount(minlength=k))
             objective.append(_objective(squares, sums, sizes, centroids, cosine))
