@@ -1,4 +1,7 @@
-"""Shapes in annotations are checked in every test: the import hook must stand before the package is imported."""
+"""Shapes in annotations are checked: the import hook must stand before the package is imported.
+
+`CHECK_SHAPES=0` leaves that out, for the slow tests, which train for thousands of steps: it doubles the time of one.
+"""
 
 import os
 
@@ -6,4 +9,5 @@ from jaxtyping import install_import_hook
 
 # Two workers on two cores: where each has a pool of threads, the tests take five times as long. Commands inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-install_import_hook("ssl_lightning", "beartype.beartype")
+if os.environ.get("CHECK_SHAPES", "1") != "0":
+    install_import_hook("ssl_lightning", "beartype.beartype")
