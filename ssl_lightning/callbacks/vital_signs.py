@@ -54,6 +54,10 @@ class VitalSigns(pl.Callback):
         self.last_used = torch.empty(0, dtype=torch.int64)
         self._mean: MeanOfSigns | None = None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What processes tell each other lies where their models are: groups of GPUs carry nothing else."""
+        self.last_used = self.last_used.to(pl_module.device)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -81,14 +85,12 @@ class VitalSigns(pl.Callback):
 
     def _note_used(self, scores: Float[Tensor, "B K"], step: int) -> None:
         if len(self.last_used) != scores.shape[1]:
-            self.last_used = torch.full((scores.shape[1],), -WINDOW, dtype=torch.int64)
-        if self.last_used.device != scores.device:
-            self.last_used = self.last_used.to(scores.device)
+            self.last_used = torch.full((scores.shape[1],), -WINDOW, dtype=torch.int64, device=scores.device)
         self.last_used[scores.argmax(1)] = step
 
     def _last_used_anywhere(self) -> Int[Tensor, "K"]:
         last_used, group = self.last_used.clone(), world()
-        if group is not None:
+        if group is not None and len(last_used):
             dist.all_reduce(last_used, dist.ReduceOp.MAX, group)
         return last_used
 

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from ssl_lightning.callbacks import Doctor, VitalSigns
+from ssl_lightning.callbacks import Doctor, VitalSigns, vital_signs
 from ssl_lightning.callbacks.vital_signs import MeanOfSigns
 from ssl_lightning.evaluation import feature_std, participation_ratio
 from ssl_lightning.failures import Failure, one_cluster, queue_blow_up, stuck_at_chance
@@ -220,3 +220,18 @@ def test_signs_are_means_in_one_reduction_and_each_row_begins_afresh():
         assert measure(signs, course, {"rows_per_prototype": rows})["train/rows_per_prototype"] == rows
     with_codes = measure(signs, course, {"codes": torch.eye(4), "rows_per_prototype": 1.0})
     assert (with_codes["train/code_entropy"], with_codes["train/rows_per_prototype"]) == (0.0, 1.0)
+
+
+def test_processes_tell_each_other_about_prototypes_where_their_models_are_and_nothing_without_any(monkeypatch):
+    """Groups of GPUs reduce nothing that lies on the CPU."""
+    reduced = []
+    monkeypatch.setattr(vital_signs, "world", lambda: "all")
+    monkeypatch.setattr(vital_signs.dist, "all_reduce", lambda tensor, op, group: reduced.append(tensor.device.type))
+    signs, course = VitalSigns(), trainer()
+    signs.on_train_start(course, Patient())
+    assert len(signs.state_dict()["last_used"]) == 0
+    assert reduced == []
+    signs.load_state_dict({"last_used": torch.zeros(5, dtype=torch.int64)})
+    signs.on_train_start(course, Patient().to("meta"))
+    signs.state_dict()
+    assert reduced == ["meta"]
