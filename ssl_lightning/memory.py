@@ -111,15 +111,22 @@ class FeatureBank(nn.Module):
         return self.rows.numel() == 0
 
     def fill(self, features: Float[Tensor, "N D"], valid: Tensor | None = None) -> None:
-        """Set all rows at once, normalised; rows that are not `valid` keep what is given but are marked so."""
-        device = self.rows.device
-        self.rows = F.normalize(features.detach().float(), dim=1).to(device)
-        self.valid = torch.ones(len(features), dtype=torch.bool) if valid is None else valid.clone()
-        self.valid = self.valid.to(device)
+        """Set all rows at once, normalised; those that are not `valid` are zeros until they are written."""
+        valid = torch.ones(len(features), dtype=torch.bool) if valid is None else valid.clone()
+        rows = F.normalize(features.detach().float(), dim=1)
+        self._set(torch.where(valid.to(rows.device).unsqueeze(1), rows, 0.0), valid)
 
     def draw(self, count: int, width: int, seed: int) -> None:
-        """Begin with random unit rows, uniform over the sphere."""
-        self.fill(torch.randn(count, width, generator=torch.Generator().manual_seed(seed)))
+        """Begin with random unit rows, uniform over the sphere, which the first embeddings are blended into.
+
+        None is `valid` before that: the row of a picture that is never read must not join a cluster.
+        """
+        rows = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+        self._set(F.normalize(rows, dim=1), torch.zeros(count, dtype=torch.bool))
+
+    def _set(self, rows: Float[Tensor, "N D"], valid: Tensor) -> None:
+        device = self.rows.device
+        self.rows, self.valid = rows.to(device), valid.to(device)
 
     def write(self, index: Int[Tensor, "B"], z: Float[Tensor, "B D"]) -> None:
         """Blend new embeddings in. Of rows that occur twice the first occurrence counts, on any number of processes.
@@ -130,8 +137,9 @@ class FeatureBank(nn.Module):
         """
         first = _first_occurrences(index)
         rows, fresh = index[first], F.normalize(z[first].detach().float(), dim=1)
-        blend = self.momentum * self.rows[rows] + (1 - self.momentum) * fresh
-        blend = torch.where(self.valid[rows].unsqueeze(1), blend, fresh)  # an unseen row has nothing to average with
+        before = self.rows[rows]
+        blend = self.momentum * before + (1 - self.momentum) * fresh
+        blend = torch.where(before.any(1, keepdim=True), blend, fresh)  # a row of zeros has nothing to average with
         self.rows[rows] = F.normalize(blend, dim=1)
         self.valid[rows] = True
 

@@ -79,6 +79,17 @@ def test_a_row_that_was_never_seen_takes_the_new_embedding_whole():
     assert bank.valid.all()
 
 
+def test_a_drawn_row_is_blended_into_and_counts_only_once_it_has_been_written():
+    bank = FeatureBank(0.5)
+    bank.draw(4, 3, seed=0)
+    drawn, new = bank.rows.clone(), torch.tensor([[0.0, 2.0, 0.0]])
+    assert torch.allclose(drawn.norm(dim=1), torch.ones(4))
+    assert not bank.valid.any()
+    bank.write(torch.tensor([2]), new)
+    assert bank.valid.tolist() == [False, False, True, False]
+    assert torch.allclose(bank.rows[2], F.normalize(drawn[2] + new[0] / 2, dim=0))
+
+
 def test_a_momentum_outside_its_range_is_refused():
     with pytest.raises(ValueError, match="from 0 to 1"):
         FeatureBank(1.5)

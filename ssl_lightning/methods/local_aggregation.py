@@ -183,6 +183,7 @@ class LocalAggregation(Method):
 
     def neighbours(self, index: Int[Tensor, "B"]) -> Neighbours:
         """Background and close neighbours of some rows of the memory, as they are now."""
+        index = index.to(self.bank.rows.device)
         scores = self.bank.rows[index] @ self.bank.rows.T
         return neighbours(scores, index, self.pseudo_labels.all_rows(), self.num_neighbors)
 
@@ -229,5 +230,5 @@ class LocalAggregation(Method):
             except RuntimeError as error:
                 first = " ".join(str(error).split())[:200]
                 raise ValueError(f"found a {name} in {path} that is not the one of this run: {first}") from error
-        self.bank.fill(earlier.bank.rows, earlier.bank.valid)
+        self.bank.set_extra_state(earlier.bank.get_extra_state())
         log.info("starting from network and memory of %s", path)
