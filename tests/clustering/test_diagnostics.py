@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-from ssl_lightning.clustering import cluster_metrics, normalized_mutual_info
+from ssl_lightning.clustering import cluster_metrics, diagnostics, normalized_mutual_info
 from ssl_lightning.clustering.diagnostics import adjusted_mutual_info, reassigned, size_metrics
 
 
@@ -24,6 +24,16 @@ def test_mutual_information_is_that_of_scikit_learn(seed):
     assert adjusted_mutual_info(a, b) == pytest.approx(
         adjusted_mutual_info_score(a, b, average_method="geometric"), abs=1e-9
     )
+
+
+def test_many_clusters_are_compared_without_a_table_of_all_pairs(monkeypatch):
+    """At K = 30,000 it would have 7 GB."""
+    a, b = labels(60_000, 30_000, 0), labels(60_000, 30_000, 1)
+    b[:30_000] = a[:30_000]
+    monkeypatch.delattr(diagnostics, "_contingency")
+    expected = normalized_mutual_info_score(a, b, average_method="geometric")
+    assert normalized_mutual_info(a, b) == pytest.approx(expected, abs=1e-9)
+    assert math.isnan(reassigned(a, b))
 
 
 def test_names_do_not_matter_and_a_labelling_agrees_with_itself():
