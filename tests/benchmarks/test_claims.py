@@ -184,15 +184,18 @@ def test_arms_of_label_noise_differ_in_what_they_are_taught_alone(tmp_path):
 DNC_ARMS = ("base long", "DnC", "random parts", "full data", "base only")
 
 
-def dnc_numbers(*means):
-    return {name: [mean - 0.5, mean, mean + 0.5] for name, mean in zip(DNC_ARMS, means, strict=True)}
+def dnc_numbers(*means, base=30):
+    arms = dict(zip(DNC_ARMS, means, strict=True)) | {"base": base}
+    return {name: [mean - 0.5, mean, mean + 0.5] for name, mean in arms.items()}
 
 
-def told(experts=50, long=45, nmi=(0.9, 0.85, 0.81), hidden=30, pooled=25):
+def told(experts=50, long=45, nmi=(0.9, 0.85, 0.81), hidden=30, pooled=25, most_steps=300):
+    from dnc import STEPS
     from dnc_judges import HIDDEN, NMI, OWN, POOLED, SAME
 
     numbers = {OWN: experts, SAME: long, HIDDEN: hidden, POOLED: pooled}
-    return {name: [value - 0.5, value, value + 0.5] for name, value in numbers.items()} | {NMI: list(nmi)}
+    steps = {STEPS: [[200, 250, 1040], [most_steps, 100, 1040], [200, 200, 1040]]}
+    return {name: [value - 0.5, value, value + 0.5] for name, value in numbers.items()} | {NMI: list(nmi)} | steps
 
 
 def test_divide_and_contrast_is_judged_by_the_papers_order_and_by_its_sub_claims():
@@ -200,6 +203,12 @@ def test_divide_and_contrast_is_judged_by_the_papers_order_and_by_its_sub_claims
 
     assert set(outcomes(dnc_numbers(40, 38, 34, 37, 39), told()).values()) == {"fails", "holds"}  # DnC is behind
     assert set(outcomes(dnc_numbers(40, 42, 38, 39, 41), told()).values()) == {"holds"}
+    unlearnt = outcomes(dnc_numbers(40, 38, 34, 37, 39, base=38), told())  # not better than its own base
+    assert unlearnt["DnC beats the long base"] == "undecided at this size"
+    slow = outcomes(dnc_numbers(40, 42, 38, 39, 41), told(most_steps=1040))
+    assert {name for name, outcome in slow.items() if outcome != "holds"} == {
+        "experts beat the long base on their own parts, in fewer steps"
+    }
     level = outcomes(dnc_numbers(40, 42, 40, 40, 41), told())
     assert level["the long base is not behind experts of all pictures"] == "holds"
     assert level["experts of all pictures beat those of random parts"] == "undecided at this size"
@@ -216,6 +225,33 @@ def test_divide_and_contrast_is_judged_by_the_papers_order_and_by_its_sub_claims
         "DnC beats random parts": "holds",
         "DnC beats learning from the base alone": "fails",
     }
+
+
+def test_experts_begin_alike_in_every_arm_and_students_like_no_teacher(tmp_path, monkeypatch):
+    import cells
+    import dnc
+
+    from ssl_lightning.clustering import Clustering
+
+    scale = cells.Scale(4, 8, 16, 2560)
+    (tmp_path / "runs").mkdir()
+    for kind in dnc.CLUSTERERS:
+        for seed in cells.SEEDS:
+            labels = torch.arange(40) % dnc.K
+            found = Clustering(labels, torch.zeros(40), torch.zeros(dnc.K, 2), labels.bincount())
+            found.save(tmp_path / "runs" / f"{kind}-s{seed}.safetensors", {})
+    trained = []
+    monkeypatch.setattr(dnc, "run_cells", lambda arms, *rest, **options: trained.extend(arms) or 1.0)
+    monkeypatch.setattr(dnc, "pool_settings", lambda folder: {})
+    monkeypatch.setattr(dnc, "divide", lambda *given: True)
+    assert dnc.train(tmp_path, scale, 1, 1e18, {"epochs": 26})
+    seeds = {arm.name: arm.seeds_after for arm in trained}
+    for k in range(dnc.K):
+        assert len({seeds[f"expert {k} of {kind}"] for kind in ("all", "clusters", "random")}) == 1
+    students = {seeds.pop(name) for name in (dnc.DNC, dnc.RANDOM, dnc.FULL, dnc.ALONE)}
+    assert len(students) == 1
+    assert students.isdisjoint(seeds.values())
+    assert len(set(seeds.values())) == 1 + dnc.K
 
 
 @pytest.mark.parametrize(
