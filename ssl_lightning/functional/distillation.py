@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 
 def distillation_loss(
-    base_prediction: Float[Tensor, "B D"],
+    base_prediction: Float[Tensor, "B E"],
     expert_prediction: Float[Tensor, "B D"],
-    base_target: Float[Tensor, "B D"],
+    base_target: Float[Tensor, "B E"],
     expert_target: Float[Tensor, "B D"],
 ) -> Float[Tensor, ""]:
     """Half the squared distance to each teacher, added: 1/2 |r_b - t_b|^2 + 1/2 |r_k - t_k|^2, averaged over pictures.

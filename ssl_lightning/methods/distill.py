@@ -29,8 +29,8 @@ from ssl_lightning.types import UNLABELLED, Batch, RawBatch, Weights
 
 log = logging.getLogger(__name__)
 
-Targets = Float[Tensor, "B 2 D"]
-"""Embeddings by the base and by the expert of each picture."""
+Targets = tuple[Float[Tensor, "B E"], Float[Tensor, "B D"]]
+"""Embeddings of each picture by the base and by its own expert."""
 
 
 @runtime_checkable
@@ -80,7 +80,8 @@ class Distill(Method):
             epochs a higher one (table 18).
         schedule: The paper: ten epochs of warm-up, then a cosine to 0.
         hidden: Widths of the hidden layers of projector and regressors.
-        projection: D of the embedding, which is that of the teachers.
+        projection: D of the embedding, which is that of the experts.
+        base_projection: Width of the base's embedding, where that is another.
         projector_norm: Batch normalisation in projector and regressors, after the projector's last layer too.
         learn_from: "both"; "base" or "experts" alone are the paper's controls (table 11): the other half is 0.
         teacher_weights: "ema" to regress the averaged weights of teachers that keep them.
@@ -109,6 +110,7 @@ class Distill(Method):
         schedule: Schedule | None = None,
         hidden: tuple[int, ...] = (4096,),
         projection: int = 256,
+        base_projection: int | None = None,
         projector_norm: bool = True,
         learn_from: Literal["both", "base", "experts"] = "both",
         teacher_weights: Weights = "online",
@@ -128,11 +130,12 @@ class Distill(Method):
         self.num_clusters = len(experts)
         width = self.backbone.num_features
         self.projector = Projector(width, list(hidden), projection, projector_norm, last_norm=projector_norm)
-        regressors = [Projector(projection, list(hidden), projection, projector_norm) for _ in range(1 + len(experts))]
+        self.widths = [base_projection or projection, *[projection] * len(experts)]  # of the teachers' embeddings
+        regressors = [Projector(projection, list(hidden), seen, projector_norm) for seen in self.widths]
         for regressor in regressors:
             regressor.start_small()
         self.base_regressor, self.expert_regressors = regressors[0], nn.ModuleList(regressors[1:])
-        self.projection, self.pseudo_labels = projection, PseudoLabels()
+        self.pseudo_labels = PseudoLabels()
         # in a list, where torch sees no submodules: neither optimizers nor checkpoints nor train() reach them
         self._teachers: list[nn.Module] = []
         self._centre_targets: Targets | None = None
@@ -162,8 +165,12 @@ class Distill(Method):
         experts = [read_teacher(path, "experts", self) for path in self.experts]
         trained_on = [expert.data_fingerprint for expert in experts]
         refuse_other_parts(self.experts, trained_on, self.clusters, clustering.labels, self._pictures())
-        named = zip([self.base, *self.experts], [base, *experts], strict=True)
-        networks = [embedding_network(path, teacher, self.teacher_weights, self.projection) for path, teacher in named]
+        named = zip([self.base, *self.experts], [base, *experts], self.widths, strict=True)
+        options = ["base_projection", *["projection"] * len(experts)]
+        networks = [
+            embedding_network(path, teacher, self.teacher_weights, width, option)
+            for (path, teacher, width), option in zip(named, options, strict=True)
+        ]
         self._teachers = [networks[0].eval(), Experts(networks[1:], self.vectorized)]
 
     def on_fit_start(self) -> None:
@@ -186,7 +193,8 @@ class Distill(Method):
         if self._centre_targets is None:
             targets = [self._of_view(view, clusters) for view in batch.views]
         else:
-            targets = [self._centre_targets[batch.index]] * len(batch.views)
+            base, expert = self._centre_targets
+            targets = [(base[batch.index], expert[batch.index])] * len(batch.views)
         losses = [self._distance(z, seen, clusters) for z, seen in zip(embedded, targets, strict=True)]
         return {"loss": torch.stack(losses).mean(), "embeddings": F.normalize(embedded[0].detach().float(), dim=1)}
 
@@ -205,7 +213,7 @@ class Distill(Method):
     def _of_view(self, view: Float[Tensor, "B 3 h w"], clusters: Int[Tensor, "B"]) -> Targets:
         """What the base and the own expert see in one view; the first expert's for a picture without one."""
         base, experts = self._teachers
-        return torch.stack([base(view), experts(view, clusters.clamp(min=0))], dim=1)
+        return base(view), experts(view, clusters.clamp(min=0))
 
     def _time_of_a_view(self) -> str:
         """What a process's share of a batch costs the teachers, measured once: no step waits for a clock."""
@@ -224,16 +232,14 @@ class Distill(Method):
             for raw in data.predict_dataloader():
                 batch = data.centre(self.transfer_batch_to_device(raw, self.device, 0))
                 rows.append(batch.index)
-                seen.append(self._of_view(batch.views[0], self._clusters(batch.index)).float())
-        own = gather_rows(torch.cat(seen), world())
-        every = own.new_zeros(data.num_samples, *own.shape[1:])
-        every[gather_rows(torch.cat(rows), world())] = own
-        return every
+                seen.append(self._of_view(batch.views[0], self._clusters(batch.index)))
+        own, base, expert = torch.cat(rows), *(torch.cat(parts).float() for parts in zip(*seen, strict=True))
+        return _by_row(base, own, data.num_samples), _by_row(expert, own, data.num_samples)
 
     def _distance(self, z: Float[Tensor, "B D"], targets: Targets, clusters: Int[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one view, of which `z` are the student's embeddings."""
         own, rows = clusters.clamp(min=0), torch.arange(len(z), device=z.device)
-        base_target, expert_target = targets.unbind(1)  # [B, D]
+        base_target, expert_target = targets
         of_experts = torch.stack([regressor(z) for regressor in self.expert_regressors])  # [K, B, D]
         has_expert = (clusters != UNLABELLED) & (self.learn_from != "base")  # [B]
         has_base = torch.full_like(has_expert, self.learn_from != "experts")
@@ -246,6 +252,13 @@ class Distill(Method):
 
     def _pictures(self) -> ShowsItsPictures:
         return cast(ShowsItsPictures, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
+
+
+def _by_row(own: Float[Tensor, "n D"], rows: Int[Tensor, "n"], num_samples: int) -> Float[Tensor, "N D"]:
+    """All processes' numbers of their own rows, and zeros for rows that none has."""
+    own, every = gather_rows(own, world()), own.new_zeros(num_samples, own.shape[1])
+    every[gather_rows(rows, world())] = own
+    return every
 
 
 def _met_unless(

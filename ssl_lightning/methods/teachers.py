@@ -43,14 +43,15 @@ def read_teacher(path: str, argument: str, student: Method) -> Method:
 
 
 @torch.no_grad()
-def embedding_network(path: str, teacher: Method, weights: Weights, width: int) -> nn.Module:
+def embedding_network(path: str, teacher: Method, weights: Weights, width: int, option: str) -> nn.Module:
     """Pictures to the embeddings of a teacher, and nothing else of it.
 
     Args:
         path: Where it was read, for the error.
         teacher: With a backbone and a projector of several layers.
         weights: "ema" for the averaged weights.
-        width: D of the embeddings that are expected.
+        width: Of the embeddings that are expected.
+        option: Of the student's constructor that says so, for the error.
 
     Raises:
         ValueError: For a teacher without projector or averaged weights, or with embeddings of another width.
@@ -72,8 +73,8 @@ def embedding_network(path: str, teacher: Method, weights: Weights, width: int) 
     found = network(torch.zeros(1, 3, teacher.image_size, teacher.image_size)).shape[1]
     if found != width:
         raise ValueError(
-            f"found embeddings of {found} numbers in {path} and projection={width}; expected the same of all teachers "
-            f"and the student: give --model.projection {found} where all have it"
+            f"found embeddings of {found} numbers in {path} and {option}={width}; expected the same: give "
+            f"--model.{option} {found}"
         )
     return network
 

@@ -136,11 +136,28 @@ def one_by_one(student, base, experts, batch, clusters, learn_from="both"):
     return total
 
 
-@pytest.mark.parametrize("learn_from", ["both", "base", "experts"])
-def test_a_step_is_the_papers_distance_to_the_teachers_of_the_same_view(stages, labels, learn_from):
-    method, spy = fit(stages, learn_from=learn_from)
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory, stages, whole):
+    """The same with a base whose embeddings are wider than the experts'."""
+    path = tmp_path_factory.mktemp("wide") / "base" / "step-1.ckpt"
+    path.parent.mkdir()
+    torch.manual_seed(3)
+    return stages | {"base": saved(SimCLR(**(TEACHER | {"projection": 20})), path, whole.fingerprint)}
+
+
+@pytest.mark.parametrize(
+    ("learn_from", "base_projection"), [("both", None), ("base", None), ("experts", None), ("both", 20)]
+)
+def test_a_step_is_the_papers_distance_to_the_teachers_of_the_same_view(
+    stages, wide, labels, learn_from, base_projection
+):
+    stages, options = (
+        wide if base_projection else stages,
+        {"learn_from": learn_from, "base_projection": base_projection},
+    )
+    method, spy = fit(stages, **options)
     pl.seed_everything(0, verbose=False)
-    student = Distill(**stages, **STUDENT).double().train()
+    student = Distill(**stages, **STUDENT, base_projection=base_projection).double().train()
     base, *experts = (load_model(path).double() for path in (stages["base"], *stages["experts"]))
     ((batch, loss),) = spy.steps
     clusters = labels[batch.index]
@@ -246,7 +263,8 @@ def test_cached_targets_are_those_of_centre_views(stages, labels):
     for row in range(20):
         own = experts[max(labels[row], 0)]
         expected = torch.stack([teacher.embed(pictures[row][None], "projector")[0] for teacher in (base, own)])
-        assert torch.allclose(F.normalize(method._centre_targets[row], dim=1), expected, atol=1e-5)
+        found = torch.stack([targets[row] for targets in method._centre_targets])
+        assert torch.allclose(F.normalize(found, dim=1), expected, atol=1e-5)
 
 
 def test_what_the_teachers_cost_is_said_once_and_changes_no_step(stages, caplog, monkeypatch):
@@ -327,10 +345,18 @@ def test_a_teacher_of_pictures_of_another_kind_is_refused(stages, name):
         fit(stages, **{name: other})
 
 
-def test_teachers_without_embeddings_of_the_students_width_are_refused(stages, tmp_path):
-    wide = saved(MoCLR(**(TEACHER | {"projection": 20})), tmp_path / "wide" / "step-1.ckpt")
-    with pytest.raises(ValueError, match=r"found embeddings of 20 numbers in .*wide.*projection=12"):
-        fit(stages | {"experts": [wide, *stages["experts"][1:]]})
+def test_centre_views_are_seen_by_a_base_of_another_width_too(wide):
+    method, spy = fit(wide, base_projection=20, cached=True)
+    assert [part.shape for part in method._centre_targets] == [(N, 20), (N, D)]
+    assert spy.steps[0][1] > 0
+
+
+def test_teachers_without_embeddings_of_the_students_width_are_refused(stages, wide, tmp_path):
+    other = saved(MoCLR(**(TEACHER | {"projection": 20})), tmp_path / "other" / "step-1.ckpt")
+    with pytest.raises(ValueError, match=r"20 numbers in .*other.* and projection=12.*--model\.projection 20"):
+        fit(stages | {"experts": [other, *stages["experts"][1:]]})
+    with pytest.raises(ValueError, match=r"20 numbers in .* and base_projection=12.*--model\.base_projection 20"):
+        fit(wide)
     bare = Supervised(**PLAIN)
     checkpoint = {"state_dict": bare.state_dict(), "global_step": 1, "epoch": 0}
     bare.on_save_checkpoint(checkpoint)
