@@ -92,6 +92,7 @@ listed = [$(subst $() ,$(comma),$(strip $(1)))]
 
 divide_contrast: setup $(RUNS)/$(DC)-distill/done.json ## base, clusters, experts, distillation: DATA=digits K=5 [SCALE=cpu] [SEED=0] [BASE=file]
 	@echo "divide_contrast: all 4 stages of $(DC) are there; report: $(RUNS)/$(DC)-distill/report/index.html"
+	@$(BIN)/ssl-lightning budget $(patsubst %/checkpoints/,%,$(dir $(DC_BASE))) $(DC_EXPERTS:/done.json=) $(RUNS)/$(DC)-distill || true
 
 $(RUNS)/$(DC)-base/done.json: configs/divide_contrast/1_base.yaml $(OVERLAY) $(SCALED) $(RUNS)/.$(DC)-base.args
 	@echo "divide_contrast 1/4: a base into $(RUNS)/$(DC)-base; next: clusters of what it sees"

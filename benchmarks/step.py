@@ -32,7 +32,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ssl_lightning.callbacks import Doctor, Gallery, ImagesProgressBar, NeighbourPurity, Throughput, VitalSigns
+from ssl_lightning.callbacks import (
+    Doctor,
+    Gallery,
+    ImagesProgressBar,
+    NeighbourPurity,
+    Operations,
+    Throughput,
+    VitalSigns,
+)
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.callbacks.vital_signs import MeanOfSigns
 from ssl_lightning.checkpoints import DurableCheckpointIO
@@ -316,7 +324,7 @@ def train(method, size, steps, *callbacks):
     # the bar is drawn and paid for, but not shown among the figures
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as unseen, redirect_stdout(unseen):
         report, checkpointing = Gallery(f"{folder}/report"), Checkpointing(f"{folder}/checkpoints")
-        signs = [Throughput(), VitalSigns(), NeighbourPurity(), Doctor()]
+        signs = [Throughput(), Operations(), VitalSigns(), NeighbourPurity(), Doctor()]
         added = [ImagesProgressBar(), *signs, report, checkpointing, StopBetweenBatches(Preemption())]
         trainer = pl.Trainer(
             accelerator="cpu",

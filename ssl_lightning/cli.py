@@ -22,6 +22,7 @@ from ssl_lightning.callbacks import (
     Doctor,
     ImagesProgressBar,
     NeighbourPurity,
+    Operations,
     SyncBatchNorm,
     Throughput,
     VitalSigns,
@@ -148,7 +149,7 @@ class CommandLine(LightningCLI):
         if self.subcommand == "fit":
             self.gallery = Gallery(str(self.run.path / "report"))
             doctor = Doctor(self.options.doctor.on_collapse)
-            signs = [Throughput(), VitalSigns(), NeighbourPurity(), doctor]
+            signs = [Throughput(), Operations(), VitalSigns(), NeighbourPurity(), doctor]
             callbacks += [*signs, self.gallery, self._checkpointing()]
             callbacks += [self.new_options] if self.options.resume.allow_config_change else []
         callbacks.append(StopBetweenBatches(self.preemption))

@@ -4,6 +4,7 @@ from ssl_lightning.callbacks.compile import Compile
 from ssl_lightning.callbacks.doctor import Doctor
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.callbacks.neighbour_purity import NeighbourPurity
+from ssl_lightning.callbacks.operations import Operations
 from ssl_lightning.callbacks.probe_features import ProbeFeatures
 from ssl_lightning.callbacks.recluster import Recluster
 from ssl_lightning.callbacks.sync_batchnorm import SyncBatchNorm
@@ -17,6 +18,7 @@ __all__ = [
     "Gallery",
     "ImagesProgressBar",
     "NeighbourPurity",
+    "Operations",
     "ProbeFeatures",
     "Recluster",
     "SyncBatchNorm",

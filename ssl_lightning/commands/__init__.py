@@ -1,6 +1,8 @@
 """Every verb but the four of Lightning, one file each."""
 
+import json
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,6 +12,7 @@ from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
 from ssl_lightning.runs.artifacts import fetch_all
 
 MODULES = {
+    "budget": "ssl_lightning.commands.budget",
     "check-setup": "ssl_lightning.commands.check_setup",
     "choose-k": "ssl_lightning.commands.choose_k",
     "clusters": "ssl_lightning.commands.clusters",
@@ -18,6 +21,8 @@ MODULES = {
     "experts": "ssl_lightning.commands.experts",
 }
 """Verb to module; each module has a function `main` whose arguments are the options."""
+SEVERAL = {"budget"}
+"""Verbs of several folders one after the other, as a shell writes them; `main` gets them as a list."""
 
 
 class OneLineParser(ArgumentParser):
@@ -31,6 +36,9 @@ class OneLineParser(ArgumentParser):
 def run_verb(arguments: list[str]) -> None:
     """Carry out a verb with its options; classes that they name come through the import allowlist."""
     verb, *options = arguments
+    if verb in SEVERAL:
+        folders = list(takewhile(lambda option: not option.startswith("-"), options))
+        options = ([json.dumps(folders)] if folders else []) + options[len(folders) :]
     restrict_imports()
     main = import_module(MODULES[verb]).main
     parser = OneLineParser(prog=f"ssl-lightning {verb}", description=main.__doc__.splitlines()[0])

@@ -181,7 +181,7 @@ class Make:
     """`make divide_contrast` on the digits with a package that may be killed, as a user's shell runs it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.command = folder, folder / "bin" / "ssl-lightning"
+        self.folder, self.command, self.told = folder, folder / "bin" / "ssl-lightning", ""
         self.command.parent.mkdir()
         faulty = ROOT / "tests" / "runs" / "faulty.py"
         self.command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{faulty}" "${{FAULT:-none}}" "$@"\n')
@@ -198,6 +198,7 @@ class Make:
             [*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0 or fault != "none", done.stderr[-2000:]
+        self.told = done.stdout
         return "".join(re.findall(r"^divide_contrast (\d)/4", done.stdout, re.MULTILINE)), done.returncode
 
 
@@ -208,6 +209,7 @@ def test_make_divide_contrast_goes_on_after_kills_and_runs_what_is_missing_and_n
     assert make(fault="kill@cluster=1") == ("12", 2)
     assert make(fault="kill@step=2") == ("23", 2)
     assert make() == ("334", 0)
+    assert re.search(rf"all: \S+, for which \S+{name}-base would train \d+ epochs", make.told)
     assert [path.name for path in tmp_path.iterdir() if ".tmp" in path.name] == []
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert make() == ("", 0)

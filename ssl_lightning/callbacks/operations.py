@@ -1,0 +1,91 @@
+"""Operations: what training multiplies and adds, so that methods can be compared at equal compute."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ssl_lightning.callbacks.publish import publish, row_is_due
+
+
+class Operations(pl.Callback):
+    """Writes `train/operations`, those of all steps so far on all processes, beside the other rows of training.
+
+    Counted are convolutions, products of matrices and attention, forward and backward, of the first step that this
+    process takes, a multiplication and an addition being two; all steps are taken to cost what it does. Views,
+    normalisation, the optimizer's work, clustering and judging are left out. Nothing is written where the step is
+    compiled or its parameters are spread over processes: there the operations cannot be seen one by one.
+    """
+
+    def __init__(self) -> None:
+        self._of_a_batch: int | None = None
+        self._counter: CountOperations | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the next step, if that is possible."""
+        hidden = isinstance(trainer.strategy, ModelParallelStrategy) or is_compiled(pl_module)
+        self._of_a_batch, self._counter = None, None if hidden else CountOperations()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Begin to count."""
+        if self._counter is not None:
+            self._counter.__enter__()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Once count; a number when a row is due."""
+        if self._counter is not None:
+            self._counter.__exit__(None, None, None)
+            self._of_a_batch, self._counter = self._counter.total, None
+        if self._of_a_batch is not None and row_is_due(trainer, batch_idx):
+            batches = trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size
+            publish(trainer, {"train/operations": float(self._of_a_batch * batches)})
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """A step that fails ends the count."""
+        if self._counter is not None and self._counter.entered:
+            self._counter.__exit__(None, None, None)
+        self._counter = None
+
+
+class CountOperations(TorchDispatchMode):
+    """Adds up what torch's formulas say of every operation while it is entered.
+
+    Attributes:
+        total: Multiplications and additions, each counting one.
+        entered: Whether it counts now.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total, self.entered = 0, False
+
+    def __enter__(self) -> "CountOperations":
+        """Begin."""
+        self.entered = True
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        """End."""
+        self.entered = False
+        super().__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Carry it out and count it."""
+        kwargs = kwargs or {}
+        answer = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=answer)
+        return answer
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether any part of it was compiled in place."""
+    return any(part._compiled_call_impl is not None for part in module.modules())
