@@ -188,8 +188,8 @@ class SwAV(Method):
             self.prototypes.normalize_()
 
     def _balanced_rows(self, batch_size: int) -> int:
-        """Pictures of all processes that are balanced at a time."""
-        return batch_size * self.trainer.world_size + (self.queue.length if self.queue.is_full else 0)
+        """Pictures of all processes that are balanced at a time, once a queue that is asked for is in use."""
+        return batch_size * self.trainer.world_size + self.queue.length
 
     def _in_steps(self, epochs: float) -> int:
         return round(epochs * self.steps_per_epoch)
