@@ -1,5 +1,6 @@
 """CIFAR-10, CIFAR-100 and STL-10 as torchvision lays them out on disk; never downloaded from here."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def open_downloaded(path: str, split: str, locate: Callable[[str], list[Path]]) 
         root = locate(path)[0].parent
         data = _load(name, root, split)
     except (ValueError, RuntimeError, OSError) as error:
-        recipe = f"python -c \"from torchvision.datasets import {name}; {name}('data', download=True)\""
+        folder = os.environ.get("SSL_LIGHTNING_DATA", "data")
+        recipe = f"python -c \"from torchvision.datasets import {name}; {name}('{folder}', download=True)\""
         raise ValueError(f"{path} is not there or not whole ({error}): get it by {recipe}") from error
     images, labels, classes = data
     return MemoryPictures(torch.from_numpy(images), torch.from_numpy(labels), classes, title=f"{path}/{split}")

@@ -189,7 +189,7 @@ def test_compressed_shards_are_refused(tar, png, tmp_path):
 @pytest.mark.parametrize("name", ["cifar-10-batches-py", "cifar-100-python", "stl10_binary"])
 def test_a_missing_torchvision_folder_says_how_to_get_it(name, monkeypatch, tmp_path):
     monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match=r"get it by python -c .*download=True"):
+    with pytest.raises(ValueError, match=rf"get it by python -c .*\('{tmp_path}', download=True\)"):
         open_labelled(name, "train")
 
 
