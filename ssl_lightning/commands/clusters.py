@@ -61,8 +61,8 @@ def _source(metadata: dict[str, str], file: str, data: str | None) -> Any:
 
 
 def _numbers(clustering: Clustering, own: Any, folder: Path) -> Section:
-    """Sizes and, where there are classes, purity."""
-    metrics = cluster_metrics(clustering.sizes, clustering.labels, true_labels=own)
+    """Sizes, the objective where the file has one and, where there are classes, agreement and purity."""
+    metrics = cluster_metrics(clustering.sizes, clustering.labels, true_labels=own, objective=clustering.objective)
     text = "\n".join(f"{name:<14} {value:.4g}" for name, value in metrics.items())
     return Section("Sizes and agreement", text, _figures(clustering, own, folder))
 

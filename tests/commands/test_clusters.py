@@ -95,6 +95,7 @@ def test_a_page_shows_every_cluster(stages, capsys):
         assert f"cluster {cluster}: {int(clustering.sizes[cluster])} pictures" in page
     assert (here / "edge-page" / "sizes.png").is_file()
     assert (here / "edge-page" / "purity.png").is_file()
+    assert f"{'objective':<14} {clustering.objective[-1] / 1438:.4g}" in page
     assert f"1438 pictures in {len(used)} of 9 clusters" in capsys.readouterr().out
 
 
