@@ -1,4 +1,4 @@
-"""clusters: where did my pictures go? A page with pictures of every cluster."""
+"""clusters: where did my pictures go? A page with pictures of the clusters."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ssl_lightning.types import UNLABELLED
 def main(
     file: str, out: str | None = None, data: str | None = None, pictures: int = PICTURES, most: int = CLUSTERS
 ) -> None:
-    """Write a page with a contact sheet of every cluster, their sizes and their numbers.
+    """Write a page with contact sheets of the clusters, their sizes and their numbers.
 
     Args:
         file: What WriteClusters wrote, <path>.safetensors.
