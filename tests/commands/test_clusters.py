@@ -1,5 +1,6 @@
 """embed, choose-k, clusters and the stages of ClusterFit, as a user runs them."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -8,12 +9,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.entry import run
+from ssl_lightning.methods import ClusterFit
 
 ROOT = Path(__file__).parents[2]
+CLUSTERFIT = ROOT / "configs" / "clusterfit"
 TINY = [
     *("--model.backbone", "ssl_lightning.models.ResNet18", "--model.backbone.width", "8"),
     # 1 would be read as 1.0, all of them
@@ -83,6 +87,26 @@ def test_clusters_that_were_made_again_are_noticed_by_the_run_that_used_them(sta
     assert run(third) == 64
     assert f"found no --model.clusters {edge}" in capsys.readouterr().err
     (here / "away").rename(edge)
+
+
+def test_the_control_arm_learns_what_the_pretrained_network_says(stages, tmp_path):
+    here, _ = stages
+    command = ["fit", "--config", "configs/clusterfit/3_distill.yaml", *TINY, "--run.dir", str(tmp_path)]
+    command += ["--model.teacher", str(here / "pretrain" / "checkpoints" / "last.ckpt"), "--run.name", "distill"]
+    assert run(command) == 0
+    assert (tmp_path / "distill" / "done.json").is_file()
+
+
+def test_the_control_arm_differs_from_the_third_stage_in_method_and_teacher_alone():
+    fitted, distilled = (yaml.safe_load((CLUSTERFIT / f"{name}.yaml").read_text()) for name in ("3_fit", "3_distill"))
+    ours, theirs = fitted["model"].pop("init_args"), distilled["model"].pop("init_args")
+    assert theirs.pop("decay_all") is inspect.signature(ClusterFit).parameters["decay_all"].default
+    own = ("clusters", "num_clusters", "teacher", "num_classes", "temperature")
+    assert [{name: value for name, value in options.items() if name not in own} for options in (ours, theirs)] == [
+        {name: ours[name] for name in ("backbone", "optimizer", "schedule")}
+    ] * 2
+    assert fitted.pop("model") != distilled.pop("model")
+    assert fitted == distilled
 
 
 def test_a_page_shows_every_cluster(stages, capsys):
