@@ -1,15 +1,19 @@
 """Recluster's rhythm, ProbeFeatures' innocence, WriteClusters' files, Throughput's rows."""
 
+import math
+
 import lightning.pytorch as pl
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import normalized_mutual_info_score
 
 from ssl_lightning.callbacks import ProbeFeatures, Recluster, Throughput, WriteClusters, throughput
 from ssl_lightning.callbacks.embed import embed_dataset, eval_mode
 from ssl_lightning.clustering import Clusterer, Clustering, KMeans, PCAWhitening, cluster_metrics
-from ssl_lightning.data import Digits, SyntheticImages, View
+from ssl_lightning.data import Digits, SyntheticImages, UncuratedImages, View
 from ssl_lightning.evaluation import KNN, FewShot, LinearProbe
 from ssl_lightning.methods import DeepCluster, DeepClusterV2, RawPixels
 from ssl_lightning.models import ResNet18
@@ -216,6 +220,62 @@ def test_clusters_are_written_for_the_next_stage_and_for_people(tmp_path, caplog
     assert f"1438 pictures in 10 of 10 clusters, objective {objective:.4g} a picture" in caplog.text
     score = normalized_mutual_info_score(data.judged_labels(), clustering.labels, average_method="geometric")
     assert score > 0.6  # k-means on the pixels of digits
+
+
+class Brightness(Clusterer):
+    """By mean brightness: the same cluster and distance of a picture in whatever order they come."""
+
+    def __call__(self, features, k, seed=0, group=None) -> Clustering:
+        brightness = features.mean(1)
+        labels = torch.bucketize(brightness, brightness.quantile(torch.arange(1, k) / k))
+        return Clustering(labels, brightness, torch.zeros(k, features.shape[1]), labels.bincount(minlength=k))
+
+
+class Mixed(Digits):
+    """The digits, whose rows arrive in a drawn order."""
+
+    def predict_dataloader(self):
+        return self.views_dataloader()
+
+
+def test_rows_that_arrive_out_of_order_leave_every_label_with_its_picture(tmp_path):
+    found = {}
+    for source in (Digits, Mixed):
+        data = source(eval_batch_size=100, image_size=8)
+        path = tmp_path / source.__name__
+        run = trainer(WriteClusters(str(path), 10, Brightness()))
+        run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
+        found[source], _ = Clustering.load(path.with_suffix(".safetensors"))
+    arrived = torch.cat([batch.index for batch in data.predict_dataloader()])
+    assert not torch.equal(arrived, arrived.sort().values)
+    assert len(found[Digits].labels.unique()) == 10
+    assert torch.equal(found[Mixed].labels, found[Digits].labels)
+    assert torch.equal(found[Mixed].distances, found[Digits].distances)
+
+
+def test_the_table_says_of_each_file_its_number_cluster_and_distance(tmp_path):
+    pile = tmp_path / "pile"
+    pile.mkdir()
+    pixels = np.random.default_rng(0).integers(256, size=(40, 8, 8, 3), dtype=np.uint8)
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(pile / f"{7 * number}.png")
+    (pile / "77.png").write_bytes(b"no picture")
+    data = UncuratedImages(path=str(pile), image_size=8)
+    run = trainer(WriteClusters(str(tmp_path / "clusters"), 4, KMeans()))
+    run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
+    clustering, _ = Clustering.load(tmp_path / "clusters.safetensors")
+    table = pd.read_parquet(tmp_path / "clusters.parquet")
+    assert table["row"].tolist() == list(range(40))
+    assert table["path"].tolist() == sorted(map(str, pile.iterdir()))  # the order of the names' bytes
+    assert [str(pile / f"{number}.png") for number in table["sample_id"]] == table["path"].tolist()
+    for line in table.itertuples():
+        assert line.cluster == clustering.labels[line.row]
+        if line.sample_id == 77:
+            assert (line.cluster, math.isnan(line.distance)) == (-1, True)
+            continue
+        features = torch.from_numpy(np.asarray(Image.open(line.path)) / 255).permute(2, 0, 1).flatten()
+        expected = (features - clustering.centroids[line.cluster]).square().sum()
+        assert line.distance == pytest.approx(float(expected), rel=1e-3)
 
 
 class Lopsided(Clusterer):
