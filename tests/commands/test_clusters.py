@@ -13,6 +13,7 @@ import yaml
 
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.clustering.feature_file import FeatureFile
+from ssl_lightning.commands import choose_k
 from ssl_lightning.entry import run
 from ssl_lightning.methods import ClusterFit
 
@@ -147,6 +148,15 @@ def test_features_are_embedded_once_and_clustered_for_several_k(stages, tmp_path
     assert set(table["k"]) == {3, 10}
     assert (tmp_path / "features-k" / "curves.png").is_file()
     assert (tmp_path / "features-k" / "index.html").is_file()
+
+
+def test_k_is_chosen_with_the_clusterer_and_transform_of_the_second_stage():
+    defaults = inspect.signature(choose_k.main).parameters
+    callback = yaml.safe_load((CLUSTERFIT / "2_cluster.yaml").read_text())["trainer"]["callbacks"][0]["init_args"]
+    for name in ("clusterer", "transform"):
+        chosen = defaults[name].default
+        assert callback[name]["class_path"] == f"ssl_lightning.clustering.{type(chosen).__name__}"
+        assert chosen == type(chosen)(**callback[name].get("init_args", {}))
 
 
 @pytest.mark.parametrize(
