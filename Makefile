@@ -36,7 +36,8 @@ benchmarks: setup ## every benchmark but gpu.py, which needs a method; results i
 	for file in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$file || exit 1; done
 
 # Staged methods: a stage is a command, an edge is a file that is written last, and this is the graph. What is there and
-# not older than what it is made of is left alone; a stage that was stopped goes on where it was.
+# not older than what it is made of is left alone; a stage that was stopped goes on where it was. make sees changed options
+# and configs, not changed pictures: after those, touch configs/data/<DATA>.yaml.
 DATA ?= digits
 K ?= $(if $(filter divide_contrast,$(MAKECMDGOALS)),5,100)
 SEED ?= 0

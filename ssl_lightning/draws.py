@@ -5,6 +5,8 @@ change what is drawn. The mixer is the 64-bit finaliser of SplitMix64 (Steele, L
 pseudorandom number generators"), in the wrap-around arithmetic of int64, so CPU and GPU draw the same numbers.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import torch
@@ -44,6 +46,8 @@ class Purpose(IntEnum):
     """Rows of a memory that an embedding is to be told from."""
     LABEL_NOISE = 12
     """Which labels are replaced, and by which class."""
+    STUDENT = 13
+    """First weights of a network that learns from what another one, of the same seed, has learnt."""
 
 
 def bits(seed: int, purpose: Purpose, epoch: int, rows: Int[Tensor, "B"], view: int = 0) -> Int[Tensor, "B"]:
@@ -69,6 +73,18 @@ def permutation(seed: int, purpose: Purpose, epoch: int, size: int) -> Int[Tenso
 def number(seed: int, purpose: Purpose, epoch: int = 0, view: int = 0) -> int:
     """One non-negative 63-bit number: a seed for a `torch.Generator` or a clusterer."""
     return _fold(seed, purpose, epoch, view) & ((1 << 63) - 1)
+
+
+@contextmanager
+def drawn_apart(purpose: Purpose) -> Iterator[None]:
+    """What torch draws on the CPU within has a generator of its own, whose seed the global one draws.
+
+    So it is still a function of the run's seed, but equals nothing that a run of that seed draws for another purpose.
+    """
+    seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(number(seed, purpose))
+        yield
 
 
 def _fold(*keys: int) -> int:

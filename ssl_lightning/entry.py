@@ -19,7 +19,7 @@ VERBS = {
     "demo": "train DeepCluster on real digits, judge it, and write a page to look at",
     "embed": "features of a source's pictures to a file, to be clustered again and again",
     "choose-k": "cluster a file of features for several K and draw what to choose by",
-    "clusters": "a page with pictures of every cluster in a file that WriteClusters wrote",
+    "clusters": "a page with pictures of the clusters in a file that WriteClusters wrote",
     "experts": "state of the expert of every part of divided pictures, and what each knows of its own",
     "budget": "operations of runs in training, and for how many epochs the first would spend those of all",
     "check-setup": "versions, devices, data and speed that this machine has",

@@ -127,6 +127,14 @@ def test_the_configs_that_the_head_of_a_config_names_are_there():
         assert [name for name in named if not (root / name).is_file()] == [], config
 
 
+def test_every_config_at_paper_size_is_in_the_documentation():
+    text = (Path(__file__).parents[1] / "docs" / "scale.md").read_text()
+    named = set(re.findall(r"^\| `configs/scale/(\w+)\.yaml`", text, re.MULTILINE))
+    for stem, sizes, unit in re.findall(r"^\| `configs/scale/(\w+)\{([\d,]+)\}(\w+)\.yaml`", text, re.MULTILINE):
+        named |= {f"{stem}{size}{unit}" for size in sizes.split(",")}
+    assert named == {path.stem for path in (CONFIGS / "scale").glob("*_*.yaml")}
+
+
 def test_no_protocol_that_is_asked_for_names_a_submodule():
     """Since Python 3.12 `isinstance` looks at classes and dictionaries alone, where a module's submodules are not."""
     asked = []

@@ -210,7 +210,8 @@ def _metrics(clusterings: list[Clustering], previous: Int[Tensor, "_M _H"], own:
     for head, clustering in enumerate(clusterings):
         before = previous[:, head].cpu().long() if previous.numel() else None
         known = own if bool((own != UNLABELLED).any()) else None
-        heads.append(cluster_metrics(clustering.sizes.cpu(), clustering.labels.cpu(), before, known))
+        sizes, labels = clustering.sizes.cpu(), clustering.labels.cpu()
+        heads.append(cluster_metrics(sizes, labels, before, known, clustering.objective))
     means = {name: sum(head[name] for head in heads) / len(heads) for name in heads[0]}
     if len(heads) == 1:
         return means

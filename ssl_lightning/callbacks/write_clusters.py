@@ -45,7 +45,8 @@ class WriteClusters(pl.Callback):
     the checkpoint and a description of the data in its metadata; the second a table of row, sample_id, path, cluster
     and distance, which a machine without pyarrow goes without. A picture that could not be read has cluster -1. The
     safetensors file is written last, so it is there only when both are. The clusters' numbers (`cluster/...`) go to the
-    metrics of the run.
+    metrics of the run; `cluster/objective` among them is the file's last objective, a sum over rows, divided by the
+    clustered rows.
 
     Args:
         path: Where to, without an ending.
@@ -109,11 +110,13 @@ class WriteClusters(pl.Callback):
             whole = Clustering(
                 labels, distances, clustering.centroids.cpu(), clustering.sizes.cpu(), clustering.objective
             )
-            metrics = cluster_metrics(whole.sizes, whole.labels, true_labels=data.judged_labels())
+            metrics = cluster_metrics(
+                whole.sizes, whole.labels, true_labels=data.judged_labels(), objective=whole.objective
+            )
             publish(trainer, {f"cluster/{name}": value for name, value in metrics.items()})
-            self._write(whole, data)
+            self._write(whole, data, metrics.get("objective"))
 
-    def _write(self, clustering: Clustering, data: NamesItsRows) -> None:
+    def _write(self, clustering: Clustering, data: NamesItsRows, objective: float | None) -> None:
         path = Path(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_table(path.with_name(f"{path.name}.parquet"), clustering, data.training)
@@ -121,11 +124,12 @@ class WriteClusters(pl.Callback):
         clustering.save(edge, self._metadata(data))
         used = int((clustering.sizes > 0).sum())
         log.info(
-            "wrote %s and .parquet: %d pictures in %d of %d clusters",
+            "wrote %s and .parquet: %d pictures in %d of %d clusters%s",
             edge,
             len(clustering.labels),
             used,
             self.num_clusters,
+            "" if objective is None else f", objective {objective:.4g} a picture",
         )
         self._name_small_parts(clustering.sizes.tolist())
 

@@ -1,6 +1,7 @@
 """What a clustering looks like, and how two labellings agree."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -105,6 +106,7 @@ def cluster_metrics(
     labels: Int[Tensor, "N"],
     previous: Int[Tensor, "N"] | None = None,
     true_labels: Int[Tensor, "N"] | None = None,
+    objective: Sequence[float] = (),
 ) -> dict[str, float]:
     """All numbers of one clustering, by the names that stand after `cluster/`.
 
@@ -114,8 +116,13 @@ def cluster_metrics(
         previous: Clusters of the last time; adds `nmi_previous` and `reassigned`.
         true_labels: The pictures' own classes; adds `nmi_labels`, `ami_labels` and, for comparison, `nmi_chance`, the
             NMI of clusters of the same sizes that were filled at random: it rises with K.
+        objective: Of a `Clustering`, the sum of distances in each iteration; adds `objective`, the last one divided by
+            the clustered rows, so that it compares over numbers of pictures: the mean squared distance of a row to its
+            centroid (cosine metric: 1 - cos).
     """
     metrics = size_metrics(sizes)
+    if len(objective):
+        metrics["objective"] = float(objective[-1]) / max(int(sizes.sum()), 1)
     if previous is not None:
         metrics["nmi_previous"] = normalized_mutual_info(labels, previous)
         metrics["reassigned"] = reassigned(previous, labels)

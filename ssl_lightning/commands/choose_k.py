@@ -24,7 +24,7 @@ def main(
     k: tuple[int, ...] = (10, 30, 100, 300),
     seeds: int = 3,
     out: str | None = None,
-    clusterer: Clusterer = KMeans(),  # a frozen description
+    clusterer: Clusterer = KMeans(iterations=50),  # a frozen description, as configs/clusterfit/2_cluster.yaml has it
     transform: FeatureTransform | None = UnitRows(),  # a frozen description
 ) -> None:
     """Cluster features for several numbers of clusters and several starts; a table, a picture and a page to choose by.

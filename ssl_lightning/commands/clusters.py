@@ -1,4 +1,4 @@
-"""clusters: where did my pictures go? A page with pictures of every cluster."""
+"""clusters: where did my pictures go? A page with pictures of the clusters."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ssl_lightning.types import UNLABELLED
 def main(
     file: str, out: str | None = None, data: str | None = None, pictures: int = PICTURES, most: int = CLUSTERS
 ) -> None:
-    """Write a page with a contact sheet of every cluster, their sizes and their numbers.
+    """Write a page with contact sheets of the clusters, their sizes and their numbers.
 
     Args:
         file: What WriteClusters wrote, <path>.safetensors.
@@ -61,8 +61,8 @@ def _source(metadata: dict[str, str], file: str, data: str | None) -> Any:
 
 
 def _numbers(clustering: Clustering, own: Any, folder: Path) -> Section:
-    """Sizes and, where there are classes, purity."""
-    metrics = cluster_metrics(clustering.sizes, clustering.labels, true_labels=own)
+    """Sizes, the objective where the file has one and, where there are classes, agreement and purity."""
+    metrics = cluster_metrics(clustering.sizes, clustering.labels, true_labels=own, objective=clustering.objective)
     text = "\n".join(f"{name:<14} {value:.4g}" for name, value in metrics.items())
     return Section("Sizes and agreement", text, _figures(clustering, own, folder))
 

@@ -7,6 +7,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn, optim
 
 from ssl_lightning.clustering.clusterer import Clustering, refuse_other_pictures
+from ssl_lightning.draws import Purpose, drawn_apart
 from ssl_lightning.failures import Failure, stuck_at_chance, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.memory import PseudoLabels
@@ -22,7 +23,8 @@ class ClusterFit(Method):
     Yan, Misra, Gupta, Ghadiyaram, Mahajan: "ClusterFit: Improving Generalization of Visual Representations", CVPR 2020
     (arXiv 1912.03330), section 3. The first stage is any network; the second clusters its features of all pictures once
     (`predict` with `WriteClusters`); this is the third: cross-entropy to the K clusters, which stay as they are. No
-    alternation, no balanced sampling. The head is thrown away afterwards.
+    alternation, no balanced sampling. The head is thrown away afterwards. First weights are drawn apart: those of a
+    pretrained network of the same seed and architecture would be the very same.
 
     The file of clusters must have been made for the pictures of this run, in their order; its labels travel in the
     checkpoint, so a trained model is read without it.
@@ -58,7 +60,8 @@ class ClusterFit(Method):
         mean: RGB = (0.5, 0.5, 0.5),
         std: RGB = (0.25, 0.25, 0.25),
     ) -> None:
-        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+        with drawn_apart(Purpose.STUDENT):
+            super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if num_clusters < 2:
             raise ValueError(f"found num_clusters={num_clusters}; expected at least 2")
         self.clusters, self.num_clusters, self.chance_loss = clusters, num_clusters, math.log(num_clusters)

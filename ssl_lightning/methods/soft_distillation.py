@@ -7,6 +7,7 @@ from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from ssl_lightning.draws import Purpose, drawn_apart
 from ssl_lightning.functional.soft_targets import soft_target_loss
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.methods.teachers import read_teacher
@@ -29,7 +30,8 @@ class SoftDistillation(Method):
 
     The control arm of ClusterFit (Yan, Misra, Gupta, Ghadiyaram, Mahajan, CVPR 2020, arXiv 1912.03330, section 4): it
     too trains a second network on what a first one says, but keeps the classes of the first one's pretext task, where
-    ClusterFit keeps the neighbourhoods of its features. The loss is that of Hinton, Vinyals, Dean 2015
+    ClusterFit keeps the neighbourhoods of its features; like ClusterFit's, its first weights are not those that the
+    teacher of the same seed had. The loss is that of Hinton, Vinyals, Dean 2015
     (arXiv 1503.02531, equation 1): T^2 KL(teacher || student) at temperature T.
 
     The teacher is no part of this network: it is read from its file when training starts, is neither optimised nor
@@ -71,7 +73,8 @@ class SoftDistillation(Method):
         mean: RGB = (0.5, 0.5, 0.5),
         std: RGB = (0.25, 0.25, 0.25),
     ) -> None:
-        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+        with drawn_apart(Purpose.STUDENT):
+            super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if temperature <= 0 or num_classes < 2:
             raise ValueError(
                 f"found temperature={temperature}, num_classes={num_classes}; expected a positive temperature and at "

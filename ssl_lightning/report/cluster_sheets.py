@@ -53,9 +53,10 @@ def draw_cluster_sheets(
         progress: What the list of clusters is wrapped in, for a bar.
     """
     sizes = labels[labels != UNLABELLED].bincount(minlength=num_clusters)
-    shown: Iterable[int] = progress(_shown(sizes, most))
+    shown = _shown(sizes, most)
+    bar: Iterable[int] = progress(shown)
     figures = []
-    for cluster in shown:
+    for cluster in bar:
         images, valid = pictures.read(representatives(labels, distances, cluster, count))
         readable = [image for image, good in zip(images, valid, strict=True) if good]
         name = f"cluster-{cluster}.png"
@@ -64,6 +65,9 @@ def draw_cluster_sheets(
             figures.append(Figure(name, _caption(cluster, int(sizes[cluster]), own[labels == cluster], pictures)))
     used = int((sizes > 0).sum())
     text = f"{len(labels)} pictures in {used} of {num_clusters} clusters"
+    if len(shown) < used:
+        half = len(shown) // 2
+        text += f"; shown: the {half} largest and {half} smallest of {used}"
     return Section("Clusters, largest first", text, figures)
 
 

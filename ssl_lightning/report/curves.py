@@ -20,6 +20,7 @@ CLUSTER_PANELS = (
     ("Sizes", ("cluster/entropy", "cluster/largest_share")),
     ("Imbalance, 1 where all sizes are equal", ("cluster/imbalance",)),
     ("Empty clusters", ("cluster/empty",)),
+    ("Distance to the centroid", ("cluster/objective",)),
     ("Neighbours", ("cluster/close_purity", "cluster/background_purity", "cluster/chance_purity")),
 )
 """The same for all that is known of clusters."""

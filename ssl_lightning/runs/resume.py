@@ -87,7 +87,7 @@ def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[s
     checkpoint = run.newest_checkpoint()
     if finished and not changed:
         return Decision("finished", checkpoint, f"{run.path} has finished with these inputs; nothing to do")
-    if policy == "restart" and ((changed and not allow_change) or checkpoint is None):
+    if policy == "restart" and changed and not allow_change:
         return Decision("restart", None, f"inputs of {run.path} changed ({'; '.join(changed[:3])})")
     if changed and not allow_change:
         state = "has finished" if finished else "was started"
@@ -96,6 +96,11 @@ def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[s
             "run, --resume.policy restart to set the old one aside, or --resume.allow_config_change to go on with it"
         )
     if checkpoint is None:
+        if policy == "must":
+            raise UsageError(
+                f"found no whole checkpoint in {run.checkpoints}; expected one, since --resume.policy is must: give "
+                "--resume.policy auto to start again"
+            )
         return Decision("start", None, f"{run.path} holds no checkpoint yet; starting again")
     other = f" with other settings: {'; '.join(changed[:5])}" if changed else ""
     return Decision("resume", checkpoint, f"resuming {run.path} from {checkpoint.name}{other}")

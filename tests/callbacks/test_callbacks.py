@@ -1,17 +1,21 @@
 """Recluster's rhythm, ProbeFeatures' innocence, WriteClusters' files, Throughput's rows."""
 
+import math
+
 import lightning.pytorch as pl
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import normalized_mutual_info_score
 
 from ssl_lightning.callbacks import ProbeFeatures, Recluster, Throughput, WriteClusters, throughput
 from ssl_lightning.callbacks.embed import embed_dataset, eval_mode
 from ssl_lightning.clustering import Clusterer, Clustering, KMeans, PCAWhitening, cluster_metrics
-from ssl_lightning.data import Digits, SyntheticImages
+from ssl_lightning.data import Digits, SyntheticImages, UncuratedImages, View
 from ssl_lightning.evaluation import KNN, FewShot, LinearProbe
-from ssl_lightning.methods import DeepCluster, RawPixels
+from ssl_lightning.methods import DeepCluster, DeepClusterV2, RawPixels
 from ssl_lightning.models import ResNet18
 from ssl_lightning.runs import MetricsTable
 from ssl_lightning.runs.metrics import read_rows
@@ -114,8 +118,9 @@ def test_cluster_metrics_are_published_under_their_names(tmp_path):
     run.fit(model, data)
     rows = read_rows(tmp_path / "metrics.csv")
     last = rows[-1]
-    expected_names = cluster_metrics(torch.tensor([1]), torch.tensor([0]), torch.tensor([0]), torch.tensor([0]))
-    assert len(expected_names) == 9
+    one = torch.tensor([0])
+    expected_names = cluster_metrics(torch.tensor([1]), one, one, one, [1.0])
+    assert len(expected_names) == 10
     names = [*expected_names, "seconds"]
     assert all(last[f"cluster/{name}"] != "" for name in names)
     labels = model.pseudo_labels.rows[:, 0]
@@ -123,6 +128,29 @@ def test_cluster_metrics_are_published_under_their_names(tmp_path):
     assert float(last["cluster/nmi_labels"]) == pytest.approx(expected, abs=1e-6)
     assert rows[0]["cluster/nmi_previous"] == ""
     assert "cluster/reassigned" in run.callback_metrics
+
+
+class Far(Clusterer):
+    """Every row in the first cluster, as far from it as its call says, after a first iteration of ten times that."""
+
+    def __init__(self) -> None:
+        self.far = 0.0
+
+    def __call__(self, features, k, seed=0, group=None) -> Clustering:
+        self.far += 1.0
+        labels = torch.zeros(len(features), dtype=torch.int64)
+        distances, total = torch.full((len(features),), self.far), self.far * len(features)
+        centroids, sizes = torch.zeros(k, features.shape[1]), labels.bincount(minlength=k)
+        return Clustering(labels, distances, centroids, sizes, [10 * total, total])
+
+
+def test_the_objective_is_published_of_each_clustering_and_as_their_mean(tmp_path):
+    table = MetricsTable(tmp_path / "metrics.csv")
+    model = DeepClusterV2(12, num_heads=2, backbone=ResNet18(8), hidden=(16,), projection=8, image_size=16)
+    data = Digits(batch_size=719, views=[View(), View()], image_size=16)
+    trainer(Recluster(Far()), max_epochs=2, logger=table).fit(model, data)
+    last = read_rows(tmp_path / "metrics.csv")[-1]
+    assert [float(last[f"cluster/{name}"]) for name in ("0/objective", "1/objective", "objective")] == [3.0, 4.0, 3.5]
 
 
 def test_judging_changes_no_bit_of_what_is_trained():
@@ -174,7 +202,8 @@ def test_while_fitting_the_gallery_is_a_fixed_subset_of_the_training_rows():
     assert sizes == [(100, 359), (1438, 359)]
 
 
-def test_clusters_are_written_for_the_next_stage_and_for_people(tmp_path):
+def test_clusters_are_written_for_the_next_stage_and_for_people(tmp_path, caplog):
+    caplog.set_level("INFO", "ssl_lightning")
     data = Digits(eval_batch_size=100, image_size=8)
     writer = WriteClusters(str(tmp_path / "clusters"), 10, KMeans())
     run = trainer(writer)
@@ -186,8 +215,67 @@ def test_clusters_are_written_for_the_next_stage_and_for_people(tmp_path):
     assert table["cluster"].tolist() == clustering.labels.tolist()
     assert len(table) == 1438
     assert table["path"].is_unique
+    objective = clustering.objective[-1] / 1438
+    assert float(run.callback_metrics["cluster/objective"]) == pytest.approx(objective)
+    assert f"1438 pictures in 10 of 10 clusters, objective {objective:.4g} a picture" in caplog.text
     score = normalized_mutual_info_score(data.judged_labels(), clustering.labels, average_method="geometric")
     assert score > 0.6  # k-means on the pixels of digits
+
+
+class Brightness(Clusterer):
+    """By mean brightness: the same cluster and distance of a picture in whatever order they come."""
+
+    def __call__(self, features, k, seed=0, group=None) -> Clustering:
+        brightness = features.mean(1)
+        labels = torch.bucketize(brightness, brightness.quantile(torch.arange(1, k) / k))
+        return Clustering(labels, brightness, torch.zeros(k, features.shape[1]), labels.bincount(minlength=k))
+
+
+class Mixed(Digits):
+    """The digits, whose rows arrive in a drawn order."""
+
+    def predict_dataloader(self):
+        return self.views_dataloader()
+
+
+def test_rows_that_arrive_out_of_order_leave_every_label_with_its_picture(tmp_path):
+    found = {}
+    for source in (Digits, Mixed):
+        data = source(eval_batch_size=100, image_size=8)
+        path = tmp_path / source.__name__
+        run = trainer(WriteClusters(str(path), 10, Brightness()))
+        run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
+        found[source], _ = Clustering.load(path.with_suffix(".safetensors"))
+    arrived = torch.cat([batch.index for batch in data.predict_dataloader()])
+    assert not torch.equal(arrived, arrived.sort().values)
+    assert len(found[Digits].labels.unique()) == 10
+    assert torch.equal(found[Mixed].labels, found[Digits].labels)
+    assert torch.equal(found[Mixed].distances, found[Digits].distances)
+
+
+def test_the_table_says_of_each_file_its_number_cluster_and_distance(tmp_path):
+    pile = tmp_path / "pile"
+    pile.mkdir()
+    pixels = np.random.default_rng(0).integers(256, size=(40, 8, 8, 3), dtype=np.uint8)
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(pile / f"{7 * number}.png")
+    (pile / "77.png").write_bytes(b"no picture")
+    data = UncuratedImages(path=str(pile), image_size=8)
+    run = trainer(WriteClusters(str(tmp_path / "clusters"), 4, KMeans()))
+    run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
+    clustering, _ = Clustering.load(tmp_path / "clusters.safetensors")
+    table = pd.read_parquet(tmp_path / "clusters.parquet")
+    assert table["row"].tolist() == list(range(40))
+    assert table["path"].tolist() == sorted(map(str, pile.iterdir()))  # the order of the names' bytes
+    assert [str(pile / f"{number}.png") for number in table["sample_id"]] == table["path"].tolist()
+    for line in table.itertuples():
+        assert line.cluster == clustering.labels[line.row]
+        if line.sample_id == 77:
+            assert (line.cluster, math.isnan(line.distance)) == (-1, True)
+            continue
+        features = torch.from_numpy(np.asarray(Image.open(line.path)) / 255).permute(2, 0, 1).flatten()
+        expected = (features - clustering.centroids[line.cluster]).square().sum()
+        assert line.distance == pytest.approx(float(expected), rel=1e-3)
 
 
 class Lopsided(Clusterer):

@@ -90,4 +90,10 @@ def test_names_appear_with_what_they_need():
     unlabelled = torch.full((4,), -1)
     assert set(cluster_metrics(sizes, found, found, unlabelled)) == alone | {"nmi_previous", "reassigned"}
     everything = cluster_metrics(sizes, found, found, torch.tensor([0, 0, 1, 1]))
+    assert set(cluster_metrics(sizes, found, objective=[9.0, 6.0])) == alone | {"objective"}
     assert everything["nmi_labels"] == everything["ami_labels"] == everything["nmi_previous"] == pytest.approx(1.0)
+
+
+def test_the_objective_is_the_last_one_a_clustered_row():
+    labels = torch.tensor([0, 1, -1, 1])
+    assert cluster_metrics(torch.tensor([1, 2]), labels, objective=[9.0, 6.0])["objective"] == 2.0

@@ -1,5 +1,6 @@
 """embed, choose-k, clusters and the stages of ClusterFit, as a user runs them."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -8,15 +9,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.clustering.feature_file import FeatureFile
+from ssl_lightning.commands import choose_k
 from ssl_lightning.entry import run
+from ssl_lightning.methods import ClusterFit
 
 ROOT = Path(__file__).parents[2]
+CLUSTERFIT = ROOT / "configs" / "clusterfit"
 TINY = [
     *("--model.backbone", "ssl_lightning.models.ResNet18", "--model.backbone.width", "8"),
-    *("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"),
+    # 1 would be read as 1.0, all of them
+    *("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "2"),
     *("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
 ]
 
@@ -84,6 +90,26 @@ def test_clusters_that_were_made_again_are_noticed_by_the_run_that_used_them(sta
     (here / "away").rename(edge)
 
 
+def test_the_control_arm_learns_what_the_pretrained_network_says(stages, tmp_path):
+    here, _ = stages
+    command = ["fit", "--config", "configs/clusterfit/3_distill.yaml", *TINY, "--run.dir", str(tmp_path)]
+    command += ["--model.teacher", str(here / "pretrain" / "checkpoints" / "last.ckpt"), "--run.name", "distill"]
+    assert run(command) == 0
+    assert (tmp_path / "distill" / "done.json").is_file()
+
+
+def test_the_control_arm_differs_from_the_third_stage_in_method_and_teacher_alone():
+    fitted, distilled = (yaml.safe_load((CLUSTERFIT / f"{name}.yaml").read_text()) for name in ("3_fit", "3_distill"))
+    ours, theirs = fitted["model"].pop("init_args"), distilled["model"].pop("init_args")
+    assert theirs.pop("decay_all") is inspect.signature(ClusterFit).parameters["decay_all"].default
+    own = ("clusters", "num_clusters", "teacher", "num_classes", "temperature")
+    assert [{name: value for name, value in options.items() if name not in own} for options in (ours, theirs)] == [
+        {name: ours[name] for name in ("backbone", "optimizer", "schedule")}
+    ] * 2
+    assert fitted.pop("model") != distilled.pop("model")
+    assert fitted == distilled
+
+
 def test_a_page_shows_every_cluster(stages, capsys):
     here, _ = stages
     assert run(["clusters", str(here / "edge.safetensors"), "--pictures", "6"]) == 0
@@ -95,6 +121,7 @@ def test_a_page_shows_every_cluster(stages, capsys):
         assert f"cluster {cluster}: {int(clustering.sizes[cluster])} pictures" in page
     assert (here / "edge-page" / "sizes.png").is_file()
     assert (here / "edge-page" / "purity.png").is_file()
+    assert f"{'objective':<14} {clustering.objective[-1] / 1438:.4g}" in page
     assert f"1438 pictures in {len(used)} of 9 clusters" in capsys.readouterr().out
 
 
@@ -123,6 +150,15 @@ def test_features_are_embedded_once_and_clustered_for_several_k(stages, tmp_path
     assert (tmp_path / "features-k" / "index.html").is_file()
 
 
+def test_k_is_chosen_with_the_clusterer_and_transform_of_the_second_stage():
+    defaults = inspect.signature(choose_k.main).parameters
+    callback = yaml.safe_load((CLUSTERFIT / "2_cluster.yaml").read_text())["trainer"]["callbacks"][0]["init_args"]
+    for name in ("clusterer", "transform"):
+        chosen = defaults[name].default
+        assert callback[name]["class_path"] == f"ssl_lightning.clustering.{type(chosen).__name__}"
+        assert chosen == type(chosen)(**callback[name].get("init_args", {}))
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [(["--k", "[3,5000]"], "found k="), (["--seeds", "1"], "expected at least 2")],
@@ -136,37 +172,57 @@ def test_choices_that_cannot_be_are_one_line(stages, tmp_path, capsys, options, 
 
 
 class Make:
-    """`make clusterfit` on the digits with a package that may be killed, as a user's shell runs it."""
+    """`make clusterfit` on the digits with a package that may be killed, as a user's shell runs it.
+
+    The first and the last stage take two epochs of two steps, with a checkpoint after each epoch.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.command = folder, folder / "bin" / "ssl-lightning"
         self.command.parent.mkdir()
+        self.losses, self.steps = folder / "bin" / "losses.txt", []
         faulty = ROOT / "tests" / "runs" / "faulty.py"
         self.command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{faulty}" "${{FAULT:-none}}" "$@"\n')
         self.command.chmod(0o755)
 
     def __call__(self, *options: str, fault: str = "none") -> tuple[list[bool], int]:
-        """Which of the three stages were run, and the exit code."""
-        small = " ".join(TINY)
+        """Which of the three stages were run, and the exit code; `steps` are those that they took."""
+        small = " ".join([*TINY, "--trainer.max_epochs", "2"])
         command = ["make", "-o", ".venv/.done", "clusterfit", "DATA=digits", f"RUNS={self.folder}"]
         command += [f"BIN={self.command.parent}", f"PRETRAIN_ARGS={small}", f"FIT_ARGS={small}", *options]
-        environment = os.environ | {"FAULT": fault, "FAULTY_LOSSES": os.devnull, "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"FAULT": fault, "FAULTY_LOSSES": str(self.losses), "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0 or fault != "none", done.stderr[-2000:]
+        taken = self.losses.read_text().splitlines() if self.losses.exists() else []
+        self.steps = [int(line.split()[0]) for line in taken]
+        self.losses.unlink(missing_ok=True)
         return [f"clusterfit {stage}/3" in done.stdout for stage in (1, 2, 3)], done.returncode
 
 
 @pytest.mark.slow
 def test_make_clusterfit_goes_on_after_kills_and_runs_what_is_missing_and_nothing_else(tmp_path):
-    """Killed while it clusters, before the table and before the edge is there, then in the last stage."""
+    """Killed in every stage: while it trains, before its first checkpoint and after it, and while it clusters.
+
+    Of the second stage also before the table and before the edge is there. A run goes on from its checkpoint, or starts
+    again where it is where it has none; nothing is set aside.
+    """
     make, name = Make(tmp_path), "clusterfit-digits-k8"
     edge, done = tmp_path / f"{name}-cluster.safetensors", tmp_path / f"{name}-fit" / "done.json"
+    assert make("K=8", fault="kill@step=1") == ([True, False, False], 2)
+    assert make("K=8", fault="kill@step=3") == ([True, False, False], 2)
+    assert make.steps == [1, 2, 3]
     assert make("K=8", fault="kill@cluster=1") == ([True, True, False], 2)
+    assert make.steps == [3, 4]
     assert make("K=8", fault="kill@onto=.parquet") == ([False, True, False], 2)
     assert make("K=8", fault="kill@onto=.safetensors") == ([False, True, False], 2)
     assert not edge.exists()
-    assert make("K=8") == ([False, True, True], 0)
+    assert make("K=8", fault="kill@step=1") == ([False, True, True], 2)
+    assert make("K=8", fault="kill@step=3") == ([False, False, True], 2)
+    assert make.steps == [1, 2, 3]
+    assert make("K=8") == ([False, False, True], 0)
+    assert make.steps == [3, 4]
     assert [path.name for path in tmp_path.iterdir() if ".tmp" in path.name] == []
+    assert not list(tmp_path.glob(f"{name}-*.[0-9]"))
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert make("K=8") == ([False] * 3, 0)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files

@@ -1,15 +1,17 @@
 """ClusterFit: labels from a file, row by row, and what is refused before a step."""
 
 import math
+from functools import partial
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from torch.nn import Conv2d
 from torch.nn import functional as F
 
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.data import Digits, View
-from ssl_lightning.methods import ClusterFit
+from ssl_lightning.methods import ClusterFit, RotationPrediction, SoftDistillation
 from ssl_lightning.models import ResNet18
 from tests.methods.quiet import QUIET
 
@@ -87,6 +89,23 @@ def test_labels_travel_in_the_checkpoint_and_the_file_is_needed_no_more(tmp_path
     assert torch.equal(loaded.pseudo_labels.rows, model.pseudo_labels.rows)
     images = torch.randn(2, 3, 16, 16)
     assert torch.allclose(loaded.logits(images), model.eval().logits(images), atol=1e-6)
+
+
+def seeded(make, seed=0):
+    """The weights of each convolution of a method that is made after the seeding of a run."""
+    pl.seed_everything(seed, verbose=False)
+    modules = make(backbone=ResNet18(8), image_size=16).modules()
+    return [module.weight.detach().flatten() for module in modules if isinstance(module, Conv2d)]
+
+
+@pytest.mark.parametrize("second", [partial(ClusterFit, "c", K), partial(SoftDistillation, "t.ckpt", num_classes=4)])
+def test_the_second_network_does_not_start_where_the_first_one_of_its_seed_did(second):
+    first, found, again, other = seeded(RotationPrediction), seeded(second), seeded(second), seeded(second, 1)
+    assert len(found) == len(first) == 20
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    for reference in (first, other):
+        for a, b in zip(found, reference, strict=True):
+            assert abs(float(F.cosine_similarity(a, b, dim=0))) < 5 / len(a) ** 0.5
 
 
 def test_clusters_of_other_pictures_are_refused_by_name(tmp_path, drawn, fingerprint):

@@ -6,7 +6,7 @@ import torch
 from ssl_lightning.checkpoints import DurableCheckpointIO
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.data import Digits
-from ssl_lightning.methods import MoCLR
+from ssl_lightning.methods import MoCLR, RotationPrediction
 from ssl_lightning.models import ResNet18
 
 from .conftest import differences
@@ -51,7 +51,17 @@ METHODS = {
     ),
     "moclr": (("--config", "configs/moclr.yaml", *SMALL), ["kill@step=15"]),
     "simclr": (("--config", "configs/simclr.yaml", *SMALL), ["kill@step=15"]),
+    "supervised": (
+        ("--config", "configs/supervised.yaml", "--data.image_size", "16", "--model.label_noise", "0.5"),
+        ["kill@step=15"],
+    ),
+    # labels from a file, that are in the checkpoint too
+    "clusterfit": (("--config", "configs/clusterfit/3_fit.yaml", "--data.image_size", "16"), ["kill@step=15"]),
     # teachers that are in no checkpoint of the student
+    "soft_distillation": (
+        ("--config", "configs/clusterfit/3_distill.yaml", "--data.image_size", "16"),
+        ["kill@step=15"],
+    ),
     "distill": (("--config", "configs/divide_contrast/4_distill.yaml", *SMALL), ["kill@step=15"]),
     "deepcluster_v2": (
         ("--config", "configs/deepcluster_v2.yaml", *SMALL, "--model.num_clusters", "12"),
@@ -66,13 +76,13 @@ CASES = [(name, fault) for name, (_, faults) in METHODS.items() for fault in fau
 @pytest.fixture(scope="module")
 def what(tmp_path_factory):
     """Options of a run of a method, with files of earlier stages where it reads any."""
-    folder = tmp_path_factory.mktemp("stages")
-    files = {"distill": lambda: files_to_distill(folder)}
+    files = {"distill": files_to_distill, "clusterfit": clusters_to_fit, "soft_distillation": classes_to_learn}
     made = {}
 
     def options(method):
         if method not in made:
-            made[method] = (*METHODS[method][0], *files.get(method, tuple)())
+            read = files[method](tmp_path_factory.mktemp(method)) if method in files else ()
+            made[method] = (*METHODS[method][0], *read)
         return made[method]
 
     return options
@@ -84,17 +94,37 @@ def files_to_distill(folder):
     torch.manual_seed(0)
     for path in paths:
         sizes = {"hidden": (24,), "projection": 12, "image_size": 16}
-        teacher = MoCLR(ResNet18(4), **sizes, mean=data.mean, std=data.std)
-        checkpoint = {"state_dict": teacher.state_dict(), "global_step": 1, "epoch": 0}
-        teacher.on_save_checkpoint(checkpoint)
-        DurableCheckpointIO().save_checkpoint(checkpoint, path)
-    labels = torch.arange(data.num_samples) % 2
-    edge = folder / "clusters.safetensors"
-    Clustering(labels, torch.zeros(len(labels)), torch.zeros(2, 4), labels.bincount()).save(
-        edge, {"data": data.fingerprint}
-    )
+        save(MoCLR(ResNet18(4), **sizes, mean=data.mean, std=data.std), path)
     base, *experts = map(str, paths)
-    return ("--model.base", base, "--model.experts", f"[{','.join(experts)}]", "--model.clusters", str(edge))
+    return ("--model.base", base, "--model.experts", f"[{','.join(experts)}]", "--model.clusters", edge(folder, 2))
+
+
+def clusters_to_fit(folder):
+    """Clusters of the digits, by the options that name them."""
+    return ("--model.clusters", edge(folder, 12), "--model.num_clusters", "12")
+
+
+def classes_to_learn(folder):
+    """A teacher of four classes."""
+    data = Digits(image_size=16)
+    torch.manual_seed(0)
+    save(RotationPrediction(ResNet18(4), image_size=16, mean=data.mean, std=data.std), folder / "teacher.ckpt")
+    return ("--model.teacher", str(folder / "teacher.ckpt"))
+
+
+def save(teacher, path):
+    checkpoint = {"state_dict": teacher.state_dict(), "global_step": 1, "epoch": 0}
+    teacher.on_save_checkpoint(checkpoint)
+    DurableCheckpointIO().save_checkpoint(checkpoint, path)
+
+
+def edge(folder, k):
+    """K clusters of the digits."""
+    data = Digits(image_size=16)
+    labels = torch.arange(data.num_samples) % k
+    clustering = Clustering(labels, torch.zeros(len(labels)), torch.zeros(k, 4), labels.bincount())
+    clustering.save(folder / "clusters.safetensors", {"data": data.fingerprint})
+    return str(folder / "clusters.safetensors")
 
 
 @pytest.fixture(scope="module")

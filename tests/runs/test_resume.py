@@ -1,0 +1,39 @@
+"""What the files of a run say about a command: start, resume, set aside, refuse."""
+
+import pytest
+
+from ssl_lightning.runs import RunDirectory
+from ssl_lightning.runs.resume import decide
+from ssl_lightning.stops import UsageError
+
+INPUTS = {"model.init_args.width": 8}
+OTHERS = {"model.init_args.width": 16}
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A run that ended before its first checkpoint."""
+    run = RunDirectory(tmp_path, "killed")
+    run.open()
+    run.write("run.json", {"inputs": INPUTS})
+    return run
+
+
+@pytest.mark.parametrize("policy", ["auto", "restart"])
+def test_a_run_without_a_checkpoint_starts_again_where_it_is(killed, policy):
+    decision = decide(killed, policy, allow_change=False, inputs=INPUTS)
+    assert (decision.action, decision.checkpoint) == ("start", None)
+    assert decision.why == f"{killed.path} holds no checkpoint yet; starting again"
+
+
+def test_a_run_that_must_be_resumed_and_has_no_checkpoint_is_refused(killed):
+    with pytest.raises(UsageError, match=r"found no whole checkpoint in .*killed/checkpoints; .*--resume\.policy auto"):
+        decide(killed, "must", allow_change=False, inputs=INPUTS)
+
+
+def test_changed_inputs_are_named_whether_or_not_there_is_a_checkpoint(killed):
+    decision = decide(killed, "restart", allow_change=False, inputs=OTHERS)
+    assert decision.action == "restart"
+    assert decision.why == f"inputs of {killed.path} changed (model.init_args.width 8 -> 16)"
+    with pytest.raises(UsageError, match="width 8 -> 16"):
+        decide(killed, "auto", allow_change=False, inputs=OTHERS)
