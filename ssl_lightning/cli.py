@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import yaml
@@ -104,6 +104,13 @@ class CommandLine(LightningCLI):
         parser.add_argument("--run.name", type=str | None, default=None, help="default <config>-<data>-s<seed>")
         parser.add_argument("--run.dir", type=str, default="runs", help="where runs live")
         parser.add_argument("--run.save_every_n_steps", type=int | None, default=None, help="checkpoints within epochs")
+        parser.add_argument(
+            "--run.start_from",
+            type=str | None,
+            default=None,
+            help="checkpoint whose networks fit begins with, nothing else of it, on whatever pictures; to resume from "
+            "one, memories and optimizer included, give --ckpt_path",
+        )
         parser.add_argument("--resume.policy", type=Policy, default="auto", help="what to do with an earlier run")
         parser.add_argument("--resume.allow_config_change", type=bool, default=False, help="go on with other settings")
         parser.add_argument(
@@ -127,6 +134,7 @@ class CommandLine(LightningCLI):
         Paths that name files in Weights & Biases are those of fetched files from here on.
         """
         self.run = RunDirectory(self.options.run.dir, self.options.run.name or self._default_name())
+        self._refuse_two_beginnings()
         for name in ("max_epochs", "max_steps") if self.subcommand == "fit" else ():
             if self.options.trainer[name] == 0:
                 raise UsageError(f"found --trainer.{name} 0, with which nothing is trained: give 1 or more")
@@ -136,6 +144,18 @@ class CommandLine(LightningCLI):
                 f"another name, such as --run.name {self.run.name}-{self.subcommand}"
             )
         fetch_all(self.options, self.run.root / ".artifacts")
+
+    def _refuse_two_beginnings(self) -> None:
+        start_from, ckpt_path = self.options.run.start_from, self.options.ckpt_path
+        if start_from and self.subcommand != "fit":
+            raise UsageError(
+                f"found --run.start_from with {self.subcommand}, which trains nothing: give --ckpt_path {start_from}"
+            )
+        if start_from and ckpt_path:
+            raise UsageError(
+                "found --run.start_from and --ckpt_path; expected one of them: the first begins with a checkpoint's "
+                "weights alone, the second resumes from a checkpoint"
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with what every run has."""
@@ -203,7 +223,7 @@ class CommandLine(LightningCLI):
         """What every other process does."""
         start = self._agree(model, Start())
         if start.weights is not None:
-            _load_weights(model, read_checkpoint(start.weights)["state_dict"], start.weights)
+            _with_weights(model, start.weights)
         if start.go:
             # the first process leaves with the code; Lightning would kill it where another one left with one before
             with suppress(PreemptedError, DiskError):
@@ -251,6 +271,9 @@ class CommandLine(LightningCLI):
         if decision.action == "resume":
             return Start(checkpoint=str(decision.checkpoint))
         (self.run.path / "metrics.csv").unlink(missing_ok=True)
+        if config.run.start_from:
+            log.info(f"starting with the weights of {config.run.start_from}")
+            return _with_weights(model, config.run.start_from)
         return self._given_checkpoint(ckpt_path, model, inputs) if ckpt_path else Start()
 
     def _given_checkpoint(self, path: str, model: pl.LightningModule, inputs: dict[str, Any]) -> Start:
@@ -258,13 +281,13 @@ class CommandLine(LightningCLI):
         checkpoint = read_checkpoint(path)
         if not has_sidecar(path):
             log.info(f"found no sidecar beside {path}: taking its weights only")
-            _load_weights(model, checkpoint["state_dict"], path)
-            return Start(weights=path)
+            return _with_weights(model, path)
         changed = differences(checkpoint.get("config", {}), inputs)
         if changed and not self.options.resume.allow_config_change:
             raise UsageError(
-                f"found --ckpt_path {path} made with other settings: {'; '.join(changed[:5])}; change them back or "
-                "give --resume.allow_config_change"
+                f"found --ckpt_path {path} made with other settings: {'; '.join(changed[:5])}; change them back, give "
+                f"--resume.allow_config_change (for the same data), or begin with its weights alone: --run.start_from "
+                f"{path}"
             )
         return Start(checkpoint=str(Path(path).resolve()))
 
@@ -438,12 +461,19 @@ def _stage_files(model: pl.LightningModule) -> dict[str, str]:
     return {f"{argument}_sha256": sha256_of(Path(path).resolve()) for argument, path in files.items()}
 
 
-def _load_weights(model: pl.LightningModule, state: dict[str, Any], path: str) -> None:
+def _with_weights(model: pl.LightningModule, path: str) -> Start:
+    """Give a method the networks of a checkpoint and nothing that belongs to the rows it was trained on.
+
+    Raises:
+        UsageError: If they do not fit.
+    """
+    state = read_checkpoint(path)["state_dict"]
     try:
-        model.load_state_dict(state)
+        cast(Method, model).take_weights(state)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:200]
         raise UsageError(f"found weights in {path} that do not fit {type(model).__name__}: {first}") from error
+    return Start(weights=path)
 
 
 def _quieten() -> None:
