@@ -47,6 +47,7 @@ from ssl_lightning.runs import (
     WandbRun,
 )
 from ssl_lightning.runs.artifacts import fetch_all
+from ssl_lightning.runs.origin import Origin, find_origin, without_origin
 from ssl_lightning.runs.resume import Policy, Start, computed, decide, differences
 from ssl_lightning.stops import DiskError, PreemptedError, UsageError
 
@@ -202,10 +203,11 @@ class CommandLine(LightningCLI):
         with ExitStack() as held:
             try:
                 inputs = self._inputs(model, datamodule)
-                start = self._settle(inputs, model, ckpt_path)
+                origin = find_origin(self.run, ckpt_path, self.options.run.start_from)
+                start = self._settle(inputs, origin, model, ckpt_path)
                 if start.go:
                     held.enter_context(self.run.lock())
-                    self._record(inputs)
+                    self._record(inputs, origin)
             except BaseException:
                 self._agree(model, Start(go=False))  # processes that wait for an answer would wait for ever
                 raise
@@ -215,6 +217,7 @@ class CommandLine(LightningCLI):
                 if start.checkpoint is not None:
                     self.table.cut_after(int(read_checkpoint(start.checkpoint)["global_step"]))
                 self._loops(model, datamodule, start)
+                self._refuse_nothing_learnt(start)
                 self.run.finish(self.trainer.global_step)
                 self._hand_out(model, inputs)
         self._say_results()
@@ -251,12 +254,14 @@ class CommandLine(LightningCLI):
         data = {"data_fingerprint": datamodule.fingerprint}
         return computed(self._plain_config()) | data | _stage_files(model)
 
-    def _settle(self, inputs: dict[str, Any], model: pl.LightningModule, ckpt_path: str | None) -> Start:
+    def _settle(
+        self, inputs: dict[str, Any], origin: Origin, model: pl.LightningModule, ckpt_path: str | None
+    ) -> Start:
         """What the folder of the run and the command say together."""
-        config = self.options
+        config, resume = self.options, self.options.resume
         self.run.open()
         with self.run.lock():
-            decision = decide(self.run, config.resume.policy, config.resume.allow_config_change, inputs)
+            decision = decide(self.run, resume.policy, resume.allow_config_change, inputs | origin.inputs)
             if decision.action == "restart":
                 aside = self.run.set_aside()
                 (aside / "LOCK").unlink(missing_ok=True)
@@ -282,7 +287,7 @@ class CommandLine(LightningCLI):
         if not has_sidecar(path):
             log.info(f"found no sidecar beside {path}: taking its weights only")
             return _with_weights(model, path)
-        changed = differences(checkpoint.get("config", {}), inputs)
+        changed = differences(without_origin(checkpoint.get("config", {})), inputs)
         if changed and not self.options.resume.allow_config_change:
             raise UsageError(
                 f"found --ckpt_path {path} made with other settings: {'; '.join(changed[:5])}; change them back, give "
@@ -291,7 +296,20 @@ class CommandLine(LightningCLI):
             )
         return Start(checkpoint=str(Path(path).resolve()))
 
-    def _record(self, inputs: dict[str, Any]) -> None:
+    def _refuse_nothing_learnt(self, start: Start) -> None:
+        """A checkpoint of another run may lie at the end of its training, so that no step is left to take.
+
+        Raises:
+            UsageError: If so.
+        """
+        if not (self.run.checkpoints / LAST).exists():
+            raise UsageError(
+                f"found --ckpt_path {start.checkpoint}, after which no step is left under these settings; give a "
+                "larger --trainer.max_epochs or max_steps with --resume.allow_config_change, or begin with its weights "
+                "alone: --run.start_from"
+            )
+
+    def _record(self, inputs: dict[str, Any], origin: Origin) -> None:
         """Write config.yaml and run.json, and tell the loggers where and who the run is."""
         write_text(self.run.path / "config.yaml", yaml.safe_dump(self._plain_config(), sort_keys=False))
         known = self.run.read("run.json") or {}
@@ -299,11 +317,12 @@ class CommandLine(LightningCLI):
             "name": self.run.name,
             "seed": self.options.seed_everything,
             "wandb_id": known.get("wandb_id") or uuid.uuid4().hex[:8],
-            "inputs": inputs,
+            "inputs": inputs | origin.inputs,
+            "origin": origin.noted(),
         }
         self.run.write("run.json", facts)
-        self._checkpoints.config = inputs
-        self._introduce(facts["wandb_id"], inputs)
+        self._checkpoints.config = facts["inputs"]
+        self._introduce(facts["wandb_id"], facts["inputs"])
 
     @property
     def _guests(self) -> list[WandbRun]:
