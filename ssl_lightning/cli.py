@@ -49,11 +49,13 @@ from ssl_lightning.runs import (
 from ssl_lightning.runs.artifacts import fetch_all
 from ssl_lightning.runs.origin import Origin, find_origin, without_origin
 from ssl_lightning.runs.resume import Policy, Start, computed, decide, differences
-from ssl_lightning.stops import DiskError, PreemptedError, UsageError
+from ssl_lightning.stops import CollapseError, DiskError, NonFiniteError, PreemptedError, UsageError
 
 log = logging.getLogger(__name__)
 MOST_PICTURES = 30
 """Of the gallery, that guests are given: curves, and the largest clusters."""
+AGREED = (PreemptedError, DiskError, NonFiniteError, CollapseError)
+"""Ends of a run that all processes come to at the same step."""
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": False,
     "enable_checkpointing": False,
@@ -229,7 +231,7 @@ class CommandLine(LightningCLI):
             _with_weights(model, start.weights)
         if start.go:
             # the first process leaves with the code; Lightning would kill it where another one left with one before
-            with suppress(PreemptedError, DiskError):
+            with suppress(*AGREED):
                 self._loops(model, datamodule, start)
 
     def _agree(self, model: pl.LightningModule, start: Start) -> Start:
