@@ -46,7 +46,7 @@ class RunDirectory:
         self.path = self.root / name
 
     def open(self) -> None:
-        """Make the folder if need be and sweep what killed writers left.
+        """Make the folder if need be.
 
         Raises:
             UsageError: If it cannot be written.
@@ -57,8 +57,6 @@ class RunDirectory:
             (self.path / ".writable").unlink()
         except OSError as error:
             raise UsageError(f"found {self.path}, which cannot be written ({error.strerror}); use --run.dir") from error
-        sweep_temporary(self.path)
-        sweep_temporary(self.checkpoints)
 
     @property
     def checkpoints(self) -> Path:
@@ -114,7 +112,7 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder while a run writes into it.
+        """Hold the folder while a run writes into it, and sweep what killed writers left there.
 
         Raises:
             LockedRunError: If another living process holds it.
@@ -126,6 +124,8 @@ class RunDirectory:
         heart = threading.Thread(target=_beat, args=(lock, stop), daemon=True)
         heart.start()
         try:
+            sweep_temporary(self.path)  # not before: a living run may be in the middle of a checkpoint
+            sweep_temporary(self.checkpoints)
             yield
         finally:
             stop.set()

@@ -86,3 +86,16 @@ def test_a_lock_that_another_machine_took_over_is_not_removed(run):
     with run.lock():
         (run.path / "LOCK").write_text("elsewhere 1 1\n")
     assert (run.path / "LOCK").read_text() == "elsewhere 1 1\n"
+
+
+def test_what_is_being_written_is_swept_by_the_holder_of_the_lock_alone(run):
+    half = run.checkpoints / ".step-8.ckpt.tmp-1"
+    half.write_bytes(b"half of it")
+    (run.path / "LOCK").write_text(living())
+    run.open()
+    with pytest.raises(LockedRunError), run.lock():
+        pass
+    assert half.exists()
+    (run.path / "LOCK").write_text(STALE)
+    with run.lock():
+        assert not half.exists()
