@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import yaml
@@ -48,12 +48,15 @@ from ssl_lightning.runs import (
     WandbRun,
 )
 from ssl_lightning.runs.artifacts import fetch_all
+from ssl_lightning.runs.origin import Origin, find_origin, without_origin
 from ssl_lightning.runs.resume import Policy, Start, computed, decide, differences
-from ssl_lightning.stops import DiskError, PreemptedError, UsageError
+from ssl_lightning.stops import CollapseError, DiskError, NonFiniteError, PreemptedError, UsageError
 
 log = logging.getLogger(__name__)
 MOST_PICTURES = 30
 """Of the gallery, that guests are given: curves, and the largest clusters."""
+AGREED = (PreemptedError, DiskError, NonFiniteError, CollapseError)
+"""Ends of a run that all processes come to at the same step."""
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": False,
     "enable_checkpointing": False,
@@ -105,6 +108,13 @@ class CommandLine(LightningCLI):
         parser.add_argument("--run.name", type=str | None, default=None, help="default <config>-<data>-s<seed>")
         parser.add_argument("--run.dir", type=str, default="runs", help="where runs live")
         parser.add_argument("--run.save_every_n_steps", type=int | None, default=None, help="checkpoints within epochs")
+        parser.add_argument(
+            "--run.start_from",
+            type=str | None,
+            default=None,
+            help="checkpoint whose networks fit begins with, nothing else of it, on whatever pictures; to resume from "
+            "one, memories and optimizer included, give --ckpt_path",
+        )
         parser.add_argument("--resume.policy", type=Policy, default="auto", help="what to do with an earlier run")
         parser.add_argument("--resume.allow_config_change", type=bool, default=False, help="go on with other settings")
         parser.add_argument(
@@ -128,6 +138,7 @@ class CommandLine(LightningCLI):
         Paths that name files in Weights & Biases are those of fetched files from here on.
         """
         self.run = RunDirectory(self.options.run.dir, self.options.run.name or self._default_name())
+        self._refuse_two_beginnings()
         for name in ("max_epochs", "max_steps") if self.subcommand == "fit" else ():
             if self.options.trainer[name] == 0:
                 raise UsageError(f"found --trainer.{name} 0, with which nothing is trained: give 1 or more")
@@ -137,6 +148,18 @@ class CommandLine(LightningCLI):
                 f"another name, such as --run.name {self.run.name}-{self.subcommand}"
             )
         fetch_all(self.options, self.run.root / ".artifacts")
+
+    def _refuse_two_beginnings(self) -> None:
+        start_from, ckpt_path = self.options.run.start_from, self.options.ckpt_path
+        if start_from and self.subcommand != "fit":
+            raise UsageError(
+                f"found --run.start_from with {self.subcommand}, which trains nothing: give --ckpt_path {start_from}"
+            )
+        if start_from and ckpt_path:
+            raise UsageError(
+                "found --run.start_from and --ckpt_path; expected one of them: the first begins with a checkpoint's "
+                "weights alone, the second resumes from a checkpoint"
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with what every run has."""
@@ -183,10 +206,11 @@ class CommandLine(LightningCLI):
         with ExitStack() as held:
             try:
                 inputs = self._inputs(model, datamodule)
-                start = self._settle(inputs, model, ckpt_path)
+                origin = find_origin(self.run, ckpt_path, self.options.run.start_from)
+                start = self._settle(inputs, origin, model, ckpt_path)
                 if start.go:
                     held.enter_context(self.run.lock())
-                    self._record(inputs)
+                    self._record(inputs, origin)
             except BaseException:
                 self._agree(model, Start(go=False))  # processes that wait for an answer would wait for ever
                 raise
@@ -196,6 +220,7 @@ class CommandLine(LightningCLI):
                 if start.checkpoint is not None:
                     self.table.cut_after(int(read_checkpoint(start.checkpoint)["global_step"]))
                 self._loops(model, datamodule, start)
+                self._refuse_nothing_learnt(start)
                 self.run.finish(self.trainer.global_step)
                 self._hand_out(model, inputs)
         self._say_results()
@@ -204,10 +229,10 @@ class CommandLine(LightningCLI):
         """What every other process does."""
         start = self._agree(model, Start())
         if start.weights is not None:
-            _load_weights(model, read_checkpoint(start.weights)["state_dict"], start.weights)
+            _with_weights(model, start.weights)
         if start.go:
             # the first process leaves with the code; Lightning would kill it where another one left with one before
-            with suppress(PreemptedError, DiskError):
+            with suppress(*AGREED):
                 self._loops(model, datamodule, start)
 
     def _agree(self, model: pl.LightningModule, start: Start) -> Start:
@@ -232,12 +257,14 @@ class CommandLine(LightningCLI):
         data = {"data_fingerprint": datamodule.fingerprint}
         return computed(self._plain_config()) | data | _stage_files(model)
 
-    def _settle(self, inputs: dict[str, Any], model: pl.LightningModule, ckpt_path: str | None) -> Start:
+    def _settle(
+        self, inputs: dict[str, Any], origin: Origin, model: pl.LightningModule, ckpt_path: str | None
+    ) -> Start:
         """What the folder of the run and the command say together."""
-        config = self.options
+        config, resume = self.options, self.options.resume
         self.run.open()
         with self.run.lock():
-            decision = decide(self.run, config.resume.policy, config.resume.allow_config_change, inputs)
+            decision = decide(self.run, resume.policy, resume.allow_config_change, inputs | origin.inputs)
             if decision.action == "restart":
                 aside = self.run.set_aside()
                 (aside / "LOCK").unlink(missing_ok=True)
@@ -252,6 +279,9 @@ class CommandLine(LightningCLI):
         if decision.action == "resume":
             return Start(checkpoint=str(decision.checkpoint))
         (self.run.path / "metrics.csv").unlink(missing_ok=True)
+        if config.run.start_from:
+            log.info(f"starting with the weights of {config.run.start_from}")
+            return _with_weights(model, config.run.start_from)
         return self._given_checkpoint(ckpt_path, model, inputs) if ckpt_path else Start()
 
     def _given_checkpoint(self, path: str, model: pl.LightningModule, inputs: dict[str, Any]) -> Start:
@@ -259,17 +289,30 @@ class CommandLine(LightningCLI):
         checkpoint = read_checkpoint(path)
         if not has_sidecar(path):
             log.info(f"found no sidecar beside {path}: taking its weights only")
-            _load_weights(model, checkpoint["state_dict"], path)
-            return Start(weights=path)
-        changed = differences(checkpoint.get("config", {}), inputs)
+            return _with_weights(model, path)
+        changed = differences(without_origin(checkpoint.get("config", {})), inputs)
         if changed and not self.options.resume.allow_config_change:
             raise UsageError(
-                f"found --ckpt_path {path} made with other settings: {'; '.join(changed[:5])}; change them back or "
-                "give --resume.allow_config_change"
+                f"found --ckpt_path {path} made with other settings: {'; '.join(changed[:5])}; change them back, give "
+                f"--resume.allow_config_change (for the same data), or begin with its weights alone: --run.start_from "
+                f"{path}"
             )
         return Start(checkpoint=str(Path(path).resolve()))
 
-    def _record(self, inputs: dict[str, Any]) -> None:
+    def _refuse_nothing_learnt(self, start: Start) -> None:
+        """A checkpoint of another run may lie at the end of its training, so that no step is left to take.
+
+        Raises:
+            UsageError: If so.
+        """
+        if not (self.run.checkpoints / LAST).exists():
+            raise UsageError(
+                f"found --ckpt_path {start.checkpoint}, after which no step is left under these settings; give a "
+                "larger --trainer.max_epochs or max_steps with --resume.allow_config_change, or begin with its weights "
+                "alone: --run.start_from"
+            )
+
+    def _record(self, inputs: dict[str, Any], origin: Origin) -> None:
         """Write config.yaml and run.json, and tell the loggers where and who the run is."""
         write_text(self.run.path / "config.yaml", yaml.safe_dump(self._plain_config(), sort_keys=False))
         known = self.run.read("run.json") or {}
@@ -277,11 +320,12 @@ class CommandLine(LightningCLI):
             "name": self.run.name,
             "seed": self.options.seed_everything,
             "wandb_id": known.get("wandb_id") or uuid.uuid4().hex[:8],
-            "inputs": inputs,
+            "inputs": inputs | origin.inputs,
+            "origin": origin.noted(),
         }
         self.run.write("run.json", facts)
-        self._checkpoints.config = inputs
-        self._introduce(facts["wandb_id"], inputs)
+        self._checkpoints.config = facts["inputs"]
+        self._introduce(facts["wandb_id"], facts["inputs"])
 
     @property
     def _guests(self) -> list[WandbRun]:
@@ -439,12 +483,19 @@ def _stage_files(model: pl.LightningModule) -> dict[str, str]:
     return {f"{argument}_sha256": sha256_of(Path(path).resolve()) for argument, path in files.items()}
 
 
-def _load_weights(model: pl.LightningModule, state: dict[str, Any], path: str) -> None:
+def _with_weights(model: pl.LightningModule, path: str) -> Start:
+    """Give a method the networks of a checkpoint and nothing that belongs to the rows it was trained on.
+
+    Raises:
+        UsageError: If they do not fit.
+    """
+    state = read_checkpoint(path)["state_dict"]
     try:
-        model.load_state_dict(state)
+        cast(Method, model).take_weights(state)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:200]
         raise UsageError(f"found weights in {path} that do not fit {type(model).__name__}: {first}") from error
+    return Start(weights=path)
 
 
 def _quieten() -> None:

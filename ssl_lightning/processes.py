@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch import distributed as dist
 
@@ -17,6 +18,20 @@ def world() -> dist.ProcessGroup | None:
 def rank() -> int:
     """This process's number, 0 where there is one."""
     return dist.get_rank() if world() is not None else 0
+
+
+def any_process(flags: Bool[Tensor, "F"]) -> Bool[Tensor, "F"]:
+    """Which of some flags are up on any process, in one reduction; the same answer on all of them.
+
+    Args:
+        flags: This process's, on the device that the processes talk through.
+    """
+    group = world()
+    if group is None:
+        return flags
+    raised = flags.int()
+    dist.all_reduce(raised, dist.ReduceOp.MAX, group)
+    return raised.bool()
 
 
 def gather_rows(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:

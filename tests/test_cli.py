@@ -464,6 +464,104 @@ def test_a_checkpoint_of_another_architecture_is_refused_and_the_run_kept(tmp_pa
     assert checkpoint.read_bytes() == before
 
 
+UNJUDGED = ["--trainer.limit_val_batches", "0"]
+SMALL_DIGITS = ["--config", "configs/data/digits.yaml", "--data.image_size", "8"]
+SMALL_SHAPES = ["--config", "configs/data/synthetic.yaml", "--data.image_size", "8"]
+
+
+@pytest.mark.parametrize(
+    ("method", "samples"),
+    [
+        ("deepcluster", "200"),
+        ("deepcluster_v2", "200"),
+        ("deepcluster_v2", "1438"),  # as many pictures as before, but others
+        ("instance_recognition", "200"),
+        ("local_aggregation", "200"),
+    ],
+)
+def test_a_run_begins_with_the_weights_of_one_on_other_pictures_and_with_nothing_of_its_rows(method, samples, tmp_path):
+    config = ["--config", f"configs/{method}.yaml"]
+    small = [*TINY, *SMALLER[method], *UNJUDGED, "--run.dir", str(tmp_path)]
+    assert run(["fit", *config, *SMALL_DIGITS, *small, "--run.name", "first"]) == 0
+    saved = tmp_path / "first" / "checkpoints" / "step-1.ckpt"
+    (tmp_path / "alone.ckpt").write_bytes(saved.read_bytes())
+    others = [*config, *SMALL_SHAPES, "--data.samples", samples, *small, "--model.optimizer.lr", "1e-9"]
+    assert run(["fit", *others, "--run.name", "second", "--ckpt_path", str(tmp_path / "alone.ckpt")]) == 0
+    assert run(["fit", *others, "--run.name", "third", "--run.start_from", str(saved)]) == 0
+    before = torch.load(saved, weights_only=True)
+    for name in ("second", "third"):
+        after = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
+        first = next(name for name in before["state_dict"] if name.endswith("weight"))
+        assert torch.allclose(after["state_dict"][first], before["state_dict"][first], atol=1e-4)
+        assert after["global_step"] == 1
+        for memory in after["memories"].values():
+            assert len(memory["rows"]) == int(samples)
+            assert memory.get("version", 1) == 1
+        if method == "instance_recognition":
+            partition = [kept["state_dict"]["partition"] for kept in (after, before)]
+            assert not torch.equal(*partition)
+
+
+def test_a_checkpoint_of_other_pictures_is_refused_with_the_way_that_works(tmp_path, capsys):
+    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], *UNJUDGED, "--run.dir", str(tmp_path)]
+    assert run(["fit", *small, "--run.name", "first"]) == 0
+    saved = str(tmp_path / "first" / "checkpoints" / "step-1.ckpt")
+    others = [*small, *SMALL_SHAPES, "--data.samples", "200", "--run.name", "second"]
+    line = refused(capsys, "fit", *others, "--ckpt_path", saved)
+    assert f"--run.start_from {saved}" in line
+    allowed = ["--resume.allow_config_change", "true"]
+    line = refused(capsys, "fit", *others, *allowed, "--ckpt_path", saved)
+    assert "data.fingerprint" in line
+    assert "--run.start_from" in line
+    line = refused(capsys, "fit", *others, "--ckpt_path", saved, "--run.start_from", saved)
+    assert "expected one of them" in line
+    line = refused(capsys, "predict", *others, "--run.start_from", saved)
+    assert f"--ckpt_path {saved}" in line
+    assert run(["fit", *others, "--run.name", "third", "--run.start_from", saved]) == 0
+
+
+def test_another_checkpoint_to_begin_with_is_another_input_and_the_same_one_may_have_gone(tmp_path, capsys, caplog):
+    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], *UNJUDGED, "--run.dir", str(tmp_path)]
+    two = [*small, "--trainer.max_steps", "2", "--run.save_every_n_steps", "1"]
+    assert run(["fit", *two, "--run.name", "first"]) == 0
+    both = [tmp_path / "first" / "checkpoints" / f"step-{step}.ckpt" for step in (1, 2)]
+    one, other = (str(tmp_path / f"{path.stem}.ckpt") for path in both)
+    for path, copy in zip(both, (one, other), strict=True):
+        Path(copy).write_bytes(path.read_bytes())
+    begun = ["fit", *two, "--run.name", "begun"]
+    assert run([*begun, "--ckpt_path", one]) == 0
+    line = refused(capsys, *begun, "--ckpt_path", other)
+    assert "has finished with other inputs: start_from_sha256" in line
+    assert "start_from_sha256" in refused(capsys, *begun)
+    Path(one).unlink()
+    assert run([*begun, "--ckpt_path", one]) == 0
+    assert "nothing to do" in caplog.text
+    assert run([*begun, "--ckpt_path", str(tmp_path / "begun" / "checkpoints" / "last.ckpt")]) == 0
+    assert "an earlier checkpoint" in refused(
+        capsys, *begun, "--ckpt_path", str(tmp_path / "begun" / "checkpoints" / "step-1.ckpt")
+    )
+    for name in ("done.json", "checkpoints/step-2.ckpt", "checkpoints/step-2.json"):
+        (tmp_path / "begun" / name).unlink()  # as if it had been killed after its first step
+    assert "was started with other inputs: start_from_sha256" in refused(capsys, *begun, "--run.start_from", other)
+    assert run([*begun, "--run.start_from", one]) == 0
+    assert "from step-1.ckpt" in caplog.text
+    assert "check --ckpt_path" in refused(capsys, "fit", *two, "--run.name", "third", "--run.start_from", one)
+
+
+def test_a_run_that_goes_on_from_a_checkpoint_of_another_notes_which(tmp_path, capsys):
+    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], *UNJUDGED, "--run.dir", str(tmp_path)]
+    two = [*small, "--trainer.max_steps", "2", "--run.save_every_n_steps", "1"]
+    assert run(["fit", *two, "--run.name", "first"]) == 0
+    one, other = (str(tmp_path / "first" / "checkpoints" / f"step-{step}.ckpt") for step in (1, 2))
+    assert run(["fit", *two, "--run.name", "second", "--ckpt_path", one]) == 0
+    assert json.loads((tmp_path / "second" / "done.json").read_text())["steps"] == 2
+    inputs = json.loads((tmp_path / "second" / "run.json").read_text())["inputs"]
+    assert inputs["ckpt_path_sha256"] == sha256_of(Path(one))
+    assert "ckpt_path_sha256" in refused(capsys, "fit", *two, "--run.name", "second", "--ckpt_path", other)
+    end = str(tmp_path / "second" / "checkpoints" / "step-2.ckpt")
+    assert "no step is left" in refused(capsys, "fit", *two, "--run.name", "third", "--ckpt_path", end)
+
+
 def test_two_runs_in_one_folder_are_refused_with_code_75(tmp_path, capsys):
     folder = tmp_path / "busy"
     folder.mkdir()

@@ -81,8 +81,15 @@ class Doctor(pl.Callback):
         publish(trainer, {f"doctor/{failure.name}": float(self.found[failure.name]) for failure in failures})
         for line in said:
             log.warning(line)
-        if said and self.on_collapse == "stop" and any(self.found.values()):
-            raise CollapseError(f"stopped by --doctor.on_collapse stop. {said[0]}")
+        if self.on_collapse == "stop":
+            self._stop(trainer, said[0] if said and any(self.found.values()) else None)
+
+    @staticmethod
+    def _stop(trainer: pl.Trainer, line: str | None) -> None:
+        """End all processes if the first one has found a failure: its numbers are those of metrics.csv."""
+        line = trainer.strategy.broadcast(line) if trainer.world_size > 1 else line
+        if line is not None:
+            raise CollapseError(f"stopped by --doctor.on_collapse stop. {line}")
 
     def state_dict(self) -> dict[str, Any]:
         """The rows of the window and what they showed."""

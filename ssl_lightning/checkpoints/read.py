@@ -42,7 +42,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"found the address {path}; expected a local file: download it first")
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"found no checkpoint at {path}; expected a file: check --ckpt_path")
+        raise ValueError(f"found no checkpoint at {path}; expected a file: check --ckpt_path (or --run.start_from)")
     path = path.resolve()
     if sidecar_path(path).is_file():
         _verify(path)

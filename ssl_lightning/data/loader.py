@@ -146,7 +146,7 @@ class TrainingLoader:
             if state["made_for"][name] != now:
                 raise ValueError(
                     f"the checkpoint was written with data.{name}={state['made_for'][name]}, found {now}: "
-                    "give the same data, or start a new run"
+                    "give the same data, or start a new run; --run.start_from <checkpoint> begins one with its weights"
                 )
         self.epoch, self.masked = state["epoch"], state["masked"]
         self.position = self._start = state["position"]

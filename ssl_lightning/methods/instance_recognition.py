@@ -60,6 +60,7 @@ class InstanceRecognition(Method):
         ValueError: For numbers out of range.
     """
 
+    of_rows = ("partition",)
     partition: Float[Tensor, ""]
 
     def __init__(

@@ -26,6 +26,8 @@ from ssl_lightning.types import Batch, Weights
 log = logging.getLogger(__name__)
 
 RGB = tuple[float, float, float]
+_EXTRA_STATE = "_extra_state"
+"""What torch ends the names of extra state with: that of memories, which belong to rows."""
 _OF_TRAINING = ("self", "optimizer", "schedule")
 """Arguments that a method restored from a checkpoint does without."""
 
@@ -81,6 +83,8 @@ class Method(pl.LightningModule):
     """sha256 of the checkpoint that the weights came from, empty for a fresh network."""
     data_fingerprint: str = ""
     """Of the pictures that a method from a checkpoint was trained on, where that is known."""
+    of_rows: tuple[str, ...] = ()
+    """Buffers that are functions of the training rows, as memories are, and mean nothing for other pictures."""
     warmup_epochs: int = 0
     """Epochs that need no clusters yet; the first clustering comes after them."""
 
@@ -200,6 +204,23 @@ class Method(pl.LightningModule):
             log.warning(
                 "found accumulate_grad_batches=%d: %s", self.trainer.accumulate_grad_batches, self.sees_micro_batches
             )
+
+    def take_weights(self, state: dict[str, Any]) -> None:
+        """Take up the networks of a checkpoint, and nothing that belongs to the rows that it was trained on.
+
+        Memories, pseudo-labels and queues stay as they are, so the first clustering is made of the rows of this run.
+
+        Args:
+            state: The checkpoint's `state_dict`.
+
+        Raises:
+            RuntimeError: For networks of other names or shapes, in torch's words.
+        """
+        own = {name: value for name, value in self.state_dict().items() if self._is_of_rows(name)}
+        self.load_state_dict({name: value for name, value in state.items() if not self._is_of_rows(name)} | own)
+
+    def _is_of_rows(self, name: str) -> bool:
+        return name in self.of_rows or name.endswith(_EXTRA_STATE)
 
     def stage_files(self) -> dict[str, str]:
         """Files of earlier stages that this method reads, by the name of the argument; the run notes their sha256."""

@@ -9,11 +9,13 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch import distributed as dist
 
 from ssl_lightning.checkpoints.durable import point_last
 from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
+from ssl_lightning.processes import any_process
 from ssl_lightning.runs.metrics import MetricsTable
 from ssl_lightning.runs.preemption import Preemption
 from ssl_lightning.stops import DiskError, NonFiniteError, PreemptedError
@@ -54,6 +56,7 @@ class Checkpointing(pl.Callback):
         self._saved_step = -1
         self._saved_at = time.monotonic()
         self._failures = 0
+        self._stop = self._old = False
         self._random_state: list[dict[str, Any]] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -70,24 +73,40 @@ class Checkpointing(pl.Callback):
             self._random_state = None
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Stop before a loss that is not finite touches the weights."""
-        if not torch.isfinite(loss):
+        """Stop all processes before a loss that is not finite on any of them touches the weights.
+
+        The one thing that processes agree on in a step: a failed loss, a signal and an old checkpoint travel together.
+
+        Raises:
+            NonFiniteError: On all processes.
+        """
+        finite = torch.isfinite(loss.detach()).all()
+        failed = not self._agree(trainer, finite) if trainer.world_size > 1 else not finite
+        if failed:
+            found = f"loss {loss.item()}" if not finite else "a loss that is not finite on another process"
             raise NonFiniteError(
-                f"found loss {loss.item()} at step {trainer.global_step}; the last checkpoint is finite: lower the "
+                f"found {found} at step {trainer.global_step}; the last checkpoint is finite: lower the "
                 "learning rate, or use --trainer.precision 32-true, and run the same command again"
             )
+
+    def _agree(self, trainer: pl.Trainer, finite: Bool[Tensor, ""]) -> bool:
+        """Note whether any process is to stop or finds its checkpoint old; whether all losses are finite."""
+        own = torch.tensor([self.preemption.requested, self._is_old()], device=finite.device)
+        failed, self._stop, self._old = any_process(torch.cat([~finite.reshape(1), own])).tolist()
+        return not failed
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Within an epoch: save if it is time, leave if a signal came."""
+        """Within an epoch: save if it is time, leave if a signal came; several processes as they agreed in the step."""
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not stepped or _is_judged_next(trainer, batch_idx):
             return
-        stop = self.preemption.agreed(trainer)
-        if stop or self._due(trainer):
+        if trainer.world_size == 1:
+            self._stop, self._old = self.preemption.requested, self._is_old()
+        if self._stop or self._is_due(trainer.global_step):
             self.save(trainer)
-        if stop:
+        if self._stop:
             self._leave(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -167,11 +186,11 @@ class Checkpointing(pl.Callback):
         if states is not None and len(states) == trainer.world_size:
             self._random_state = states
 
-    def _due(self, trainer: pl.Trainer) -> bool:
-        if self.every_n_steps is not None:
-            return trainer.global_step - self._saved_step >= self.every_n_steps
-        old = time.monotonic() - self._saved_at > 60 * self.every_minutes
-        return bool(trainer.strategy.broadcast(old)) if trainer.world_size > 1 else old
+    def _is_due(self, step: int) -> bool:
+        return self._old if self.every_n_steps is None else step - self._saved_step >= self.every_n_steps
+
+    def _is_old(self) -> bool:
+        return self.every_n_steps is None and time.monotonic() - self._saved_at > 60 * self.every_minutes
 
     def _prune(self) -> None:
         for path in checkpoints_by_step(self.folder)[self.keep :]:

@@ -6,8 +6,9 @@ import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ STALE_AFTER = 600.0
 """Seconds without a heartbeat after which the lock of another machine counts as left behind."""
 HEARTBEAT = 30.0
 """Seconds between two heartbeats."""
+FRESH = 10.0
+"""Seconds that a lock without a word in it counts as held: its process is about to write."""
+_TRIES = 10
+"""Locks that may change hands while one process looks."""
 
 
 class RunDirectory:
@@ -41,7 +46,7 @@ class RunDirectory:
         self.path = self.root / name
 
     def open(self) -> None:
-        """Make the folder if need be and sweep what killed writers left.
+        """Make the folder if need be.
 
         Raises:
             UsageError: If it cannot be written.
@@ -52,8 +57,6 @@ class RunDirectory:
             (self.path / ".writable").unlink()
         except OSError as error:
             raise UsageError(f"found {self.path}, which cannot be written ({error.strerror}); use --run.dir") from error
-        sweep_temporary(self.path)
-        sweep_temporary(self.checkpoints)
 
     @property
     def checkpoints(self) -> Path:
@@ -68,7 +71,8 @@ class RunDirectory:
     @property
     def is_held(self) -> bool:
         """Whether a living process writes into it."""
-        return _is_held(self.path / "LOCK")
+        lock = self.path / "LOCK"
+        return _is_held(lock, _word(lock))
 
     def newest_checkpoint(self) -> Path | None:
         """The whole checkpoint of the highest step."""
@@ -108,50 +112,96 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder while a run writes into it.
+        """Hold the folder while a run writes into it, and sweep what killed writers left there.
 
         Raises:
             LockedRunError: If another living process holds it.
         """
         lock = self.path / "LOCK"
-        self._take(lock)
+        own = f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}\n"
+        _take(lock, own)
         stop = threading.Event()
         heart = threading.Thread(target=_beat, args=(lock, stop), daemon=True)
         heart.start()
         try:
+            sweep_temporary(self.path)  # not before: a living run may be in the middle of a checkpoint
+            sweep_temporary(self.checkpoints)
             yield
         finally:
             stop.set()
             heart.join()
-            lock.unlink(missing_ok=True)
+            if _word(lock) == own:  # not one that took over from us, because our heart had stopped
+                lock.unlink(missing_ok=True)
 
-    def _take(self, lock: Path) -> None:
-        if lock.exists() and _is_held(lock):
-            raise LockedRunError(f"found {lock} held by {lock.read_text().strip()}; wait for that run or end it")
-        lock.unlink(missing_ok=True)
-        try:
-            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError as error:
-            raise LockedRunError(f"found {lock} taken at this moment by another process") from error
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}\n")
+
+def _take(lock: Path, own: str) -> None:
+    """Make a lock that is ours.
+
+    Raises:
+        LockedRunError: If another living process holds it.
+    """
+    for _ in range(_TRIES):
+        if _make(lock, own):
+            return
+        word = _word(lock)
+        if _is_held(lock, word):
+            raise LockedRunError(f"found {lock} held by {(word or '?').strip()}; wait for that run or end it")
+        if word is not None:
+            _clear(lock, word)
+    raise LockedRunError(f"found {lock} taken at this moment by another process")
+
+
+def _make(lock: Path, own: str) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w") as file:
+        file.write(own)
+    return True
+
+
+def _clear(lock: Path, stale: str) -> None:
+    """Remove a lock that was left behind, unless another process has put its own in its place since it was judged."""
+    aside = lock.with_name(f".LOCK-{uuid.uuid4().hex}")  # no name that is swept: it may be a living process's
+    try:
+        lock.rename(aside)  # of several processes one has it
+    except FileNotFoundError:
+        return
+    if _word(aside) != stale:
+        with suppress(FileExistsError):
+            os.link(aside, lock)
+    aside.unlink()
+
+
+def _word(lock: Path) -> str | None:
+    """Who wrote a lock; empty if nobody did yet, None if there is none."""
+    try:
+        return lock.read_text()
+    except (OSError, ValueError):
+        return None
 
 
 def _beat(lock: Path, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT):
-        if lock.exists():
+        with suppress(FileNotFoundError):
             os.utime(lock)
 
 
-def _is_held(lock: Path) -> bool:
+def _is_held(lock: Path, word: str | None) -> bool:
     """A process of this machine holds its lock while it lives; another machine's while its heart beats."""
     try:
-        host, pid, started = lock.read_text().split()
-    except (OSError, ValueError):
+        age = time.time() - lock.stat().st_mtime
+    except FileNotFoundError:
         return False
+    try:
+        host, pid, started = (word or "").split()
+        number = int(pid)
+    except ValueError:
+        return age < FRESH
     if host != socket.gethostname():
-        return time.time() - lock.stat().st_mtime < STALE_AFTER
-    return _started(int(pid)) == started
+        return age < STALE_AFTER
+    return _started(number) == started
 
 
 def _started(pid: int) -> str:

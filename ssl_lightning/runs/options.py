@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.optim.lr_scheduler import LambdaLR
 
+from ssl_lightning.runs.origin import without_origin
 from ssl_lightning.runs.resume import differences
 from ssl_lightning.stops import UsageError
 
@@ -34,7 +35,7 @@ class NewOptions(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Compare what the checkpoint was made with."""
-        self._changed = differences(checkpoint.get("config", {}), self.config)
+        self._changed = differences(without_origin(checkpoint.get("config", {})), self.config)
         self._groups = [len(state["param_groups"]) for state in checkpoint["optimizer_states"]]
         self._refuse_other_groups()
 

@@ -11,8 +11,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch import distributed as dist
 
+from ssl_lightning.processes import any_process
 from ssl_lightning.stops import PreemptedError
 
 
@@ -55,9 +55,7 @@ class Preemption:
         """Whether any process was asked to stop; the same answer on all of them."""
         if trainer.world_size == 1:
             return self.requested
-        flag = torch.tensor([int(self.requested)], device=trainer.strategy.root_device)
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-        return bool(flag)
+        return bool(any_process(torch.tensor([self.requested], device=trainer.strategy.root_device)))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a worker that inherited the handler

@@ -31,7 +31,7 @@ VOLATILE = frozenset(
         "trainer.strategy",
     }
 )
-"""Keys that say where and how a run is carried out, not what it computes."""
+"""Keys that say where and how a run is carried out, not what it computes; see `find_origin` for `ckpt_path`."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """Runs the real command line with one fault in it: `python faulty.py FAULT fit --config ...`.
 
 Faults: `none`, `kill@step=N`, `kill@cluster=N` (while the N-th clustering computes), `kill@write=N` (in the middle of
-the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `kill@onto=.EXT`
-(before a rename onto a file of that kind), `term@step=N`, `term@judged=N` (the
-N-th batch that is judged), `nan@step=N`, `full@write=N` (no space left for the N-th checkpoint), `limit@bytes=N` (no
+the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `kill@onto=.EXT` (before a rename
+onto a file of that kind), `term@step=N`, `term@judged=N` (the N-th batch that is judged), `nan@step=N`,
+`collapse@step=N` (the doctor finds one), `full@write=N` (no space left for the N-th checkpoint), `limit@bytes=N` (no
 file may grow beyond N bytes). Losses of all steps go to the file in FAULTY_LOSSES, as hex. With FAULT in FAULTY_CHILD
-instead, the second of two processes has it.
+instead, the second of two processes has it, with FAULT in FAULTY_PARENT besides the first.
 """
 
 import errno
@@ -18,7 +18,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from ssl_lightning.callbacks import ProbeFeatures, Recluster, Throughput
+from ssl_lightning.callbacks import Doctor, ProbeFeatures, Recluster, Throughput
 from ssl_lightning.checkpoints import durable
 from ssl_lightning.clustering import KMeans
 
@@ -54,6 +54,13 @@ def poison(self, trainer, module, batch, batch_idx):
         batch.views[0].fill_(torch.nan)
 
 
+def look(self, failure, step):
+    if f"collapse@step={step}" == FAULT:
+        self.found[failure.name] = True
+        return f"doctor: {failure.name} at step {step}"
+    return inner_look(self, failure, step)
+
+
 def judged(self, *batch):
     inner_judged(self, *batch)
     if due("judged"):
@@ -82,8 +89,9 @@ def replace(source, target):
     inner_replace(source, target)
 
 
+PARENT = os.environ.get("FAULTY_PARENT", "none")
 if "FAULTY_CHILD" in os.environ:  # Lightning starts its children with the same arguments
-    FAULT = os.environ["FAULTY_CHILD"] if os.environ.get("LOCAL_RANK") == "1" else "none"
+    FAULT = os.environ["FAULTY_CHILD"] if os.environ.get("LOCAL_RANK") == "1" else PARENT
 else:
     FAULT = sys.argv.pop(1)
 if FAULT.startswith("limit"):
@@ -91,6 +99,7 @@ if FAULT.startswith("limit"):
 before = Throughput.on_train_batch_end
 Throughput.on_train_batch_end = after_step
 Throughput.on_train_batch_start = poison
+inner_look, Doctor._look = Doctor._look, look
 inner_judged, ProbeFeatures.on_validation_batch_end = ProbeFeatures.on_validation_batch_end, judged
 inner_cluster, KMeans.__call__ = KMeans.__call__, cluster
 inner_save, inner_replace = torch.save, os.replace

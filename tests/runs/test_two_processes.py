@@ -290,3 +290,42 @@ def test_a_signal_to_the_second_of_two_processes_that_judge_stops_both_with_143(
     assert done.returncode == 143, done.stderr[-2000:]
     assert not (tmp_path / "two.txt").exists()
     assert not (tmp_path / "two" / "LOCK").exists()
+
+
+@pytest.mark.slow
+def test_a_nan_on_the_second_of_two_processes_stops_both_with_70_before_it_touches_the_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAULTY_CHILD", "nan@step=9")
+    command = [sys.executable, str(HERE / "faulty.py"), "fit", "--config", "configs/demo.yaml", *SHORT]
+    done = finished(command, tmp_path, "two", "--run.save_every_n_steps", "4")
+    assert done.returncode == 70, done.stderr[-2000:]
+    assert "found a loss that is not finite on another process at step 9" in done.stderr
+    assert not (tmp_path / "two" / "LOCK").exists()
+    saved = list((tmp_path / "two" / "checkpoints").glob("step-*.ckpt"))
+    assert {path.name for path in saved} == {"step-4.ckpt", "step-8.ckpt"}
+    for path in saved:
+        state = read_checkpoint(path)["state_dict"]
+        assert all(value.isfinite().all() for value in state.values() if isinstance(value, torch.Tensor))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("parent", "child", "code"), [("collapse@step=10", "none", 76), ("none", "collapse@step=10", 0)]
+)
+def test_the_doctor_of_the_first_of_two_processes_ends_both_or_neither(parent, child, code, tmp_path, monkeypatch):
+    """Its numbers are those of metrics.csv."""
+    monkeypatch.setenv("FAULTY_PARENT", parent)
+    monkeypatch.setenv("FAULTY_CHILD", child)
+    command = [sys.executable, str(HERE / "faulty.py"), "fit", "--config", "configs/demo.yaml", *SHORT]
+    done = finished(command, tmp_path, "two", "--doctor.on_collapse", "stop", "--trainer.max_steps", "20")
+    assert done.returncode == code, done.stderr[-2000:]
+    assert ("stopped by --doctor.on_collapse stop" in done.stderr) == (code == 76)
+    assert not (tmp_path / "two" / "LOCK").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_second_of_two_processes_that_train_stops_both_with_143_and_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAULTY_CHILD", "term@step=9")
+    command = [sys.executable, str(HERE / "faulty.py"), "fit", "--config", "configs/demo.yaml", *SHORT]
+    done = finished(command, tmp_path, "two")
+    assert done.returncode == 143, done.stderr[-2000:]
+    assert read_checkpoint(tmp_path / "two" / "checkpoints" / "last.ckpt")["global_step"] in (9, 10)

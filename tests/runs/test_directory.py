@@ -1,0 +1,101 @@
+"""RunDirectory: one process at a time writes into the folder of a run."""
+
+import os
+import time
+
+import pytest
+
+from ssl_lightning.runs import RunDirectory, directory
+from ssl_lightning.stops import LockedRunError
+
+STALE = f"{os.uname().nodename} 999999999 1\n"
+"""Left behind by a process that is gone."""
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDirectory(tmp_path, "run")
+    run.open()
+    return run
+
+
+def living():
+    """What a living process writes."""
+    return f"{os.uname().nodename} {os.getppid()} {directory._started(os.getppid())}\n"
+
+
+def test_a_lock_is_held_within_and_gone_afterwards_and_one_left_behind_is_taken_over(run):
+    lock = run.path / "LOCK"
+    for left in (None, STALE):
+        if left is not None:
+            lock.write_text(left)
+            assert not run.is_held
+        with run.lock():
+            assert run.is_held
+            with pytest.raises(LockedRunError, match=f"held by .* {os.getpid()} "), run.lock():
+                pass
+            assert lock.exists()
+        assert not lock.exists()
+    assert [path.name for path in run.path.iterdir()] == ["checkpoints"]
+
+
+@pytest.mark.parametrize("moment", ["judged", "cleared"])
+def test_a_lock_that_another_process_takes_over_at_the_same_moment_stays_its_own(run, moment, monkeypatch):
+    lock = run.path / "LOCK"
+    lock.write_text(STALE)
+    theirs = living()
+
+    def taken_over(word):
+        if word == STALE and lock.read_text() == STALE:
+            lock.unlink()
+            lock.write_text(theirs)
+
+    def judge(path, word):
+        held = inner_judge(path, word)
+        if moment == "judged":
+            taken_over(word)
+        return held
+
+    def clear(path, word):
+        inner_clear(path, word)
+        if moment == "cleared" and not path.exists():
+            path.write_text(theirs)
+
+    inner_judge, inner_clear = directory._is_held, directory._clear
+    monkeypatch.setattr(directory, "_is_held", judge)
+    monkeypatch.setattr(directory, "_clear", clear)
+    with pytest.raises(LockedRunError, match="held by"), run.lock():
+        pass
+    assert lock.read_text() == theirs
+    assert not list(run.path.glob(".LOCK*"))
+
+
+def test_a_lock_that_nobody_has_written_yet_is_held_while_it_is_fresh(run):
+    lock = run.path / "LOCK"
+    lock.touch()
+    with pytest.raises(LockedRunError), run.lock():
+        pass
+    assert lock.exists()
+    long_ago = time.time() - 60
+    os.utime(lock, (long_ago, long_ago))
+    with run.lock():
+        assert lock.read_text()
+
+
+def test_a_lock_that_another_machine_took_over_is_not_removed(run):
+    with run.lock():
+        (run.path / "LOCK").write_text("elsewhere 1 1\n")
+    assert (run.path / "LOCK").read_text() == "elsewhere 1 1\n"
+
+
+def test_what_is_being_written_is_swept_by_the_holder_of_the_lock_alone(run):
+    half = run.checkpoints / ".step-8.ckpt.tmp-1"
+    half.write_bytes(b"half of it")
+    (run.path / "LOCK").write_text(living())
+    run.open()
+    with pytest.raises(LockedRunError), run.lock():
+        pass
+    assert half.exists()
+    (run.path / "LOCK").write_text(STALE)
+    with run.lock():
+        assert not half.exists()
