@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_lightning.draws import Purpose, drawn_apart
 from ssl_lightning.failures import Failure
 from ssl_lightning.functional.distillation import distillation_loss
 from ssl_lightning.memory import PseudoLabels
@@ -56,7 +57,8 @@ class Distill(Method):
     parts, stage 3 trains an expert on each part; this is the fourth. On the student's embedding z stand K + 1
     regressors: r_b for the base, r_k for each expert. For a picture of cluster k the loss is, averaged over views,
     1/2 |r_b(z) - t_b|^2 + 1/2 |r_k(z) - t_k|^2 with the teachers' unit embeddings t. Predictions are not normalised.
-    Projector and regressors are thrown away afterwards.
+    Projector and regressors are thrown away afterwards. First weights are drawn apart: those of a base or an expert of
+    the same seed and architecture would be the very same.
 
     Teachers are no part of this network: they are read from their files when training starts, are neither optimised nor
     saved, and a finished run is loaded without them. Each picture passes through two of them, whatever K is.
@@ -121,20 +123,21 @@ class Distill(Method):
         mean: RGB = (0.5, 0.5, 0.5),
         std: RGB = (0.25, 0.25, 0.25),
     ) -> None:
-        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if not experts:
             raise ValueError("found no experts; expected a checkpoint for each cluster: give --model.experts '[...]'")
+        widths = [base_projection or projection, *[projection] * len(experts)]  # of the teachers' embeddings
+        with drawn_apart(Purpose.STUDENT):
+            super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+            width = self.backbone.num_features
+            self.projector = Projector(width, list(hidden), projection, projector_norm, last_norm=projector_norm)
+            regressors = [Projector(projection, list(hidden), seen, projector_norm) for seen in widths]
+            for regressor in regressors:
+                regressor.start_small()
+        self.base_regressor, self.expert_regressors = regressors[0], nn.ModuleList(regressors[1:])
         self.base, self.experts, self.clusters = base, experts, clusters
         self.teacher_weights: Weights = teacher_weights
         self.learn_from, self.cached, self.vectorized = learn_from, cached, vectorized
-        self.num_clusters = len(experts)
-        width = self.backbone.num_features
-        self.projector = Projector(width, list(hidden), projection, projector_norm, last_norm=projector_norm)
-        self.widths = [base_projection or projection, *[projection] * len(experts)]  # of the teachers' embeddings
-        regressors = [Projector(projection, list(hidden), seen, projector_norm) for seen in self.widths]
-        for regressor in regressors:
-            regressor.start_small()
-        self.base_regressor, self.expert_regressors = regressors[0], nn.ModuleList(regressors[1:])
+        self.num_clusters, self.widths = len(experts), widths
         self.pseudo_labels = PseudoLabels()
         # in a list, where torch sees no submodules: neither optimizers nor checkpoints nor train() reach them
         self._teachers: list[nn.Module] = []

@@ -190,6 +190,19 @@ def test_only_the_regressors_of_the_base_and_of_the_pictures_own_clusters_learn(
         assert all(weight.grad is not None for weight in method.parameters())  # several processes wait for all
 
 
+def test_a_student_begins_with_other_weights_than_a_base_of_its_seed(stages):
+    def first_weights(kind, **options):
+        pl.seed_everything(0, verbose=False)
+        return [weight.detach() for weight in kind(**options).backbone.parameters() if weight.dim() > 1]
+
+    base, student, again = (
+        first_weights(MoCLR, **TEACHER),
+        *(first_weights(Distill, **stages, **STUDENT) for _ in range(2)),
+    )
+    assert not any(torch.equal(theirs, ours) for theirs, ours in zip(base, student, strict=True))
+    assert all(torch.equal(once, twice) for once, twice in zip(student, again, strict=True))
+
+
 def test_the_student_comes_near_its_teachers(stages):
     method, spy = fit(stages, steps=25, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
     assert spy.steps[-1][1] < 0.6 * spy.steps[0][1]
