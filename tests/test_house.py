@@ -33,7 +33,7 @@ ALLOWED = {
     | {"failures", "files"},
     "callbacks": {"types", "draws", "processes", "memory", "clustering", "evaluation", "report", "stops"}
     | {"failures"},
-    "runs": {"checkpoints", "report", "files", "stops"},
+    "runs": {"checkpoints", "report", "files", "stops", "processes"},
     "commands": {
         "types",
         "draws",
