@@ -14,8 +14,8 @@ from ssl_lightning.callbacks.publish import publish, row_is_due
 class Operations(pl.Callback):
     """Writes `train/operations`, those of all steps so far on all processes, beside the other rows of training.
 
-    Counted are convolutions, products of matrices and attention, forward and backward, of the first step that this
-    process takes, a multiplication and an addition being two; all steps are taken to cost what it does. Views,
+    Counted are convolutions, products of matrices and attention, forward and backward, of the run's first step, a
+    multiplication and an addition being two; all steps are taken to cost what it does, after a resume too. Views,
     normalisation, the optimizer's work, clustering and judging are left out. Nothing is written where the step is
     compiled or its parameters are spread over processes: there the operations cannot be seen one by one.
     """
@@ -25,9 +25,9 @@ class Operations(pl.Callback):
         self._counter: CountOperations | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count the next step, if that is possible."""
+        """Count the next step, if that is possible and was not done."""
         hidden = isinstance(trainer.strategy, ModelParallelStrategy) or is_compiled(pl_module)
-        self._of_a_batch, self._counter = None, None if hidden else CountOperations()
+        self._counter = None if hidden or self._of_a_batch is not None else CountOperations()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -46,6 +46,14 @@ class Operations(pl.Callback):
         if self._of_a_batch is not None and row_is_due(trainer, batch_idx):
             batches = trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size
             publish(trainer, {"train/operations": float(self._of_a_batch * batches)})
+
+    def state_dict(self) -> dict[str, int | None]:
+        """What a batch costs."""
+        return {"of_a_batch": self._of_a_batch}
+
+    def load_state_dict(self, state_dict: dict[str, int | None]) -> None:
+        """Take up a checkpoint's."""
+        self._of_a_batch = state_dict["of_a_batch"]
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """A step that fails ends the count."""

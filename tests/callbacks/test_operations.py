@@ -91,3 +91,14 @@ def test_a_step_that_fails_ends_the_count(tmp_path):
 def test_nothing_is_said_of_a_compiled_step(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda call, **options: call)  # marked as compiled all the same
     assert train(TwoLayers(), tmp_path, Compile()) == {}
+
+
+def test_a_resumed_run_goes_on_with_the_count_of_its_first_step(tmp_path):
+    first = Operations()
+    first.load_state_dict({"of_a_batch": 7})
+    table = MetricsTable(tmp_path / "metrics.csv")
+    settings = QUIET | {"logger": table, "max_epochs": 1, "log_every_n_steps": 2}
+    pl.Trainer(**settings, callbacks=[first]).fit(TwoLayers(), DataLoader(TensorDataset(torch.randn(2 * B, F)), B))
+    (row,) = read_rows(tmp_path / "metrics.csv")
+    assert float(row["train/operations"]) == 2 * 7
+    assert first.state_dict() == {"of_a_batch": 7}
