@@ -22,18 +22,19 @@ class Operations(pl.Callback):
 
     def __init__(self) -> None:
         self._of_a_batch: int | None = None
+        self._can_count = False
         self._counter: CountOperations | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count the next step, if that is possible and was not done."""
-        hidden = isinstance(trainer.strategy, ModelParallelStrategy) or is_compiled(pl_module)
-        self._counter = None if hidden or self._of_a_batch is not None else CountOperations()
+        """Find out whether operations can be seen."""
+        self._can_count = not isinstance(trainer.strategy, ModelParallelStrategy) and not is_compiled(pl_module)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Begin to count."""
-        if self._counter is not None:
+        """Begin to count, if that is possible and was not done."""
+        if self._can_count and self._of_a_batch is None:
+            self._counter = CountOperations()
             self._counter.__enter__()
 
     def on_train_batch_end(
@@ -41,8 +42,8 @@ class Operations(pl.Callback):
     ) -> None:
         """Once count; a number when a row is due."""
         if self._counter is not None:
-            self._counter.__exit__(None, None, None)
-            self._of_a_batch, self._counter = self._counter.total, None
+            self._of_a_batch = self._counter.total
+            self._end_count()
         if self._of_a_batch is not None and row_is_due(trainer, batch_idx):
             batches = trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size
             publish(trainer, {"train/operations": float(self._of_a_batch * batches)})
@@ -57,9 +58,12 @@ class Operations(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """A step that fails ends the count."""
-        if self._counter is not None and self._counter.entered:
+        self._end_count()
+
+    def _end_count(self) -> None:
+        if self._counter is not None:
             self._counter.__exit__(None, None, None)
-        self._counter = None
+            self._counter = None
 
 
 class CountOperations(TorchDispatchMode):
@@ -67,22 +71,11 @@ class CountOperations(TorchDispatchMode):
 
     Attributes:
         total: Multiplications and additions, each counting one.
-        entered: Whether it counts now.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.total, self.entered = 0, False
-
-    def __enter__(self) -> "CountOperations":
-        """Begin."""
-        self.entered = True
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        """End."""
-        self.entered = False
-        super().__exit__(*error)
+        self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Carry it out and count it."""
