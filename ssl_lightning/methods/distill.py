@@ -125,11 +125,12 @@ class Distill(Method):
     ) -> None:
         if not experts:
             raise ValueError("found no experts; expected a checkpoint for each cluster: give --model.experts '[...]'")
-        widths = [base_projection or projection, *[projection] * len(experts)]  # of the teachers' embeddings
+        base_projection = base_projection or projection
         with drawn_apart(Purpose.STUDENT):
             super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
             width = self.backbone.num_features
             self.projector = Projector(width, list(hidden), projection, projector_norm, last_norm=projector_norm)
+            widths = [base_projection, *[projection] * len(experts)]  # of the teachers' embeddings
             regressors = [Projector(projection, list(hidden), seen, projector_norm) for seen in widths]
             for regressor in regressors:
                 regressor.start_small()
@@ -137,8 +138,8 @@ class Distill(Method):
         self.base, self.experts, self.clusters = base, experts, clusters
         self.teacher_weights: Weights = teacher_weights
         self.learn_from, self.cached, self.vectorized = learn_from, cached, vectorized
-        self.num_clusters, self.widths = len(experts), widths
-        self.pseudo_labels = PseudoLabels()
+        self.projection, self.base_projection = projection, base_projection
+        self.num_clusters, self.pseudo_labels = len(experts), PseudoLabels()
         # in a list, where torch sees no submodules: neither optimizers nor checkpoints nor train() reach them
         self._teachers: list[nn.Module] = []
         self._centre_targets: Targets | None = None
@@ -168,13 +169,13 @@ class Distill(Method):
         experts = [read_teacher(path, "experts", self) for path in self.experts]
         trained_on = [expert.data_fingerprint for expert in experts]
         refuse_other_parts(self.experts, trained_on, self.clusters, clustering.labels, self._pictures())
-        named = zip([self.base, *self.experts], [base, *experts], self.widths, strict=True)
-        options = ["base_projection", *["projection"] * len(experts)]
-        networks = [
-            embedding_network(path, teacher, self.teacher_weights, width, option)
-            for (path, teacher, width), option in zip(named, options, strict=True)
+        weights = self.teacher_weights
+        seen_by_base = embedding_network(self.base, base, weights, self.base_projection, "base_projection")
+        seen_by_experts = [
+            embedding_network(path, expert, weights, self.projection, "projection")
+            for path, expert in zip(self.experts, experts, strict=True)
         ]
-        self._teachers = [networks[0].eval(), Experts(networks[1:], self.vectorized)]
+        self._teachers = [seen_by_base.eval(), Experts(seen_by_experts, self.vectorized)]
 
     def on_fit_start(self) -> None:
         """The teachers go where the student is; say what they take there, or note what they see once and for all."""
