@@ -238,6 +238,12 @@ def launched(folder, name, *options, fault="none"):
     return finished(command, folder, name, *options)
 
 
+def faulty_demo(folder, *options):
+    """Two processes of a short demo, of which one or both have the faults that the environment names."""
+    command = [sys.executable, str(HERE / "faulty.py"), "fit", "--config", "configs/demo.yaml", *SHORT]
+    return finished(command, folder, "two", *options)
+
+
 def finished(command, folder, name, *options):
     command = [
         *command,
@@ -285,8 +291,7 @@ def test_processes_that_torchrun_starts_resume_from_one_checkpoint_and_leave_tog
 def test_a_signal_to_the_second_of_two_processes_that_judge_stops_both_with_143(tmp_path, monkeypatch):
     """Before training. Lightning would forward it within its handler, and one of the two could wait for ever."""
     monkeypatch.setenv("FAULTY_CHILD", "term@judged=1")
-    command = [sys.executable, str(HERE / "faulty.py"), "fit", "--config", "configs/demo.yaml", *SHORT]
-    done = finished(command, tmp_path, "two")
+    done = faulty_demo(tmp_path)
     assert done.returncode == 143, done.stderr[-2000:]
     assert not (tmp_path / "two.txt").exists()
     assert not (tmp_path / "two" / "LOCK").exists()
@@ -295,8 +300,7 @@ def test_a_signal_to_the_second_of_two_processes_that_judge_stops_both_with_143(
 @pytest.mark.slow
 def test_a_nan_on_the_second_of_two_processes_stops_both_with_70_before_it_touches_the_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("FAULTY_CHILD", "nan@step=9")
-    command = [sys.executable, str(HERE / "faulty.py"), "fit", "--config", "configs/demo.yaml", *SHORT]
-    done = finished(command, tmp_path, "two", "--run.save_every_n_steps", "4")
+    done = faulty_demo(tmp_path, "--run.save_every_n_steps", "4")
     assert done.returncode == 70, done.stderr[-2000:]
     assert "found a loss that is not finite on another process at step 9" in done.stderr
     assert not (tmp_path / "two" / "LOCK").exists()
@@ -315,8 +319,7 @@ def test_the_doctor_of_the_first_of_two_processes_ends_both_or_neither(parent, c
     """Its numbers are those of metrics.csv."""
     monkeypatch.setenv("FAULTY_PARENT", parent)
     monkeypatch.setenv("FAULTY_CHILD", child)
-    command = [sys.executable, str(HERE / "faulty.py"), "fit", "--config", "configs/demo.yaml", *SHORT]
-    done = finished(command, tmp_path, "two", "--doctor.on_collapse", "stop", "--trainer.max_steps", "20")
+    done = faulty_demo(tmp_path, "--doctor.on_collapse", "stop", "--trainer.max_steps", "20")
     assert done.returncode == code, done.stderr[-2000:]
     assert ("stopped by --doctor.on_collapse stop" in done.stderr) == (code == 76)
     assert not (tmp_path / "two" / "LOCK").exists()
@@ -325,7 +328,6 @@ def test_the_doctor_of_the_first_of_two_processes_ends_both_or_neither(parent, c
 @pytest.mark.slow
 def test_a_signal_to_the_second_of_two_processes_that_train_stops_both_with_143_and_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setenv("FAULTY_CHILD", "term@step=9")
-    command = [sys.executable, str(HERE / "faulty.py"), "fit", "--config", "configs/demo.yaml", *SHORT]
-    done = finished(command, tmp_path, "two")
+    done = faulty_demo(tmp_path)
     assert done.returncode == 143, done.stderr[-2000:]
     assert read_checkpoint(tmp_path / "two" / "checkpoints" / "last.ckpt")["global_step"] in (9, 10)
