@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Int
 from torch import Tensor
 from torch import distributed as dist
 
@@ -20,18 +20,16 @@ def rank() -> int:
     return dist.get_rank() if world() is not None else 0
 
 
-def any_process(flags: Bool[Tensor, "F"]) -> Bool[Tensor, "F"]:
-    """Which of some flags are up on any process, in one reduction; the same answer on all of them.
+def highest(values: Int[Tensor, "V"]) -> Int[Tensor, "V"]:
+    """Of each value the highest on any process, in one reduction; the same answer on all of them.
 
     Args:
-        flags: This process's, on the device that the processes talk through.
+        values: This process's, on the device that the processes talk through. Overwritten.
     """
     group = world()
-    if group is None:
-        return flags
-    raised = flags.int()
-    dist.all_reduce(raised, dist.ReduceOp.MAX, group)
-    return raised.bool()
+    if group is not None:
+        dist.all_reduce(values, dist.ReduceOp.MAX, group)
+    return values
 
 
 def gather_rows(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:

@@ -41,3 +41,9 @@ class PreemptedError(RunStoppedError):
     """SIGTERM: a checkpoint was written at the step boundary."""
 
     exit_code = 143
+
+
+class RequeueError(PreemptedError):
+    """SIGUSR1 or SIGUSR2, by which schedulers announce the end of a job's time: the same, and to be started again."""
+
+    exit_code = 85

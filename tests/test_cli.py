@@ -409,23 +409,57 @@ def test_unreadable_pictures_are_named_before_they_are_clustered(readable, tmp_p
     assert "data.max_unreadable=0.05" in line
 
 
-@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
-def test_a_signal_while_pictures_are_judged_or_embedded_ends_with_143(verb, tmp_path, monkeypatch, capsys):
+def test_a_job_of_slurm_whose_time_ends_leaves_a_checkpoint_and_asks_to_be_queued_again(tmp_path, monkeypatch):
+    """Lightning would save in its handler, queue the job itself and train on until it is killed."""
+    job = {"JOB_ID": "7", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NAME": "learn"}
+    for name, value in {**job, "NODELIST": "localhost"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\ntouch {tmp_path}/queued\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    inner, steps = Method.on_before_optimizer_step, []
+
+    def interrupted(self, optimizer):
+        steps.append(self.trainer.global_step)
+        if steps[-1] == 3:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return inner(self, optimizer)
+
+    monkeypatch.setattr(Method, "on_before_optimizer_step", interrupted)
+    arguments = ["fit", "--config", "configs/demo.yaml", *TINY, "--run.dir", str(tmp_path), "--run.name", "r"]
+    assert run([*arguments, "--trainer.limit_val_batches", "0", "--trainer.max_steps", "50"]) == 85
+    assert steps == [0, 1, 2, 3]
+    assert {path.name for path in (tmp_path / "r" / "checkpoints").glob("*.ckpt")} == {"step-4.ckpt", "last.ckpt"}
+    assert not (tmp_path / "queued").exists()
+    assert not list(Path().glob("hpc_ckpt*"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "number", "code"),
+    [
+        ("validate", signal.SIGTERM, 143),
+        ("test", signal.SIGUSR2, 85),
+        ("predict", signal.SIGTERM, 143),
+    ],
+)
+def test_a_signal_while_pictures_are_judged_or_embedded_ends_with_its_code(
+    verb, number, code, tmp_path, monkeypatch, capsys
+):
     step = "predict_step" if verb == "predict" else "validation_step"
     inner = getattr(Method, step)
 
     def interrupted(self, batch, batch_idx, dataloader_idx=0):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         return inner(self, batch, batch_idx, dataloader_idx)
 
     monkeypatch.setattr(Method, step, interrupted)
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     arguments = ["--config", "configs/eval.yaml", "--model", "RawPixels", "--trainer.accelerator", "cpu"]
-    assert run([verb, *arguments, "--run.dir", str(tmp_path), "--run.name", "r"]) == 143
+    assert run([verb, *arguments, "--run.dir", str(tmp_path), "--run.name", "r"]) == code
     assert "stopped by a signal" in capsys.readouterr().err
     assert not (tmp_path / "r" / "LOCK").exists()
     assert not (tmp_path / "r" / "results.json").exists()
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
 
 
 def test_an_error_of_ours_in_a_training_step_keeps_its_traceback(tmp_path, monkeypatch):

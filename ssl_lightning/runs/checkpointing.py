@@ -15,10 +15,10 @@ from torch import distributed as dist
 
 from ssl_lightning.checkpoints.durable import point_last
 from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
-from ssl_lightning.processes import any_process
+from ssl_lightning.processes import highest
 from ssl_lightning.runs.metrics import MetricsTable
-from ssl_lightning.runs.preemption import Preemption
-from ssl_lightning.stops import DiskError, NonFiniteError, PreemptedError
+from ssl_lightning.runs.preemption import BY_CODE, Preemption
+from ssl_lightning.stops import DiskError, NonFiniteError
 
 log = logging.getLogger(__name__)
 FAILURES_ALLOWED = 3
@@ -56,7 +56,7 @@ class Checkpointing(pl.Callback):
         self._saved_step = -1
         self._saved_at = time.monotonic()
         self._failures = 0
-        self._stop = self._old = False
+        self._stop, self._old = 0, False
         self._random_state: list[dict[str, Any]] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -90,9 +90,10 @@ class Checkpointing(pl.Callback):
             )
 
     def _agree(self, trainer: pl.Trainer, finite: Bool[Tensor, ""]) -> bool:
-        """Note whether any process is to stop or finds its checkpoint old; whether all losses are finite."""
-        own = torch.tensor([self.preemption.requested, self._is_old()], device=finite.device)
-        failed, self._stop, self._old = any_process(torch.cat([~finite.reshape(1), own])).tolist()
+        """Whether all losses are finite; note with which code any process is to stop and if one's checkpoint is old."""
+        own = torch.tensor([self.preemption.code, self._is_old()], device=finite.device)
+        failed, self._stop, old = highest(torch.cat([~finite.reshape(1), own])).tolist()
+        self._old = bool(old)
         return not failed
 
     def on_train_batch_end(
@@ -103,17 +104,17 @@ class Checkpointing(pl.Callback):
         if not stepped or _is_judged_next(trainer, batch_idx):
             return
         if trainer.world_size == 1:
-            self._stop, self._old = self.preemption.requested, self._is_old()
+            self._stop, self._old = self.preemption.code, self._is_old()
         if self._stop or self._is_due(trainer.global_step):
             self.save(trainer)
         if self._stop:
-            self._leave(trainer)
+            self._leave(trainer, self._stop)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """At the end of an epoch, after its judging."""
         self.save(trainer)
-        if self.preemption.agreed(trainer):
-            self._leave(trainer)
+        if code := self.preemption.agreed(trainer):
+            self._leave(trainer, code)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run that is bounded by steps may end within an epoch; none has finished without its last checkpoint.
@@ -197,9 +198,9 @@ class Checkpointing(pl.Callback):
             sidecar_path(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
 
-    def _leave(self, trainer: pl.Trainer) -> None:
+    def _leave(self, trainer: pl.Trainer, code: int) -> None:
         log.info(f"stopped by a signal after step {trainer.global_step}; the same command goes on from there")
-        raise PreemptedError(f"stopped at step {trainer.global_step} with a checkpoint in {self.folder}")
+        raise BY_CODE[code](f"stopped at step {trainer.global_step} with a checkpoint in {self.folder}")
 
 
 def _no_room(path: Path, when: str) -> str:

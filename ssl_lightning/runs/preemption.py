@@ -12,20 +12,28 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ssl_lightning.processes import any_process
-from ssl_lightning.stops import PreemptedError
+from ssl_lightning.processes import highest
+from ssl_lightning.stops import PreemptedError, RequeueError
+
+REASONS = {
+    signal.SIGTERM: PreemptedError,
+    signal.SIGUSR1: RequeueError,
+    signal.SIGUSR2: RequeueError,
+}
+BY_CODE = {reason.exit_code: reason for reason in REASONS.values()}
 
 
 class Preemption:
     """Notes SIGTERM, SIGUSR1 and SIGUSR2 in the main process; a second one ends it at once.
 
     Nothing else happens inside a handler: Lightning's own talks to the other processes there and can hang for ever.
+
+    Attributes:
+        code: With which exit code a signal asked this process to end; 0 for none.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
     def __init__(self) -> None:
-        self.requested = False
+        self.code = 0
         self._pid = 0
 
     @contextmanager
@@ -35,7 +43,7 @@ class Preemption:
         Raises:
             PreemptedError: Also where Lightning noticed the signal first, which it would leave with code 0.
         """
-        previous = {number: signal.getsignal(number) for number in self.SIGNALS}
+        previous = {number: signal.getsignal(number) for number in REASONS}
         self._pid = os.getpid()
         self.take()
         try:
@@ -48,21 +56,21 @@ class Preemption:
 
     def take(self) -> None:
         """Take the signals over again: every loop of Lightning sets its own handlers when it begins."""
-        for number in self.SIGNALS if self._pid else ():
+        for number in REASONS if self._pid else ():
             signal.signal(number, self._note)
 
-    def agreed(self, trainer: pl.Trainer) -> bool:
-        """Whether any process was asked to stop; the same answer on all of them."""
+    def agreed(self, trainer: pl.Trainer) -> int:
+        """With which exit code any process was asked to end, SIGTERM before the others; the same answer on all."""
         if trainer.world_size == 1:
-            return self.requested
-        return bool(any_process(torch.tensor([self.requested], device=trainer.strategy.root_device)))
+            return self.code
+        return int(highest(torch.tensor([self.code], device=trainer.strategy.root_device)))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a worker that inherited the handler
             return
-        if self.requested:
+        if self.code:
             sys.exit(128 + number)
-        self.requested = True
+        self.code = REASONS[signal.Signals(number)].exit_code
 
 
 class StopBetweenBatches(pl.Callback):
@@ -105,8 +113,8 @@ class StopBetweenBatches(pl.Callback):
     on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
 
     def _leave_if_asked(self, trainer: pl.Trainer) -> None:
-        if trainer.state.fn != "fit" and self.preemption.agreed(trainer):
-            raise PreemptedError(
+        if trainer.state.fn != "fit" and (code := self.preemption.agreed(trainer)):
+            raise BY_CODE[code](
                 f"stopped by a signal while pictures were judged or embedded, after step {trainer.global_step} of "
                 "training; the same command goes on with that"
             )

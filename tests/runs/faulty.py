@@ -2,7 +2,7 @@
 
 Faults: `none`, `kill@step=N`, `kill@cluster=N` (while the N-th clustering computes), `kill@write=N` (in the middle of
 the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `kill@onto=.EXT` (before a rename
-onto a file of that kind), `term@step=N`, `term@judged=N` (the N-th batch that is judged), `nan@step=N`,
+onto a file of that kind), `term@step=N`, `usr1@step=N`, `term@judged=N` (the N-th batch that is judged), `nan@step=N`,
 `collapse@step=N` (the doctor finds one), `full@write=N` (no space left for the N-th checkpoint), `limit@bytes=N` (no
 file may grow beyond N bytes). Losses of all steps go to the file in FAULTY_LOSSES, as hex. With FAULT in FAULTY_CHILD
 instead, the second of two processes has it, with FAULT in FAULTY_PARENT besides the first.
@@ -45,8 +45,9 @@ def after_step(self, trainer, module, outputs, batch, batch_idx):
         file.write(f"{trainer.global_step} {float(outputs['loss']).hex()} {batch.index.tolist()}\n")
     if f"kill@step={trainer.global_step}" == FAULT:
         kill()
-    if f"term@step={trainer.global_step}" == FAULT:
-        os.kill(os.getpid(), signal.SIGTERM)
+    for name, number in (("term", signal.SIGTERM), ("usr1", signal.SIGUSR1)):
+        if f"{name}@step={trainer.global_step}" == FAULT:
+            os.kill(os.getpid(), number)
 
 
 def poison(self, trainer, module, batch, batch_idx):

@@ -326,8 +326,14 @@ def test_the_doctor_of_the_first_of_two_processes_ends_both_or_neither(parent, c
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_second_of_two_processes_that_train_stops_both_with_143_and_a_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setenv("FAULTY_CHILD", "term@step=9")
+@pytest.mark.parametrize(
+    ("parent", "child", "code"), [("none", "term", 143), ("none", "usr1", 85), ("usr1", "term", 143)]
+)
+def test_a_signal_to_one_of_two_processes_that_train_stops_both_with_its_code(
+    parent, child, code, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FAULTY_PARENT", f"{parent}@step=9")
+    monkeypatch.setenv("FAULTY_CHILD", f"{child}@step=9")
     done = faulty_demo(tmp_path)
-    assert done.returncode == 143, done.stderr[-2000:]
+    assert done.returncode == code, done.stderr[-2000:]
     assert read_checkpoint(tmp_path / "two" / "checkpoints" / "last.ckpt")["global_step"] in (9, 10)
