@@ -1,5 +1,6 @@
 """SwAV: predict the balanced code of one view from another [Caron et al. 2020]. SEER is a configuration of it."""
 
+import logging
 import math
 from typing import Any
 
@@ -22,6 +23,8 @@ from ssl_lightning.optim.lars import LARC
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.processes import gather_rows, world
 from ssl_lightning.types import Batch
+
+log = logging.getLogger(__name__)
 
 ASSIGNED_VIEWS = 2
 """Codes are computed for the first two views, the global crops; all views predict them."""
@@ -175,6 +178,22 @@ class SwAV(Method):
                 f"{self.queue.length})"
             ),
         ]
+
+    def on_fit_start(self) -> None:
+        """Say what a run is too short for."""
+        epochs = self.trainer.max_epochs or 0
+        if self.trainer.max_steps > 0:
+            epochs = min(epochs if epochs > 0 else math.inf, self.trainer.max_steps / self.steps_per_epoch)
+        if 0 < epochs <= self.freeze_epochs:
+            log.warning(
+                f"prototypes stay as they were drawn for all of {epochs:g} epochs: train for longer than "
+                f"--model.freeze_epochs {self.freeze_epochs:g}, or give a smaller one"
+            )
+        if self.queue.length and 0 < epochs <= self.queue_start_epoch:
+            log.warning(
+                f"the queue is not used in {epochs:g} epochs: it begins to fill at --model.queue_start_epoch "
+                f"{self.queue_start_epoch:g}"
+            )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """While prototypes are frozen they have no gradient at all: neither decay nor momentum moves them."""

@@ -52,12 +52,15 @@ class Drops(Schedule):
 
     Args:
         epochs: When; fractions are welcome.
+        of: Length of the run that they are meant for, in epochs: in a shorter or longer one the rate drops after the
+            same share of it. None to take them as they stand.
         factor: By what.
         warmup_epochs: Length of a linear warm-up before, in epochs; fractions are welcome, 0 is none.
         start: Factor of the very first step where there is a warm-up.
     """
 
     epochs: tuple[float, ...] = (120.0, 160.0)
+    of: float | None = None
     factor: float = 0.1
     warmup_epochs: float = 0.0
     start: float = 0.0
@@ -65,6 +68,8 @@ class Drops(Schedule):
     def __post_init__(self) -> None:
         if list(self.epochs) != sorted(self.epochs) or min(self.epochs, default=0.0) < 0 or not 0 < self.factor <= 1:
             raise ValueError(f"found {self}; expected ascending epochs of at least 0 and a factor within 0..1")
+        if self.of is not None and self.of <= max(self.epochs, default=0.0):
+            raise ValueError(f"found {self}; expected of, the length of a run, to be more than the epochs within it")
         if self.warmup_epochs < 0 or self.warmup_epochs > min(self.epochs, default=self.warmup_epochs):
             raise ValueError(f"found {self}; expected warmup_epochs of at least 0 that end before the first drop")
         if not 0 <= self.start <= 1:
@@ -75,4 +80,5 @@ class Drops(Schedule):
         warmup = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup:
             return self.start + (1 - self.start) * step / warmup
-        return self.factor ** sum(step >= round(epoch * steps_per_epoch) for epoch in self.epochs)
+        epoch_steps = steps_per_epoch if self.of is None else total_steps / self.of
+        return self.factor ** sum(step >= round(epoch * epoch_steps) for epoch in self.epochs)

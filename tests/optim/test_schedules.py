@@ -48,6 +48,20 @@ def test_drops_are_those_of_torch():
         theirs.step()
 
 
+def test_drops_of_a_run_of_another_length_come_after_the_same_share_of_it():
+    meant, short = Drops(epochs=(160.0, 187.0)), Drops(epochs=(160.0, 187.0), of=200.0)
+    factors = [short(step, 200, 10) for step in range(200)]  # 20 epochs of ten steps
+    assert factors == [meant(10 * step, 2000, 10) for step in range(200)]
+    assert [factors.index(factor) for factor in sorted(set(factors), reverse=True)] == [0, 160, 187]
+    assert [short(step, 2000, 10) for step in range(2000)] == [meant(step, 2000, 10) for step in range(2000)]
+
+
+@pytest.mark.parametrize("of", [0.0, 160.0])
+def test_drops_after_the_end_of_the_run_that_they_are_meant_for_are_refused(of):
+    with pytest.raises(ValueError, match="expected of, the length of a run"):
+        Drops(of=of)
+
+
 def test_drops_may_follow_a_warm_up_that_is_a_line_from_its_start_to_the_full_rate():
     schedule = Drops(epochs=(3.0, 4.0), factor=0.5, warmup_epochs=2.0, start=0.2)
     factors = [schedule(step, 50, 10) for step in range(50)]
