@@ -253,9 +253,12 @@ class CommandLine(LightningCLI):
         return strategy.launcher.launch(tell, trainer=self.trainer)
 
     def _inputs(self, model: pl.LightningModule, datamodule: ImageModule) -> dict[str, Any]:
-        """All that decides what the run computes, as plain values."""
-        data = {"data_fingerprint": datamodule.fingerprint}
-        return computed(self._plain_config()) | data | _stage_files(model)
+        """All that decides what the run computes, as plain values; of files what they hold, not where they lie."""
+        files = model.stage_files() if isinstance(model, Method) else {}
+        config = computed(self._plain_config())
+        for argument in files:
+            config.pop(f"model.init_args.{argument}", None)
+        return config | {"data_fingerprint": datamodule.fingerprint} | _contents(files)
 
     def _settle(
         self, inputs: dict[str, Any], origin: Origin, model: pl.LightningModule, ckpt_path: str | None
@@ -470,13 +473,12 @@ def _rank() -> int:
     return getattr(rank_zero_only, "rank", None) or 0
 
 
-def _stage_files(model: pl.LightningModule) -> dict[str, str]:
+def _contents(files: dict[str, str]) -> dict[str, str]:
     """What each file of an earlier stage holds, for a run to notice when it was made again.
 
     Raises:
         UsageError: If one is missing.
     """
-    files = model.stage_files() if isinstance(model, Method) else {}
     for argument, path in files.items():
         if not Path(path).is_file():
             raise UsageError(f"found no --model.{argument} {path}; run the stage that writes it, or mend the path")

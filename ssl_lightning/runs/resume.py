@@ -19,6 +19,7 @@ VOLATILE = frozenset(
         "weights_only",
         "data.init_args.num_workers",
         "data.init_args.eval_batch_size",
+        "data.init_args.subset.path",
         "trainer.accelerator",
         "trainer.barebones",
         "trainer.default_root_dir",
@@ -31,7 +32,10 @@ VOLATILE = frozenset(
         "trainer.strategy",
     }
 )
-"""Keys that say where and how a run is carried out, not what it computes; see `find_origin` for `ckpt_path`."""
+"""Keys that say where and how a run is carried out, not what it computes; see `find_origin` for `ckpt_path`.
+
+Which pictures a subset's file chooses is in the fingerprint of the data.
+"""
 
 
 @dataclass(frozen=True)

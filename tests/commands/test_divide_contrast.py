@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ import torch
 from torch.nn import functional as F
 
 from ssl_lightning import load_model
+from ssl_lightning.checkpoints import read_checkpoint
 from ssl_lightning.checkpoints.load import load_data
 from ssl_lightning.clustering import Clustering, normalized_mutual_info
+from ssl_lightning.data import Digits, Subset
 from ssl_lightning.entry import run
 from ssl_lightning.evaluation import KNN
 from ssl_lightning.evaluation.probe import LabelledFeatures
@@ -98,6 +101,16 @@ def test_the_stages_hand_files_to_each_other(stages):
     assert all(sha256_of(Path(file).resolve()) in inputs for file in read)
 
 
+def test_the_experts_share_out_the_pictures_and_the_steps_of_a_pass(stages):
+    """Each picture once; a pass over all parts is one over the pictures, but for what fills no batch."""
+    batch, whole = 64, Digits(batch_size=64)
+    parts = [Digits(batch_size=batch, subset=Subset(stages.edge, value=k)) for k in range(K)]
+    ids = torch.cat([part.training.sample_ids for part in parts])
+    assert torch.equal(ids.sort().values, whole.training.sample_ids.sort().values)
+    seen = sum(part.batches_per_epoch for part in parts) * batch
+    assert whole.num_samples - K * (batch - 1) <= seen <= whole.num_samples
+
+
 def test_the_state_of_all_experts_is_one_command(stages, capsys):
     assert run(["experts", stages.edge, "--judge", "true", "--device", "cpu"]) == 0
     state, judged = capsys.readouterr().out.split("within the parts of digits, percent")
@@ -156,6 +169,21 @@ def test_the_parts_of_the_papers_control_are_random_for_one_option(stages):
     assert parts.sizes.tolist() == [719, 719]
     assert parts.centroids.norm(dim=1).tolist() == pytest.approx([1.0] * K, abs=1e-5)
     assert normalized_mutual_info(parts.labels, clusters.labels) < 0.01
+
+
+def test_an_expert_that_was_trained_elsewhere_is_a_folder_to_copy(stages, tmp_path, caplog):
+    """By a file of clusters that lies elsewhere too, and by the policy that make passes."""
+    parts = shutil.copy(stages.edge, tmp_path / "parts.safetensors")
+    there = ["--run.dir", str(tmp_path / "there"), "--data.subset.path", str(parts)]
+    assert run([*stages.expert(0), *there]) == 0
+    shutil.copytree(tmp_path / "there" / "expert-0", tmp_path / "here" / "expert-0", symlinks=True)
+    assert run([*stages.expert(0), "--run.dir", str(tmp_path / "here"), "--resume.policy", "restart"]) == 0
+    assert "nothing to do" in caplog.text
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["expert-0"]
+    paths = [Path(stages.checkpoint("expert-0")), tmp_path / "here" / "expert-0" / "checkpoints" / "last.ckpt"]
+    ours, theirs = (read_checkpoint(path)["state_dict"] for path in paths)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if isinstance(ours[name], torch.Tensor))
+    assert run([*stages.expert(1), "--run.dir", str(tmp_path / "here"), "--run.name", "expert-0"]) == 64
 
 
 def test_experts_in_another_order_are_one_line(stages, capsys):
@@ -218,6 +246,6 @@ def test_make_divide_contrast_goes_on_after_kills_and_runs_what_is_missing_and_n
     assert make() == ("34", 0)  # the expert that is there is found equal, and so is the student
     assert not [*tmp_path.glob(f"{name}-expert-1.*"), *tmp_path.glob(f"{name}-distill.*")]
     base = tmp_path / f"{name}-base" / "checkpoints" / "last.ckpt"
-    assert make(f"BASE={base}", "EXPERT_ARGS=" + " ".join([*UNJUDGED, "--model.momentum", "0.9"])) == ("2334", 0)
+    assert make("-j2", f"BASE={base}", "EXPERT_ARGS=" + " ".join([*UNJUDGED, "--model.momentum", "0.9"])) == ("2334", 0)
     assert list(tmp_path.glob(f"{name}-expert-1.*"))  # other experts: the old ones were set aside, the student too
     assert list(tmp_path.glob(f"{name}-distill.*"))
