@@ -1,0 +1,37 @@
+"""The pages of docs/: their commands are ones that the command line takes, their links lead somewhere."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssl_lightning.entry import run
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+CONTROLS = (ROOT / "docs" / "controls.md").read_text()
+COMMANDS = re.findall(r"^ssl-lightning (.*)$", CONTROLS, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.rpartition(" ")[2])
+def test_every_control_is_a_command_that_is_understood(command, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["ssl-lightning"])
+    with pytest.raises(SystemExit) as left:
+        run([*shlex.split(command), "--print_config"])
+    assert left.value.code == 0
+    assert "class_path" in capsys.readouterr().out
+
+
+def test_there_is_a_command_for_every_control_of_the_papers():
+    assert len(COMMANDS) == 11
+    asked = ("--model.learn_from base", "--model.learn_from experts", "--data.subset null", "3_distill", "label_noise")
+    assert all(option in CONTROLS for option in (*asked, "RandomParts"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_leads_somewhere(page):
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", page.read_text()) if "://" not in target]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
