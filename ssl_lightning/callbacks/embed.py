@@ -160,16 +160,21 @@ def embed_pictures(
 def _embed(
     loader: tqdm, data: ServesPictures, module: pl.LightningModule, layer: str | None, weights: Weights = "online"
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"], Int[Tensor, "u"]]:
-    """Rows, their features, and the rows that could not be read."""
-    method = cast(Embeds, module)
-    rows, features, unreadable = [], [], []
+    """Rows, their features, and the rows that could not be read. Features are there once: they may fill the memory."""
+    method, group = cast(Embeds, module), world()
+    most = -(-data.num_samples // (1 if group is None else group.size()))
+    rows, unreadable, features, count = [], [], torch.empty(0, 0), 0
     with isolate_rng(), torch.no_grad(), eval_mode(module):
         for raw in loader:
             unreadable.append(raw.index[~raw.valid])
             batch = data.centre(module.transfer_batch_to_device(raw, module.device, 0))
+            seen = method.embed(batch.views[0], layer, weights)
+            if not rows:
+                features = torch.empty(most, seen.shape[1], device=seen.device)
+            features[count : count + len(seen)] = seen
             rows.append(batch.index)
-            features.append(method.embed(batch.views[0], layer, weights).float())
-    return torch.cat(rows), torch.cat(features), torch.cat(unreadable)
+            count += len(seen)
+    return torch.cat(rows), features[:count], torch.cat(unreadable)
 
 
 @contextmanager
