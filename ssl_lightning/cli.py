@@ -6,17 +6,14 @@ import sys
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from ssl_lightning.callbacks import (
     Doctor,
@@ -29,34 +26,27 @@ from ssl_lightning.callbacks import (
     WriteClusters,
 )
 from ssl_lightning.callbacks.gallery import Gallery
-from ssl_lightning.checkpoints import DurableCheckpointIO, load_model, read_checkpoint
+from ssl_lightning.checkpoints import DurableCheckpointIO, load_model
 from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
-from ssl_lightning.checkpoints.durable import LAST
-from ssl_lightning.checkpoints.read import has_sidecar, sidecar_path
 from ssl_lightning.data import ImageModule
-from ssl_lightning.files import sha256_of, write_text
-from ssl_lightning.memory import PseudoLabels
+from ssl_lightning.files import sha256_of
+from ssl_lightning.fitting import Fitting, rank
 from ssl_lightning.methods import Method
 from ssl_lightning.report.table import judged, results_table
 from ssl_lightning.runs import (
     Checkpointing,
+    Guests,
     MetricsTable,
     NewOptions,
     Preemption,
     RunDirectory,
     StopBetweenBatches,
-    WandbRun,
 )
 from ssl_lightning.runs.artifacts import fetch_all
-from ssl_lightning.runs.origin import Origin, find_origin, without_origin
-from ssl_lightning.runs.resume import Policy, Start, computed, decide, differences
-from ssl_lightning.stops import CollapseError, DiskError, NonFiniteError, PreemptedError, UsageError
+from ssl_lightning.runs.resume import Policy, computed
+from ssl_lightning.stops import UsageError
 
 log = logging.getLogger(__name__)
-MOST_PICTURES = 30
-"""Of the gallery, that guests are given: curves, and the largest clusters."""
-AGREED = (PreemptedError, DiskError, NonFiniteError, CollapseError)
-"""Ends of a run that all processes come to at the same step."""
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": False,
     "enable_checkpointing": False,
@@ -178,198 +168,26 @@ class CommandLine(LightningCLI):
         callbacks.append(StopBetweenBatches(self.preemption))
         plugins = [*(config.plugins or []), DurableCheckpointIO()]
         table = MetricsTable(self.run.path / "metrics.csv")
-        trainer = super().instantiate_trainer(
+        return super().instantiate_trainer(
             logger=[table, *loggers],
             plugins=plugins,
             callbacks=[*(config.callbacks or []), *callbacks],
             default_root_dir=str(self.run.path),
             sync_batchnorm=False,  # by our callback
         )
-        self.table = table
-        return trainer
 
-    # fit: start, resume, or say that there is nothing to do
+    # fit: the run knows how to start, resume, or say that there is nothing to do
 
-    def fit(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any) -> None:
+    def fit(self, model: pl.LightningModule, datamodule: ImageModule, **_: Any) -> None:
         """Train, judge at the end, and leave a run that is finished, or that the same command finishes."""
         datamodule.setup("fit")
+        fitting = Fitting(self.run, self.trainer, model, datamodule, self.options, self._plain_config())
         if self.options.resume.allow_config_change:
-            self.new_options.config = self._inputs(model, datamodule)
+            self.new_options.config = fitting.inputs()
         with self.preemption.watched():
-            if _rank() == 0:
-                self._lead(model, datamodule, ckpt_path)
-            else:
-                self._follow(model, datamodule)
-
-    def _lead(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None) -> None:
-        """The first process finds out how to start, tells the others, and keeps the folder."""
-        with ExitStack() as held:
-            try:
-                inputs = self._inputs(model, datamodule)
-                origin = find_origin(self.run, ckpt_path, self.options.run.start_from)
-                start = self._settle(inputs, origin, model, ckpt_path)
-                if start.go:
-                    held.enter_context(self.run.lock())
-                    self._record(inputs, origin)
-            except BaseException:
-                self._agree(model, Start(go=False))  # processes that wait for an answer would wait for ever
-                raise
-            start = self._agree(model, start)
-            if start.go:
-                held.enter_context(self._loggers())
-                if start.checkpoint is not None:
-                    self.table.cut_after(int(read_checkpoint(start.checkpoint)["global_step"]))
-                self._loops(model, datamodule, start)
-                self._refuse_nothing_learnt(start)
-                self.run.finish(self.trainer.global_step)
-                self._hand_out(model, inputs)
-        self._say_results()
-
-    def _follow(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
-        """What every other process does."""
-        start = self._agree(model, Start())
-        if start.weights is not None:
-            _with_weights(model, start.weights)
-        if start.go:
-            # the first process leaves with the code; Lightning would kill it where another one left with one before
-            with suppress(*AGREED):
-                self._loops(model, datamodule, start)
-
-    def _agree(self, model: pl.LightningModule, start: Start) -> Start:
-        """What the first process found, on every process, whoever started them: Lightning, torchrun or a scheduler."""
-        strategy: Any = self.trainer.strategy
-        if self.trainer.world_size == 1 or isinstance(strategy.launcher, _MultiProcessingLauncher):
-            return start
-        if not start.go and not strategy.cluster_environment.creates_processes_externally:
-            return start  # Lightning has started no others
-
-        def tell() -> Start:
-            strategy.connect(model)
-            strategy.setup_environment()
-            return strategy.broadcast(start)
-
-        if strategy.launcher is None:  # some strategies have none where others start the processes
-            return tell()
-        return strategy.launcher.launch(tell, trainer=self.trainer)
-
-    def _inputs(self, model: pl.LightningModule, datamodule: ImageModule) -> dict[str, Any]:
-        """All that decides what the run computes, as plain values; of files what they hold, not where they lie."""
-        files = model.stage_files() if isinstance(model, Method) else {}
-        config = computed(self._plain_config())
-        for argument in files:
-            config.pop(f"model.init_args.{argument}", None)
-        return config | {"data_fingerprint": datamodule.fingerprint} | _contents(files)
-
-    def _settle(
-        self, inputs: dict[str, Any], origin: Origin, model: pl.LightningModule, ckpt_path: str | None
-    ) -> Start:
-        """What the folder of the run and the command say together."""
-        config, resume = self.options, self.options.resume
-        self.run.open()
-        with self.run.lock():
-            decision = decide(self.run, resume.policy, resume.allow_config_change, inputs | origin.inputs)
-            if decision.action == "restart":
-                aside = self.run.set_aside()
-                (aside / "LOCK").unlink(missing_ok=True)
-                log.info(f"{decision.why}; the old run is {aside}")
-            elif decision.why:
-                log.info(decision.why)
-        if decision.action == "finished":
-            self.run.renew()
-            return Start(go=False)
-        self.run.open()
-        (self.run.path / "done.json").unlink(missing_ok=True)
-        if decision.action == "resume":
-            return Start(checkpoint=str(decision.checkpoint))
-        (self.run.path / "metrics.csv").unlink(missing_ok=True)
-        if config.run.start_from:
-            log.info(f"starting with the weights of {config.run.start_from}")
-            return _with_weights(model, config.run.start_from)
-        return self._given_checkpoint(ckpt_path, model, inputs) if ckpt_path else Start()
-
-    def _given_checkpoint(self, path: str, model: pl.LightningModule, inputs: dict[str, Any]) -> Start:
-        """A checkpoint of the user's: resumed from if we wrote it, else only its weights are taken."""
-        checkpoint = read_checkpoint(path)
-        if not has_sidecar(path):
-            log.info(f"found no sidecar beside {path}: taking its weights only")
-            return _with_weights(model, path)
-        changed = differences(without_origin(checkpoint.get("config", {})), inputs)
-        if changed and not self.options.resume.allow_config_change:
-            raise UsageError(
-                f"found --ckpt_path {path} made with other settings: {'; '.join(changed[:5])}; change them back, give "
-                f"--resume.allow_config_change (for the same data), or begin with its weights alone: --run.start_from "
-                f"{path}"
-            )
-        return Start(checkpoint=str(Path(path).resolve()))
-
-    def _refuse_nothing_learnt(self, start: Start) -> None:
-        """A checkpoint of another run may lie at the end of its training, so that no step is left to take.
-
-        Raises:
-            UsageError: If so.
-        """
-        if not (self.run.checkpoints / LAST).exists():
-            raise UsageError(
-                f"found --ckpt_path {start.checkpoint}, after which no step is left under these settings; give a "
-                "larger --trainer.max_epochs or max_steps with --resume.allow_config_change, or begin with its weights "
-                "alone: --run.start_from"
-            )
-
-    def _record(self, inputs: dict[str, Any], origin: Origin) -> None:
-        """Write config.yaml and run.json, and tell the loggers where and who the run is."""
-        write_text(self.run.path / "config.yaml", yaml.safe_dump(self._plain_config(), sort_keys=False))
-        known = self.run.read("run.json") or {}
-        facts = {
-            "name": self.run.name,
-            "seed": self.options.seed_everything,
-            "wandb_id": known.get("wandb_id") or uuid.uuid4().hex[:8],
-            "inputs": inputs | origin.inputs,
-            "origin": origin.noted(),
-        }
-        self.run.write("run.json", facts)
-        self._checkpoints.config = facts["inputs"]
-        self._introduce(facts["wandb_id"], facts["inputs"])
-
-    @property
-    def _guests(self) -> list[WandbRun]:
-        """Loggers that outlive a loop."""
-        return [logger for logger in self.trainer.loggers if isinstance(logger, WandbRun)]
-
-    def _introduce(self, wandb_id: str, inputs: dict[str, Any]) -> None:
-        for guest in self._guests:
-            guest.settle(self.run.path, self.run.name, wandb_id)
-            guest.log_hyperparams(inputs)
-
-    @contextmanager
-    def _loggers(self) -> Iterator[None]:
-        """Tell those that outlive a loop how the run ended."""
-        succeeded = False
-        try:
-            yield
-            succeeded = True
-        finally:
-            for guest in self._guests:
-                guest.close(succeeded)
-
-    def _hand_out(self, model: pl.LightningModule, inputs: dict[str, Any]) -> None:
-        """What a finished run leaves, to guests: pictures, assignments, the last checkpoint."""
-        last = (self.run.checkpoints / LAST).resolve()
-        facts = {"data_fingerprint": inputs["data_fingerprint"], "step": self.trainer.global_step}
-        for guest in self._guests:
-            for picture in self.gallery.pictures[:MOST_PICTURES]:
-                guest.log_picture(f"gallery/{picture.stem}", picture)
-            guest.log_files("checkpoint", [last, sidecar_path(last)], facts)
-            labels = getattr(model, "pseudo_labels", None)
-            if isinstance(labels, PseudoLabels) and not labels.is_empty:
-                guest.log_array("assignments", labels.rows.cpu().numpy(), facts)
-
-    def _loops(self, model: pl.LightningModule, datamodule: ImageModule, start: Start) -> None:
-        """Judge, train, judge: every process goes through the same loops, or they would wait for each other."""
-        if start.checkpoint is None:
-            with isolate_rng():  # judging the untrained network must not shift what training draws
-                self.trainer.validate(model, datamodule=datamodule, verbose=False)
-        self.trainer.fit(model, datamodule=datamodule, ckpt_path=start.checkpoint)
-        self.trainer.validate(model, datamodule=datamodule, verbose=False)
+            fitting.carry_out()
+        if rank() == 0:
+            self._say_results()
 
     def results(self) -> dict[str, dict[str, float]]:
         """Judged numbers of the untrained and of the trained network on the primary probe set."""
@@ -408,7 +226,7 @@ class CommandLine(LightningCLI):
     def _judge(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
         with self._session():
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
-        if _rank() != 0:
+        if rank() != 0:
             return
         numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         (self.run.path / "results.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
@@ -418,11 +236,12 @@ class CommandLine(LightningCLI):
     def _session(self) -> Iterator[None]:
         """Signals are watched, and the first of all processes keeps the folder and the loggers."""
         with self.preemption.watched(), ExitStack() as held:
-            if _rank() == 0:
+            if rank() == 0:
                 self.run.open()
                 held.enter_context(self.run.lock())
-                held.enter_context(self._loggers())
-                self._introduce(uuid.uuid4().hex[:8], computed(self._plain_config()))
+                guests = Guests(self.trainer.loggers, self.run)
+                held.enter_context(guests.until_the_end())
+                guests.introduce(uuid.uuid4().hex[:8], computed(self._plain_config()))
                 (self.run.path / "metrics.csv").unlink(missing_ok=True)
             yield
 
@@ -459,45 +278,12 @@ class CommandLine(LightningCLI):
 
     def _checkpointing(self) -> Checkpointing:
         every = self.options.run.save_every_n_steps
-        self._checkpoints = Checkpointing(self.run.checkpoints, every_n_steps=every, preemption=self.preemption)
-        return self._checkpoints
+        return Checkpointing(self.run.checkpoints, every_n_steps=every, preemption=self.preemption)
 
 
 def _short_print_config(arguments: list[str]) -> list[str]:
     """`--print_config` shows what differs from the defaults; `--print_config=` shows everything."""
     return ["--print_config=skip_default" if argument == "--print_config" else argument for argument in arguments]
-
-
-def _rank() -> int:
-    """This process among those of the run; Lightning notes it when it is imported."""
-    return getattr(rank_zero_only, "rank", None) or 0
-
-
-def _contents(files: dict[str, str]) -> dict[str, str]:
-    """What each file of an earlier stage holds, for a run to notice when it was made again.
-
-    Raises:
-        UsageError: If one is missing.
-    """
-    for argument, path in files.items():
-        if not Path(path).is_file():
-            raise UsageError(f"found no --model.{argument} {path}; run the stage that writes it, or mend the path")
-    return {f"{argument}_sha256": sha256_of(Path(path).resolve()) for argument, path in files.items()}
-
-
-def _with_weights(model: pl.LightningModule, path: str) -> Start:
-    """Give a method the networks of a checkpoint and nothing that belongs to the rows it was trained on.
-
-    Raises:
-        UsageError: If they do not fit.
-    """
-    state = read_checkpoint(path)["state_dict"]
-    try:
-        cast(Method, model).take_weights(state)
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:200]
-        raise UsageError(f"found weights in {path} that do not fit {type(model).__name__}: {first}") from error
-    return Start(weights=path)
 
 
 def _quieten() -> None:

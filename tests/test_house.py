@@ -47,6 +47,7 @@ ALLOWED = {
         "evaluation",
     }
     | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops", "cli"},
+    "fitting": {"files", "checkpoints", "memory", "data", "methods", "callbacks", "runs", "stops"},
     "cli": {
         "types",
         "draws",
@@ -59,7 +60,7 @@ ALLOWED = {
         "clustering",
         "evaluation",
     }
-    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops"},
+    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops", "fitting"},
     "entry": {"stops", "cli", "commands"},
     "__main__": {"entry"},
     "__init__": {"checkpoints"},

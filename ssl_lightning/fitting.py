@@ -1,0 +1,251 @@
+"""Fitting: how a run begins, goes on and ends, on one process or on several that begin alike."""
+
+import logging
+import uuid
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import lightning.pytorch as pl
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from ssl_lightning.callbacks.gallery import Gallery
+from ssl_lightning.checkpoints import read_checkpoint
+from ssl_lightning.checkpoints.durable import LAST
+from ssl_lightning.checkpoints.read import has_sidecar, sidecar_path
+from ssl_lightning.data import ImageModule
+from ssl_lightning.files import sha256_of, write_text
+from ssl_lightning.memory import PseudoLabels
+from ssl_lightning.methods import Method
+from ssl_lightning.runs import Checkpointing, Guests, MetricsTable, RunDirectory
+from ssl_lightning.runs.origin import Origin, find_origin, without_origin
+from ssl_lightning.runs.resume import Start, computed, decide, differences
+from ssl_lightning.stops import CollapseError, DiskError, NonFiniteError, PreemptedError, UsageError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+AGREED = (PreemptedError, DiskError, NonFiniteError, CollapseError)
+"""Ends of a run that all processes come to at the same step."""
+
+
+def rank() -> int:
+    """This process among those of the run; Lightning notes it when it is imported."""
+    return getattr(rank_zero_only, "rank", None) or 0
+
+
+class Fitting:
+    """Train a method in the folder of a run: from the start, from where it stopped, or not at all.
+
+    Args:
+        run: The folder.
+        trainer: With the run's checkpoints, metrics table, gallery and guests.
+        model: What is trained.
+        datamodule: On what, set up to fit.
+        options: The command line: where the run begins and how it resumes.
+        config: The same as plain values: what the run computes.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        trainer: pl.Trainer,
+        model: pl.LightningModule,
+        datamodule: ImageModule,
+        options: Namespace,
+        config: dict[str, Any],
+    ) -> None:
+        self.run, self.trainer, self.model, self.datamodule = run, trainer, model, datamodule
+        self.options, self.config = options, config
+        self.guests = Guests(trainer.loggers, run)
+
+    def inputs(self) -> dict[str, Any]:
+        """All that decides what the run computes, as plain values; of files what they hold, not where they lie."""
+        files = self.model.stage_files() if isinstance(self.model, Method) else {}
+        config = computed(self.config)
+        for argument in files:
+            config.pop(f"model.init_args.{argument}", None)
+        return config | {"data_fingerprint": self.datamodule.fingerprint} | _contents(files)
+
+    def carry_out(self) -> None:
+        """Train, judge at the end, and leave a run that is finished, or that the same command finishes."""
+        if rank() == 0:
+            self._lead()
+        else:
+            self._follow()
+
+    def _lead(self) -> None:
+        """The first process finds out how to start, tells the others, and keeps the folder."""
+        with ExitStack() as held:
+            try:
+                inputs = self.inputs()
+                origin = find_origin(self.run, self.options.ckpt_path, self.options.run.start_from)
+                start = self._settle(inputs, origin)
+                if start.go:
+                    held.enter_context(self.run.lock())
+                    self._record(inputs, origin)
+            except BaseException:
+                self._agree(Start(go=False))  # processes that wait for an answer would wait for ever
+                raise
+            start = self._agree(start)
+            if start.go:
+                held.enter_context(self.guests.until_the_end())
+                if start.checkpoint is not None:
+                    _only(self.trainer.loggers, MetricsTable).cut_after(
+                        int(read_checkpoint(start.checkpoint)["global_step"])
+                    )
+                self._loops(start)
+                self._refuse_nothing_learnt(start)
+                self.run.finish(self.trainer.global_step)
+                self._hand_out(inputs)
+
+    def _follow(self) -> None:
+        """What every other process does."""
+        start = self._agree(Start())
+        if start.weights is not None:
+            self._with_weights(start.weights)
+        if start.go:
+            # the first process leaves with the code; Lightning would kill it where another one left with one before
+            with suppress(*AGREED):
+                self._loops(start)
+
+    def _agree(self, start: Start) -> Start:
+        """What the first process found, on every process, whoever started them: Lightning, torchrun or a scheduler."""
+        strategy: Any = self.trainer.strategy
+        if self.trainer.world_size == 1 or isinstance(strategy.launcher, _MultiProcessingLauncher):
+            return start
+        if not start.go and not strategy.cluster_environment.creates_processes_externally:
+            return start  # Lightning has started no others
+
+        def tell() -> Start:
+            strategy.connect(self.model)
+            strategy.setup_environment()
+            return strategy.broadcast(start)
+
+        if strategy.launcher is None:  # some strategies have none where others start the processes
+            return tell()
+        return strategy.launcher.launch(tell, trainer=self.trainer)
+
+    def _settle(self, inputs: dict[str, Any], origin: Origin) -> Start:
+        """What the folder of the run and the command say together."""
+        resume, start_from, ckpt_path = self.options.resume, self.options.run.start_from, self.options.ckpt_path
+        self.run.open()
+        with self.run.lock():
+            decision = decide(self.run, resume.policy, resume.allow_config_change, inputs | origin.inputs)
+            if decision.action == "restart":
+                aside = self.run.set_aside()
+                (aside / "LOCK").unlink(missing_ok=True)
+                log.info(f"{decision.why}; the old run is {aside}")
+            elif decision.why:
+                log.info(decision.why)
+        if decision.action == "finished":
+            self.run.renew()
+            return Start(go=False)
+        self.run.open()
+        (self.run.path / "done.json").unlink(missing_ok=True)
+        if decision.action == "resume":
+            return Start(checkpoint=str(decision.checkpoint))
+        (self.run.path / "metrics.csv").unlink(missing_ok=True)
+        if start_from:
+            log.info(f"starting with the weights of {start_from}")
+            return self._with_weights(start_from)
+        return self._given_checkpoint(ckpt_path, inputs) if ckpt_path else Start()
+
+    def _given_checkpoint(self, path: str, inputs: dict[str, Any]) -> Start:
+        """A checkpoint of the user's: resumed from if we wrote it, else only its weights are taken."""
+        checkpoint = read_checkpoint(path)
+        if not has_sidecar(path):
+            log.info(f"found no sidecar beside {path}: taking its weights only")
+            return self._with_weights(path)
+        changed = differences(without_origin(checkpoint.get("config", {})), inputs)
+        if changed and not self.options.resume.allow_config_change:
+            raise UsageError(
+                f"found --ckpt_path {path} made with other settings: {'; '.join(changed[:5])}; change them back, give "
+                f"--resume.allow_config_change (for the same data), or begin with its weights alone: --run.start_from "
+                f"{path}"
+            )
+        return Start(checkpoint=str(Path(path).resolve()))
+
+    def _with_weights(self, path: str) -> Start:
+        """Give the method the networks of a checkpoint and nothing that belongs to the rows it was trained on.
+
+        Raises:
+            UsageError: If they do not fit.
+        """
+        state = read_checkpoint(path)["state_dict"]
+        try:
+            cast(Method, self.model).take_weights(state)
+        except RuntimeError as error:
+            first = " ".join(str(error).split())[:200]
+            raise UsageError(f"found weights in {path} that do not fit {type(self.model).__name__}: {first}") from error
+        return Start(weights=path)
+
+    def _record(self, inputs: dict[str, Any], origin: Origin) -> None:
+        """Write config.yaml and run.json, and tell the guests where and who the run is."""
+        write_text(self.run.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        known = self.run.read("run.json") or {}
+        facts = {
+            "name": self.run.name,
+            "seed": self.options.seed_everything,
+            "wandb_id": known.get("wandb_id") or uuid.uuid4().hex[:8],
+            "inputs": inputs | origin.inputs,
+            "origin": origin.noted(),
+        }
+        self.run.write("run.json", facts)
+        _only(_callbacks(self.trainer), Checkpointing).config = facts["inputs"]
+        self.guests.introduce(facts["wandb_id"], facts["inputs"])
+
+    def _loops(self, start: Start) -> None:
+        """Judge, train, judge: every process goes through the same loops, or they would wait for each other."""
+        if start.checkpoint is None:
+            with isolate_rng():  # judging the untrained network must not shift what training draws
+                self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=start.checkpoint)
+        self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+
+    def _refuse_nothing_learnt(self, start: Start) -> None:
+        """A checkpoint of another run may lie at the end of its training, so that no step is left to take.
+
+        Raises:
+            UsageError: If so.
+        """
+        if not (self.run.checkpoints / LAST).exists():
+            raise UsageError(
+                f"found --ckpt_path {start.checkpoint}, after which no step is left under these settings; give a "
+                "larger --trainer.max_epochs or max_steps with --resume.allow_config_change, or begin with its weights "
+                "alone: --run.start_from"
+            )
+
+    def _hand_out(self, inputs: dict[str, Any]) -> None:
+        last = (self.run.checkpoints / LAST).resolve()
+        labels = getattr(self.model, "pseudo_labels", None)
+        self.guests.hand_out(
+            _only(_callbacks(self.trainer), Gallery).pictures,
+            [last, sidecar_path(last)],
+            labels.rows if isinstance(labels, PseudoLabels) and not labels.is_empty else None,
+            {"data_fingerprint": inputs["data_fingerprint"], "step": self.trainer.global_step},
+        )
+
+
+def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+
+
+def _only(things: list[Any], kind: type[T]) -> T:
+    """The one thing of a kind that every run has."""
+    return next(thing for thing in things if isinstance(thing, kind))
+
+
+def _contents(files: dict[str, str]) -> dict[str, str]:
+    """What each file of an earlier stage holds, for a run to notice when it was made again.
+
+    Raises:
+        UsageError: If one is missing.
+    """
+    for argument, path in files.items():
+        if not Path(path).is_file():
+            raise UsageError(f"found no --model.{argument} {path}; run the stage that writes it, or mend the path")
+    return {f"{argument}_sha256": sha256_of(Path(path).resolve()) for argument, path in files.items()}
