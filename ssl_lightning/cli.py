@@ -186,8 +186,8 @@ class CommandLine(LightningCLI):
             self.new_options.config = fitting.inputs()
         with self.preemption.watched():
             fitting.carry_out()
-        if rank() == 0:
-            self._say_results()
+            if rank() == 0:
+                self._say_results()
 
     def results(self) -> dict[str, dict[str, float]]:
         """Judged numbers of the untrained and of the trained network on the primary probe set."""

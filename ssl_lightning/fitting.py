@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -23,7 +24,7 @@ from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods import Method
 from ssl_lightning.runs import Checkpointing, Guests, MetricsTable, RunDirectory
 from ssl_lightning.runs.origin import Origin, find_origin, without_origin
-from ssl_lightning.runs.resume import Start, computed, decide, differences
+from ssl_lightning.runs.resume import CONTENT, Start, computed, decide, differences
 from ssl_lightning.stops import CollapseError, DiskError, NonFiniteError, PreemptedError, UsageError
 
 log = logging.getLogger(__name__)
@@ -63,12 +64,10 @@ class Fitting:
         self.guests = Guests(trainer.loggers, run)
 
     def inputs(self) -> dict[str, Any]:
-        """All that decides what the run computes, as plain values; of files what they hold, not where they lie."""
+        """All that decides what the run computes, as plain values."""
+        data = {"data_fingerprint": self.datamodule.fingerprint}
         files = self.model.stage_files() if isinstance(self.model, Method) else {}
-        config = computed(self.config)
-        for argument in files:
-            config.pop(f"model.init_args.{argument}", None)
-        return config | {"data_fingerprint": self.datamodule.fingerprint} | _contents(files)
+        return computed(self.config) | data | _contents(files)
 
     def carry_out(self) -> None:
         """Train, judge at the end, and leave a run that is finished, or that the same command finishes."""
@@ -94,9 +93,8 @@ class Fitting:
             if start.go:
                 held.enter_context(self.guests.until_the_end())
                 if start.checkpoint is not None:
-                    _only(self.trainer.loggers, MetricsTable).cut_after(
-                        int(read_checkpoint(start.checkpoint)["global_step"])
-                    )
+                    table = _ours(reversed(self.trainer.loggers), MetricsTable)  # it is the first one
+                    table.cut_after(int(read_checkpoint(start.checkpoint)["global_step"]))
                 self._loops(start)
                 self._refuse_nothing_learnt(start)
                 self.run.finish(self.trainer.global_step)
@@ -195,7 +193,7 @@ class Fitting:
             "origin": origin.noted(),
         }
         self.run.write("run.json", facts)
-        _only(_callbacks(self.trainer), Checkpointing).config = facts["inputs"]
+        _ours(_callbacks(self.trainer), Checkpointing).config = facts["inputs"]
         self.guests.introduce(facts["wandb_id"], facts["inputs"])
 
     def _loops(self, start: Start) -> None:
@@ -223,7 +221,7 @@ class Fitting:
         last = (self.run.checkpoints / LAST).resolve()
         labels = getattr(self.model, "pseudo_labels", None)
         self.guests.hand_out(
-            _only(_callbacks(self.trainer), Gallery).pictures,
+            _ours(_callbacks(self.trainer), Gallery).pictures,
             [last, sidecar_path(last)],
             labels.rows if isinstance(labels, PseudoLabels) and not labels.is_empty else None,
             {"data_fingerprint": inputs["data_fingerprint"], "step": self.trainer.global_step},
@@ -234,9 +232,9 @@ def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
     return trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
 
 
-def _only(things: list[Any], kind: type[T]) -> T:
-    """The one thing of a kind that every run has."""
-    return next(thing for thing in things if isinstance(thing, kind))
+def _ours(things: Iterable[Any], kind: type[T]) -> T:
+    """Of a kind the last one: what every run has comes after what a YAML file adds."""
+    return [thing for thing in things if isinstance(thing, kind)][-1]
 
 
 def _contents(files: dict[str, str]) -> dict[str, str]:
@@ -248,4 +246,4 @@ def _contents(files: dict[str, str]) -> dict[str, str]:
     for argument, path in files.items():
         if not Path(path).is_file():
             raise UsageError(f"found no --model.{argument} {path}; run the stage that writes it, or mend the path")
-    return {f"{argument}_sha256": sha256_of(Path(path).resolve()) for argument, path in files.items()}
+    return {f"{argument}{CONTENT}": sha256_of(Path(path).resolve()) for argument, path in files.items()}

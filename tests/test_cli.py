@@ -431,7 +431,7 @@ def test_a_job_of_slurm_whose_time_ends_leaves_a_checkpoint_and_asks_to_be_queue
     assert steps == [0, 1, 2, 3]
     assert {path.name for path in (tmp_path / "r" / "checkpoints").glob("*.ckpt")} == {"step-4.ckpt", "last.ckpt"}
     assert not (tmp_path / "queued").exists()
-    assert not list(Path().glob("hpc_ckpt*"))
+    assert not list((tmp_path / "r").rglob("hpc_ckpt*"))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_every_control_is_a_command_that_is_understood(command, capsys, monkeypa
 
 
 def test_there_is_a_command_for_every_control_of_the_papers():
-    assert len(COMMANDS) == 11
+    assert len(COMMANDS) == 12
     asked = ("--model.learn_from base", "--model.learn_from experts", "--data.subset null", "3_distill", "label_noise")
     assert all(option in CONTROLS for option in (*asked, "RandomParts"))
 

@@ -170,7 +170,7 @@ def _embed(
             batch = data.centre(module.transfer_batch_to_device(raw, module.device, 0))
             seen = method.embed(batch.views[0], layer, weights)
             if not rows:
-                features = torch.empty(most, seen.shape[1], device=seen.device)
+                features = torch.empty(most, seen.shape[1], dtype=torch.float32, device=seen.device)
             features[count : count + len(seen)] = seen
             rows.append(batch.index)
             count += len(seen)

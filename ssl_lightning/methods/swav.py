@@ -2,7 +2,7 @@
 
 import logging
 import math
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,13 @@ log = logging.getLogger(__name__)
 
 ASSIGNED_VIEWS = 2
 """Codes are computed for the first two views, the global crops; all views predict them."""
+
+
+@runtime_checkable
+class HasBatches(Protocol):
+    """What is asked of the data."""
+
+    batch_size: int
 
 
 class SwAV(Method):
@@ -181,18 +188,20 @@ class SwAV(Method):
 
     def on_fit_start(self) -> None:
         """Say what a run is too short for."""
-        epochs = self.trainer.max_epochs or 0
-        if self.trainer.max_steps > 0:
-            epochs = min(epochs if epochs > 0 else math.inf, self.trainer.max_steps / self.steps_per_epoch)
-        if 0 < epochs <= self.freeze_epochs:
+        if not any(bound and bound > 0 for bound in (self.trainer.max_epochs, self.trainer.max_steps)):
+            return
+        steps, per_epoch = self.steps()
+        if steps <= self._in_steps(self.freeze_epochs):
             log.warning(
-                f"prototypes stay as they were drawn for all of {epochs:g} epochs: train for longer than "
-                f"--model.freeze_epochs {self.freeze_epochs:g}, or give a smaller one"
+                f"prototypes stay as they were drawn for all of {steps} steps: train for longer than "
+                f"--model.freeze_epochs {self.freeze_epochs:g} of {per_epoch} steps, or give a smaller one"
             )
-        if self.queue.length and 0 < epochs <= self.queue_start_epoch:
+        batch_size = cast(HasBatches, self.trainer.datamodule).batch_size  # type: ignore[attr-defined]  # Lightning's
+        filled = -(-self.queue.length // (batch_size * self.trainer.accumulate_grad_batches))
+        if self.queue.length and steps <= self._in_steps(self.queue_start_epoch) + filled:
             log.warning(
-                f"the queue is not used in {epochs:g} epochs: it begins to fill at --model.queue_start_epoch "
-                f"{self.queue_start_epoch:g}"
+                f"the queue is not used in {steps} steps: it takes {filled} to fill after --model.queue_start_epoch "
+                f"{self.queue_start_epoch:g} of {per_epoch} steps; give a smaller one or a shorter --model.queue_length"
             )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

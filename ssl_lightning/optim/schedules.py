@@ -52,8 +52,8 @@ class Drops(Schedule):
 
     Args:
         epochs: When; fractions are welcome.
-        of: Length of the run that they are meant for, in epochs: in a shorter or longer one the rate drops after the
-            same share of it. None to take them as they stand.
+        of: Length of the run that they are meant for, in epochs: a shorter or longer one warms up and drops after the
+            same shares of it. None to take them as they stand.
         factor: By what.
         warmup_epochs: Length of a linear warm-up before, in epochs; fractions are welcome, 0 is none.
         start: Factor of the very first step where there is a warm-up.
@@ -77,8 +77,8 @@ class Drops(Schedule):
 
     def __call__(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         """See `Schedule`."""
-        warmup = round(self.warmup_epochs * steps_per_epoch)
+        epoch_steps = steps_per_epoch if self.of is None else total_steps / self.of
+        warmup = round(self.warmup_epochs * epoch_steps)
         if step < warmup:
             return self.start + (1 - self.start) * step / warmup
-        epoch_steps = steps_per_epoch if self.of is None else total_steps / self.of
         return self.factor ** sum(step >= round(epoch * epoch_steps) for epoch in self.epochs)

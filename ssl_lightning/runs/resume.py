@@ -37,6 +37,9 @@ VOLATILE = frozenset(
 Which pictures a subset's file chooses is in the fingerprint of the data.
 """
 
+CONTENT = "_sha256"
+"""How the name of an input ends that says what the file of a method's argument holds."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -116,9 +119,16 @@ def computed(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Keys that differ, each as `key old -> new`."""
+    """Keys that differ, each as `key old -> new`; of files what they hold, not where they lie."""
+    old, new = _by_content(old), _by_content(new)
     keys = sorted({*old, *new})
     return [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
+
+
+def _by_content(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Inputs without the paths of files whose content is among them."""
+    held = {f"model.init_args.{name.removesuffix(CONTENT)}" for name in inputs if name.endswith(CONTENT)}
+    return {name: value for name, value in inputs.items() if name not in held and not _is_volatile(name)}
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

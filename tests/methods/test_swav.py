@@ -160,12 +160,14 @@ def test_the_queue_waits_for_its_epoch_then_until_it_is_full_and_never_holds_the
 @pytest.mark.parametrize(
     ("options", "epochs", "steps", "said"),
     [
-        ({"freeze_epochs": 1.0}, 1, -1, ["prototypes stay as they were drawn for all of 1 epochs"]),
+        ({"freeze_epochs": 1.0}, 1, -1, ["prototypes stay as they were drawn for all of 5 steps"]),
         ({"freeze_epochs": 1.0}, 2, -1, []),
-        ({"freeze_epochs": 0.5}, 2, 2, ["prototypes stay as they were drawn for all of 0.4 epochs"]),
-        ({"freeze_epochs": 0.3}, -1, 2, []),
-        ({"queue_length": 300, "queue_start_epoch": 1.0, "freeze_epochs": 0.0}, 1, -1, ["the queue is not used"]),
-        ({"queue_length": 300, "queue_start_epoch": 0.0, "freeze_epochs": 0.0}, 1, -1, []),
+        ({"freeze_epochs": 0.5}, 2, 2, ["prototypes stay as they were drawn for all of 2 steps"]),
+        ({"freeze_epochs": 0.3}, -1, 2, ["prototypes stay as they were drawn for all of 2 steps"]),
+        ({"freeze_epochs": 0.3}, -1, 3, []),
+        ({"queue_length": 600, "queue_start_epoch": 1.0, "freeze_epochs": 0.0}, 1, -1, ["the queue is not used"]),
+        ({"queue_length": 600, "queue_start_epoch": 0.4, "freeze_epochs": 0.0}, 1, -1, ["the queue is not used"]),
+        ({"queue_length": 600, "queue_start_epoch": 0.2, "freeze_epochs": 0.0}, 1, -1, []),
     ],
 )
 def test_a_run_that_is_too_short_for_its_prototypes_or_its_queue_is_told(options, epochs, steps, said, caplog):

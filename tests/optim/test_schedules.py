@@ -56,6 +56,15 @@ def test_drops_of_a_run_of_another_length_come_after_the_same_share_of_it():
     assert [short(step, 2000, 10) for step in range(2000)] == [meant(step, 2000, 10) for step in range(2000)]
 
 
+def test_a_shorter_run_warms_up_for_the_same_share_of_it_so_before_its_first_drop():
+    schedule = Drops(epochs=(30.0, 60.0), of=105.0, warmup_epochs=5.0, start=0.25)
+    factors = [schedule(step, 1050, 105) for step in range(1050)]  # 10 epochs
+    assert factors == [
+        Drops(epochs=(30.0, 60.0), warmup_epochs=5.0, start=0.25)(step, 1050, 10) for step in range(1050)
+    ]
+    assert (factors[0], factors[50], factors[299], factors[300]) == (0.25, 1.0, 1.0, pytest.approx(0.1))
+
+
 @pytest.mark.parametrize("of", [0.0, 160.0])
 def test_drops_after_the_end_of_the_run_that_they_are_meant_for_are_refused(of):
     with pytest.raises(ValueError, match="expected of, the length of a run"):

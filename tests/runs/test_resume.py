@@ -31,6 +31,18 @@ def test_a_run_that_must_be_resumed_and_has_no_checkpoint_is_refused(killed):
         decide(killed, "must", allow_change=False, inputs=INPUTS)
 
 
+def test_a_file_is_what_it_holds_and_not_where_it_lies(tmp_path):
+    """Also in runs that an earlier version has begun, which noted the path of a subset."""
+    run = RunDirectory(tmp_path, "r")
+    run.open()
+    noted = {"model.init_args.experts.0": "there/0.ckpt", "experts.0_sha256": "ab", "data.init_args.subset.path": "x"}
+    run.write("run.json", {"inputs": noted})
+    moved = {"model.init_args.experts.0": "here/0.ckpt", "experts.0_sha256": "ab"}
+    assert decide(run, "auto", allow_change=False, inputs=moved).action == "start"
+    with pytest.raises(UsageError, match=r"other inputs: experts\.0_sha256 'ab' -> 'cd'; give"):
+        decide(run, "auto", allow_change=False, inputs=moved | {"experts.0_sha256": "cd"})
+
+
 def test_changed_inputs_are_named_whether_or_not_there_is_a_checkpoint(killed):
     decision = decide(killed, "restart", allow_change=False, inputs=OTHERS)
     assert decision.action == "restart"

@@ -1,0 +1,65 @@
+"""What loggers that outlive a loop are told and given; the others are left alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+
+from ssl_lightning.runs import Guests, RunDirectory, WandbRun
+from ssl_lightning.runs.guests import MOST_PICTURES
+
+
+class Heard(WandbRun):
+    """A guest that notes what it hears, and sends nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.heard = []
+
+    def settle(self, *who):
+        self.heard.append(("settle", *who))
+
+    def log_hyperparams(self, params):
+        self.heard.append(("inputs", params))
+
+    def log_picture(self, name, path):
+        self.heard.append(("picture", name, path))
+
+    def log_files(self, kind, paths, facts):
+        self.heard.append(("files", kind, paths, facts))
+
+    def log_array(self, kind, array, facts):
+        self.heard.append(("array", kind, array.tolist(), facts))
+
+    def close(self, succeeded):
+        self.heard.append(("close", succeeded))
+
+
+@pytest.fixture
+def heard(tmp_path):
+    guest = Heard()
+    return guest.heard, Guests([CSVLogger(tmp_path), guest], RunDirectory(tmp_path, "r"))
+
+
+def test_a_guest_is_told_where_and_who_the_run_is_and_how_it_ends(heard, tmp_path):
+    said, guests = heard
+    guests.introduce("ab12", {"model.init_args.width": 8})
+    with guests.until_the_end():
+        pass
+    with pytest.raises(KeyError), guests.until_the_end():
+        raise KeyError
+    settled, inputs = ("settle", tmp_path / "r", "r", "ab12"), ("inputs", {"model.init_args.width": 8})
+    assert said == [settled, inputs, ("close", True), ("close", False)]
+
+
+@pytest.mark.parametrize("labels", [None, torch.tensor([[1], [0]])])
+def test_a_guest_is_given_the_first_pictures_the_checkpoint_and_the_clusters(heard, labels):
+    said, guests = heard
+    pictures = [Path(f"{number}.png") for number in range(MOST_PICTURES + 3)]
+    files, facts = [Path("last.ckpt"), Path("last.json")], {"step": 7}
+    guests.hand_out(pictures, files, labels, facts)
+    shown = [("picture", f"gallery/{number}", Path(f"{number}.png")) for number in range(MOST_PICTURES)]
+    array = [] if labels is None else [("array", "assignments", np.asarray([[1], [0]]).tolist(), facts)]
+    assert said == [*shown, ("files", "checkpoint", files, facts), *array]
