@@ -106,12 +106,12 @@ class _Search:
                 torch.mm(queries, rows.T, out=part)
             rest = queries @ self.gallery[PARTS * self.length :].T  # [B, fewer than PARTS]
         groups = _columns_of_largest(scores.amax(0), self.k)  # [B, k]
-        members = [part.gather(1, groups) for part in scores]
-        values, places = torch.cat([*members, rest], dim=1).topk(self.k, dim=1, sorted=False)
-        starts = self.length * torch.arange(PARTS, device=groups.device).view(1, -1, 1)
-        last_rows = torch.arange(PARTS * self.length, len(self.gallery), device=groups.device)
-        rows = torch.cat([(groups.unsqueeze(1) + starts).flatten(1), last_rows.expand(len(queries), -1)], dim=1)
-        return values, rows.gather(1, places)
+        candidates = torch.cat([*(part.gather(1, groups) for part in scores), rest], dim=1)  # [B, PARTS k + rest]
+        places = _columns_of_largest(candidates, self.k)
+        part, member = places // self.k, places % self.k
+        last = PARTS * (self.length - self.k) + places  # rows beyond the parts follow the candidates from these
+        rows = torch.where(part < PARTS, self.length * part + groups.gather(1, member), last)
+        return candidates.gather(1, places), rows
 
 
 def _columns_of_largest(values: Float[Tensor, "B n"], k: int) -> Int[Tensor, "B k"]:
