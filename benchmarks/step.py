@@ -99,6 +99,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes longer than time")
     parser.add_argument("--memory-of", choices=("trainer", "bare"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -118,7 +119,7 @@ def measure(name, options):
     for text in options.sizes:
         figures[text] = compare(METHODS[name], SIZES[text], options.rounds * SIZES[text].turns)
         show(text, figures[text])
-    if "full" not in options.sizes:
+    if options.no_memory or "full" not in options.sizes:
         return figures
     peaks = {side: memory_in_a_process(name, side, options.threads) for side in ("trainer", "bare")}
     print(f"peak memory, full: {peaks['trainer']:.0f} MiB against {peaks['bare']:.0f}: ", end="")
