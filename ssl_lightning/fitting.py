@@ -2,7 +2,6 @@
 
 import logging
 import uuid
-from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -93,7 +92,7 @@ class Fitting:
             if start.go:
                 held.enter_context(self.guests.until_the_end())
                 if start.checkpoint is not None:
-                    table = _ours(reversed(self.trainer.loggers), MetricsTable)  # it is the first one
+                    table = cast(MetricsTable, self.trainer.loggers[0])  # before what a YAML file adds
                     table.cut_after(int(read_checkpoint(start.checkpoint)["global_step"]))
                 self._loops(start)
                 self._refuse_nothing_learnt(start)
@@ -193,7 +192,7 @@ class Fitting:
             "origin": origin.noted(),
         }
         self.run.write("run.json", facts)
-        _ours(_callbacks(self.trainer), Checkpointing).config = facts["inputs"]
+        _ours(self.trainer, Checkpointing).config = facts["inputs"]
         self.guests.introduce(facts["wandb_id"], facts["inputs"])
 
     def _loops(self, start: Start) -> None:
@@ -221,20 +220,17 @@ class Fitting:
         last = (self.run.checkpoints / LAST).resolve()
         labels = getattr(self.model, "pseudo_labels", None)
         self.guests.hand_out(
-            _ours(_callbacks(self.trainer), Gallery).pictures,
+            _ours(self.trainer, Gallery).pictures,
             [last, sidecar_path(last)],
             labels.rows if isinstance(labels, PseudoLabels) and not labels.is_empty else None,
             {"data_fingerprint": inputs["data_fingerprint"], "step": self.trainer.global_step},
         )
 
 
-def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
-    return trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-
-
-def _ours(things: Iterable[Any], kind: type[T]) -> T:
-    """Of a kind the last one: what every run has comes after what a YAML file adds."""
-    return [thing for thing in things if isinstance(thing, kind)][-1]
+def _ours(trainer: pl.Trainer, kind: type[T]) -> T:
+    """Of a kind of callback the last one: what every run has comes after what a YAML file adds."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    return [callback for callback in callbacks if isinstance(callback, kind)][-1]
 
 
 def _contents(files: dict[str, str]) -> dict[str, str]:
