@@ -97,6 +97,7 @@ class CommandLine(LightningCLI):
         """Add where a run lives, how it resumes, and what the model learns from the data."""
         parser.add_argument("--run.name", type=str | None, default=None, help="default <config>-<data>-s<seed>")
         parser.add_argument("--run.dir", type=str, default="runs", help="where runs live")
+        parser.add_argument("--run.save_every_n_epochs", type=int, default=1, help="checkpoints at ends of epochs")
         parser.add_argument("--run.save_every_n_steps", type=int | None, default=None, help="checkpoints within epochs")
         parser.add_argument(
             "--run.start_from",
@@ -277,8 +278,10 @@ class CommandLine(LightningCLI):
         return yaml.safe_load(dumped)[self.subcommand]
 
     def _checkpointing(self) -> Checkpointing:
-        every = self.options.run.save_every_n_steps
-        return Checkpointing(self.run.checkpoints, every_n_steps=every, preemption=self.preemption)
+        epochs, steps = self.options.run.save_every_n_epochs, self.options.run.save_every_n_steps
+        return Checkpointing(
+            self.run.checkpoints, every_n_epochs=epochs, every_n_steps=steps, preemption=self.preemption
+        )
 
 
 def _short_print_config(arguments: list[str]) -> list[str]:

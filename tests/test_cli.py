@@ -596,6 +596,16 @@ def test_a_run_that_goes_on_from_a_checkpoint_of_another_notes_which(tmp_path, c
     assert "no step is left" in refused(capsys, "fit", *two, "--run.name", "third", "--ckpt_path", end)
 
 
+def test_checkpoints_may_be_farther_apart_than_epochs(tmp_path, capsys):
+    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], *UNJUDGED, "--run.dir", str(tmp_path)]
+    four = ["--trainer.max_epochs", "4", "--trainer.max_steps", "-1", "--trainer.limit_train_batches", "2"]
+    rare = ["fit", *small, *four, "--run.name", "rare", "--run.save_every_n_epochs"]
+    assert "found run.save_every_n_epochs=0; expected 1" in refused(capsys, *rare, "0")
+    assert run([*rare, "3"]) == 0
+    checkpoints = (tmp_path / "rare" / "checkpoints").glob("step-*.ckpt")
+    assert {path.name for path in checkpoints} == {"step-6.ckpt", "step-8.ckpt"}
+
+
 def test_two_runs_in_one_folder_are_refused_with_code_75(tmp_path, capsys):
     folder = tmp_path / "busy"
     folder.mkdir()

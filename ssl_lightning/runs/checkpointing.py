@@ -26,7 +26,7 @@ FAILURES_ALLOWED = 3
 
 
 class Checkpointing(pl.Callback):
-    """Save at the end of every epoch and, within long ones, every few minutes; stop on NaN and on signals.
+    """Save at the ends of epochs and, within long ones, every few minutes; stop on NaN and on signals.
 
     A checkpoint holds weights, optimizer, schedules, memories, assignments, the loader's position, what the callbacks
     count, and the global random state of every process. No checkpoint is taken between the last step of an epoch (or
@@ -35,22 +35,29 @@ class Checkpointing(pl.Callback):
     Args:
         folder: Where `step-<n>.ckpt`, its sidecar and `last.ckpt` go.
         config: What the run was started with, as plain values; a resume compares it.
+        every_n_epochs: Save at the end of every n-th epoch; more than 1 where epochs take seconds, as on a fast GPU.
         every_n_steps: Save within an epoch after so many steps; None for time alone.
         every_minutes: Save within an epoch when the last checkpoint is so old.
         keep: How many of the newest to keep.
         preemption: Who watches for signals.
+
+    Raises:
+        ValueError: For every_n_epochs below 1.
     """
 
     def __init__(
         self,
         folder: str | Path,
         config: dict[str, Any] | None = None,
+        every_n_epochs: int = 1,
         every_n_steps: int | None = None,
         every_minutes: float = 10.0,
         keep: int = 2,
         preemption: Preemption | None = None,
     ) -> None:
-        self.folder, self.config = Path(folder), config or {}
+        if every_n_epochs < 1:
+            raise ValueError(f"found run.save_every_n_epochs={every_n_epochs}; expected 1 for every epoch, or more")
+        self.folder, self.config, self.every_n_epochs = Path(folder), config or {}, every_n_epochs
         self.every_n_steps, self.every_minutes, self.keep = every_n_steps, every_minutes, keep
         self.preemption = preemption or Preemption()
         self._saved_step = -1
@@ -112,8 +119,10 @@ class Checkpointing(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """At the end of an epoch, after its judging."""
-        self.save(trainer)
-        if code := self.preemption.agreed(trainer):
+        code = self.preemption.agreed(trainer)
+        if code or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self.save(trainer)
+        if code:
             self._leave(trainer, code)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
