@@ -287,6 +287,7 @@ def test_what_the_teachers_cost_is_said_once_and_changes_no_step(stages, caplog,
     shown, cached = (record.message for record in caplog.records if "beside the student" in record.message)
     assert re.fullmatch(r"the base and 3 experts take \d+ MB and \d+ ms for each view of 32 pictures beside .*", shown)
     assert " ms " not in cached
+    assert re.search(r"all centre views took \d+ s", caplog.text)
     monkeypatch.setattr(Distill, "_time_of_a_view", lambda _: "")
     assert [loss for _, loss in fit(stages, steps=2)[1].steps] == [loss for _, loss in timed.steps]
 
