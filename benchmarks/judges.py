@@ -80,7 +80,7 @@ def extract():
 
 
 def linear_judges(train, test):
-    """The probe, 100 epochs of SGD on the same features, and scikit-learn's logistic regression."""
+    """Both kinds of the probe, 100 epochs of SGD on the same features, and scikit-learn's logistic regression."""
 
     def by_sgd():
         torch.manual_seed(0)
@@ -101,6 +101,7 @@ def linear_judges(train, test):
 
     return {
         "LinearProbe": lambda: LinearProbe()(train, test)["linear/top1"],
+        "the same, logistic": lambda: LinearProbe(classifier="logistic")(train, test)["linear/top1"],
         "100 epochs of SGD": by_sgd,
         "scikit-learn logistic": by_scikit_learn,
     }

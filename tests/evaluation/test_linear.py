@@ -1,21 +1,26 @@
-"""The linear probe against scikit-learn's ridge, by hand, and what it may not look at."""
+"""The linear probe against scikit-learn's ridge and logistic regression, by hand, and what it may not look at."""
 
 import math
 
 import pytest
 import torch
-from sklearn.linear_model import Ridge
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ssl_lightning.evaluation import LabelledFeatures, LinearProbe, LowShot
 from ssl_lightning.evaluation import linear as module
 from tests.evaluation.test_knn import random_split
 
+both = pytest.mark.parametrize("classifier", ["ridge", "logistic"])
 
-def test_one_hot_features_are_told_apart_without_a_mistake():
+
+@both
+def test_one_hot_features_are_told_apart_without_a_mistake(classifier):
     labels = torch.arange(10).repeat(20)
     split = LabelledFeatures(torch.eye(10)[labels], labels, 10)
-    assert LinearProbe()(split, split) == {"linear/top1": 1.0, "linear/top5": 1.0}
+    assert LinearProbe(classifier=classifier)(split, split) == {"linear/top1": 1.0, "linear/top5": 1.0}
 
 
 @pytest.mark.parametrize("penalty", [1e-3, 0.1, 10.0])
@@ -26,7 +31,39 @@ def test_its_scores_are_those_of_scikit_learn_with_the_same_penalty(penalty):
     theirs.fit(scaler.transform(train.features.numpy()), torch.nn.functional.one_hot(train.labels, 5).numpy())
     expected = torch.from_numpy(theirs.predict(scaler.transform(test.features.numpy()))).float()
     sums = module._Sums.of(train.features, train.labels, 5)
-    assert torch.allclose(module._Ridge(sums).scores(test.features, penalty), expected, atol=1e-4)
+    found = module._scores(module._Ridge(sums).weights(penalty), test.features)
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 0.1, 10.0])
+def test_its_logits_are_those_of_scikit_learns_logistic_regression(penalty, monkeypatch):
+    train, test = random_split(300, width=8), random_split(50, width=8, seed=1)
+    scaler = StandardScaler().fit(train.features.numpy())
+    theirs = LogisticRegression(C=1 / (penalty * 300), tol=1e-8, max_iter=1000)  # of the sum over rows, not the mean
+    theirs.fit(scaler.transform(train.features.numpy()), train.labels.numpy())
+    expected = torch.from_numpy(theirs.decision_function(scaler.transform(test.features.numpy()))).float()
+    solver = module._Ridge(module._Sums.of(train.features, train.labels, 5))
+
+    def logits():
+        scores = module._scores(solver.logistic_weights(train.features, train.labels, penalty), test.features)
+        return scores - scores.mean(1, keepdim=True)  # one number for all classes means nothing
+
+    assert (logits() - expected).abs().max() < 0.05 * expected.abs().max()
+    monkeypatch.setattr(module, "AT_REST", 0.0)
+    monkeypatch.setattr(module, "MOST_STEPS", 3000)
+    assert torch.allclose(logits(), expected, atol=5e-3)
+
+
+def test_the_logistic_classifier_reads_digits_better_than_squares_do():
+    pictures, classes = load_digits(return_X_y=True)
+    features, labels = torch.tensor(pictures).float(), torch.tensor(classes)
+    rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    train, test = (LabelledFeatures(features[part], labels[part], 10) for part in (rows[:1400], rows[1400:]))
+    ridge, logistic = (LinearProbe(classifier=name)(train, test)["linear/top1"] for name in ("ridge", "logistic"))
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+    theirs.fit(train.features.numpy(), train.labels.numpy())
+    assert logistic > ridge + 0.005
+    assert logistic > theirs.score(test.features.numpy(), test.labels.numpy()) - 0.01
 
 
 def test_sums_of_a_part_taken_away_leave_the_sums_of_the_rest():
@@ -38,13 +75,15 @@ def test_sums_of_a_part_taken_away_leave_the_sums_of_the_rest():
         assert torch.allclose(getattr(rest, name), getattr(expected, name), atol=1e-3)
 
 
-def test_test_labels_cannot_change_what_it_predicts():
+@both
+def test_test_labels_cannot_change_what_it_predicts(classifier):
     train, test = random_split(200), random_split(100, seed=1)
     shuffled = LabelledFeatures(test.features, test.labels.flip(0), 5)
-    scores = LinearProbe().scores(train, test.features)
+    probe = LinearProbe(classifier=classifier)
+    scores = probe.scores(train, test.features)
     for split in (test, shuffled):
         expected = float((scores.argmax(1) == split.labels).double().mean())
-        assert LinearProbe()(train, split)["linear/top1"] == pytest.approx(expected)
+        assert probe(train, split)["linear/top1"] == pytest.approx(expected)
 
 
 def test_the_penalty_that_wins_on_the_held_out_fifth_is_taken(monkeypatch):
@@ -53,39 +92,52 @@ def test_the_penalty_that_wins_on_the_held_out_fifth_is_taken(monkeypatch):
     labels = torch.randint(2, (60,), generator=generator)
     noise = torch.randn(60, 200, generator=generator)
     train = LabelledFeatures(torch.cat([labels.float().unsqueeze(1) * 2, noise], 1), labels, 2)
-    used = []
-    monkeypatch.setattr(module._Ridge, "scores", note(used, module._Ridge.scores))
+    used, plain = [], module._Ridge.weights
+    monkeypatch.setattr(module._Ridge, "weights", note(used, plain))
     LinearProbe().scores(train, train.features)
     assert len(used) == len(module.PENALTIES) + 1
-    tops = [float((scores.argmax(1) == labels[LinearProbe()._held_out(60)]).double().mean()) for _, scores in used[:-1]]
+    held = LinearProbe()._held_out(60)
+    centred = train.features - train.features.mean(0)
+    scores = [module._scores(fitted, centred[held]) for _, fitted in used[:-1]]
+    tops = [float((score.argmax(1) == labels[held]).double().mean()) for score in scores]
     best = max(range(len(tops)), key=lambda i: (tops[i], module.PENALTIES[i]))
     assert used[-1][0] == module.PENALTIES[best]
 
 
 def note(used, function):
-    def noted(self, queries, penalty):
-        scores = function(self, queries, penalty)
-        used.append((penalty, scores))
-        return scores
+    def noted(self, penalty):
+        fitted = function(self, penalty)
+        used.append((penalty, fitted))
+        return fitted
 
     return noted
 
 
-def test_a_constant_or_shifted_feature_does_no_harm():
+@both
+def test_a_constant_or_shifted_feature_does_no_harm(classifier):
     train, test = random_split(300), random_split(100, seed=1)
-    expected = LinearProbe()(train, test)["linear/top1"]
+    probe = LinearProbe(classifier=classifier)
+    expected = probe(train, test)["linear/top1"]
 
     def changed(split):
         constant = torch.full((len(split.labels), 1), 7.0)
         return LabelledFeatures(torch.cat([1000 + 3 * split.features, constant], 1), split.labels, 5)
 
-    assert LinearProbe()(changed(train), changed(test))["linear/top1"] == pytest.approx(expected, abs=0.021)
+    assert probe(changed(train), changed(test))["linear/top1"] == pytest.approx(expected, abs=0.021)
 
 
-def test_a_class_without_training_rows_is_never_predicted():
+@both
+def test_features_that_are_all_equal_give_the_commonest_class(classifier):
+    labels = torch.tensor([0] * 30 + [1] * 50 + [2] * 20)
+    split = LabelledFeatures(torch.full((100, 6), 0.1), labels, 3)
+    assert LinearProbe(classifier=classifier)(split, split)["linear/top1"] == 0.5
+
+
+@both
+def test_a_class_without_training_rows_is_never_predicted(classifier):
     train, test = random_split(200), random_split(100, seed=1)
     wider = LabelledFeatures(train.features, train.labels, 8)
-    assert int(LinearProbe().scores(wider, test.features).argmax(1).max()) < 5
+    assert int(LinearProbe(classifier=classifier).scores(wider, test.features).argmax(1).max()) < 5
 
 
 def test_splits_without_a_common_class_have_no_answer():
@@ -100,7 +152,7 @@ def test_odd_label_sets_give_numbers_between_none_and_all(seed):
     rows = int(torch.randint(2, 40, (), generator=generator))
     labels = torch.randint(1, 9, (rows,), generator=generator)  # class 0 and 9 never occur, others once or not at all
     split = LabelledFeatures(torch.randn(rows, 6, generator=generator), labels, 10)
-    for probe in (LinearProbe(), LowShot()):
+    for probe in (LinearProbe(), LinearProbe(classifier="logistic"), LowShot()):
         for name, value in probe(split, split).items():
             assert 0 <= value <= 1, name
 
