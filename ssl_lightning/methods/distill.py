@@ -69,10 +69,10 @@ class Distill(Method):
         the online ones unless `teacher_weights` says "ema", and by running statistics. Each view passes the student by
         itself. Every regressor sees the whole batch, so that its batch normalisation does not depend on how many
         pictures of its cluster there are; gradient reaches the weights of those of the base and of the picture's own
-        cluster alone. The regressors' last layers start small, for targets of length one: predictions of torch's
-        default start are sqrt(D / 6) times as long, and the first steps are spent on shortening them, which takes the
-        student's own differences away. Pictures that the second stage could not read have no cluster and are learned
-        from the base only.
+        cluster alone. What the regressors say is divided by sqrt(D), for targets of length one: predictions of torch's
+        default start are sqrt(D / 6) times as long, and a step of Adam, which moves every weight of their last layers
+        as far, is longer than the targets, so that training diverges. Pictures that the second stage could not read
+        have no cluster and are learned from the base only.
 
     Args:
         base: Checkpoint of the first stage: any method with a projector of several layers, such as MoCLR.
@@ -133,9 +133,9 @@ class Distill(Method):
             width = self.backbone.num_features
             self.projector = Projector(width, list(hidden), projection, projector_norm, last_norm=projector_norm)
             widths = [base_projection, *[projection] * len(experts)]  # of the teachers' embeddings
-            regressors = [Projector(projection, list(hidden), seen, projector_norm) for seen in widths]
-            for regressor in regressors:
-                regressor.start_small()
+            regressors = [
+                Projector(projection, list(hidden), seen, projector_norm, scale=seen**-0.5) for seen in widths
+            ]
         self.base_regressor, self.expert_regressors = regressors[0], nn.ModuleList(regressors[1:])
         self.base, self.experts, self.clusters = base, experts, clusters
         self.teacher_weights: Weights = teacher_weights

@@ -43,12 +43,20 @@ class Projector(nn.Module):
         width: D of the embedding.
         norm: Batch normalisation before each ReLU. SEER goes without from RegNetY-64GF on.
         last_norm: Batch normalisation of the embedding too, as MoCLR has it.
+        scale: What the embedding is multiplied by.
     """
 
     def __init__(
-        self, num_features: int, hidden: list[int], width: int, norm: bool = True, last_norm: bool = False
+        self,
+        num_features: int,
+        hidden: list[int],
+        width: int,
+        norm: bool = True,
+        last_norm: bool = False,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.scale = scale
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([num_features, *hidden]):
             layers += [nn.Linear(inputs, outputs), *([nn.BatchNorm1d(outputs)] if norm else []), nn.ReLU(inplace=True)]
@@ -58,15 +66,8 @@ class Projector(nn.Module):
 
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B D"]:
         """Features to embeddings, not yet of unit length."""
-        return self.layers(features)
-
-    @torch.no_grad()
-    def start_small(self) -> None:
-        """Divide the last layer, if it is not a norm, by sqrt(D): outputs start below unit length, whatever D is."""
-        last = self.layers[-1]
-        assert isinstance(last, nn.Linear)
-        for parameter in last.parameters():
-            parameter.mul_(last.out_features**-0.5)
+        embedded = self.layers(features)
+        return embedded if self.scale == 1.0 else self.scale * embedded
 
     def hidden(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B H"]:
         """What the last linear layer sees: the last hidden layer after its ReLU."""

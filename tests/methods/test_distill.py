@@ -292,6 +292,17 @@ def test_what_the_teachers_cost_is_said_once_and_changes_no_step(stages, caplog,
     assert [loss for _, loss in fit(stages, steps=2)[1].steps] == [loss for _, loss in timed.steps]
 
 
+def test_a_step_of_adam_is_shorter_than_the_targets_are():
+    torch.manual_seed(0)
+    regressor = Distill("", ["", ""], "", ResNet18(8), hidden=(2048,), projection=128).base_regressor
+    seen, target = torch.randn(256, 128), F.normalize(torch.randn(1, 128), dim=1)
+    optimizer = torch.optim.AdamW(regressor.parameters(), lr=1e-3)
+    before = regressor(seen)
+    (before - target).square().sum(1).mean().backward()
+    optimizer.step()
+    assert (regressor(seen) - before).norm(dim=1).max() < 1
+
+
 def test_averaged_weights_teach_where_asked_for(alike):
     _, online = fit(alike)
     method, averaged = fit(alike, teacher_weights="ema")
