@@ -21,6 +21,7 @@ TINY = [
 ]
 PROTOTYPES = "--model.num_prototypes 8 --model.hidden [16] --model.projection 8"
 SMALLER = {
+    "byol": "--model.hidden [16] --model.predictor_hidden [16] --model.projection 8",
     "deepcluster": "--model.num_clusters 8",
     "local_aggregation": "--model.num_clusters 8 --model.num_neighbors 8 --model.projection 8",
     "seer": PROTOTYPES,
@@ -36,7 +37,8 @@ def blocks(language):
 
 def commands():
     """The lines of shell blocks that name our program, without what is said about them."""
-    lines = [line.split("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    written = [block.replace("\\\n", " ") for block in blocks("sh")]
+    lines = [line.split("  #")[0].strip() for block in written for line in block.splitlines()]
     return [line for line in lines if "ssl-lightning " in line]
 
 
