@@ -224,13 +224,12 @@ class Distill(Method):
         Zeros of whom the student does not learn from.
         """
         base, experts = self._teachers
-        seen_by_base = view.new_zeros(len(view), self.base_projection)
-        seen_by_expert = view.new_zeros(len(view), self.projection)
-        if self.learn_from != "experts":
-            seen_by_base = base(view)
-        if self.learn_from != "base":
-            seen_by_expert = experts(view, clusters.clamp(min=0))
-        return seen_by_base, seen_by_expert
+        if self.learn_from == "base":
+            return base(view), view.new_zeros(len(view), self.projection)
+        seen_by_expert = experts(view, clusters.clamp(min=0))
+        if self.learn_from == "experts":
+            return view.new_zeros(len(view), self.base_projection), seen_by_expert
+        return base(view), seen_by_expert
 
     def _time_of_a_view(self) -> str:
         """What a process's share of a batch costs the teachers, measured once: no step waits for a clock."""
