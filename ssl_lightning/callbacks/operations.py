@@ -12,7 +12,7 @@ from ssl_lightning.callbacks.publish import publish, row_is_due
 
 
 class Operations(pl.Callback):
-    """Writes `train/operations`, those of all steps so far on all processes, beside the other rows of training.
+    """Writes `train/operations`, those of all steps so far on all processes, after the first and in every row.
 
     Counted are convolutions, products of matrices and attention, forward and backward, of the run's first step, a
     multiplication and an addition being two; all steps are taken to cost what it does, after a resume too. Views,
@@ -40,12 +40,14 @@ class Operations(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Once count; a number when a row is due."""
+        """Once count; a number after the first step, so that the shortest run has one, and when a row is due."""
         if self._counter is not None:
             self._of_a_batch = self._counter.total
             self._end_count()
-        if self._of_a_batch is not None and row_is_due(trainer, batch_idx):
-            batches = trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size
+        accumulated = trainer.accumulate_grad_batches
+        first = trainer.global_step == 1 and (batch_idx + 1) % accumulated == 0
+        if self._of_a_batch is not None and (first or row_is_due(trainer, batch_idx)):
+            batches = trainer.global_step * accumulated * trainer.world_size
             publish(trainer, {"train/operations": float(self._of_a_batch * batches)})
 
     def state_dict(self) -> dict[str, int | None]:

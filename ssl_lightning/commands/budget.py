@@ -55,7 +55,7 @@ def read_spent(run: Path) -> Spent:
     if not counted:
         raise ValueError(
             f"found no train/operations in {run / 'metrics.csv'}; expected a run of fit that is not compiled and has "
-            "taken --trainer.log_every_n_steps steps"
+            "taken a step"
         )
     last, steps = counted[-1], max(int(row["step"]) for row in rows)
     return Spent(int(float(last["epoch"])) + 1, steps, float(last["train/operations"]) * steps / int(last["step"]))
