@@ -41,8 +41,8 @@ from ssl_lightning.callbacks import (
     Throughput,
     VitalSigns,
 )
+from ssl_lightning.callbacks.means import Means
 from ssl_lightning.callbacks.publish import publish
-from ssl_lightning.callbacks.vital_signs import MeanOfSigns
 from ssl_lightning.checkpoints import DurableCheckpointIO
 from ssl_lightning.clustering import KMeans
 from ssl_lightning.data import SyntheticImages
@@ -68,6 +68,7 @@ from ssl_lightning.methods import (
     SwAV,
 )
 from ssl_lightning.models import ResNet18
+from ssl_lightning.quiet import NoProfiler
 from ssl_lightning.runs import Checkpointing, MetricsTable, Preemption, StopBetweenBatches
 
 CLUSTERS = 100
@@ -288,7 +289,7 @@ class EightMeans(pl.Callback):
     """
 
     def __init__(self):
-        self.means = MeanOfSigns(8)
+        self.means = Means(8)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         """Add them; write and reset the means when it is time."""
@@ -333,6 +334,7 @@ def train(method, size, steps, *callbacks):
             max_steps=steps,
             logger=[MetricsTable(Path(folder) / "metrics.csv")],
             plugins=[DurableCheckpointIO()],
+            profiler=NoProfiler(),
             callbacks=[*added, EightMeans(), *callbacks],
             enable_checkpointing=False,
             enable_model_summary=False,

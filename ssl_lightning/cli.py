@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,6 +31,7 @@ from ssl_lightning.data import ImageModule
 from ssl_lightning.files import sha256_of
 from ssl_lightning.fitting import Fitting, rank
 from ssl_lightning.methods import Method
+from ssl_lightning.quiet import NoProfiler, quieten
 from ssl_lightning.report.table import judged, results_table
 from ssl_lightning.runs import (
     Checkpointing,
@@ -76,7 +76,7 @@ class CommandLine(LightningCLI):
     def __init__(self, arguments: list[str], quiet: bool = False) -> None:
         self.quiet = quiet
         restrict_imports()
-        _quieten()
+        quieten()
         sys.argv[1:] = _short_print_config(arguments)  # where Lightning reads a command line without a warning
         self.run: RunDirectory
         self.preemption, self.new_options = Preemption(), NewOptions()
@@ -172,6 +172,7 @@ class CommandLine(LightningCLI):
         return super().instantiate_trainer(
             logger=[table, *loggers],
             plugins=plugins,
+            profiler=config.profiler or NoProfiler(),
             callbacks=[*(config.callbacks or []), *callbacks],
             default_root_dir=str(self.run.path),
             sync_batchnorm=False,  # by our callback
@@ -287,22 +288,3 @@ class CommandLine(LightningCLI):
 def _short_print_config(arguments: list[str]) -> list[str]:
     """`--print_config` shows what differs from the defaults; `--print_config=` shows everything."""
     return ["--print_config=skip_default" if argument == "--print_config" else argument for argument in arguments]
-
-
-def _quieten() -> None:
-    """Leave out what Lightning says about features that it sells, and warnings that do not apply here."""
-    for pattern in (
-        ".*does not have many workers.*",  # pictures in memory are served by the main process, faster than by workers
-        ".*smaller than the logging interval.*",  # we write a last row anyway
-        ".*LeafSpec.*",  # Lightning 2.6 on torch 2.14: pytorch-lightning has not moved to the new spelling yet
-        ".*returned a view tensor.*",  # of sharded modules; nothing is done to their outputs in place
-        ".*in eval mode at the start of training.*",  # frozen parts are so on purpose
-    ):
-        warnings.filterwarnings("ignore", pattern)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_adverts)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-
-
-def _no_adverts(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage() and "litmodels" not in record.getMessage()

@@ -47,6 +47,7 @@ ALLOWED = {
         "evaluation",
     }
     | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops", "cli"},
+    "quiet": set(),
     "fitting": {"files", "checkpoints", "memory", "data", "methods", "callbacks", "runs", "stops"},
     "cli": {
         "types",
@@ -60,7 +61,7 @@ ALLOWED = {
         "clustering",
         "evaluation",
     }
-    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops", "fitting"},
+    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops", "fitting", "quiet"},
     "entry": {"stops", "cli", "commands"},
     "__main__": {"entry"},
     "__init__": {"checkpoints"},

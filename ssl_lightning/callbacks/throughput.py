@@ -7,8 +7,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
-from torchmetrics import MeanMetric
 
+from ssl_lightning.callbacks.means import Means
 from ssl_lightning.callbacks.publish import publish, row_is_due
 from ssl_lightning.processes import gather_rows, rank, world
 
@@ -32,7 +32,7 @@ class Throughput(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self.loss = MeanMetric(nan_strategy="disable")
+        self.loss = Means(1)
         self._images = 0
         self._seconds = 0.0
         self._since = 0.0
@@ -58,7 +58,7 @@ class Throughput(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add a step; write a row when it is time."""
-        self.loss.update(outputs["loss"].detach())
+        self.loss.update(outputs["loss"].detach().reshape(1))
         now = time.perf_counter()
         self._images += len(batch.index) * trainer.world_size
         self._seconds += now - self._since
@@ -69,14 +69,13 @@ class Throughput(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Sums since the last row, of every process."""
-        own = torch.stack([self.loss.mean_value, self.loss.weight]).reshape(1, 2)
-        return {"loss": gather_rows(own, world())}
+        return {"loss_sums": gather_rows(self.loss.total.reshape(1, 2), world())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a checkpoint's sums; their mean where the number of processes has changed."""
-        group, sums = world(), state_dict["loss"]
+        group, sums = world(), state_dict["loss_sums"]
         own = sums[rank()] if len(sums) == (group.size() if group else 1) else sums.mean(0)
-        self.loss.mean_value, self.loss.weight = own.to(self.loss.device)
+        self.loss.total = own.to(self.loss.device)
         # torchmetrics counts updates apart from its state and warns when it believes that there were none
         self.loss._update_count = 1
 
@@ -103,10 +102,10 @@ def has_bfloat16_units() -> bool:
 class ImagesProgressBar(TQDMProgressBar):
     """Lightning's bar with what one looks for: loss, images per second, and the last k-NN accuracy.
 
-    It is drawn ten times a second while training, not every step: drawing takes as long as a small network's step.
+    It is drawn four times a second while training, not every step: drawing takes as long as a small network's step.
     """
 
-    SECONDS = 0.1
+    SECONDS = 0.25
     """Between two drawings."""
     SHOWN = (("train/loss", "loss"), ("train/images_per_second", "img/s"), ("eval/knn/top1", "knn"))
 

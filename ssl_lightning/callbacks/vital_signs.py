@@ -8,32 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch import distributed as dist
-from torchmetrics import Metric
 
+from ssl_lightning.callbacks.means import Means
 from ssl_lightning.callbacks.publish import publish, row_is_due
 from ssl_lightning.evaluation.rank import feature_std, participation_ratio
 from ssl_lightning.processes import world
 
 WINDOW = 100
 """Steps in which a prototype must have been the nearest of some picture to count as used."""
-
-
-class MeanOfSigns(Metric):
-    """The mean of a vector over processes, in one reduction for all signs."""
-
-    total: Float[Tensor, "S+1"]
-
-    def __init__(self, signs: int) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros(signs + 1), dist_reduce_fx="sum")
-
-    def update(self, signs: Float[Tensor, "S"]) -> None:
-        """Add one process's; a one after them counts the processes."""
-        self.total += torch.cat([signs, signs.new_ones(1)])
-
-    def compute(self) -> Float[Tensor, "S"]:
-        """Their mean."""
-        return self.total[:-1] / self.total[-1]
 
 
 class VitalSigns(pl.Callback):
@@ -52,7 +34,7 @@ class VitalSigns(pl.Callback):
 
     def __init__(self) -> None:
         self.last_used = torch.empty(0, dtype=torch.int64)
-        self._mean: MeanOfSigns | None = None
+        self._mean: Means | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What processes tell each other lies where their models are: groups of GPUs carry nothing else."""
@@ -102,7 +84,7 @@ class VitalSigns(pl.Callback):
 
     def _mean_over_processes(self, signs: dict[str, float | Tensor], device: torch.device) -> dict[str, float]:
         if self._mean is None or len(self._mean.total) != len(signs) + 1:
-            self._mean = MeanOfSigns(len(signs)).to(device)
+            self._mean = Means(len(signs)).to(device)
         self._mean.reset()
         self._mean.update(torch.stack([torch.as_tensor(sign, device=device).float() for sign in signs.values()]))
         return dict(zip(signs, self._mean.compute().tolist(), strict=True))

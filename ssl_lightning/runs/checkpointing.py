@@ -1,6 +1,7 @@
 """Checkpointing: when a run is saved, what is kept, and why it stops before its end."""
 
 import logging
+import math
 import random
 import time
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 from torch import distributed as dist
 
@@ -87,19 +87,19 @@ class Checkpointing(pl.Callback):
         Raises:
             NonFiniteError: On all processes.
         """
-        finite = torch.isfinite(loss.detach()).all()
-        failed = not self._agree(trainer, finite) if trainer.world_size > 1 else not finite
-        if failed:
+        # the number itself, which is waited for in any case: a tensor answers the question with six operations
+        finite = math.isfinite(loss.item())
+        if not (finite if trainer.world_size == 1 else self._agree(finite, loss.device)):
             found = f"loss {loss.item()}" if not finite else "a loss that is not finite on another process"
             raise NonFiniteError(
                 f"found {found} at step {trainer.global_step}; the last checkpoint is finite: lower the "
                 "learning rate, or use --trainer.precision 32-true, and run the same command again"
             )
 
-    def _agree(self, trainer: pl.Trainer, finite: Bool[Tensor, ""]) -> bool:
+    def _agree(self, finite: bool, device: torch.device) -> bool:
         """Whether all losses are finite; note with which code any process is to stop and if one's checkpoint is old."""
-        own = torch.tensor([self.preemption.code, self._is_old()], device=finite.device)
-        failed, self._stop, old = highest(torch.cat([~finite.reshape(1), own])).tolist()
+        own = torch.tensor([not finite, self.preemption.code, self._is_old()], device=device)
+        failed, self._stop, old = highest(own).tolist()
         self._old = bool(old)
         return not failed
 

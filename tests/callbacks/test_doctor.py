@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ssl_lightning.callbacks import Doctor, VitalSigns, vital_signs
-from ssl_lightning.callbacks.vital_signs import MeanOfSigns
+from ssl_lightning.callbacks.means import Means
 from ssl_lightning.evaluation import feature_std, participation_ratio
 from ssl_lightning.failures import Failure, one_cluster, queue_blow_up, stuck_at_chance
 from ssl_lightning.stops import CollapseError
@@ -206,7 +206,7 @@ def test_codes_inputs_and_loss_are_read_as_shares():
 
 def test_signs_are_means_in_one_reduction_and_each_row_begins_afresh():
     first, second = torch.tensor([1.0, 5.0]), torch.tensor([3.0, 6.0])
-    processes = [MeanOfSigns(2), MeanOfSigns(2)]
+    processes = [Means(2), Means(2)]
     for mean, signs in zip(processes, (first, second), strict=True):
         mean.update(signs)
         assert mean.compute().tolist() == signs.tolist()

@@ -1,0 +1,40 @@
+"""What Lightning says and times unasked, and how it is kept from doing so."""
+
+import logging
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+
+from lightning.pytorch.profilers import PassThroughProfiler
+
+
+def quieten() -> None:
+    """Leave out what Lightning says about features that it sells, and warnings that do not apply here."""
+    for pattern in (
+        ".*does not have many workers.*",  # pictures in memory are served by the main process, faster than by workers
+        ".*smaller than the logging interval.*",  # we write a last row anyway
+        ".*LeafSpec.*",  # Lightning 2.6 on torch 2.14: pytorch-lightning has not moved to the new spelling yet
+        ".*returned a view tensor.*",  # of sharded modules; nothing is done to their outputs in place
+        ".*in eval mode at the start of training.*",  # frozen parts are so on purpose
+    ):
+        warnings.filterwarnings("ignore", pattern)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_adverts)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+
+
+def _no_adverts(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage() and "litmodels" not in record.getMessage()
+
+
+class NoProfiler(PassThroughProfiler):
+    """Times nothing, and takes no time for it: what a run has where `--trainer.profiler` names none.
+
+    Lightning's own does nothing either, but enters a generator for it, over 150 times a step: every hook of every
+    callback. That is a sixth of what a step under the trainer takes beside its mathematics (benchmarks/README.md).
+    """
+
+    NOTHING = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator there
+        """Enter and leave nothing."""
+        return self.NOTHING
