@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 AGREED = (PreemptedError, DiskError, NonFiniteError, CollapseError)
 """Ends of a run that all processes come to at the same step."""
+OF_THE_OPTIMIZER = ("model.init_args.optimizer.class_path", "model.init_args.decay_all")
+"""Settings with which an optimizer has another kind of state, or other groups of parameters."""
 
 
 def rank() -> int:
@@ -141,6 +143,8 @@ class Fitting:
         if decision.action == "finished":
             self.run.renew()
             return Start(go=False)
+        if decision.action == "resume" and resume.allow_config_change:
+            self._refuse_misfits(str(decision.checkpoint), inputs)
         self.run.open()
         (self.run.path / "done.json").unlink(missing_ok=True)
         if decision.action == "resume":
@@ -164,7 +168,31 @@ class Fitting:
                 f"--resume.allow_config_change (for the same data), or begin with its weights alone: --run.start_from "
                 f"{path}"
             )
+        if changed:
+            self._refuse_misfits(path, inputs)
         return Start(checkpoint=str(Path(path).resolve()))
+
+    def _refuse_misfits(self, path: str, inputs: dict[str, Any]) -> None:
+        """Settings may change between a checkpoint and the run that goes on from it; what is in it must still fit.
+
+        Raises:
+            UsageError: For other pictures, networks or another optimizer; nothing of the run has been touched.
+        """
+        checkpoint = read_checkpoint(path)
+        changed = differences(without_origin(checkpoint.get("config", {})), inputs)
+        afresh = f"change it back, or give --run.name for a new run and --run.start_from {path} for its weights alone"
+        for change in changed:
+            name = change.partition(" ")[0]
+            if name == "data_fingerprint":
+                raise UsageError(f"found {path} of other pictures (data.fingerprint): its rows are theirs; {afresh}")
+            if name in OF_THE_OPTIMIZER:
+                raise UsageError(f"found {path} with the state of another optimizer ({change}): {afresh}")
+        misfit = cast(Method, self.model).misfit(checkpoint["state_dict"]) if changed else ""
+        if misfit:
+            raise UsageError(
+                f"found {misfit} in {path}: these settings make other networks; change them back, or give --run.name "
+                "for a new run"
+            )
 
     def _with_weights(self, path: str) -> Start:
         """Give the method the networks of a checkpoint and nothing that belongs to the rows it was trained on.

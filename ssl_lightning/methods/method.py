@@ -219,6 +219,21 @@ class Method(pl.LightningModule):
         own = {name: value for name, value in self.state_dict().items() if self._is_of_rows(name)}
         self.load_state_dict({name: value for name, value in state.items() if not self._is_of_rows(name)} | own)
 
+    def misfit(self, state: dict[str, Any]) -> str:
+        """The first tensor of a checkpoint's networks that is not one of this method's; empty if all are.
+
+        Args:
+            state: The checkpoint's `state_dict`.
+        """
+        own, given = self._shapes(self.state_dict()), self._shapes(state)
+        for name in sorted(own.keys() | given.keys()):
+            if own.get(name) != given.get(name):
+                return f"{name} {given.get(name, 'missing')} instead of {own.get(name, 'none')}"
+        return ""
+
+    def _shapes(self, state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in state.items() if not self._is_of_rows(name)}
+
     def _is_of_rows(self, name: str) -> bool:
         return name in self.of_rows or name.endswith(_EXTRA_STATE)
 
@@ -295,8 +310,9 @@ class Method(pl.LightningModule):
 
         What shows a failure is measured from what `training_step` returns beside "loss" (`VitalSigns` lists the names).
         """
-        rate = max(float(group["lr"]) for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
-        slower = f"a learning rate lower than the {rate:.2g} of now, or a longer --model.schedule.warmup_epochs"
+        groups = (group for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
+        rate = max(float(group.get("initial_lr", group["lr"])) for group in groups)  # that of the settings
+        slower = f"a lower --model.optimizer.lr (now {rate:.2g}), or a longer --model.schedule.warmup_epochs"
         return [
             equal_embeddings(slower),
             rank_one(slower),

@@ -8,7 +8,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ssl_lightning.runs.origin import without_origin
 from ssl_lightning.runs.resume import differences
-from ssl_lightning.stops import UsageError
 
 log = logging.getLogger(__name__)
 Options = list[list[dict[str, Any]]]
@@ -28,7 +27,6 @@ class NewOptions(pl.Callback):
     def __init__(self) -> None:
         self.config: dict[str, Any] = {}
         self._changed: list[str] = []
-        self._groups: list[int] | None = None
         self._given: Options = []
 
     def on_load_checkpoint(
@@ -36,13 +34,10 @@ class NewOptions(pl.Callback):
     ) -> None:
         """Compare what the checkpoint was made with."""
         self._changed = differences(without_origin(checkpoint.get("config", {})), self.config)
-        self._groups = [len(state["param_groups"]) for state in checkpoint["optimizer_states"]]
-        self._refuse_other_groups()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the options that the configuration gives, before the state of the checkpoint replaces them."""
         self._given = _options(trainer)
-        self._refuse_other_groups()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put them back, and say what that changes."""
@@ -55,15 +50,6 @@ class NewOptions(pl.Callback):
         if told:
             log.info(f"the optimizer goes on with other options: {'; '.join(told)}")
         self._changed = []
-
-    def _refuse_other_groups(self) -> None:
-        """Whichever comes last of the checkpoint and the optimizers; strategies differ in that."""
-        given = [len(groups) for groups in self._given]
-        if self._groups is not None and given and given != self._groups:
-            raise UsageError(
-                f"found {given} groups of parameters, and {self._groups} in the checkpoint: these settings need "
-                "another optimizer; change them back or start a new run with --run.name"
-            )
 
 
 def _options(trainer: pl.Trainer) -> Options:

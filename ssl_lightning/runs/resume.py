@@ -96,20 +96,21 @@ def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[s
         return Decision("finished", checkpoint, f"{run.path} has finished with these inputs; nothing to do")
     if policy == "restart" and changed and not allow_change:
         return Decision("restart", None, f"inputs of {run.path} changed ({'; '.join(changed[:3])})")
-    if changed and not allow_change:
+    if policy == "must" and checkpoint is None:
+        raise UsageError(
+            f"found no whole checkpoint in {run.checkpoints}; expected one, since --resume.policy is must: give "
+            "--resume.policy auto to start again"
+        )
+    something_to_lose = finished or checkpoint is not None
+    if changed and not allow_change and something_to_lose:
         state = "has finished" if finished else "was started"
         raise UsageError(
             f"found {run.path}, which {state} with other inputs: {'; '.join(changed[:5])}; give --run.name for a new "
             "run, --resume.policy restart to set the old one aside, or --resume.allow_config_change to go on with it"
         )
-    if checkpoint is None:
-        if policy == "must":
-            raise UsageError(
-                f"found no whole checkpoint in {run.checkpoints}; expected one, since --resume.policy is must: give "
-                "--resume.policy auto to start again"
-            )
-        return Decision("start", None, f"{run.path} holds no checkpoint yet; starting again")
     other = f" with other settings: {'; '.join(changed[:5])}" if changed else ""
+    if checkpoint is None:
+        return Decision("start", None, f"{run.path} holds no checkpoint yet; starting again{other}")
     return Decision("resume", checkpoint, f"resuming {run.path} from {checkpoint.name}{other}")
 
 

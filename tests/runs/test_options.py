@@ -49,22 +49,51 @@ def test_another_learning_rate_and_decay_hold_after_a_resume_and_are_told(schedu
     assert "nothing to do" in caplog.text
 
 
-def test_settings_that_need_other_groups_of_parameters_are_refused_by_number(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A command that has been carried out, and the folder that its runs live in."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = ["fit", "--config", str(ROOT / "configs" / "swav.yaml"), *SMALL[4:], "--trainer.max_epochs", "1"]
+    command += ["--model.num_prototypes", "8", "--model.hidden", "[16]", "--model.projection", "8"]
+    command += ["--run.dir", str(folder)]
+    argv, sys.argv = sys.argv, ["ssl-lightning"]
+    assert run([*command, "--run.name", "r"]) == 0
+    sys.argv = argv
+    return command, folder
+
+
+@pytest.mark.parametrize("way", ["the run itself", "another run"])
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (
+            ["--model.decay_all", "true"],
+            "with the state of another optimizer (model.init_args.decay_all False -> True)",
+        ),
+        (
+            ["--model.optimizer", "torch.optim.AdamW"],
+            "with the state of another optimizer (model.init_args.optimizer.",
+        ),
+        (["--model.backbone.width", "16"], "found backbone."),
+        (["--model.num_prototypes", "9"], "found prototypes.weight (8, 8) instead of (9, 8) in"),
+        (["--data", "SyntheticImages", "--data.samples", "1438"], "of other pictures (data.fingerprint)"),
+    ],
+)
+def test_settings_that_a_checkpoint_does_not_fit_are_refused_and_nothing_is_lost(
+    changed, told, way, trained, monkeypatch, capsys
+):
     monkeypatch.setattr(sys, "argv", ["ssl-lightning"])
-    first = [
-        "fit",
-        "--config",
-        "configs/swav.yaml",
-        *SMALL[4:],
-        "--model.num_prototypes",
-        "8",
-        "--model.hidden",
-        "[16]",
-    ]
-    first += ["--model.projection", "8", "--model.queue_length", "0", "--trainer.max_epochs", "1"]
-    first += ["--run.dir", str(tmp_path), "--run.name", "r"]
-    assert run(first) == 0
-    more = ["--trainer.max_epochs", "2", "--resume.allow_config_change", "true", "--model.decay_all", "true"]
-    assert run([*first, *more]) == 64
-    assert "found [1] groups of parameters, and [2] in the checkpoint" in capsys.readouterr().err
+    command, folder = trained
+    before = files(folder / "r")
+    own = [*command, "--run.name", "r"]
+    others = [*command, "--run.name", "s", "--ckpt_path", str(folder / "r" / "checkpoints" / "last.ckpt")]
+    more = ["--trainer.max_epochs", "2", "--resume.allow_config_change", "true", *changed]
+    assert run([*(own if way == "the run itself" else others), *more]) == 64
+    assert told in capsys.readouterr().err
+    assert files(folder / "r") == before
+    assert run(own) == 0
+
+
+def files(folder):
+    """What each file of a run holds."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "LOCK"}

@@ -38,14 +38,23 @@ def test_a_file_is_what_it_holds_and_not_where_it_lies(tmp_path):
     noted = {"model.init_args.experts.0": "there/0.ckpt", "experts.0_sha256": "ab", "data.init_args.subset.path": "x"}
     run.write("run.json", {"inputs": noted})
     moved = {"model.init_args.experts.0": "here/0.ckpt", "experts.0_sha256": "ab"}
-    assert decide(run, "auto", allow_change=False, inputs=moved).action == "start"
+    assert "other settings" not in decide(run, "auto", allow_change=False, inputs=moved).why
+    run.write("done.json", {})
     with pytest.raises(UsageError, match=r"other inputs: experts\.0_sha256 'ab' -> 'cd'; give"):
         decide(run, "auto", allow_change=False, inputs=moved | {"experts.0_sha256": "cd"})
+
+
+def test_a_run_that_was_refused_at_its_start_takes_the_command_that_mends_it(killed):
+    """It has trained nothing, so there is nothing to keep from other settings."""
+    decision = decide(killed, "auto", allow_change=False, inputs=OTHERS)
+    told = "starting again with other settings: model.init_args.width 8 -> 16"
+    assert (decision.action, decision.why) == ("start", f"{killed.path} holds no checkpoint yet; {told}")
 
 
 def test_changed_inputs_are_named_whether_or_not_there_is_a_checkpoint(killed):
     decision = decide(killed, "restart", allow_change=False, inputs=OTHERS)
     assert decision.action == "restart"
     assert decision.why == f"inputs of {killed.path} changed (model.init_args.width 8 -> 16)"
+    killed.write("done.json", {})
     with pytest.raises(UsageError, match="width 8 -> 16"):
         decide(killed, "auto", allow_change=False, inputs=OTHERS)
