@@ -14,9 +14,22 @@ class UsageError(RunStoppedError):
 
 
 class NonFiniteError(RunStoppedError):
-    """The loss or a weight is NaN or infinite; no checkpoint holds it."""
+    """The loss, a weight or a feature is NaN or infinite; no checkpoint holds it."""
 
     exit_code = 70
+
+
+def diverged(found: str) -> NonFiniteError:
+    """What is told of it, and what to do.
+
+    Args:
+        found: What is not finite, and where.
+    """
+    return NonFiniteError(
+        f"found {found}; no checkpoint holds it: give the command again with a lower learning rate or with "
+        "--trainer.precision 32-true, and, to go on from the last checkpoint if there is one, "
+        "--resume.allow_config_change true"
+    )
 
 
 class CollapseError(RunStoppedError):

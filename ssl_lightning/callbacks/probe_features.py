@@ -12,6 +12,7 @@ from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
 from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.stops import diverged
 
 JUDGED = {"features": "eval", "ema_features": "eval_ema"}
 """What a method's validation step gives to judge, and where the numbers stand."""
@@ -64,7 +65,11 @@ class ProbeFeatures(pl.Callback):
         self._seen.setdefault(dataloader_idx, []).append(kept)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask every judge about every probe set."""
+        """Ask every judge about every probe set.
+
+        Raises:
+            NonFiniteError: If there is nothing to judge.
+        """
         if trainer.sanity_checking or not self._seen:
             return
         data = cast(HasProbeSets, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning
@@ -72,6 +77,8 @@ class ProbeFeatures(pl.Callback):
         for position, (name, (gallery, _)) in enumerate(data.probes.items()):
             train, test = self._split(2 * position, trainer), self._split(2 * position + 1, trainer)
             for features in (features for features in JUDGED if features in train):
+                if not all(torch.isfinite(split[features]).all() for split in (train, test)):
+                    raise diverged(f"features of {name} that are not finite at step {trainer.global_step}")
                 prefix = JUDGED[features] if position == 0 else f"{JUDGED[features]}/{name}"
                 gallery_rows, test_rows = ((split[features], split["label"]) for split in (train, test))
                 answers = self._judge(gallery_rows, test_rows, len(gallery.classes))

@@ -17,7 +17,8 @@ from ssl_lightning.clustering.diagnostics import cluster_metrics
 from ssl_lightning.clustering.whitening import FeatureTransform
 from ssl_lightning.draws import Purpose, number
 from ssl_lightning.memory import FeatureBank, PseudoLabels
-from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.processes import gather_rows, highest, world
+from ssl_lightning.stops import diverged
 from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)
@@ -163,6 +164,7 @@ class Recluster(pl.Callback):
         method, group = cast(LearnsFromClusters, pl_module), world()
         _mention_many_clusters(method.num_clusters, data.num_samples)
         sources = _sources(trainer, pl_module)
+        _refuse_non_finite(trainer, sources)
         if self.transform is not None:
             sources = [(rows, self.transform(features, group)) for rows, features in sources]
         clusterings = []
@@ -188,6 +190,13 @@ def _sources(trainer: pl.Trainer, module: pl.LightningModule) -> list[tuple[Int[
         rows = bank.valid[begin:end].nonzero().squeeze(1) + begin
         sources.append((rows, bank.rows[rows]))
     return sources
+
+
+def _refuse_non_finite(trainer: pl.Trainer, sources: list[tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]]) -> None:
+    """On all processes alike, before they wait for each other."""
+    bad = sum((~torch.isfinite(features)).any(1).sum() for _, features in sources)
+    if int(highest(torch.as_tensor(bad, device=trainer.strategy.root_device).reshape(1))):
+        raise diverged(f"features to cluster that are not finite at step {trainer.global_step}")
 
 
 def _spread(

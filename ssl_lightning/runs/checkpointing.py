@@ -4,6 +4,7 @@ import logging
 import math
 import random
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
 from ssl_lightning.processes import highest
 from ssl_lightning.runs.metrics import MetricsTable
 from ssl_lightning.runs.preemption import BY_CODE, Preemption
-from ssl_lightning.stops import DiskError, NonFiniteError
+from ssl_lightning.stops import DiskError, diverged
 
 log = logging.getLogger(__name__)
 FAILURES_ALLOWED = 3
@@ -91,10 +92,7 @@ class Checkpointing(pl.Callback):
         finite = math.isfinite(loss.item())
         if not (finite if trainer.world_size == 1 else self._agree(finite, loss.device)):
             found = f"loss {loss.item()}" if not finite else "a loss that is not finite on another process"
-            raise NonFiniteError(
-                f"found {found} at step {trainer.global_step}; the last checkpoint is finite: lower the "
-                "learning rate, or use --trainer.precision 32-true, and run the same command again"
-            )
+            raise diverged(f"{found} at step {trainer.global_step}")
 
     def _agree(self, finite: bool, device: torch.device) -> bool:
         """Whether all losses are finite; note with which code any process is to stop and if one's checkpoint is old."""
@@ -140,7 +138,7 @@ class Checkpointing(pl.Callback):
         """Write a checkpoint, point `last.ckpt` at it, remove old ones; in this order.
 
         Raises:
-            NonFiniteError: If a weight is not finite; nothing is written.
+            NonFiniteError: If a weight or a running statistic is not finite; nothing is written.
             DiskError: If this failed several times in a row.
         """
         _refuse_non_finite_weights(trainer)
@@ -232,12 +230,11 @@ def _is_judged_next(trainer: pl.Trainer, batch_idx: int) -> bool:
 
 
 def _refuse_non_finite_weights(trainer: pl.Trainer) -> None:
-    for name, parameter in trainer.lightning_module.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise NonFiniteError(
-                f"found non-finite weights in {name} at step {trainer.global_step}; the last checkpoint is finite: "
-                "lower the learning rate and run the same command again"
-            )
+    """Running statistics are among them: they overflow before the loss does, which is of the batch's own."""
+    module = trainer.lightning_module
+    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+        if not torch.isfinite(tensor).all():
+            raise diverged(f"numbers in {name} that are not finite at step {trainer.global_step}")
 
 
 def _all_random_states(trainer: pl.Trainer) -> list[dict[str, Any]]:
