@@ -6,7 +6,7 @@ A backbone in a configuration is a description (a frozen dataclass) that `build`
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import timm
 import torch
@@ -97,21 +97,32 @@ class TimmBackbone(Backbone):
         stem: "cifar" replaces the first convolution and the max-pool of a ResNet; a RegNet's stem gets stride 1.
         activation_checkpointing: Keep only the inputs of a ResNet's or RegNet's blocks and compute the rest twice: a
             third more time for a fraction of the memory, and not a number changes.
+        zero_init_last: Begin with the last normalisation's gain of every residual block at zero, as timm does by itself
+            and the released code of SimCLR and BYOL does; SwAV's, VISSL's RegNets and torchvision begin with one.
     """
 
     name: str = "resnet50"
     stem: Stem = "imagenet"
     activation_checkpointing: bool = False
+    zero_init_last: bool = True
 
     def build(self, in_channels: int = 3) -> Network:
         """See `Backbone.build`.
 
         Raises:
-            ValueError: If timm has no network of that name, or it has no ResNet stem to replace.
+            ValueError: If timm has no network of that name, or it has no ResNet stem to replace or no such gains.
         """
         if not timm.is_model(self.name):
             raise ValueError(f"found backbone name={self.name!r}; expected one of timm.list_models()")
-        net = timm.create_model(self.name, pretrained=False, num_classes=0, in_chans=in_channels)
+        gains: dict[str, Any] = {} if self.zero_init_last else {"zero_init_last": False}
+        try:
+            net = timm.create_model(self.name, pretrained=False, num_classes=0, in_chans=in_channels, **gains)
+        except TypeError as error:
+            if not gains or "zero_init_last" not in str(error):
+                raise
+            raise ValueError(
+                f"found zero_init_last=false with {self.name}, which has no such gains: leave it out"
+            ) from error
         if self.stem == "cifar":
             _use_cifar_stem(net, self.name, in_channels)
         if self.activation_checkpointing:

@@ -91,6 +91,19 @@ def test_the_cifar_stem_of_a_regnet_keeps_the_pictures_size():
     assert shapes == {"imagenet": (16, 16), "cifar": (32, 32)}
 
 
+@pytest.mark.parametrize("name", ["resnet50", "regnety_004"])
+def test_residual_branches_begin_open_where_the_released_code_opens_them(name):
+    def shut(backbone):
+        """Normalisations whose gains are zero: one a block."""
+        modules = backbone.build().modules()
+        return sum(bool((module.weight == 0).all()) for module in modules if isinstance(module, torch.nn.BatchNorm2d))
+
+    assert shut(TimmBackbone(name)) == 16
+    assert shut(TimmBackbone(name, zero_init_last=False)) == 0
+    with pytest.raises(ValueError, match="zero_init_last=false with vit_tiny_patch16_224, which has no"):
+        TimmBackbone("vit_tiny_patch16_224", zero_init_last=False).build()
+
+
 def test_sobel_sees_edges_and_no_flat_colour_and_has_nothing_to_learn():
     stem = Sobel()
     flat = stem(torch.full((1, 3, 8, 8), 0.7))
