@@ -39,10 +39,15 @@ class Failure:
 # docs/troubleshooting.md has the figures.
 
 
-def stuck_at_chance(remedy: str) -> Failure:
-    """The loss stays at ln K: predictions are the same for every picture."""
-    says = "the loss is {value:.4f} of ln K, that of predictions which are the same for every picture"
-    return Failure("stuck_at_chance", "train/loss_over_chance", 0.998, 1.002, says, remedy)
+def stuck_at_chance(remedy: str, high: float = 1.002) -> Failure:
+    """The loss stays at ln K: predictions are the same for every picture.
+
+    Args:
+        remedy: See `Failure`.
+        high: Where the same predictions for every picture are not even, their loss is above ln K; infinite there.
+    """
+    says = "the loss is {value:.4f} of ln K, no less than that of predictions which are the same for every picture"
+    return Failure("stuck_at_chance", "train/loss_over_chance", 0.998, high, says, remedy)
 
 
 def equal_embeddings(remedy: str) -> Failure:

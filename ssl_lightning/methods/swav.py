@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -35,6 +36,10 @@ class HasBatches(Protocol):
     """What is asked of the data."""
 
     batch_size: int
+
+
+COLLAPSES = ("equal_embeddings", "rank_one")
+"""Failures of any method that codes which say little lead to."""
 
 
 class SwAV(Method):
@@ -111,7 +116,8 @@ class SwAV(Method):
         _expect(temperature > 0, "temperature", temperature, "a positive number")
         _expect(epsilon > 0, "epsilon", epsilon, "a positive number")
         _expect(sinkhorn_iterations >= 1, "sinkhorn_iterations", sinkhorn_iterations, "at least 1")
-        _expect(prior_power >= 0, "prior_power", prior_power, "0 for equal shares, or more")
+        least = math.exp(-prior_power * math.log(num_prototypes))  # the last prototype's share of the first one's
+        _expect(prior_power >= 0 and least > 1e-30, "prior_power", prior_power, "0 for equal shares, or a few units")
         self.projector = Projector(self.backbone.num_features, list(hidden), projection, projector_norm)
         self.prototypes = Prototypes(num_prototypes, projection)
         self.queue = FeatureQueue(queue_length)
@@ -167,7 +173,9 @@ class SwAV(Method):
     def failures(self) -> list[Failure]:
         """See `Method.failures`; remedies in the order of the authors' README."""
         k = self.prototypes.weight.shape[0]
-        softer = f"--model.epsilon {0.6 * self.epsilon:.2g} (now {self.epsilon:g}), the authors' first advice"
+        harder = (
+            f"--model.epsilon {min(0.03, 0.6 * self.epsilon):.2g} (now {self.epsilon:g}), the authors' first advice"
+        )
         longer = f"--model.freeze_epochs {max(1.0, 2 * self.freeze_epochs):g} (now {self.freeze_epochs:g})"
         slower = "a lower --model.optimizer.lr, a longer --model.schedule.warmup_epochs"
         fewer = f"--model.num_prototypes {max(2, k // 4)} (now {k})"
@@ -175,10 +183,12 @@ class SwAV(Method):
             f"--model.prior_power {self.prior_power / 2:g} (now {self.prior_power:g}), " if self.prior_power else ""
         )
         later = f"--model.queue_start_epoch {2 * self.queue_start_epoch + 5:g} (now {self.queue_start_epoch:g})"
+        milder = f"{harder}; then {longer}, {slower}, or views with a larger scale in data.views"
         return [
-            *super().failures(),
-            stuck_at_chance(f"{softer}; then {longer}, {slower}, or views with a larger scale in data.views"),
-            unused_prototypes(f"{flatter}{fewer}, {slower}, or {longer}"),
+            *(_with(failure, harder) for failure in super().failures()),
+            # prototypes as they were drawn are not spread evenly, so equal embeddings have a loss above ln K
+            stuck_at_chance(milder, high=math.inf),
+            unused_prototypes(f"{flatter}{harder}; then {fewer}, {slower}, or {longer}"),
             small_batch(f"a larger --data.batch_size, --model.queue_length {4 * k // 3}, or {fewer}"),
             queue_blow_up(
                 f"{later}, when embeddings change more slowly, or a shorter --model.queue_length (now "
@@ -240,3 +250,8 @@ class SwAV(Method):
 def _expect(holds: bool, name: str, found: object, what: str) -> None:
     if not holds:
         raise ValueError(f"found model.{name}={found}; expected {what}")
+
+
+def _with(failure: Failure, first: str) -> Failure:
+    """The same, with something to try before its own remedy where embeddings collapse."""
+    return replace(failure, remedy=f"{first}; then {failure.remedy}") if failure.name in COLLAPSES else failure

@@ -196,6 +196,12 @@ def test_a_power_law_prior_gives_the_first_prototypes_more():
     assert torch.allclose(shares, expected / expected.sum(), atol=1e-3)
 
 
+@pytest.mark.parametrize("power", [-1.0, 50.0])
+def test_a_prior_that_leaves_nothing_for_the_last_prototypes_is_refused_at_once(power):
+    with pytest.raises(ValueError, match=f"prior_power={power:g}|prior_power={power}"):
+        swav(prior_power=power)
+
+
 def test_bfloat16_leaves_scores_codes_and_loss_in_float32():
     method = alone(swav())
     with torch.autocast("cpu", torch.bfloat16):

@@ -76,6 +76,19 @@ FAILING = {
 }
 
 
+def test_a_loss_that_stays_above_chance_while_prototypes_are_frozen_is_named_with_its_cause(tmp_path, caplog):
+    """Prototypes as they were drawn are not spread evenly: equal embeddings have a loss of 1.1 ln K."""
+    if not PACK.exists():
+        pytest.skip(f"found no {PACK}: set SSL_LIGHTNING_DATA to the folder that holds it")
+    as_shipped = ("--model.num_prototypes", "512", "--model.epsilon", "0.2")
+    code, found = fit(tmp_path, "swav", *as_shipped, steps=260, data=CIFAR)
+    assert code == 0
+    assert "stuck_at_chance" in found
+    assert all(
+        "--model.epsilon 0.03 (now 0.2)" in record.message for record in caplog.records if "Try" in record.message
+    )
+
+
 @pytest.mark.parametrize("failure", FAILING)
 def test_a_run_that_its_settings_make_fail_is_named_with_its_remedy(failure, tmp_path, caplog):
     config, options, data, size = FAILING[failure]
@@ -86,6 +99,7 @@ def test_a_run_that_its_settings_make_fail_is_named_with_its_remedy(failure, tmp
     assert found.get(failure, 1000) <= size.get("steps", 300), found
     (said,) = [record.message for record in caplog.records if f"doctor: {failure} at step" in record.message]
     assert "Try --" in said or "Try a " in said
+    assert not any(record.message.count("--model.epsilon") > 1 for record in caplog.records)
 
 
 def test_pictures_that_are_all_the_same_end_in_one_cluster_and_stop_the_run_if_asked(tmp_path, capsys):
