@@ -2,10 +2,12 @@
 
 import json
 import logging
+import re
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,9 +63,12 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 class OneLineParser(LightningArgumentParser):
     """A parser whose errors are one line: what was found, what was expected."""
 
+    started_in = Path()
+    """The current folder when the program was called: the parser moves to that of the file it reads."""
+
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]  # NoReturn there
         """Say it and leave with exit code 2."""
-        refuse(str(message))
+        refuse(_with_its_place(str(message), sys.argv[1:], self.started_in))
 
 
 class CommandLine(LightningCLI):
@@ -76,6 +81,7 @@ class CommandLine(LightningCLI):
     def __init__(self, arguments: list[str], quiet: bool = False) -> None:
         self.quiet = quiet
         restrict_imports()
+        OneLineParser.started_in = Path.cwd()
         quieten()
         sys.argv[1:] = _short_print_config(arguments)  # where Lightning reads a command line without a warning
         self.run: RunDirectory
@@ -90,6 +96,7 @@ class CommandLine(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             parser_class=OneLineParser,
             auto_configure_optimizers=False,
+            parser_kwargs={"allow_abbrev": False},  # the start of an option's name is a misspelt option
             load_from_checkpoint_support=False,
         )
 
@@ -288,3 +295,28 @@ class CommandLine(LightningCLI):
 def _short_print_config(arguments: list[str]) -> list[str]:
     """`--print_config` shows what differs from the defaults; `--print_config=` shows everything."""
     return ["--print_config=skip_default" if argument == "--print_config" else argument for argument in arguments]
+
+
+def _with_its_place(message: str, arguments: list[str], folder: Path) -> str:
+    """Where a key stands that the parser refuses by its last name alone, on the command line or in a file."""
+    refused = re.fullmatch(r"Option '([^']+)' is not accepted", message)
+    if refused is None:
+        return message
+    key = refused[1]
+    files = [file for option, file in pairwise(arguments) if option == "--config" and (folder / file).is_file()]
+    places = [
+        f"{path} in {file}" for file in files for path in _paths(yaml.safe_load((folder / file).read_text()), key)
+    ]
+    places += [option for option, _, _ in (text.partition("=") for text in arguments) if option.endswith(f".{key}")]
+    where = places[-1] if places else f"the key {key}"
+    return f"found {where}, which is not known there; expected one of the names that --print_config= shows"
+
+
+def _paths(value: Any, key: str, path: str = "") -> Iterator[str]:
+    """Of every mapping in a file that has this key, from the top of the file."""
+    items = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+    for name, inner in items:
+        here = f"{path}.{name}" if path else str(name)
+        if name == key:
+            yield here
+        yield from _paths(inner, key, here)

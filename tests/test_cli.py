@@ -94,6 +94,27 @@ def refused(capsys, *arguments):
     return lines[0]
 
 
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        (["--model.num_cluster", "5"], "found --model.num_cluster, which is not known there; expected one of"),
+        (["--data.batchsize=5"], "found --data.batchsize, which is not known there; expected one of"),
+        (["--trainer.max_epoch", "3"], "unrecognized arguments: --trainer.max_epoch 3"),
+        (
+            ["--config", "keys.yaml"],
+            "found trainer.callbacks+.0.init_args.probes.0.init_args.metrik in keys.yaml, which",
+        ),
+        (["--data.views", "[{jiter: 1}]"], "found the key jiter, which is not known there"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_its_place(mistake, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    probes = [{"class_path": "ssl_lightning.evaluation.KNN", "init_args": {"metrik": 3}}]
+    judges = [{"class_path": "ssl_lightning.callbacks.ProbeFeatures", "init_args": {"probes": probes}}]
+    (tmp_path / "keys.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": judges}}))
+    assert told in refused(capsys, "fit", "--config", str(CONFIGS / "demo.yaml"), *mistake)
+
+
 @pytest.mark.parametrize("config", METHODS, ids=lambda path: path.stem)
 def test_every_method_takes_a_step_as_it_is_shipped(config, tmp_path, capsys):
     assert fit(tmp_path, "--config", str(config), *TINY, *SMALLER[config.stem]) == 0
