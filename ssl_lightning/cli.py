@@ -34,7 +34,7 @@ from ssl_lightning.files import sha256_of
 from ssl_lightning.fitting import Fitting, rank
 from ssl_lightning.methods import Method
 from ssl_lightning.quiet import NoProfiler, quieten
-from ssl_lightning.report.table import judged, results_table
+from ssl_lightning.report.table import judged, name_of_start, results_table
 from ssl_lightning.runs import (
     Checkpointing,
     Guests,
@@ -199,9 +199,9 @@ class CommandLine(LightningCLI):
                 self._say_results()
 
     def results(self) -> dict[str, dict[str, float]]:
-        """Judged numbers of the untrained and of the trained network on the primary probe set."""
+        """Judged numbers of the network that training began with and of the trained one on the primary probe set."""
         rows = judged(self.run.path / "metrics.csv")
-        ends = {"untrained": rows[0][1], "trained": rows[-1][1]} if rows else {}
+        ends = {name_of_start(self.run.path): rows[0][1], "trained": rows[-1][1]} if rows else {}
         return {name: {key.removeprefix("eval/"): value for key, value in row.items()} for name, row in ends.items()}
 
     def _say_results(self) -> None:

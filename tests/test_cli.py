@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -555,6 +556,17 @@ def test_a_run_begins_with_the_weights_of_one_on_other_pictures_and_with_nothing
         if method == "instance_recognition":
             partition = [kept["state_dict"]["partition"] for kept in (after, before)]
             assert not torch.equal(*partition)
+
+
+def test_a_run_that_begins_with_trained_weights_is_not_called_untrained(tmp_path, capsys):
+    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], "--run.dir", str(tmp_path)]
+    assert run(["fit", *small, "--run.name", "first"]) == 0
+    saved = str(tmp_path / "first" / "checkpoints" / "last.ckpt")
+    assert "untrained" in capsys.readouterr().out
+    assert run(["fit", *small, "--run.name", "second", "--run.start_from", saved]) == 0
+    for said in (capsys.readouterr().out, (tmp_path / "second" / "report" / "index.html").read_text()):
+        assert re.search(r"^start  ", said, re.MULTILINE)
+        assert "untrained" not in said
 
 
 def test_a_checkpoint_of_other_pictures_is_refused_with_the_way_that_works(tmp_path, capsys):

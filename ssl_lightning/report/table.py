@@ -1,6 +1,7 @@
 """The table that a command ends with: judged numbers, first and last."""
 
 import csv
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,14 +33,14 @@ def judged(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
     return rows
 
 
-def results_table(metrics_csv: Path, start: str = "untrained") -> str:
+def results_table(metrics_csv: Path, start: str | None = None) -> str:
     """First and last judged numbers of a run, every probe set in turn.
 
     Args:
         metrics_csv: Table of the run.
-        start: What to call the row of step 0.
+        start: What to call the row of step 0; None for what `name_of_start` says.
     """
-    rows = judged(metrics_csv)
+    rows, start = judged(metrics_csv), start or name_of_start(metrics_csv.parent)
     if not rows:
         return (
             "nothing was judged: that takes ProbeFeatures in trainer.callbacks and labelled pictures in data.probe_sets"
@@ -47,6 +48,20 @@ def results_table(metrics_csv: Path, start: str = "untrained") -> str:
     named = {(start if step == 0 else f"step {step}"): numbers for step, numbers in (rows[0], rows[-1])}
     tables = [_set_table(name, named) for name in probe_set_prefixes(rows[-1][1])]
     return "\n".join(tables) or f"judged in none of the metrics of this table ({', '.join(PRIMARY)}): see metrics.csv"
+
+
+def name_of_start(run: Path) -> str:
+    """What a run's numbers of step 0 are called: `start` where it took its weights from a checkpoint, which had learnt.
+
+    Args:
+        run: Its folder; without a whole run.json in it the network was a fresh one.
+    """
+    try:
+        facts = json.loads((run / "run.json").read_bytes())
+    except (OSError, ValueError):
+        facts = None
+    origin = facts.get("origin") if isinstance(facts, dict) else None
+    return "start" if origin and origin.get("path") else "untrained"
 
 
 def probe_set_prefixes(numbers: Mapping[str, float]) -> list[str]:

@@ -63,6 +63,24 @@ def test_the_results_are_the_untrained_and_the_last_numbers(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        ('{"origin": {"path": "runs/a/checkpoints/last.ckpt", "inputs": {}}}', "start"),
+        ('{"origin": {"path": null, "inputs": {}}}', "untrained"),
+        ("{}", "untrained"),  # a run of an earlier version
+        ('{"origin": {"pa', "untrained"),
+        ("[]", "untrained"),
+    ],
+)
+def test_the_numbers_of_a_start_that_had_learnt_are_not_called_untrained(tmp_path, facts, name):
+    (tmp_path / "run.json").write_text(facts)
+    path = write(tmp_path / "metrics.csv", *({"step": step, "epoch": 0, "eval/knn/top1": 0.5} for step in (0, 5)))
+    first = results_table(path).split("\n")[1]
+    assert cells(first) == [name, "50.0"]
+    assert cells(results_table(path, start="DeepCluster").split("\n")[1]) == ["DeepCluster", "50.0"]
+
+
 def test_each_probe_set_has_its_table_the_primary_one_first(tmp_path):
     first = {
         "eval/knn/top1": 0.1,
