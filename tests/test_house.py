@@ -14,7 +14,7 @@ CONFIGS = PACKAGE.parent / "configs"
 
 ALLOWED = {
     "types": set(),
-    "files": set(),
+    "files": {"stops"},
     "draws": set(),
     "processes": set(),
     "stops": set(),
@@ -32,7 +32,7 @@ ALLOWED = {
     "methods": {"draws", "types", "processes", "memory", "functional", "models", "optim", "checkpoints", "clustering"}
     | {"failures", "files"},
     "callbacks": {"types", "draws", "processes", "memory", "clustering", "evaluation", "report", "stops"}
-    | {"failures"},
+    | {"failures", "files"},
     "runs": {"checkpoints", "report", "files", "stops", "processes"},
     "commands": {
         "types",

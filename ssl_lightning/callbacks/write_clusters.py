@@ -14,6 +14,7 @@ from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics
 from ssl_lightning.clustering.whitening import FeatureTransform
 from ssl_lightning.draws import Purpose, number
+from ssl_lightning.files import refuse_unwritable
 from ssl_lightning.processes import gather_rows, world
 from ssl_lightning.types import UNLABELLED
 
@@ -75,7 +76,14 @@ class WriteClusters(pl.Callback):
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the method which layer; note which checkpoint."""
+        """Tell the method which layer; note which checkpoint; see that there is a place for the files.
+
+        Raises:
+            UsageError: If they cannot be written, which is known here before the pass over the pictures.
+        """
+        if trainer.is_global_zero:
+            for path in self._files:
+                refuse_unwritable(path, "give another --trainer.callbacks.path")
         pl_module.predict_layer = self.layer  # type: ignore[assignment]  # an attribute of Method
         self.checkpoint = getattr(pl_module, "fingerprint", "")
         self.seen_layer = self.layer or next(iter(getattr(pl_module, "layers", ("",))))
@@ -116,11 +124,16 @@ class WriteClusters(pl.Callback):
             publish(trainer, {f"cluster/{name}": value for name, value in metrics.items()})
             self._write(whole, data, metrics.get("objective"))
 
-    def _write(self, clustering: Clustering, data: NamesItsRows, objective: float | None) -> None:
+    @property
+    def _files(self) -> tuple[Path, Path]:
+        """For the next stage, and for people."""
         path = Path(self.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_table(path.with_name(f"{path.name}.parquet"), clustering, data.training)
-        edge = path.with_name(f"{path.name}.safetensors")
+        return path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.parquet")
+
+    def _write(self, clustering: Clustering, data: NamesItsRows, objective: float | None) -> None:
+        edge, table = self._files
+        edge.parent.mkdir(parents=True, exist_ok=True)  # it was there before the pass, which may take hours
+        _write_table(table, clustering, data.training)
         clustering.save(edge, self._metadata(data))
         used = int((clustering.sizes > 0).sum())
         log.info(

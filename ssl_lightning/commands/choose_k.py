@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ssl_lightning.clustering import Clusterer, FeatureTransform, KMeans, UnitRows
 from ssl_lightning.clustering.choosing import Choice, choices
 from ssl_lightning.clustering.feature_file import FeatureFile
-from ssl_lightning.files import write_text
+from ssl_lightning.files import refuse_unwritable, write_text
 from ssl_lightning.report.page import Figure, Section, write_page
 
 COLUMNS = ("objective", "stability", "imbalance", "empty", "ami", "nmi")
@@ -39,6 +39,7 @@ def main(
 
     Raises:
         ValueError: For a damaged file, a K that is too large, or fewer than two starts.
+        UsageError: If `out` cannot be written.
     """
     if seeds < 2:
         raise ValueError(f"found seeds={seeds}; expected at least 2: stability compares starts")
@@ -46,10 +47,10 @@ def main(
     few, many = min(k, default=0), max(k, default=0)
     if few < 2 or many > len(stored.rows):
         raise ValueError(f"found k={k} for {len(stored.rows)} rows; expected numbers of clusters from 2 to as many")
+    folder = Path(out) if out else Path(features).with_name(f"{Path(features).stem}-k")
+    refuse_unwritable(folder / "choices.csv", "give --out")
     rows = stored.features if transform is None else transform(stored.features)
     found = list(choices(rows, stored.labels, clusterer, sorted(set(k)), seeds, _with_bar))
-    folder = Path(out) if out else Path(features).with_name(f"{Path(features).stem}-k")
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "choices.csv", _csv(found))
     table = _table(found)
     _write_page(folder, Path(features).name, found, table)

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from ssl_lightning.checkpoints.load import build_data, data_section, described_data
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, purity
+from ssl_lightning.files import refuse_unwritable
 from ssl_lightning.report.cluster_sheets import CLUSTERS, PICTURES, draw_cluster_sheets
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.types import UNLABELLED
@@ -27,6 +28,7 @@ def main(
 
     Raises:
         ValueError: If the file is damaged, or the data are not those that it was made for.
+        UsageError: If `out` cannot be written.
     """
     clustering, metadata = Clustering.load(file)
     source = _source(metadata, file, data)
@@ -37,6 +39,7 @@ def main(
             "give --data with those that it was made for"
         )
     folder = Path(out) if out else Path(file).with_name(f"{Path(file).stem}-page")
+    refuse_unwritable(folder / "index.html", "give --out")
     own = source.judged_labels()
     sheets = draw_cluster_sheets(
         folder,
@@ -70,7 +73,6 @@ def _numbers(clustering: Clustering, own: Any, folder: Path) -> Section:
 def _figures(clustering: Clustering, own: Any, folder: Path) -> list[Figure]:
     from ssl_lightning.report.clusters import draw_cluster_sizes, draw_purity  # matplotlib, slow to import
 
-    folder.mkdir(parents=True, exist_ok=True)
     drawn = {"sizes.png": draw_cluster_sizes(clustering.sizes)}
     known = (own != UNLABELLED) & (clustering.labels != UNLABELLED)
     if bool(known.any()):

@@ -8,7 +8,7 @@ import torch
 from ssl_lightning.callbacks.embed import embed_pictures
 from ssl_lightning.checkpoints.load import build_data, data_section, load_model
 from ssl_lightning.clustering.feature_file import FeatureFile
-from ssl_lightning.files import sha256_of
+from ssl_lightning.files import refuse_unwritable, sha256_of
 from ssl_lightning.types import Weights
 
 
@@ -32,6 +32,7 @@ def main(
 
     Raises:
         ValueError: If a file is missing or does not fit the other.
+        UsageError: If `out` cannot be written.
     """
     if Path(out).suffix != ".safetensors":
         raise ValueError(f"found out={out}; expected a name that ends in .safetensors")
@@ -41,6 +42,7 @@ def main(
     seen_as = {"image_size": model.image_size, "mean": list(model.mean), "std": list(model.std)}
     described["init_args"] = (described.get("init_args") or {}) | seen_as  # as the network was trained to see them
     pictures = build_data(described, data or checkpoint)
+    refuse_unwritable(Path(out), "give another file to write")
     pictures.setup("predict")
     rows, features = embed_pictures(model.to(device_named(device)), pictures, layer, weights=weights)
     metadata = {

@@ -19,6 +19,7 @@ from ssl_lightning.methods import DeepCluster, DeepClusterV2, RawPixels
 from ssl_lightning.models import ResNet18
 from ssl_lightning.runs import MetricsTable
 from ssl_lightning.runs.metrics import read_rows
+from ssl_lightning.stops import UsageError
 
 
 def method(**options):
@@ -220,6 +221,17 @@ def test_clusters_are_written_for_the_next_stage_and_for_people(tmp_path, caplog
     assert f"1438 pictures in 10 of 10 clusters, objective {objective:.4g} a picture" in caplog.text
     score = normalized_mutual_info_score(data.judged_labels(), clustering.labels, average_method="geometric")
     assert score > 0.6  # k-means on the pixels of digits
+
+
+@pytest.mark.parametrize("place", ["/proc/nothing/clusters", "file/clusters", "taken"])
+def test_a_place_that_cannot_be_written_is_named_before_any_picture_is_embedded(place, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken.safetensors").mkdir()
+    monkeypatch.setattr(RawPixels, "predict_step", lambda *_: pytest.fail("a picture was embedded"))
+    data = Digits(image_size=8)
+    run = trainer(WriteClusters(str(tmp_path / place), 10, KMeans()))
+    with pytest.raises(UsageError, match=r"safetensors, which cannot be .*; give another --trainer\.callbacks\.path"):
+        run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
 
 
 class Brightness(Clusterer):

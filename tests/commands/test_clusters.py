@@ -150,6 +150,27 @@ def test_features_are_embedded_once_and_clustered_for_several_k(stages, tmp_path
     assert (tmp_path / "features-k" / "index.html").is_file()
 
 
+@pytest.mark.parametrize("folder", ["/proc/nothing", "file"])
+def test_what_cannot_be_written_is_one_line_before_the_work(stages, folder, tmp_path, capsys, monkeypatch):
+    here, _ = stages
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / folder
+    for work in ("embed.embed_pictures", "choose_k.choices", "clusters.draw_cluster_sheets"):
+        monkeypatch.setattr(f"ssl_lightning.commands.{work}", lambda *_, **__: pytest.fail("worked for nothing"))
+    features = tmp_path / "features.safetensors"
+    FeatureFile(torch.randn(30, 4), torch.arange(30), torch.full((30,), -1), {}).save(features)
+    checkpoint = str(here / "pretrain" / "checkpoints" / "last.ckpt")
+    for command in (
+        ["embed", checkpoint, str(folder / "features.safetensors")],
+        ["choose-k", str(features), "--k", "[3,10]", "--out", str(folder)],
+        ["clusters", str(here / "edge.safetensors"), "--out", str(folder)],
+    ):
+        assert run(command) == 64
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"ssl-lightning: error: found {folder}/")
+        assert "cannot be written" in line
+
+
 def test_k_is_chosen_with_the_clusterer_and_transform_of_the_second_stage():
     defaults = inspect.signature(choose_k.main).parameters
     callback = yaml.safe_load((CLUSTERFIT / "2_cluster.yaml").read_text())["trainer"]["callbacks"][0]["init_args"]
