@@ -44,10 +44,10 @@ class WriteClusters(pl.Callback):
 
     The first holds labels, distances, centroids, sizes and objective, with the fingerprints of the data's order and of
     the checkpoint and a description of the data in its metadata; the second a table of row, sample_id, path, cluster
-    and distance, which a machine without pyarrow goes without. A picture that could not be read has cluster -1. The
-    safetensors file is written last, so it is there only when both are. The clusters' numbers (`cluster/...`) go to the
-    metrics of the run; `cluster/objective` among them is the file's last objective, a sum over rows, divided by the
-    clustered rows.
+    and distance, which a machine without pyarrow goes without; bytes of a path that are no text are escaped in it. A
+    picture that could not be read has cluster -1. The safetensors file is written last, so it is there only when both
+    are. The clusters' numbers (`cluster/...`) go to the metrics of the run; `cluster/objective` among them is the
+    file's last objective, a sum over rows, divided by the clustered rows.
 
     Args:
         path: Where to, without an ending.
@@ -172,6 +172,11 @@ def _scatter(values: Tensor, rows: Tensor, num_samples: int, missing: int | floa
     return everything
 
 
+def _as_text(name: str) -> str:
+    """A name as UTF-8 can hold it: bytes that are no text, which Python keeps as lone surrogates, are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _write_table(path: Path, clustering: Clustering, pictures: Any) -> None:
     try:
         import pyarrow as pa  # not on every machine with a GPU, and no stage reads this table
@@ -183,7 +188,7 @@ def _write_table(path: Path, clustering: Clustering, pictures: Any) -> None:
         {
             "row": pa.array(range(len(clustering.labels)), pa.int64()),
             "sample_id": pa.array(pictures.sample_ids.numpy(), pa.int64()),
-            "path": pa.array([str(name) for name in pictures.names], pa.string()),
+            "path": pa.array([_as_text(name) for name in pictures.names], pa.string()),
             "cluster": pa.array(clustering.labels.numpy(), pa.int64()),
             "distance": pa.array(clustering.distances.float().numpy(), pa.float32()),
         }

@@ -41,7 +41,8 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
         f"<style>{STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")  # as its head says, whatever the locale
+    # in UTF-8, as its head says, whatever the locale, and also where a folder's name is no text
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _section(section: Section) -> str:

@@ -1,6 +1,7 @@
 """Recluster's rhythm, ProbeFeatures' innocence, WriteClusters' files, Throughput's rows."""
 
 import math
+import os
 
 import lightning.pytorch as pl
 import numpy as np
@@ -288,6 +289,20 @@ def test_the_table_says_of_each_file_its_number_cluster_and_distance(tmp_path):
         features = torch.from_numpy(np.asarray(Image.open(line.path)) / 255).permute(2, 0, 1).flatten()
         expected = (features - clustering.centroids[line.cluster]).square().sum()
         assert line.distance == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_names_that_are_no_text_are_in_the_table_as_their_bytes(tmp_path):
+    pile = tmp_path / "é"
+    pile.mkdir()
+    for number, name in enumerate((b"a.png", b"bad\xff\xfe.png", "☃.png".encode())):
+        with open(os.fsencode(pile) + b"/" + name, "wb") as stream:
+            Image.fromarray(np.full((8, 8, 3), 80 * number, dtype=np.uint8)).save(stream, "PNG")
+    data = UncuratedImages(path=str(pile), image_size=8)
+    run = trainer(WriteClusters(str(tmp_path / "clusters"), 2, KMeans()))
+    run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
+    table = pd.read_parquet(tmp_path / "clusters.parquet")
+    assert table["path"].tolist() == [f"{pile}/{name}" for name in ("a.png", r"bad\xff\xfe.png", "☃.png")]
+    assert len(Clustering.load(tmp_path / "clusters.safetensors")[0].labels) == 3
 
 
 class Lopsided(Clusterer):

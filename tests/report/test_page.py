@@ -95,6 +95,11 @@ def test_a_page_without_sections_is_a_page(tmp_path):
     assert read(tmp_path / "index.html").text["h1"] == ["run"]
 
 
+def test_a_name_that_is_no_text_is_shown_and_costs_no_page(tmp_path):
+    write_page(tmp_path / "index.html", "run", [Section("Pictures", "", [Figure("a.png", "50 % dog\udcfe")])])
+    assert read(tmp_path / "index.html").text["figcaption"] == [r"50 % dog\udcfe"]
+
+
 def test_the_page_is_utf8_whatever_the_locale(tmp_path):
     code = f"""
 from pathlib import Path
