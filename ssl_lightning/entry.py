@@ -2,8 +2,10 @@
 
 import errno
 import logging
+import os
 import sys
 import traceback
+from itertools import pairwise
 from pathlib import Path
 
 from ssl_lightning import __version__
@@ -75,6 +77,9 @@ def run(arguments: list[str]) -> int:
     except RunStoppedError as error:
         return _complain(str(error), error.exit_code)
     except Exception as error:
+        binary = _binary_file(arguments) if isinstance(error, UnicodeDecodeError) else None
+        if binary is not None:
+            return _complain(_no_yaml(binary), 2)
         if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
             return _complain(_disk_trouble(error), DiskError.exit_code)
         line = _mistake(error)
@@ -110,6 +115,30 @@ def _mistake(error: Exception) -> str | None:
         innermost = _chain(error)[-1]
         return str(innermost) if isinstance(innermost, ValueError | OSError) else None
     return None
+
+
+def _binary_file(arguments: list[str]) -> str | None:
+    """The first --config that is no text: the parser, which reads it as YAML, does not say which one."""
+    parts = [part for argument in arguments for part in argument.split("=", 1)]
+    configs = [value for option, value in pairwise(parts) if len(option) > 2 and "--config".startswith(option)]
+    return next((path for path in configs if os.path.isfile(path) and not _is_text(path)), None)
+
+
+def _is_text(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8") as file:
+            for _ in file:  # a checkpoint is large, and not text from its first lines on
+                pass
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _no_yaml(path: str) -> str:
+    return (
+        f"found {path}, which is no YAML file (text in UTF-8); expected one, such as those in configs/: a checkpoint "
+        "goes to --ckpt_path, or to --run.start_from for its weights alone"
+    )
 
 
 def _disk_trouble(error: OSError) -> str:

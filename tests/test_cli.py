@@ -506,6 +506,17 @@ def test_a_missing_pack_names_the_variable(tmp_path, capsys, monkeypatch):
     assert "cifar10.tar.xz" in line
 
 
+@pytest.mark.parametrize("form", ["--config {}", "--config={}"])
+def test_a_checkpoint_in_place_of_a_configuration_is_one_line(form, tmp_path, capsys):
+    checkpoint = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {"weight": torch.rand(100)}}, checkpoint)
+    given = form.format(checkpoint).split()
+    assert run(["fit", "--config", "configs/demo.yaml", *given, "--run.dir", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ssl-lightning: error: found {checkpoint}, which is no YAML file")
+    assert "--ckpt_path" in line
+
+
 def test_a_checkpoint_of_another_architecture_is_refused_and_the_run_kept(tmp_path, capsys):
     first = ["--config", "configs/demo.yaml", "--run.dir", str(tmp_path)]
     assert run(["fit", *first, "--run.name", "first", *TINY]) == 0
