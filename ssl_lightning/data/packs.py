@@ -49,12 +49,7 @@ def locate(path: str) -> list[Path]:
     found = [_first_match(roots, pattern) for pattern in wanted]
     missing = [pattern for pattern, matches in zip(wanted, found, strict=True) if not matches]
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        remedy = f"set {VARIABLE} to the folder that holds it"
-        if _first_match([Path()], missing[0]):
-            remedy += f", or give ./{missing[0]} for the one in the current folder"
-        where = " or ".join(dict.fromkeys("the current folder" if root == Path() else str(root) for root in roots))
-        raise ValueError(f"{missing[0]}{more} not found in {where}: {remedy}")
+        raise ValueError(_not_found(missing, roots))
     return sorted((match for matches in found for match in matches), key=os.fsencode)
 
 
@@ -229,6 +224,19 @@ def _roots(path: str, data: Path) -> list[Path]:
     if Path(path).is_absolute() or path.startswith(("./", "../")):
         return [Path()]
     return [data, Path()] if "/" in path else [data]
+
+
+def _not_found(missing: list[str], roots: list[Path]) -> str:
+    """Where a path was looked for, and what would help: the variable means nothing to one that is taken as it is."""
+    told = missing[0] + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+    if roots == [Path()]:
+        below = "" if Path(missing[0]).is_absolute() else f" in {Path.cwd()}"
+        return f"{told} not found{below}: mend the path"
+    remedy = f"set {VARIABLE} to the folder that holds it"
+    if _first_match([Path()], missing[0]):
+        remedy += f", or give ./{missing[0]} for the one in the current folder"
+    where = " or ".join(dict.fromkeys("the current folder" if root == Path() else str(root) for root in roots))
+    return f"{told} not found in {where}: {remedy}"
 
 
 def _first_match(roots: list[Path], pattern: str) -> list[Path]:

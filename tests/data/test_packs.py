@@ -169,6 +169,23 @@ def test_what_cannot_be_opened_is_told_in_one_line(path, told, tmp_path, tar, pn
     assert "\n" not in str(error.value)
 
 
+def test_a_path_that_is_taken_as_it_stands_is_to_be_mended(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SSL_LIGHTNING_DATA", "packs")
+    told = {
+        "/tmp/nothing/here": "/tmp/nothing/here not found: mend the path",
+        "/tmp/nothing-{0..2}.tar": "/tmp/nothing-0.tar and 2 more not found: mend the path",
+        "./pictures": f"./pictures not found in {tmp_path}: mend the path",
+        "../pictures": f"../pictures not found in {tmp_path}: mend the path",
+        "deep/pictures": "deep/pictures not found in packs or the current folder: "
+        "set SSL_LIGHTNING_DATA to the folder that holds it",
+    }
+    for path, expected in told.items():
+        with pytest.raises(ValueError, match="not found") as error:
+            locate(path)
+        assert str(error.value) == expected
+
+
 def test_a_missing_split_names_those_that_are_there(folder, classes):
     with pytest.raises(ValueError, match="no split 'val', only test, train"):
         open_labelled(str(folder(classes)), "val")
