@@ -60,9 +60,18 @@ def check(rows: Rows, k: int) -> None:
     """
     if k < 1:
         raise ValueError(f"found k={k} clusters; expected at least 1")
-    if k > rows.total:
-        raise ValueError(f"found k={k} clusters for {rows.total} rows; lower num_clusters or give more pictures")
+    refuse_few_rows(rows.total, k)
     _check_finite(rows)
+
+
+def refuse_few_rows(count: int, k: int) -> None:
+    """Refuse more clusters than rows, also before there are features.
+
+    Raises:
+        ValueError: If `count` is less than k.
+    """
+    if k > count:
+        raise ValueError(f"found k={k} clusters for {count} rows; lower num_clusters or give more pictures")
 
 
 def _check_finite(rows: Rows) -> None:

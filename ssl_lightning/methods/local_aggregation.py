@@ -134,10 +134,17 @@ class LocalAggregation(Method):
         data = getattr(self.trainer, "datamodule", None)
         if stage != "fit" and stage != "validate":
             return
-        if isinstance(data, KnowsItsRows) and stage == "fit":
-            self._refuse_few(data.num_samples)
         if self.warm_start and self.bank.is_empty and isinstance(data, KnowsItsRows):
             self._start_from(self.warm_start, data)
+
+    def refuse_few(self, num_samples: int) -> None:
+        """See `Method.refuse_few`; a background of more pictures than there are is refused too."""
+        super().refuse_few(num_samples)
+        if self.num_neighbors > num_samples:
+            raise ValueError(
+                f"found num_neighbors={self.num_neighbors} for {num_samples} pictures; expected at most as many: lower "
+                "--model.num_neighbors"
+            )
 
     def on_fit_start(self) -> None:
         """Warm-up begins with random unit rows, unless a checkpoint brought the memory."""
@@ -198,14 +205,6 @@ class LocalAggregation(Method):
 
     def _unit(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B D"]:
         return F.normalize(self.projector(features).float(), dim=1)
-
-    def _refuse_few(self, num_samples: int) -> None:
-        for name in ("num_neighbors", "num_clusters"):
-            if getattr(self, name) > num_samples:
-                raise ValueError(
-                    f"found {name}={getattr(self, name)} for {num_samples} pictures; expected at most as many: lower "
-                    f"--model.{name}"
-                )
 
     def _start_from(self, path: str, data: KnowsItsRows) -> None:
         """Network and memory of another run, whose rows must be these pictures.

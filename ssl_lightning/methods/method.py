@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ssl_lightning.checkpoints.plain import class_path, to_plain
 from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.clustering.rows import refuse_few_rows
 from ssl_lightning.failures import Failure, equal_embeddings, rank_one, unnormalised_inputs
 from ssl_lightning.memory import FeatureBank, FeatureQueue, PseudoLabels
 from ssl_lightning.models.backbones import Backbone
@@ -44,6 +45,13 @@ class MakesViews(Protocol):
     """What the check of the views needs of the data."""
 
     num_views: int
+
+
+@runtime_checkable
+class CountsPictures(Protocol):
+    """What the check of the pictures' number needs of the data."""
+
+    num_samples: int
 
 
 class Method(pl.LightningModule):
@@ -173,8 +181,8 @@ class Method(pl.LightningModule):
         """Refuse data and trainers that do not suit the method before anything else is done.
 
         Raises:
-            ValueError: For fewer views than the method needs, weights that are not float32, or parameters spread over
-                processes where clusters become a head or an average is kept.
+            ValueError: For fewer views or pictures than the method needs, weights that are not float32, or parameters
+                spread over processes where clusters become a head or an average is kept.
         """
         if self.trainer.precision in ("bf16-true", "16-true"):
             raise ValueError(
@@ -186,14 +194,17 @@ class Method(pl.LightningModule):
                 f"found ModelParallelStrategy with {type(self).__name__}, which keeps a second network whole; expected "
                 "a method without, such as SimCLR or SwAV, or whole parameters: give --trainer.strategy ddp"
             )
-        learns_from_clusters = type(self).on_reclustered is not Method.on_reclustered
-        if learns_from_clusters and isinstance(self.trainer.strategy, ModelParallelStrategy):
+        if self._learns_from_clusters and isinstance(self.trainer.strategy, ModelParallelStrategy):
             raise ValueError(
                 f"found ModelParallelStrategy with {type(self).__name__}, which makes a head of its clusters; expected "
                 "a method without, such as SwAV (SEER), or whole parameters: give --trainer.strategy ddp"
             )
         data = getattr(self.trainer, "datamodule", None)
-        if stage != "fit" or not isinstance(data, MakesViews):
+        if stage != "fit":
+            return
+        if isinstance(data, CountsPictures):
+            self.refuse_few(data.num_samples)
+        if not isinstance(data, MakesViews):
             return
         if data.num_views < self.fewest_views:
             raise ValueError(
@@ -204,6 +215,23 @@ class Method(pl.LightningModule):
             log.warning(
                 "found accumulate_grad_batches=%d: %s", self.trainer.accumulate_grad_batches, self.sees_micro_batches
             )
+
+    def refuse_few(self, num_samples: int) -> None:
+        """Refuse fewer training pictures than the method needs, which is known before any is embedded.
+
+        Args:
+            num_samples: N.
+
+        Raises:
+            ValueError: If there are fewer than clusters, for methods that learn from those.
+        """
+        if self._learns_from_clusters:
+            refuse_few_rows(num_samples, self.num_clusters or 0)
+
+    @property
+    def _learns_from_clusters(self) -> bool:
+        """Whether `Recluster` makes `num_clusters` of the training pictures, not an earlier stage or the method."""
+        return type(self).on_reclustered is not Method.on_reclustered
 
     def take_weights(self, state: dict[str, Any]) -> None:
         """Take up the networks of a checkpoint, and nothing that belongs to the rows that it was trained on.

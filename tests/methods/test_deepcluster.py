@@ -8,7 +8,7 @@ from ssl_lightning.callbacks import Recluster
 from ssl_lightning.clustering import Clustering, KMeans, PCAWhitening
 from ssl_lightning.data import Digits, View
 from ssl_lightning.functional import pseudo_label_loss
-from ssl_lightning.methods import DeepCluster, RawPixels
+from ssl_lightning.methods import ClusterFit, DeepCluster, DeepClusterV2, RawPixels, SwAV
 from ssl_lightning.models import AlexNet, ResNet18
 from ssl_lightning.types import Batch
 
@@ -144,6 +144,17 @@ def test_its_own_pseudo_labels_can_be_learned():
             for batch in (data.centre(raw) for raw in data.predict_dataloader())
         ]
     assert float(torch.stack(losses).mean()) < 2.0  # ln 20 = 3.0
+
+
+def test_more_clusters_than_pictures_are_refused_before_any_is_embedded(monkeypatch):
+    monkeypatch.setattr(DeepCluster, "embed", lambda *_: pytest.fail("a picture was embedded"))
+    told = "found k=1439 clusters for 1438 rows; lower num_clusters or give more pictures"
+    for method in (deepcluster(num_clusters=1439), DeepClusterV2(1439, backbone=ResNet18(8), image_size=16)):
+        with pytest.raises(ValueError, match=told):
+            fit(method, 1, Recluster(KMeans()), views=[View(), View()])
+    deepcluster(num_clusters=1438).refuse_few(1438)
+    SwAV(1439, backbone=ResNet18(8)).refuse_few(1438)  # prototypes are no clusters of the pictures
+    ClusterFit("edge.safetensors", 1439, ResNet18(8)).refuse_few(1438)  # nor are those that another run has made
 
 
 def test_a_method_without_clusters_refuses_the_callback_in_one_line():

@@ -156,10 +156,16 @@ def test_a_method_without_a_memory_is_no_start(tmp_path):
         fit(epochs=1, warm_start=str(path))
 
 
-@pytest.mark.parametrize(("name", "value"), [("num_neighbors", 1439), ("num_clusters", 1439)])
-def test_more_neighbours_or_clusters_than_pictures_are_one_line_before_training(name, value):
-    with pytest.raises(ValueError, match=f"found {name}={value} for 1438 pictures"):
-        fit(**{name: value})
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("num_neighbors", "found num_neighbors=1439 for 1438 pictures"),
+        ("num_clusters", "found k=1439 clusters for 1438 rows"),
+    ],
+)
+def test_more_neighbours_or_clusters_than_pictures_are_one_line_before_training(name, told):
+    with pytest.raises(ValueError, match=told):
+        fit(**{name: 1439})
 
 
 def test_without_recluster_the_first_step_after_warm_up_says_what_is_missing():
