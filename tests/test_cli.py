@@ -674,6 +674,16 @@ def test_a_foreign_module_named_in_yaml_is_not_imported(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_foreign_module_is_answered_first_by_what_would_allow_it(capsys):
+    line = refused(capsys, "fit", "--config", "configs/demo.yaml", "--model", "my_lab.Rotation")
+    said = "found my_lab.Rotation, which may not be imported; name a package of your own in the environment variable "
+    assert line.startswith(f"ssl-lightning: error: {said}SSL_LIGHTNING_PLUGINS to allow it")
+    assert "set_parsing_settings" not in line
+    other = refused(capsys, "fit", "--config", "configs/demo.yaml", "--data.path", "bad\udcff")
+    assert "surrogates not allowed" in other
+    assert "SSL_LIGHTNING_PLUGINS" not in other
+
+
 def test_help_answers_at_once_without_torch():
     code = "import sys; sys.argv = ['ssl-lightning', '--help']; from ssl_lightning.entry import main; main(); "
     code += "assert 'torch' not in sys.modules"

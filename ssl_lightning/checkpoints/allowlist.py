@@ -1,6 +1,7 @@
 """Which modules a configuration or a checkpoint may name: both are untrusted input."""
 
 import os
+import re
 import sys
 from typing import NoReturn
 
@@ -8,6 +9,9 @@ from jsonargparse import set_parsing_settings
 
 PACKAGES = ("ssl_lightning", "torch", "torchvision", "timm", "lightning")
 VARIABLE = "SSL_LIGHTNING_PLUGINS"
+_REFUSED = re.compile(r"Importing '([^']*)' is not allowed")
+_ADVICE = re.compile(r"\s*Add the import path to import_path_allowlist in set_parsing_settings to allow it\.")
+"""What the parser says to programmers, who could not follow it either: the list is made anew for every command."""
 
 
 def allowed_packages() -> tuple[str, ...]:
@@ -27,10 +31,14 @@ def restrict_imports() -> None:
 
 
 def explain_refusal(error: str) -> str:
-    """The parser's own words, and how to allow a package of one's own where that is what it refused."""
-    if "import path policy" in error or "not allowed" in error or "import_path_allowlist" in error:
-        return f"{error}; name a package of your own in the environment variable {VARIABLE} to allow it"
-    return error
+    """How to allow a package of one's own where that is what the parser refused, before its own words."""
+    refused = _REFUSED.search(error)
+    if refused is None:
+        return error
+    return (
+        f"found {refused[1]}, which may not be imported; name a package of your own in the environment variable "
+        f"{VARIABLE} to allow it ({_ADVICE.sub('', error)})"
+    )
 
 
 def refuse(error: str) -> NoReturn:
