@@ -12,6 +12,7 @@ from ssl_lightning.entry import run
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 CONTROLS = (ROOT / "docs" / "controls.md").read_text()
+METRIC = re.compile(r'"train/(\w+)"')
 COMMANDS = re.findall(r"^ssl-lightning (.*)$", CONTROLS, re.MULTILINE)
 
 
@@ -23,6 +24,13 @@ def test_every_control_is_a_command_that_is_understood(command, capsys, monkeypa
         run([*shlex.split(command), "--print_config"])
     assert left.value.code == 0
     assert "class_path" in capsys.readouterr().out
+
+
+def test_every_metric_of_training_is_in_the_readme():
+    written = {name for path in (ROOT / "ssl_lightning").rglob("*.py") for name in METRIC.findall(path.read_text())}
+    assert {"loss", "operations"} <= written
+    listed = re.findall(r"^\| `train/`.*", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [name for name in sorted(written) if f"`{name}`" not in " ".join(listed)] == []
 
 
 def test_there_is_a_command_for_every_control_of_the_papers():
