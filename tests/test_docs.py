@@ -26,6 +26,18 @@ def test_every_control_is_a_command_that_is_understood(command, capsys, monkeypa
     assert "class_path" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("room", ["ssl_lightning", "configs", "benchmarks", "notebooks", "docs"])
+def test_every_page_that_a_file_names_is_there(room):
+    files = [path for path in (ROOT / room).rglob("*") if path.suffix in (".py", ".yaml", ".ipynb", ".md")]
+    named = {(path, name) for path in files for name in re.findall(r"(?<![\w./-])[\w./-]+\.md\b", path.read_text())}
+    assert [(path, name) for path, name in sorted(named) if not any(map(Path.exists, places(path, name)))] == []
+
+
+def places(path, name):
+    """What a file may mean by a name: beside it, or in a folder that holds it."""
+    return [above / name for above in path.parents if above.is_relative_to(ROOT)]
+
+
 def test_every_metric_of_training_is_in_the_readme():
     written = {name for path in (ROOT / "ssl_lightning").rglob("*.py") for name in METRIC.findall(path.read_text())}
     assert {"loss", "operations"} <= written

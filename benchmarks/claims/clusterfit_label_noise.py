@@ -1,4 +1,4 @@
-"""Claim (methods.md 13.4 of the literature; Yan et al. 2020, section 4): ClusterFit transfers better from noisy labels.
+"""Claim (Yan et al. 2020, section 4): ClusterFit transfers better from noisy labels.
 
     SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/clusterfit_label_noise.py [--out FOLDER]
 

@@ -1,4 +1,4 @@
-"""Claim (methods.md 13.5 of the literature; Tian et al. 2021): Divide and Contrast beats its base at equal compute.
+"""Claim (Tian et al. 2021): Divide and Contrast beats its base at equal compute.
 
     SSL_LIGHTNING_DATA=<folder of the packs> python benchmarks/claims/dnc.py [--out FOLDER] [--help]
 

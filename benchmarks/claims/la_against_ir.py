@@ -1,4 +1,4 @@
-"""Claim (methods.md 13.3 of the literature; Zhuang et al. 2019): Local Aggregation beats instance recognition on k-NN.
+"""Claim (Zhuang et al. 2019): Local Aggregation beats instance recognition on k-NN.
 
     SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/la_against_ir.py [--out FOLDER] [--help]
 

@@ -1,4 +1,4 @@
-"""Claims (methods.md 13.6 of the literature; SwAV, appendix C): what SwAV's parts do, the parts that two cores can ask.
+"""Claims (SwAV, appendix C): what SwAV's parts do, the parts that two cores can ask.
 
     SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/swav_parts.py [--out FOLDER] [--help]
 

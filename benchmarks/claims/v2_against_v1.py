@@ -1,4 +1,4 @@
-"""Claim (methods.md 13.2 of the literature; SwAV, appendix D): DeepCluster-v2 beats DeepCluster at equal epochs.
+"""Claim (SwAV, appendix D): DeepCluster-v2 beats DeepCluster at equal epochs.
 
     SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/v2_against_v1.py [--out FOLDER] [--help]
 
