@@ -81,6 +81,8 @@ class Fitting:
         """The first process finds out how to start, tells the others, and keeps the folder."""
         with ExitStack() as held:
             try:
+                if isinstance(self.model, Method):  # set-up would say so too, after the untrained network was judged
+                    self.model.refuse_few(self.datamodule.num_samples)
                 inputs = self.inputs()
                 origin = find_origin(self.run, self.options.ckpt_path, self.options.run.start_from)
                 start = self._settle(inputs, origin)
