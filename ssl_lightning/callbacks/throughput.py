@@ -73,6 +73,8 @@ class Throughput(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a checkpoint's sums; their mean where the number of processes has changed."""
+        if "loss_sums" not in state_dict:  # written by an earlier version: the next row's mean is of fewer steps
+            return
         group, sums = world(), state_dict["loss_sums"]
         own = sums[rank()] if len(sums) == (group.size() if group else 1) else sums.mean(0)
         self.loss.total = own.to(self.loss.device)

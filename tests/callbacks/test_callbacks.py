@@ -343,6 +343,16 @@ def test_images_per_second_and_loss_are_rows_and_the_loss_is_the_mean_since_the_
     assert float(rows[8]["train/images_per_second"]) > 0
 
 
+def test_sums_of_a_checkpoint_are_taken_up_and_those_of_an_earlier_version_left_out():
+    first, second, third = Throughput(), Throughput(), Throughput()
+    for loss in (1.0, 4.0):
+        first.loss.update(torch.tensor([loss]))
+    second.load_state_dict(first.state_dict())
+    assert float(second.loss.compute()) == 2.5
+    third.load_state_dict({"loss": torch.tensor([[2.5, 2.0]])})
+    assert third.loss.total.tolist() == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("has_units", [True, False])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_half_precision_on_a_cpu_that_is_slower_with_it_is_told(caplog, monkeypatch, has_units, precision):
