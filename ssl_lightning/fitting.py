@@ -146,7 +146,7 @@ class Fitting:
             self.run.renew()
             return Start(go=False)
         if decision.action == "resume" and resume.allow_config_change:
-            self._refuse_misfits(str(decision.checkpoint), inputs)
+            self._refuse_misfits(str(decision.checkpoint), *_compared(str(decision.checkpoint), inputs))
         self.run.open()
         (self.run.path / "done.json").unlink(missing_ok=True)
         if decision.action == "resume":
@@ -159,11 +159,10 @@ class Fitting:
 
     def _given_checkpoint(self, path: str, inputs: dict[str, Any]) -> Start:
         """A checkpoint of the user's: resumed from if we wrote it, else only its weights are taken."""
-        checkpoint = read_checkpoint(path)
+        checkpoint, changed = _compared(path, inputs)
         if not has_sidecar(path):
             log.info(f"found no sidecar beside {path}: taking its weights only")
             return self._with_weights(path)
-        changed = differences(without_origin(checkpoint.get("config", {})), inputs)
         if changed and not self.options.resume.allow_config_change:
             raise UsageError(
                 f"found --ckpt_path {path} made with other settings: {'; '.join(changed[:5])}; change them back, give "
@@ -171,17 +170,15 @@ class Fitting:
                 f"{path}"
             )
         if changed:
-            self._refuse_misfits(path, inputs)
+            self._refuse_misfits(path, checkpoint, changed)
         return Start(checkpoint=str(Path(path).resolve()))
 
-    def _refuse_misfits(self, path: str, inputs: dict[str, Any]) -> None:
+    def _refuse_misfits(self, path: str, checkpoint: dict[str, Any], changed: list[str]) -> None:
         """Settings may change between a checkpoint and the run that goes on from it; what is in it must still fit.
 
         Raises:
             UsageError: For other pictures, networks or another optimizer; nothing of the run has been touched.
         """
-        checkpoint = read_checkpoint(path)
-        changed = differences(without_origin(checkpoint.get("config", {})), inputs)
         afresh = f"change it back, or give --run.name for a new run and --run.start_from {path} for its weights alone"
         for change in changed:
             name = change.partition(" ")[0]
@@ -261,6 +258,12 @@ def _ours(trainer: pl.Trainer, kind: type[T]) -> T:
     """Of a kind of callback the last one: what every run has comes after what a YAML file adds."""
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     return [callback for callback in callbacks if isinstance(callback, kind)][-1]
+
+
+def _compared(path: str, inputs: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A checkpoint, and what this run computes otherwise than the one that wrote it."""
+    checkpoint = read_checkpoint(path)
+    return checkpoint, differences(without_origin(checkpoint.get("config", {})), inputs)
 
 
 def _contents(files: dict[str, str]) -> dict[str, str]:

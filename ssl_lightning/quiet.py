@@ -30,7 +30,7 @@ class NoProfiler(PassThroughProfiler):
     """Times nothing, and takes no time for it: what a run has where `--trainer.profiler` names none.
 
     Lightning's own does nothing either, but enters a generator for it, over 150 times a step: every hook of every
-    callback. That is a sixth of what a step under the trainer takes beside its mathematics (benchmarks/README.md).
+    callback. That is up to a third of what a step takes beside its mathematics (benchmarks/README.md).
     """
 
     NOTHING = nullcontext()

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 class Means(Metric):
     """The means of a vector over what was added and over processes, in one reduction for all of its numbers.
 
-    A step adds one with two operations; `torchmetrics.MeanMetric` takes ten, for each number.
+    `torchmetrics.MeanMetric` takes two and a half times as long for one number, which it first checks and spreads.
 
     Args:
         numbers: How many.

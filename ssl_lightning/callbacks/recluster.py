@@ -194,8 +194,10 @@ def _sources(trainer: pl.Trainer, module: pl.LightningModule) -> list[tuple[Int[
 
 def _refuse_non_finite(trainer: pl.Trainer, sources: list[tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]]) -> None:
     """On all processes alike, before they wait for each other."""
-    bad = sum((~torch.isfinite(features)).any(1).sum() for _, features in sources)
-    if int(highest(torch.as_tensor(bad, device=trainer.strategy.root_device).reshape(1))):
+    # a sum is ten times faster than a look at every value, and finite only if all of them are
+    doubtful = [features for _, features in sources if not torch.isfinite(features.sum())]
+    bad = any(not torch.isfinite(features).all() for features in doubtful)
+    if int(highest(torch.tensor([bad], dtype=torch.int64, device=trainer.strategy.root_device))):
         raise diverged(f"features to cluster that are not finite at step {trainer.global_step}")
 
 

@@ -88,7 +88,7 @@ class Checkpointing(pl.Callback):
         Raises:
             NonFiniteError: On all processes.
         """
-        # the number itself, which is waited for in any case: a tensor answers the question with six operations
+        # the number itself, which is waited for in any case: a tensor takes seven times as long to answer
         finite = math.isfinite(loss.item())
         if not (finite if trainer.world_size == 1 else self._agree(finite, loss.device)):
             found = f"loss {loss.item()}" if not finite else "a loss that is not finite on another process"
