@@ -214,11 +214,13 @@ def test_sharded_parameters_learn_what_replicated_ones_do_and_both_resume(tmp_pa
         for before, after in zip(rows[name], fit(tmp_path, name, *SEER, **again), strict=True):
             assert [name for name in before if "second" not in name and after[name] != before[name]] == []
         assert not differences(read_checkpoint(last)["state_dict"], weights[name])
-    for before, after in zip(rows["replicated"], rows["sharded"], strict=True):
+    # a sharded model's operations are not counted, so the row that says them after the first step is not there
+    compared = [row for row in rows["replicated"] if int(row["step"]) != 1]
+    for before, after in zip(compared, rows["sharded"], strict=True):
         for name, value in before.items():
             # ranks and judges magnify what differs in the last bits; rankme is no share but counts up to D
             tolerance = {"abs": 0.02, "rel": 0.02} if name.startswith("eval/") else {"abs": 1e-5}
-            if value and "second" not in name and name != "train/operations":  # which are not counted where they spread
+            if value and "second" not in name and name != "train/operations":
                 assert float(after[name]) == pytest.approx(float(value), **tolerance), name
     for name, value in weights["replicated"].items():
         if isinstance(value, torch.Tensor):
