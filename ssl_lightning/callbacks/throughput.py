@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ssl_lightning.callbacks.means import Means
 from ssl_lightning.callbacks.publish import publish, row_is_due
+from ssl_lightning.clustering.products import has_bfloat16_units
 from ssl_lightning.processes import gather_rows, rank, world
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Throughput(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where the model is, the sums are too."""
         self.loss.to(pl_module.device)
-        if trainer.precision == "bf16-mixed" and pl_module.device.type == "cpu" and not has_bfloat16_units():
+        if trainer.precision == "bf16-mixed" and pl_module.device.type == "cpu" and _is_slow_in_bfloat16():
             log.warning(
                 "found trainer.precision=bf16-mixed on a CPU without bfloat16 units, where it takes about twice as "
                 "long; expected --trainer.precision 32-true there"
@@ -95,10 +96,9 @@ class Throughput(pl.Callback):
         return row
 
 
-def has_bfloat16_units() -> bool:
-    """Whether this CPU multiplies bfloat16 faster than float32; one that is not of the x86 kind is taken to do so."""
-    known = torch.cpu.get_capabilities()
-    return known["architecture"] != "x86_64" or known.get("amx_bf16", False) or known.get("avx512_bf16", False)
+def _is_slow_in_bfloat16() -> bool:
+    """Of a CPU that is not of the x86 kind nothing is known, and nothing said."""
+    return torch.cpu.get_capabilities()["architecture"] == "x86_64" and not has_bfloat16_units()
 
 
 class ImagesProgressBar(TQDMProgressBar):

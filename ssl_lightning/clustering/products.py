@@ -37,6 +37,12 @@ def rounded_factors(allowed: bool = True) -> Iterator[None]:
         matmul.fp32_precision = before
 
 
+def has_bfloat16_units() -> bool:
+    """Whether this is a CPU known to multiply bfloat16 faster than float32."""
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("amx_bf16", False) or known.get("avx512_bf16", False))
+
+
 def _has_onednn() -> bool:
     """The operator is private, so its absence must do no harm."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -7,13 +7,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_lightning.clustering.products import rounded_factors
+from ssl_lightning.clustering.products import has_bfloat16_units, rounded_factors
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, no_answer
 
 SCORES_AT_ONCE = 1 << 26
 """Similarities held at once: 256 MB. The gallery passes through the caches once for each such block of queries."""
 PARTS = 8
 """Of the gallery; also the members of a group in the first round of the search."""
+WORTH_ROUNDING = 4096
+"""Rows of a gallery from which time is worth more than the last digit."""
 
 
 def nearest_rows(features: Float[Tensor, "N D"], rows: Int[Tensor, "Q"], count: int) -> Int[Tensor, "Q n"]:
@@ -43,8 +45,11 @@ class KNN(Probe):
     """k nearest training pictures by cosine vote with weight exp(similarity / temperature).
 
     Wu et al. 2018 (arXiv 1805.01978), section 3.4. `eval/knn/top1` is k=20, other k are `eval/knn<k>/top1`. The search
-    is exhaustive. CPUs with bfloat16 matrix units round the factors of the similarities, not their sums; what that does
-    to the accuracy is in benchmarks/README.md.
+    is exhaustive.
+
+    Note:
+        CPUs with bfloat16 matrix units round the factors of the similarities to large galleries, so that a neighbour
+        nearly as close as the k-th may take its place; what that does to the accuracy is in benchmarks/README.md.
 
     Args:
         k: Neighbours; all training rows where there are fewer.
@@ -85,15 +90,21 @@ class _Search:
     The gallery is cut into `PARTS` equal parts; rows at the same place of each part form a group. The k largest
     products lie in the k groups with the largest maxima, whatever the groups are. So a pass of maxima, a search among
     those and one among the members of the best k groups find what one long `topk` would find, in half its time.
+
+    Where the CPU has units for it, products are taken and kept in bfloat16, in half the time. What is rounded is not
+    the cosine, which may be 0.99 for all rows, but how it differs from a guess of the k-th largest (`_about_zero`).
     """
 
     def __init__(self, gallery: Float[Tensor, "N D"], k: int) -> None:
-        self.gallery, self.k = gallery, k
+        self.k = k
         self.length = len(gallery) // PARTS
         self.in_one_round = self.length <= 2 * k
         self.rows_at_once = max(1, SCORES_AT_ONCE // len(gallery))
+        large = len(gallery) >= WORTH_ROUNDING and not self.in_one_round
+        self.half = large and gallery.device.type == "cpu" and has_bfloat16_units()
+        self.gallery = self._centred(gallery) if self.half else gallery
         # one buffer for all blocks: fresh memory of this size would cost as much as the products
-        self.scores = gallery.new_empty(0 if self.in_one_round else PARTS, self.rows_at_once, self.length)
+        self.scores = self.gallery.new_empty(0 if self.in_one_round else PARTS, self.rows_at_once, self.length)
 
     def __call__(self, queries: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
         """Their products and rows, in any order."""
@@ -101,17 +112,31 @@ class _Search:
             if self.in_one_round:
                 values, rows = (queries @ self.gallery.T).topk(self.k, dim=1, sorted=False)
                 return values, rows
+            queries, guess = self._about_zero(queries) if self.half else (queries, queries.new_zeros(len(queries)))
             scores = self.scores[:, : len(queries)]  # [PARTS, B, length]
             for part, rows in zip(scores, self.gallery.split(self.length), strict=False):
                 torch.mm(queries, rows.T, out=part)
             rest = queries @ self.gallery[PARTS * self.length :].T  # [B, fewer than PARTS]
-        groups = _columns_of_largest(scores.amax(0), self.k)  # [B, k]
-        candidates = torch.cat([*(part.gather(1, groups) for part in scores), rest], dim=1)  # [B, PARTS k + rest]
+        groups = _columns_of_largest(scores.amax(0).float(), self.k)  # [B, k]
+        # [B, PARTS k + rest]
+        candidates = torch.cat([*(part.gather(1, groups) for part in scores), rest], dim=1).float()
         places = _columns_of_largest(candidates, self.k)
         part, member = places // self.k, places % self.k
         last = PARTS * (self.length - self.k) + places  # rows beyond the parts follow the candidates from these
         rows = torch.where(part < PARTS, self.length * part + groups.gather(1, member), last)
-        return candidates.gather(1, places), rows
+        return candidates.gather(1, places) + guess.unsqueeze(1), rows
+
+    def _centred(self, gallery: Float[Tensor, "N D"]) -> Tensor:
+        """The gallery without its mean, and a column of ones that takes off each query's guess; [N, D + 1]."""
+        self.mean = gallery.mean(0)
+        centred = gallery - self.mean
+        self.some = centred[:: max(self.k, 50)]  # the largest product with one row in k is about the k-th of all
+        return F.pad(centred, (0, 1), value=1.0).bfloat16()
+
+    def _about_zero(self, queries: Float[Tensor, "B D"]) -> tuple[Tensor, Float[Tensor, "B"]]:
+        """Queries [B, D + 1] whose products are near zero where the k-th largest is; and what those lack, exactly."""
+        guess = (queries @ self.some.T).amax(1).bfloat16()
+        return torch.cat([queries.bfloat16(), -guess.unsqueeze(1)], dim=1), guess.float() + queries @ self.mean
 
 
 def _columns_of_largest(values: Float[Tensor, "B n"], k: int) -> Int[Tensor, "B k"]:

@@ -356,7 +356,7 @@ def test_sums_of_a_checkpoint_are_taken_up_and_those_of_an_earlier_version_left_
 @pytest.mark.parametrize("has_units", [True, False])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_half_precision_on_a_cpu_that_is_slower_with_it_is_told(caplog, monkeypatch, has_units, precision):
-    monkeypatch.setattr(throughput, "has_bfloat16_units", lambda: has_units)
+    monkeypatch.setattr(throughput, "_is_slow_in_bfloat16", lambda: not has_units)
     run = trainer(Recluster(KMeans()), Throughput(), max_epochs=1, precision=precision)
     run.fit(method(), Digits(batch_size=256))
     said = [record.message for record in caplog.records if "bfloat16 units" in record.message]
@@ -365,15 +365,15 @@ def test_half_precision_on_a_cpu_that_is_slower_with_it_is_told(caplog, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "has_units"),
+    ("capabilities", "slow"),
     [
-        ({"architecture": "x86_64", "amx_bf16": True, "avx512_bf16": False}, True),
-        ({"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": True}, True),
-        ({"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": False}, False),
-        ({"architecture": "aarch64"}, True),
+        ({"architecture": "x86_64", "amx_bf16": True, "avx512_bf16": False}, False),
+        ({"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": True}, False),
+        ({"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": False}, True),
+        ({"architecture": "aarch64"}, False),
     ],
 )
-def test_units_are_looked_for_where_the_cpu_says_what_it_has(monkeypatch, capabilities, has_units):
-    assert throughput.has_bfloat16_units() in (True, False)
+def test_units_are_looked_for_where_the_cpu_says_what_it_has(monkeypatch, capabilities, slow):
+    assert throughput._is_slow_in_bfloat16() in (True, False)
     monkeypatch.setattr(throughput.torch.cpu, "get_capabilities", lambda: capabilities)
-    assert throughput.has_bfloat16_units() == has_units
+    assert throughput._is_slow_in_bfloat16() == slow
