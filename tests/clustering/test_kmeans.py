@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans as ScikitKMeans
 from torch.nn import functional as F
 
 from ssl_lightning.clustering import FaissKMeans, KMeans, normalized_mutual_info
+from ssl_lightning.clustering.kmeans import sums_by_label
 from ssl_lightning.clustering.rows import Rows
 from ssl_lightning.clustering.starts import random_rows
 
@@ -255,3 +256,12 @@ def test_rounded_products_stay_within_the_iterations():
     before = torch.backends.mkldnn.matmul.fp32_precision
     KMeans()(mixture(200), 5)
     assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+@pytest.mark.parametrize(("rows", "k"), [(0, 3), (1, 1), (500, 7), (500, 90), (300, (1 << 15) + 5)])
+def test_sums_by_label_are_those_of_scattered_additions(rows, k):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(rows, 6, generator=generator)
+    labels = torch.randint(k - k // 3, (rows,), generator=generator)  # the last third has no rows
+    expected = torch.zeros(k, 6, dtype=torch.float64).index_add_(0, labels, features.double())
+    assert torch.allclose(sums_by_label(features, labels, k).double(), expected, atol=1e-5)
