@@ -2,12 +2,10 @@
 
 import json
 import logging
-import re
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +27,7 @@ from ssl_lightning.callbacks import (
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.checkpoints import DurableCheckpointIO, load_model
 from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
+from ssl_lightning.command_line import short_print_config, with_its_place
 from ssl_lightning.data import ImageModule
 from ssl_lightning.files import sha256_of
 from ssl_lightning.fitting import Fitting, rank
@@ -68,7 +67,7 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]  # NoReturn there
         """Say it and leave with exit code 2."""
-        refuse(_with_its_place(str(message), sys.argv[1:], self.started_in))
+        refuse(with_its_place(str(message), sys.argv[1:], self.started_in))
 
 
 class CommandLine(LightningCLI):
@@ -83,7 +82,7 @@ class CommandLine(LightningCLI):
         restrict_imports()
         OneLineParser.started_in = Path.cwd()
         quieten()
-        sys.argv[1:] = _short_print_config(arguments)  # where Lightning reads a command line without a warning
+        sys.argv[1:] = short_print_config(arguments)  # where Lightning reads a command line without a warning
         self.run: RunDirectory
         self.preemption, self.new_options = Preemption(), NewOptions()
         super().__init__(
@@ -290,33 +289,3 @@ class CommandLine(LightningCLI):
         return Checkpointing(
             self.run.checkpoints, every_n_epochs=epochs, every_n_steps=steps, preemption=self.preemption
         )
-
-
-def _short_print_config(arguments: list[str]) -> list[str]:
-    """`--print_config` shows what differs from the defaults; `--print_config=` shows everything."""
-    return ["--print_config=skip_default" if argument == "--print_config" else argument for argument in arguments]
-
-
-def _with_its_place(message: str, arguments: list[str], folder: Path) -> str:
-    """Where a key stands that the parser refuses by its last name alone, on the command line or in a file."""
-    refused = re.fullmatch(r"Option '([^']+)' is not accepted", message)
-    if refused is None:
-        return message
-    key = refused[1]
-    files = [file for option, file in pairwise(arguments) if option == "--config" and (folder / file).is_file()]
-    places = [
-        f"{path} in {file}" for file in files for path in _paths(yaml.safe_load((folder / file).read_text()), key)
-    ]
-    places += [option for option, _, _ in (text.partition("=") for text in arguments) if option.endswith(f".{key}")]
-    where = places[-1] if places else f"the key {key}"
-    return f"found {where}, which is not known there; expected one of the names that --print_config= shows"
-
-
-def _paths(value: Any, key: str, path: str = "") -> Iterator[str]:
-    """Of every mapping in a file that has this key, from the top of the file."""
-    items = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
-    for name, inner in items:
-        here = f"{path}.{name}" if path else str(name)
-        if name == key:
-            yield here
-        yield from _paths(inner, key, here)

@@ -2,13 +2,12 @@
 
 import errno
 import logging
-import os
 import sys
 import traceback
-from itertools import pairwise
 from pathlib import Path
 
 from ssl_lightning import __version__
+from ssl_lightning.command_line import binary_config
 from ssl_lightning.stops import DiskError, RunStoppedError
 
 LOOPS = {
@@ -77,7 +76,7 @@ def run(arguments: list[str]) -> int:
     except RunStoppedError as error:
         return _complain(str(error), error.exit_code)
     except Exception as error:
-        binary = _binary_file(arguments) if isinstance(error, UnicodeDecodeError) else None
+        binary = binary_config(arguments) if isinstance(error, UnicodeDecodeError) else None
         if binary is not None:
             return _complain(_no_yaml(binary), 2)
         if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
@@ -115,23 +114,6 @@ def _mistake(error: Exception) -> str | None:
         innermost = _chain(error)[-1]
         return str(innermost) if isinstance(innermost, ValueError | OSError) else None
     return None
-
-
-def _binary_file(arguments: list[str]) -> str | None:
-    """The first --config that is no text: the parser, which reads it as YAML, does not say which one."""
-    parts = [part for argument in arguments for part in argument.split("=", 1)]
-    configs = [value for option, value in pairwise(parts) if len(option) > 2 and "--config".startswith(option)]
-    return next((path for path in configs if os.path.isfile(path) and not _is_text(path)), None)
-
-
-def _is_text(path: str) -> bool:
-    try:
-        with open(path, encoding="utf-8") as file:
-            for _ in file:  # a checkpoint is large, and not text from its first lines on
-                pass
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _no_yaml(path: str) -> str:

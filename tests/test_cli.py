@@ -105,6 +105,7 @@ def refused(capsys, *arguments):
             ["--config", "keys.yaml"],
             "found trainer.callbacks+.0.init_args.probes.0.init_args.metrik in keys.yaml, which",
         ),
+        (["--config=keys.yaml"], "found trainer.callbacks+.0.init_args.probes.0.init_args.metrik in keys.yaml, which"),
         (["--data.views", "[{jiter: 1}]"], "found the key jiter, which is not known there"),
     ],
 )

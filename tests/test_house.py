@@ -61,8 +61,10 @@ ALLOWED = {
         "clustering",
         "evaluation",
     }
-    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops", "fitting", "quiet"},
-    "entry": {"stops", "cli", "commands"},
+    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops", "fitting", "quiet"}
+    | {"command_line"},
+    "command_line": set(),
+    "entry": {"stops", "cli", "commands", "command_line"},
     "__main__": {"entry"},
     "__init__": {"checkpoints"},
 }

@@ -1,7 +1,6 @@
 """Method: what every learning method shares. The one floor of inheritance of the house."""
 
 import inspect
-import logging
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Protocol, cast, runtime_checkable
@@ -10,7 +9,6 @@ import lightning.pytorch as pl
 import torch
 from jaxtyping import Float, UInt8
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from ssl_lightning.checkpoints.plain import class_path, to_plain
@@ -18,13 +16,18 @@ from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.rows import refuse_few_rows
 from ssl_lightning.failures import Failure, equal_embeddings, rank_one, unnormalised_inputs
 from ssl_lightning.memory import FeatureBank, FeatureQueue, PseudoLabels
+from ssl_lightning.methods.refusals import (
+    CountsPictures,
+    MakesViews,
+    refuse_trainer,
+    refuse_views,
+    warn_of_micro_batches,
+)
 from ssl_lightning.models.backbones import Backbone
 from ssl_lightning.models.sharded import shard
 from ssl_lightning.optim.exclusion import without_decay
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.types import Batch, Weights
-
-log = logging.getLogger(__name__)
 
 RGB = tuple[float, float, float]
 _EXTRA_STATE = "_extra_state"
@@ -38,20 +41,6 @@ class CountsSteps(Protocol):
     """What a schedule needs of the data."""
 
     batches_per_epoch: int
-
-
-@runtime_checkable
-class MakesViews(Protocol):
-    """What the check of the views needs of the data."""
-
-    num_views: int
-
-
-@runtime_checkable
-class CountsPictures(Protocol):
-    """What the check of the pictures' number needs of the data."""
-
-    num_samples: int
 
 
 class Method(pl.LightningModule):
@@ -184,37 +173,15 @@ class Method(pl.LightningModule):
             ValueError: For fewer views or pictures than the method needs, weights that are not float32, or parameters
                 spread over processes where clusters become a head or an average is kept.
         """
-        if self.trainer.precision in ("bf16-true", "16-true"):
-            raise ValueError(
-                f"found trainer.precision={self.trainer.precision}; expected weights in float32, since unit vectors "
-                "and memories lose their length in half precision: give --trainer.precision bf16-mixed"
-            )
-        if self.keeps_average and isinstance(self.trainer.strategy, ModelParallelStrategy):
-            raise ValueError(
-                f"found ModelParallelStrategy with {type(self).__name__}, which keeps a second network whole; expected "
-                "a method without, such as SimCLR or SwAV, or whole parameters: give --trainer.strategy ddp"
-            )
-        if self._learns_from_clusters and isinstance(self.trainer.strategy, ModelParallelStrategy):
-            raise ValueError(
-                f"found ModelParallelStrategy with {type(self).__name__}, which makes a head of its clusters; expected "
-                "a method without, such as SwAV (SEER), or whole parameters: give --trainer.strategy ddp"
-            )
-        data = getattr(self.trainer, "datamodule", None)
+        name, data = type(self).__name__, getattr(self.trainer, "datamodule", None)
+        refuse_trainer(self.trainer, name, self.keeps_average, self._learns_from_clusters)
         if stage != "fit":
             return
         if isinstance(data, CountsPictures):
             self.refuse_few(data.num_samples)
-        if not isinstance(data, MakesViews):
-            return
-        if data.num_views < self.fewest_views:
-            raise ValueError(
-                f"found {data.num_views} view(s) of a picture; {type(self).__name__} needs at least "
-                f"{self.fewest_views}: give data.views, as configs/ do"
-            )
-        if self.sees_micro_batches and self.trainer.accumulate_grad_batches > 1:
-            log.warning(
-                "found accumulate_grad_batches=%d: %s", self.trainer.accumulate_grad_batches, self.sees_micro_batches
-            )
+        if isinstance(data, MakesViews):
+            refuse_views(data, name, self.fewest_views)
+            warn_of_micro_batches(self.trainer, self.sees_micro_batches)
 
     def refuse_few(self, num_samples: int) -> None:
         """Refuse fewer training pictures than the method needs, which is known before any is embedded.

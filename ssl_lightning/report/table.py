@@ -14,6 +14,8 @@ PRIMARY = {
     "clusters/nmi": "NMI",
 }
 """Metrics (after `eval/`) that a table shows, and their headings."""
+WARM_START = "warm_start_sha256"
+"""The input of a run whose method takes its network from another run, as Local Aggregation may."""
 
 
 def judged(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
@@ -51,7 +53,7 @@ def results_table(metrics_csv: Path, start: str | None = None) -> str:
 
 
 def name_of_start(run: Path) -> str:
-    """What a run's numbers of step 0 are called: `start` where it took its weights from a checkpoint, which had learnt.
+    """What a run's numbers of step 0 are called: `start` where its weights are those of a checkpoint, which had learnt.
 
     Args:
         run: Its folder; without a whole run.json in it the network was a fresh one.
@@ -60,8 +62,10 @@ def name_of_start(run: Path) -> str:
         facts = json.loads((run / "run.json").read_bytes())
     except (OSError, ValueError):
         facts = None
-    origin = facts.get("origin") if isinstance(facts, dict) else None
-    return "start" if origin and origin.get("path") else "untrained"
+    if not isinstance(facts, dict):
+        return "untrained"
+    had_learnt = (facts.get("origin") or {}).get("path") or WARM_START in (facts.get("inputs") or {})
+    return "start" if had_learnt else "untrained"
 
 
 def probe_set_prefixes(numbers: Mapping[str, float]) -> list[str]:

@@ -68,6 +68,8 @@ def test_the_results_are_the_untrained_and_the_last_numbers(tmp_path):
     [
         ('{"origin": {"path": "runs/a/checkpoints/last.ckpt", "inputs": {}}}', "start"),
         ('{"origin": {"path": null, "inputs": {}}}', "untrained"),
+        ('{"origin": {"path": null}, "inputs": {"warm_start_sha256": "5e"}}', "start"),
+        ('{"origin": {"path": null}, "inputs": {"clusters_sha256": "5e"}}', "untrained"),
         ("{}", "untrained"),  # a run of an earlier version
         ('{"origin": {"pa', "untrained"),
         ("[]", "untrained"),

@@ -1,0 +1,66 @@
+"""What stands on a command line: its files, and where a key stands that the parser does not know."""
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+
+def configs_in(arguments: list[str]) -> list[str]:
+    """The files given by `--config FILE` or `--config=FILE`, in their order."""
+    parts = [part for text in arguments for part in (text.split("=", 1) if text.startswith("--config=") else [text])]
+    return [file for option, file in pairwise(parts) if option == "--config"]
+
+
+def binary_config(arguments: list[str]) -> str | None:
+    """The first of the files that is no text: the parser, which reads it as YAML, does not say which one."""
+    return next((path for path in configs_in(arguments) if Path(path).is_file() and not _is_text(path)), None)
+
+
+def short_print_config(arguments: list[str]) -> list[str]:
+    """`--print_config` shows what differs from the defaults; `--print_config=` shows everything."""
+    return ["--print_config=skip_default" if argument == "--print_config" else argument for argument in arguments]
+
+
+def with_its_place(message: str, arguments: list[str], folder: Path) -> str:
+    """The parser's message, or where a key stands that it refuses by its last name alone.
+
+    Args:
+        message: Of the parser.
+        arguments: Of the command line.
+        folder: In which the command was given.
+    """
+    refused = re.fullmatch(r"Option '([^']+)' is not accepted", message)
+    if refused is None:
+        return message
+    import yaml  # a bare --help does without
+
+    key = refused[1]
+    files = [file for file in configs_in(arguments) if (folder / file).is_file()]
+    places = [
+        f"{path} in {file}" for file in files for path in _paths(yaml.safe_load((folder / file).read_text()), key)
+    ]
+    places += [option for option, _, _ in (text.partition("=") for text in arguments) if option.endswith(f".{key}")]
+    where = places[-1] if places else f"the key {key}"
+    return f"found {where}, which is not known there; expected one of the names that --print_config= shows"
+
+
+def _is_text(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8") as file:
+            for _ in file:  # a checkpoint is large, and not text from its first lines on
+                pass
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _paths(value: Any, key: str, path: str = "") -> Iterator[str]:
+    """Of every mapping in a file that has this key, from the top of the file."""
+    items = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+    for name, inner in items:
+        here = f"{path}.{name}" if path else str(name)
+        if name == key:
+            yield here
+        yield from _paths(inner, key, here)

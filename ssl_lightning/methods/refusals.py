@@ -1,0 +1,78 @@
+"""What no method runs with: precisions, strategies and data that do not suit it, each refused in one line."""
+
+import logging
+from typing import Protocol, runtime_checkable
+
+import lightning.pytorch as pl
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class MakesViews(Protocol):
+    """What the check of the views needs of the data."""
+
+    num_views: int
+
+
+@runtime_checkable
+class CountsPictures(Protocol):
+    """What the check of the pictures' number needs of the data."""
+
+    num_samples: int
+
+
+def refuse_trainer(trainer: pl.Trainer, method: str, keeps_average: bool, learns_from_clusters: bool) -> None:
+    """Refuse a trainer that would spoil what the method computes.
+
+    Args:
+        trainer: As the run has it.
+        method: Its name, for people.
+        keeps_average: Whether it has a second network of averaged weights.
+        learns_from_clusters: Whether it makes a head of its clusters.
+
+    Raises:
+        ValueError: For weights that are not float32, or parameters spread over processes where the method cannot.
+    """
+    if trainer.precision in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"found trainer.precision={trainer.precision}; expected weights in float32, since unit vectors "
+            "and memories lose their length in half precision: give --trainer.precision bf16-mixed"
+        )
+    if not isinstance(trainer.strategy, ModelParallelStrategy):
+        return
+    if keeps_average:
+        raise ValueError(
+            f"found ModelParallelStrategy with {method}, which keeps a second network whole; expected "
+            "a method without, such as SimCLR or SwAV, or whole parameters: give --trainer.strategy ddp"
+        )
+    if learns_from_clusters:
+        raise ValueError(
+            f"found ModelParallelStrategy with {method}, which makes a head of its clusters; expected "
+            "a method without, such as SwAV (SEER), or whole parameters: give --trainer.strategy ddp"
+        )
+
+
+def refuse_views(data: MakesViews, method: str, fewest: int) -> None:
+    """Refuse fewer views of a picture than a training step needs.
+
+    Args:
+        data: Of the run.
+        method: Its name, for people.
+        fewest: How many it needs.
+
+    Raises:
+        ValueError: For fewer.
+    """
+    if data.num_views < fewest:
+        raise ValueError(
+            f"found {data.num_views} view(s) of a picture; {method} needs at least {fewest}: give data.views, as "
+            "configs/ do"
+        )
+
+
+def warn_of_micro_batches(trainer: pl.Trainer, effect: str) -> None:
+    """Say what gradient accumulation does to a loss that looks at a whole batch; `effect` is empty for nothing."""
+    if effect and trainer.accumulate_grad_batches > 1:
+        log.warning("found accumulate_grad_batches=%d: %s", trainer.accumulate_grad_batches, effect)
