@@ -210,11 +210,12 @@ def simclr_loss(model, batch):
 
 
 def make_byol(size, samples):
-    return BYOL(ResNet18(width=size.width), image_size=size.image_size)
+    hidden = (64 * size.width,)  # 4096 for the full network
+    return BYOL(ResNet18(width=size.width), hidden=hidden, predictor_hidden=hidden, image_size=size.image_size)
 
 
 def make_moclr(size, samples):
-    return MoCLR(ResNet18(width=size.width), image_size=size.image_size)
+    return MoCLR(ResNet18(width=size.width), hidden=(64 * size.width,), image_size=size.image_size)
 
 
 def with_teacher(model, batch):

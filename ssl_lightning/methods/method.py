@@ -19,7 +19,8 @@ from ssl_lightning.memory import FeatureBank, FeatureQueue, PseudoLabels
 from ssl_lightning.methods.refusals import (
     CountsPictures,
     MakesViews,
-    refuse_trainer,
+    refuse_precision,
+    refuse_strategy,
     refuse_views,
     warn_of_micro_batches,
 )
@@ -32,6 +33,7 @@ from ssl_lightning.types import Batch, Weights
 RGB = tuple[float, float, float]
 _EXTRA_STATE = "_extra_state"
 """What torch ends the names of extra state with: that of memories, which belong to rows."""
+_HOOK_AT_HAND = "_current_fx_name"
 _OF_TRAINING = ("self", "optimizer", "schedule")
 """Arguments that a method restored from a checkpoint does without."""
 
@@ -93,6 +95,16 @@ class Method(pl.LightningModule):
         arguments = {name: value for name, value in bound.arguments.items() if name not in _OF_TRAINING}
         object.__setattr__(method, "constructor_arguments", arguments)
         return method
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute.
+
+        Lightning notes the hook at hand in one, fifty times a step, and each time a module would look for parameters.
+        """
+        if name == _HOOK_AT_HAND:
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def __init__(
         self,
@@ -174,14 +186,15 @@ class Method(pl.LightningModule):
                 spread over processes where clusters become a head or an average is kept.
         """
         name, data = type(self).__name__, getattr(self.trainer, "datamodule", None)
-        refuse_trainer(self.trainer, name, self.keeps_average, self._learns_from_clusters)
+        refuse_precision(self.trainer.precision)
+        refuse_strategy(self.trainer.strategy, name, self.keeps_average, self._learns_from_clusters)
         if stage != "fit":
             return
         if isinstance(data, CountsPictures):
             self.refuse_few(data.num_samples)
         if isinstance(data, MakesViews):
             refuse_views(data, name, self.fewest_views)
-            warn_of_micro_batches(self.trainer, self.sees_micro_batches)
+            warn_of_micro_batches(self.trainer.accumulate_grad_batches, self.sees_micro_batches)
 
     def refuse_few(self, num_samples: int) -> None:
         """Refuse fewer training pictures than the method needs, which is known before any is embedded.

@@ -3,7 +3,6 @@
 import logging
 from typing import Protocol, runtime_checkable
 
-import lightning.pytorch as pl
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 log = logging.getLogger(__name__)
@@ -23,24 +22,35 @@ class CountsPictures(Protocol):
     num_samples: int
 
 
-def refuse_trainer(trainer: pl.Trainer, method: str, keeps_average: bool, learns_from_clusters: bool) -> None:
-    """Refuse a trainer that would spoil what the method computes.
+def refuse_precision(precision: str | None) -> None:
+    """Refuse weights in half precision.
 
     Args:
-        trainer: As the run has it.
+        precision: The trainer's.
+
+    Raises:
+        ValueError: For weights that are not float32.
+    """
+    if precision in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"found trainer.precision={precision}; expected weights in float32, since unit vectors "
+            "and memories lose their length in half precision: give --trainer.precision bf16-mixed"
+        )
+
+
+def refuse_strategy(strategy: object, method: str, keeps_average: bool, learns_from_clusters: bool) -> None:
+    """Refuse parameters that are spread over processes where a method needs them whole.
+
+    Args:
+        strategy: The trainer's.
         method: Its name, for people.
         keeps_average: Whether it has a second network of averaged weights.
         learns_from_clusters: Whether it makes a head of its clusters.
 
     Raises:
-        ValueError: For weights that are not float32, or parameters spread over processes where the method cannot.
+        ValueError: Where it does.
     """
-    if trainer.precision in ("bf16-true", "16-true"):
-        raise ValueError(
-            f"found trainer.precision={trainer.precision}; expected weights in float32, since unit vectors "
-            "and memories lose their length in half precision: give --trainer.precision bf16-mixed"
-        )
-    if not isinstance(trainer.strategy, ModelParallelStrategy):
+    if not isinstance(strategy, ModelParallelStrategy):
         return
     if keeps_average:
         raise ValueError(
@@ -72,7 +82,7 @@ def refuse_views(data: MakesViews, method: str, fewest: int) -> None:
         )
 
 
-def warn_of_micro_batches(trainer: pl.Trainer, effect: str) -> None:
+def warn_of_micro_batches(accumulated: int, effect: str) -> None:
     """Say what gradient accumulation does to a loss that looks at a whole batch; `effect` is empty for nothing."""
-    if effect and trainer.accumulate_grad_batches > 1:
-        log.warning("found accumulate_grad_batches=%d: %s", trainer.accumulate_grad_batches, effect)
+    if effect and accumulated > 1:
+        log.warning("found accumulate_grad_batches=%d: %s", accumulated, effect)
