@@ -1,5 +1,6 @@
 """What stands on a command line: its files, and where a key stands that the parser does not know."""
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,14 +9,14 @@ from typing import Any
 
 
 def configs_in(arguments: list[str]) -> list[str]:
-    """The files given by `--config FILE` or `--config=FILE`, in their order."""
+    """What is given by `--config FILE` or `--config=FILE`, in its order; it may be YAML in place of a file."""
     parts = [part for text in arguments for part in (text.split("=", 1) if text.startswith("--config=") else [text])]
     return [file for option, file in pairwise(parts) if option == "--config"]
 
 
 def binary_config(arguments: list[str]) -> str | None:
     """The first of the files that is no text: the parser, which reads it as YAML, does not say which one."""
-    return next((path for path in configs_in(arguments) if Path(path).is_file() and not _is_text(path)), None)
+    return next((path for path in configs_in(arguments) if os.path.isfile(path) and not _is_text(path)), None)
 
 
 def short_print_config(arguments: list[str]) -> list[str]:
@@ -37,7 +38,7 @@ def with_its_place(message: str, arguments: list[str], folder: Path) -> str:
     import yaml  # a bare --help does without
 
     key = refused[1]
-    files = [file for file in configs_in(arguments) if (folder / file).is_file()]
+    files = [file for file in configs_in(arguments) if os.path.isfile(folder / file)]
     places = [
         f"{path} in {file}" for file in files for path in _paths(yaml.safe_load((folder / file).read_text()), key)
     ]

@@ -106,6 +106,7 @@ def refused(capsys, *arguments):
             "found trainer.callbacks+.0.init_args.probes.0.init_args.metrik in keys.yaml, which",
         ),
         (["--config=keys.yaml"], "found trainer.callbacks+.0.init_args.probes.0.init_args.metrik in keys.yaml, which"),
+        (["--config={model: {jiter: 1}, zz: " + 300 * "a" + "}"], "found the key jiter, which is not known there"),
         (["--data.views", "[{jiter: 1}]"], "found the key jiter, which is not known there"),
     ],
 )

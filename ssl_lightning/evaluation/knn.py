@@ -16,6 +16,10 @@ PARTS = 8
 """Of the gallery; also the members of a group in the first round of the search."""
 WORTH_ROUNDING = 4096
 """Rows of a gallery from which time is worth more than the last digit."""
+FEW_NEIGHBOURS = 50
+"""Up to so many are chosen from twice as many by exact products."""
+CANDIDATES = 64
+"""And from no fewer: rows that are nearly the same picture differ by less than is rounded."""
 
 
 def nearest_rows(features: Float[Tensor, "N D"], rows: Int[Tensor, "Q"], count: int) -> Int[Tensor, "Q n"]:
@@ -48,8 +52,9 @@ class KNN(Probe):
     is exhaustive.
 
     Note:
-        CPUs with bfloat16 matrix units round the factors of the similarities to large galleries, so that a neighbour
-        nearly as close as the k-th may take its place; what that does to the accuracy is in benchmarks/README.md.
+        CPUs that multiply bfloat16 round the factors of the similarities to 4096 rows and more: a neighbour nearly as
+        close as the k-th may take its place. Up to 50 neighbours are chosen by exact similarities, from at least 64 and
+        twice as many. What that does to the accuracy is in benchmarks/README.md.
 
     Args:
         k: Neighbours; all training rows where there are fewer.
@@ -74,7 +79,7 @@ class KNN(Probe):
 
     def predict(self, train: LabelledFeatures, queries: Float[Tensor, "M D"]) -> Int[Tensor, "M"]:
         """The class with the largest vote for each query."""
-        search = _Search(F.normalize(train.features.float(), dim=1), min(self.k, len(train.labels)))
+        search = _search(F.normalize(train.features.float(), dim=1), min(self.k, len(train.labels)))
         blocks = []
         for block in F.normalize(queries.float(), dim=1).split(search.rows_at_once):
             similarity, nearest = search(block)
@@ -84,59 +89,79 @@ class KNN(Probe):
         return torch.cat(blocks)
 
 
+def _search(gallery: Float[Tensor, "N D"], k: int) -> "_Search | _RoundedSearch":
+    """The faster search for this gallery here."""
+    if len(gallery) >= WORTH_ROUNDING and gallery.device.type == "cpu" and has_bfloat16_units():
+        return _RoundedSearch(gallery, k)
+    return _Search(gallery, k)
+
+
 class _Search:
     """The k rows of a gallery with the largest inner products, by an exhaustive search in two rounds.
 
     The gallery is cut into `PARTS` equal parts; rows at the same place of each part form a group. The k largest
     products lie in the k groups with the largest maxima, whatever the groups are. So a pass of maxima, a search among
     those and one among the members of the best k groups find what one long `topk` would find, in half its time.
-
-    Where the CPU has units for it, products are taken and kept in bfloat16, in half the time. What is rounded is not
-    the cosine, which may be 0.99 for all rows, but how it differs from a guess of the k-th largest (`_about_zero`).
     """
 
     def __init__(self, gallery: Float[Tensor, "N D"], k: int) -> None:
-        self.k = k
+        self.gallery, self.k = gallery, k
         self.length = len(gallery) // PARTS
         self.in_one_round = self.length <= 2 * k
         self.rows_at_once = max(1, SCORES_AT_ONCE // len(gallery))
-        large = len(gallery) >= WORTH_ROUNDING and not self.in_one_round
-        self.half = large and gallery.device.type == "cpu" and has_bfloat16_units()
-        self.gallery = self._centred(gallery) if self.half else gallery
         # one buffer for all blocks: fresh memory of this size would cost as much as the products
-        self.scores = self.gallery.new_empty(0 if self.in_one_round else PARTS, self.rows_at_once, self.length)
+        self.scores = gallery.new_empty(0 if self.in_one_round else PARTS, self.rows_at_once, self.length)
 
     def __call__(self, queries: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
-        """Their products and rows, in any order."""
+        """Their products in float32 and their rows, in any order."""
         with rounded_factors():
             if self.in_one_round:
                 values, rows = (queries @ self.gallery.T).topk(self.k, dim=1, sorted=False)
-                return values, rows
-            queries, guess = self._about_zero(queries) if self.half else (queries, queries.new_zeros(len(queries)))
+                return values.float(), rows
             scores = self.scores[:, : len(queries)]  # [PARTS, B, length]
             for part, rows in zip(scores, self.gallery.split(self.length), strict=False):
                 torch.mm(queries, rows.T, out=part)
             rest = queries @ self.gallery[PARTS * self.length :].T  # [B, fewer than PARTS]
         groups = _columns_of_largest(scores.amax(0).float(), self.k)  # [B, k]
-        # [B, PARTS k + rest]
-        candidates = torch.cat([*(part.gather(1, groups) for part in scores), rest], dim=1).float()
-        places = _columns_of_largest(candidates, self.k)
+        candidates = torch.cat([*(part.gather(1, groups) for part in scores), rest], dim=1)  # [B, PARTS k + rest]
+        places = _columns_of_largest(candidates.float(), self.k)
         part, member = places // self.k, places % self.k
         last = PARTS * (self.length - self.k) + places  # rows beyond the parts follow the candidates from these
         rows = torch.where(part < PARTS, self.length * part + groups.gather(1, member), last)
-        return candidates.gather(1, places) + guess.unsqueeze(1), rows
+        return candidates.gather(1, places).float(), rows
 
-    def _centred(self, gallery: Float[Tensor, "N D"]) -> Tensor:
-        """The gallery without its mean, and a column of ones that takes off each query's guess; [N, D + 1]."""
+
+class _RoundedSearch:
+    """The same in bfloat16, in half the time; exact but for the choice of rows.
+
+    What is rounded is not the cosine, which may be 0.99 for all rows, but how it differs from a guess of the k-th
+    largest: the gallery's mean is taken off its rows, and what a query has with it and with the guess off its products,
+    by a column of ones.
+    """
+
+    def __init__(self, gallery: Float[Tensor, "N D"], k: int) -> None:
+        self.exact, self.k = gallery, k
         self.mean = gallery.mean(0)
-        centred = gallery - self.mean
-        self.some = centred[:: max(self.k, 50)]  # the largest product with one row in k is about the k-th of all
-        return F.pad(centred, (0, 1), value=1.0).bfloat16()
+        self.some = gallery[:: max(k, 50)] - self.mean  # the largest product with one row in k is about the k-th of all
+        rounded = gallery.new_ones(len(gallery), gallery.shape[1] + 1, dtype=torch.bfloat16)
+        for rows, block in zip(rounded.split(1 << 13), gallery.split(1 << 13), strict=True):
+            rows[:, :-1] = block - self.mean
+        self.search = _Search(rounded, min(max(2 * k, CANDIDATES), len(gallery)) if k <= FEW_NEIGHBOURS else k)
+        self.rows_at_once = self.search.rows_at_once
 
-    def _about_zero(self, queries: Float[Tensor, "B D"]) -> tuple[Tensor, Float[Tensor, "B"]]:
-        """Queries [B, D + 1] whose products are near zero where the k-th largest is; and what those lack, exactly."""
+    def __call__(self, queries: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
+        """See `_Search`."""
         guess = (queries @ self.some.T).amax(1).bfloat16()
-        return torch.cat([queries.bfloat16(), -guess.unsqueeze(1)], dim=1), guess.float() + queries @ self.mean
+        values, rows = self.search(torch.cat([queries.bfloat16(), -guess.unsqueeze(1)], dim=1))
+        if self.k > FEW_NEIGHBOURS:
+            return values + (guess.float() + queries @ self.mean).unsqueeze(1), rows
+        values, places = self._products(queries, rows).topk(self.k, dim=1, sorted=False)
+        return values, rows.gather(1, places)
+
+    def _products(self, queries: Float[Tensor, "B D"], rows: Int[Tensor, "B n"]) -> Float[Tensor, "B n"]:
+        """Of each query with rows of its own, some queries at a time: their rows stay in the cache."""
+        blocks = zip(queries.split(64), rows.split(64), strict=True)
+        return torch.cat([torch.bmm(self.exact[own], block.unsqueeze(2)).squeeze(2) for block, own in blocks])
 
 
 def _columns_of_largest(values: Float[Tensor, "B n"], k: int) -> Int[Tensor, "B k"]:

@@ -34,6 +34,7 @@ RGB = tuple[float, float, float]
 _EXTRA_STATE = "_extra_state"
 """What torch ends the names of extra state with: that of memories, which belong to rows."""
 _HOOK_AT_HAND = "_current_fx_name"
+"""The attribute in which Lightning notes which hook it is in."""
 _OF_TRAINING = ("self", "optimizer", "schedule")
 """Arguments that a method restored from a checkpoint does without."""
 
@@ -99,7 +100,7 @@ class Method(pl.LightningModule):
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute.
 
-        Lightning notes the hook at hand in one, fifty times a step, and each time a module would look for parameters.
+        Fifty times a step Lightning notes the hook at hand in an attribute, and a module would look for parameters.
         """
         if name == _HOOK_AT_HAND:
             self.__dict__[name] = value

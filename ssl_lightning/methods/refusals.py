@@ -48,7 +48,7 @@ def refuse_strategy(strategy: object, method: str, keeps_average: bool, learns_f
         learns_from_clusters: Whether it makes a head of its clusters.
 
     Raises:
-        ValueError: Where it does.
+        ValueError: Where the method does and they are spread.
     """
     if not isinstance(strategy, ModelParallelStrategy):
         return

@@ -61,9 +61,8 @@ def test_two_rounds_find_what_one_long_search_finds(monkeypatch, k, rows, units)
     monkeypatch.setattr(module, "WORTH_ROUNDING", 0)
     generator = torch.Generator().manual_seed(0)
     gallery, queries = torch.randn(rows, 12, generator=generator), torch.randn(33, 12, generator=generator)
-    search = module._Search(gallery, k)
-    assert not search.in_one_round
-    assert search.half == units
+    search = module._search(gallery, k)
+    assert not (search.search if units else search).in_one_round
     products, found = search(queries)
     expected = (queries @ gallery.T).topk(k, dim=1).values
     assert torch.allclose(products.sort(dim=1, descending=True).values, expected, atol=0.1 if units else 0.05)
@@ -72,19 +71,31 @@ def test_two_rounds_find_what_one_long_search_finds(monkeypatch, k, rows, units)
     assert all(len(set(row)) == k for row in found.tolist())
 
 
-@pytest.mark.parametrize("k", [1, 20])
-def test_rounding_keeps_the_order_of_cosines_that_are_all_alike(monkeypatch, k):
+@pytest.mark.parametrize(("k", "same"), [(1, 0.99), (20, 0.99), (60, 0.95)])
+def test_rounding_keeps_the_order_of_cosines_that_are_all_alike(monkeypatch, k, same):
     monkeypatch.setattr(module, "has_bfloat16_units", lambda: True)
     monkeypatch.setattr(module, "WORTH_ROUNDING", 0)
     generator = torch.Generator().manual_seed(0)
     rows = 1.0 + 0.1 * torch.randn(2000, 64, generator=generator)  # cosines of 0.985 to 0.995: three steps of bfloat16
     unit = torch.nn.functional.normalize(rows, dim=1)
     gallery, queries = unit[:1600], unit[1600:]
-    products, found = module._Search(gallery, k)(queries)
+    products, found = module._search(gallery, k)(queries)
     expected, nearest = (queries @ gallery.T).topk(k, dim=1)
     assert torch.allclose(products.sort(dim=1, descending=True).values, expected, atol=2e-4)
     shared = (found.unsqueeze(2) == nearest.unsqueeze(1)).any(2).double().mean()
-    assert shared > 0.9
+    assert shared > same
+
+
+@pytest.mark.parametrize("k", [1, 10])
+def test_rounding_tells_neighbours_in_tight_groups_apart(monkeypatch, k):
+    monkeypatch.setattr(module, "has_bfloat16_units", lambda: True)
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.nn.functional.normalize(torch.randn(300, 64, generator=generator), dim=1)
+    halves = centres.repeat_interleave(2, 0) + 0.004 * torch.randn(600, 64, generator=generator)
+    rows = halves.repeat_interleave(10, 0) + 0.0005 * torch.randn(6000, 64, generator=generator)
+    labels = torch.arange(2).repeat_interleave(10).repeat(300)
+    train, queries = LabelledFeatures(rows, labels, 2), halves + 0.0005 * torch.randn(600, 64, generator=generator)
+    assert (KNN(k=k).predict(train, queries) == torch.arange(600) % 2).float().mean() > 0.99
 
 
 def test_blocks_of_queries_change_nothing(monkeypatch):
