@@ -132,7 +132,7 @@ class _Search:
 
 
 class _RoundedSearch:
-    """The same in bfloat16, in half the time; exact but for the choice of rows.
+    """The same in bfloat16, in half the time; up to `FEW_NEIGHBOURS` come with exact products.
 
     What is rounded is not the cosine, which may be 0.99 for all rows, but how it differs from a guess of the k-th
     largest: the gallery's mean is taken off its rows, and what a query has with it and with the guess off its products,
