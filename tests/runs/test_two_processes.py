@@ -91,7 +91,7 @@ METHODS = {
     "deepcluster": ["--model.num_clusters", "20"],
     "instance_recognition": ["--model.projection", "16", "--model.negatives", "50"],
     "deepcluster_v2": [*HEAD, "--model.num_clusters", "20"],
-    "simclr": HEAD,
+    "simclr": [*HEAD, "--model.optimizer.lr", "0.02"],
     # without batch statistics all embeddings begin nearly equal; while they unfold, what is rounded grows tenfold in
     # few steps, in one process too from weights that differ by 1e-7, so this stops short of it
     "moclr": [*HEAD, "--model.temperature", "0.5", "--model.optimizer.lr", "0.02"],
