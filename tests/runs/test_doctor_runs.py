@@ -95,9 +95,9 @@ def test_a_run_that_its_settings_make_fail_is_named_with_its_remedy(failure, tmp
     if data and not PACK.exists():
         pytest.skip(f"found no {PACK}: set SSL_LIGHTNING_DATA to the folder that holds it")
     code, found = fit(tmp_path, config, *options, data=data, **size)
-    if (
-        failure == "rank_one" and failure not in found
-    ):  # so far off the last digit decides, which CPUs round each their way
+    if failure == "rank_one" and failure not in found:
+        # at such a rate the last digit decides in how many directions a run ends, and CPUs differ in it
+        assert code == 0
         caplog.clear()
         code, found = fit(tmp_path / "again", config, *options, "--model.optimizer.lr", "4.0", data=data, **size)
     assert code == 0
