@@ -7,10 +7,16 @@ class RunStoppedError(Exception):
     exit_code = 1
 
 
-class UsageError(RunStoppedError):
-    """A command that cannot be carried out as it stands."""
+class UsageError(RunStoppedError, ValueError):
+    """A mistake in what the user asked for: options, settings, or files that do not go together."""
 
     exit_code = 64
+
+
+class DataError(RunStoppedError, ValueError):
+    """A file or dataset that is missing, damaged, or not what it should be."""
+
+    exit_code = 65
 
 
 class NonFiniteError(RunStoppedError):

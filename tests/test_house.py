@@ -21,14 +21,14 @@ ALLOWED = {
     "failures": set(),
     "models": set(),
     "optim": set(),
-    "checkpoints": {"files"},
+    "checkpoints": {"files", "stops"},
     "functional": {"types", "processes"},
-    "clustering": {"types", "draws", "files"},
+    "clustering": {"types", "draws", "files", "stops"},
     "evaluation": {"types", "draws", "clustering"},
     "report": {"types"},
     "weights": {"models"},
     "memory": {"types", "clustering", "processes"},
-    "data": {"types", "draws", "clustering"},
+    "data": {"types", "draws", "clustering", "files", "stops"},
     "methods": {"draws", "types", "processes", "memory", "functional", "models", "optim", "checkpoints", "clustering"}
     | {"failures", "files"},
     "callbacks": {"types", "draws", "processes", "memory", "clustering", "evaluation", "report", "stops"}
