@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import yaml
@@ -27,7 +27,8 @@ from ssl_lightning.callbacks import (
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.checkpoints import DurableCheckpointIO, load_model
 from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
-from ssl_lightning.command_line import short_print_config, with_its_place
+from ssl_lightning.checkpoints.places import check_arguments, check_call
+from ssl_lightning.command_line import refuse_addresses_in, short_print_config, with_its_place
 from ssl_lightning.data import ImageModule
 from ssl_lightning.files import sha256_of
 from ssl_lightning.fitting import Fitting, rank
@@ -44,6 +45,7 @@ from ssl_lightning.runs import (
     StopBetweenBatches,
 )
 from ssl_lightning.runs.artifacts import fetch_all
+from ssl_lightning.runs.outputs import given_values, keep_inside
 from ssl_lightning.runs.resume import Policy, computed
 from ssl_lightning.stops import UsageError
 
@@ -126,15 +128,25 @@ class CommandLine(LightningCLI):
         """What was parsed for this verb."""
         return self.config[str(self.subcommand)]
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and name what would never end."""
+        refuse_addresses_in(sys.argv[1:])
+        try:
+            super().parse_arguments(parser, args)
+        except RecursionError:
+            refuse("found configuration files that include themselves; expected files that end")
+
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint overwrite the command line, and import what it names; see `fit`."""
 
     def before_instantiate_classes(self) -> None:
         """Find the folder of the run; refuse one that would take no step, or that would write into a trained run.
 
-        Paths that name files in Weights & Biases are those of fetched files from here on.
+        Before anything is made of it, the configuration is held against the import policy, and what it writes against
+        the folder of the run. Paths that name files in Weights & Biases are those of fetched files from here on.
         """
         self.run = RunDirectory(self.options.run.dir, self.options.run.name or self._default_name())
+        self._hold_against_policy()
         self._refuse_two_beginnings()
         for name in ("max_epochs", "max_steps") if self.subcommand == "fit" else ():
             if self.options.trainer[name] == 0:
@@ -145,6 +157,22 @@ class CommandLine(LightningCLI):
                 f"another name, such as --run.name {self.run.name}-{self.subcommand}"
             )
         fetch_all(self.options, self.run.root / ".artifacts")
+
+    def _hold_against_policy(self) -> None:
+        """Refuse names that no file may hold, and keep in the folder of the run what files write; see SECURITY.md.
+
+        Raises:
+            UsageError: Names the place of the first of them.
+        """
+        kinds = {"model": Method, "data": ImageModule}
+        others = {name: value for name, value in vars(self.options).items() if name not in ("trainer", "config")}
+        described = check_arguments(others, kinds, "", {})
+        described += check_call(pl.Trainer, self.options.trainer, "trainer")
+        keep_inside(described, self.run.path, sys.argv[1:])
+        typed = given_values(sys.argv[1:])
+        for name, default in (("dir", "runs"), ("name", None)):
+            if (value := self.options.run[name]) != default and value not in typed and rank() == 0:
+                log.info(f"run.{name} {value}, as a configuration file has it")
 
     def _refuse_two_beginnings(self) -> None:
         start_from, ckpt_path = self.options.run.start_from, self.options.ckpt_path
@@ -189,7 +217,9 @@ class CommandLine(LightningCLI):
     def fit(self, model: pl.LightningModule, datamodule: ImageModule, **_: Any) -> None:
         """Train, judge at the end, and leave a run that is finished, or that the same command finishes."""
         datamodule.setup("fit")
-        fitting = Fitting(self.run, self.trainer, model, datamodule, self.options, self._plain_config())
+        config = self._plain_config()
+        cast(Method, model).described_arguments = config["model"].get("init_args") or {}
+        fitting = Fitting(self.run, self.trainer, model, datamodule, self.options, config)
         if self.options.resume.allow_config_change:
             self.new_options.config = fitting.inputs()
         with self.preemption.watched():

@@ -14,6 +14,26 @@ def configs_in(arguments: list[str]) -> list[str]:
     return [file for option, file in pairwise(parts) if option == "--config"]
 
 
+def values_in(arguments: list[str]) -> list[str]:
+    """Values of the options other than `--config`, as they were typed, and arguments that stand alone."""
+    parts = [part for text in arguments for part in (text.split("=", 1) if text.startswith("--") else [text])]
+    return [part for before, part in pairwise(["", *parts]) if before != "--config" and not part.startswith("--")]
+
+
+def refuse_addresses_in(arguments: list[str]) -> None:
+    """Configurations are read from local paths.
+
+    Raises:
+        UsageError: For a `--config` that is an address, or another value that is one of a local file.
+    """
+    from ssl_lightning.stops import UsageError
+
+    configs = [config for config in configs_in(arguments) if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", config)]
+    files = [value for value in values_in(arguments) if value.startswith("file:")]
+    for address in (*configs, *files):
+        raise UsageError(f"found the address {address}; expected the path of a local file")
+
+
 def binary_config(arguments: list[str]) -> str | None:
     """The first of the files that is no text: the parser, which reads it as YAML, does not say which one."""
     return next((path for path in configs_in(arguments) if os.path.isfile(path) and not _is_text(path)), None)
@@ -25,23 +45,28 @@ def short_print_config(arguments: list[str]) -> list[str]:
 
 
 def with_its_place(message: str, arguments: list[str], folder: Path) -> str:
-    """The parser's message, or where a key stands that it refuses by its last name alone.
+    """The parser's message, or which file is no YAML, or where a key stands that it refuses by its last name alone.
 
     Args:
         message: Of the parser.
         arguments: Of the command line.
         folder: In which the command was given.
     """
+    from ssl_lightning.safe_yaml import read_yaml  # a bare --help does without yaml
+    from ssl_lightning.stops import DataError
+
+    files = [file for file in configs_in(arguments) if os.path.isfile(folder / file)]
+    if message.startswith("Problems parsing config"):
+        for file in files:
+            try:
+                read_yaml(folder / file)
+            except DataError as error:
+                return str(error)
     refused = re.fullmatch(r"Option '([^']+)' is not accepted", message)
     if refused is None:
         return message
-    import yaml  # a bare --help does without
-
     key = refused[1]
-    files = [file for file in configs_in(arguments) if os.path.isfile(folder / file)]
-    places = [
-        f"{path} in {file}" for file in files for path in _paths(yaml.safe_load((folder / file).read_text()), key)
-    ]
+    places = [f"{path} in {file}" for file in files for path in _paths(read_yaml(folder / file), key)]
     places += [option for option, _, _ in (text.partition("=") for text in arguments) if option.endswith(f".{key}")]
     where = places[-1] if places else f"the key {key}"
     return f"found {where}, which is not known there; expected one of the names that --print_config= shows"

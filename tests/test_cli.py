@@ -280,8 +280,9 @@ def test_a_checkpoint_is_judged_and_clustered_by_the_method_that_it_holds(tmp_pa
     assert run([*predict, "--run.dir", str(tmp_path), "--trainer.accelerator", "cpu", "--data.image_size", "8"]) == 0
     (line,) = (record.message for record in caplog.records if "trained at" in record.message)
     assert line.startswith(f"found data.image_size=8 and {checkpoint} trained at 16 pixels")
-    assert (tmp_path / "clusters.safetensors").is_file()
-    assert (tmp_path / "clusters.parquet").is_file()
+    (inside,) = tmp_path.glob("*-predict")  # a relative path of a file is taken from the folder of the run
+    assert (inside / "clusters.safetensors").is_file()
+    assert (inside / "clusters.parquet").is_file()
 
 
 def test_any_network_is_judged_and_clusters_say_which_weights_they_are_of(tmp_path, capsys):

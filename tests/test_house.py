@@ -19,9 +19,10 @@ ALLOWED = {
     "processes": set(),
     "stops": set(),
     "failures": set(),
+    "safe_yaml": {"stops"},
     "models": set(),
     "optim": set(),
-    "checkpoints": {"files", "stops"},
+    "checkpoints": {"files", "stops", "safe_yaml"},
     "functional": {"types", "processes"},
     "clustering": {"types", "draws", "files", "stops"},
     "evaluation": {"types", "draws", "clustering"},
@@ -33,7 +34,7 @@ ALLOWED = {
     | {"failures", "files"},
     "callbacks": {"types", "draws", "processes", "memory", "clustering", "evaluation", "report", "stops"}
     | {"failures", "files"},
-    "runs": {"checkpoints", "report", "files", "stops", "processes"},
+    "runs": {"checkpoints", "report", "files", "stops", "processes", "safe_yaml", "command_line"},
     "commands": {
         "types",
         "draws",
@@ -63,7 +64,7 @@ ALLOWED = {
     }
     | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops", "fitting", "quiet"}
     | {"command_line"},
-    "command_line": set(),
+    "command_line": {"safe_yaml", "stops"},
     "entry": {"stops", "cli", "commands", "command_line"},
     "__main__": {"entry"},
     "__init__": {"checkpoints"},

@@ -1,43 +1,65 @@
-"""Which modules a configuration or a checkpoint may name: both are untrusted input."""
+"""Import policy: which names a configuration or a checkpoint may hold. Both are untrusted input.
 
-import os
+Two gates, both before anything is made. The parser imports nothing that is not on a list of names (`restrict_imports`).
+What it has parsed is then held against the declared types of its places (`places.check_arguments`).
+"""
+
 import re
 import sys
 from typing import NoReturn
 
 from jsonargparse import set_parsing_settings
+from lightning.pytorch.cli import LightningArgumentParser  # turns reading configurations from addresses on
 
-PACKAGES = ("ssl_lightning", "torch", "torchvision", "timm", "lightning")
-VARIABLE = "SSL_LIGHTNING_PLUGINS"
+from ssl_lightning.checkpoints.kinds import (
+    KINDS,
+    OUR_MODULES,
+    OURS,
+    VARIABLE,
+    library_classes,
+    plugin_packages,
+    rejection,
+)
+from ssl_lightning.safe_yaml import bound_parser
+
 _REFUSED = re.compile(r"Importing '([^']*)' is not allowed")
-_ADVICE = re.compile(r"\s*Add the import path to import_path_allowlist in set_parsing_settings to allow it\.")
-"""What the parser says to programmers, who could not follow it either: the list is made anew for every command."""
+LIBRARIES = {OURS, *(module.partition(".")[0] for kind in KINDS for module in kind.modules)}
+"""Packages that have admitted classes, and much else."""
 
 
-def allowed_packages() -> tuple[str, ...]:
-    """Ours, the libraries we stand on, and what the environment adds; no file can widen this list."""
-    plugins = [name.strip() for name in os.environ.get(VARIABLE, "").split(",")]
-    return (*PACKAGES, *(name for name in plugins if name))
+def admitted_names() -> list[str]:
+    """What the parser may import: classes of libraries one by one, packages of ours and plugins as a whole."""
+    return [*library_classes(), *(f"{OURS}.{module}" for module in OUR_MODULES), *plugin_packages()]
 
 
 def restrict_imports() -> None:
-    """Let the parser import from `allowed_packages()` and from nowhere else, in this whole process."""
+    """Let the parser import `admitted_names()` and nothing else, and read local files alone, in this whole process."""
+    assert LightningArgumentParser  # imported above for what its module sets, before it is set here
     set_parsing_settings(
         import_path_denylist=["*"],
-        import_path_allowlist=list(allowed_packages()),
+        import_path_allowlist=admitted_names(),
         instantiate_subclass_spec_in_any=False,
         validate_subclass_spec_in_any=True,
+        config_read_mode_urls_enabled=False,
+        config_read_mode_fsspec_enabled=False,
     )
+    bound_parser()
 
 
 def explain_refusal(error: str) -> str:
-    """How to allow a package of one's own where that is what the parser refused, before its own words."""
+    """What to do about a name that the parser may not import, before its own words."""
     refused = _REFUSED.search(error)
     if refused is None:
         return error
+    name = refused[1]
+    reason = rejection(name)
+    if reason is not None:
+        return f"found {name}, which is not admitted: {reason}"
+    if name.partition(".")[0] in LIBRARIES:
+        return f"found {name}; expected a public class that fits there: no file may name functions or other parts of it"
     return (
-        f"found {refused[1]}, which may not be imported; name a package of your own in the environment variable "
-        f"{VARIABLE} to allow it ({_ADVICE.sub('', error)})"
+        f"found {name}, which may not be imported; name a package of your own in the environment variable {VARIABLE} "
+        "to allow it"
     )
 
 

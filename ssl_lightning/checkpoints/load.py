@@ -5,33 +5,37 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from ssl_lightning.checkpoints.addresses import refuse_addresses
 from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
+from ssl_lightning.checkpoints.kinds import OURS, Kind
+from ssl_lightning.checkpoints.places import check_arguments
+from ssl_lightning.checkpoints.plain import refuse_unbounded
 from ssl_lightning.checkpoints.read import CorruptCheckpointError, read_checkpoint
+from ssl_lightning.safe_yaml import read_yaml
+from ssl_lightning.stops import DataError
+
+METHOD, DATA = Kind(f"{OURS}.methods.method.Method"), Kind(f"{OURS}.data.module.ImageModule")
 
 
 def load_model(path: str | Path) -> Any:
     """The method in a checkpoint, in eval mode on the CPU, weights and memories restored.
 
-    Class and constructor arguments come from the checkpoint, through the import allowlist: only classes of this
-    package, torch, torchvision, timm, lightning and of the packages in `SSL_LIGHTNING_PLUGINS`.
+    Class and constructor arguments come from the checkpoint, through the import policy (SECURITY.md): a method of this
+    package or of one in `SSL_LIGHTNING_PLUGINS`, with arguments of the declared types. Nothing is downloaded.
 
     Args:
         path: A `.ckpt` file of a run, for example `runs/<name>/checkpoints/last.ckpt`.
 
     Raises:
-        ValueError: If the file is missing or damaged, or names a class that is not allowed.
+        DataError: If the file is missing or damaged, or names a class that is not admitted.
     """
     checkpoint = read_checkpoint(path)
     described = checkpoint.get("hyper_parameters", {})
     if not isinstance(described, dict) or "class_path" not in described:
-        raise ValueError(
-            f"found {path} without a class_path in hyper_parameters; expected a checkpoint of this package"
-        )
-    method = _build(pl.LightningModule, described, path)
+        raise DataError(f"found {path} without a class_path in hyper_parameters; expected a checkpoint of this package")
+    method = _build(METHOD, described, path)
     try:
         method.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
@@ -48,7 +52,7 @@ def load_data(run: str | Path) -> Any:
         run: Folder of the run, for example `runs/<name>`.
 
     Raises:
-        ValueError: If there is no readable config.yaml, or it names a class that is not allowed.
+        DataError: If there is no readable config.yaml, or it names a class that is not admitted.
     """
     path = Path(run) / "config.yaml"
     return build_data(data_section(path, "expected the folder of a run"), path)
@@ -62,12 +66,12 @@ def data_section(path: str | Path, remedy: str) -> dict[str, Any]:
         remedy: What to do where there is none, for the error.
 
     Raises:
-        ValueError: The file is not there, is not readable, or has no data section.
+        DataError: The file is not there, is not readable, or has no data section.
     """
     try:
-        return dict(yaml.safe_load(Path(path).read_text())["data"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"found no {path} with a data section; {remedy}") from error
+        return dict(read_yaml(path)["data"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"found no {path} with a data section ({error}); {remedy}") from error
 
 
 def described_data(metadata: dict[str, str], path: str | Path, remedy: str) -> Any:
@@ -79,12 +83,12 @@ def described_data(metadata: dict[str, str], path: str | Path, remedy: str) -> A
         remedy: What to do where there is no description, for the error.
 
     Raises:
-        ValueError: If there is none, or it names a class that is not allowed.
+        DataError: If there is none, or it names a class that is not admitted.
     """
     try:
         described = json.loads(metadata["data_config"])
-    except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"found no description of the data in {path}; {remedy}") from error
+    except (KeyError, ValueError, RecursionError) as error:
+        raise DataError(f"found no description of the data in {path}; {remedy}") from error
     return build_data(described, path)
 
 
@@ -96,18 +100,26 @@ def build_data(described: Any, path: str | Path) -> Any:
         path: Where it was found, for the error.
 
     Raises:
-        ValueError: If it names a class that is not allowed, or does not fit.
+        DataError: If it names a class that is not admitted, or does not fit.
     """
-    return _build(pl.LightningDataModule, described, path)
+    return _build(DATA, described, path)
 
 
-def _build(kind: type, described: Any, path: str | Path) -> Any:
+def _build(kind: Kind, described: Any, path: str | Path) -> Any:
+    """What a description of a stranger describes, once it has been held against the import policy.
+
+    Raises:
+        DataError: If it does not pass, or the constructor refuses it.
+    """
     restrict_imports()
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(kind, "built", required=True)
     try:
+        refuse_unbounded(described)
+        refuse_addresses(described)
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(kind.cls, "built", required=True)
         config = parser.parse_object({"built": deepcopy(described)})  # it changes what it is given
-    except ArgumentError as error:
+        check_arguments(config, {"built": kind.cls}, "", {})
+        return parser.instantiate(config)["built"]
+    except (ArgumentError, ValueError, TypeError) as error:
         reason = explain_refusal(" ".join(str(error).split()))
-        raise ValueError(f"found {path}, which names what is not allowed or does not fit: {reason}") from error
-    return parser.instantiate(config)["built"]
+        raise DataError(f"found {path}, which names what is not admitted or does not fit: {reason}") from error

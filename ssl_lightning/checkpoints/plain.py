@@ -4,6 +4,12 @@ import dataclasses
 from pathlib import PurePath
 from typing import Any
 
+from ssl_lightning.stops import DataError
+
+MAX_VALUES = 100_000
+"""Values in a description, shared ones counted at each place; those of real runs have some hundred."""
+MAX_DEPTH = 100
+
 
 def class_path(cls: type) -> str:
     """The import path of a class, as configurations write it."""
@@ -31,3 +37,26 @@ def to_plain(value: Any) -> Any:
         f"found a {type(value).__name__} among constructor arguments; expected plain values or frozen dataclasses, "
         "so that checkpoints can be read without running code"
     )
+
+
+def refuse_unbounded(value: Any) -> None:
+    """Refuse a description that is more than plain values, contains itself, or stands for more than it takes to store.
+
+    Checkpoints may hold a list within itself, or one list a thousand times within a thousand others.
+
+    Raises:
+        DataError: If so.
+    """
+    left = [(value, 1)]
+    count = 0
+    while left:
+        inner, depth = left.pop()
+        count += 1
+        if depth > MAX_DEPTH or count > MAX_VALUES:
+            raise DataError(f"found more than {MAX_VALUES:,} values or {MAX_DEPTH} levels; expected a description")
+        if isinstance(inner, dict):
+            left += [(each, depth + 1) for pair in inner.items() for each in pair]
+        elif isinstance(inner, list | tuple):
+            left += [(each, depth + 1) for each in inner]
+        elif not (inner is None or isinstance(inner, bool | int | float | str)):
+            raise DataError(f"found a {type(inner).__name__} in a description; expected plain values")

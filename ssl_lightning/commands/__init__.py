@@ -9,6 +9,7 @@ from typing import NoReturn
 from jsonargparse import ArgumentParser
 
 from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
+from ssl_lightning.checkpoints.places import check_call
 from ssl_lightning.runs.artifacts import fetch_all
 
 MODULES = {
@@ -43,5 +44,7 @@ def run_verb(arguments: list[str]) -> None:
     main = import_module(MODULES[verb]).main
     parser = OneLineParser(prog=f"ssl-lightning {verb}", description=main.__doc__.splitlines()[0])
     parser.add_function_arguments(main, as_positional=True)
-    parsed = fetch_all(parser.parse_args(options), Path("runs") / ".artifacts")
+    parsed = parser.parse_args(options)
+    check_call(main, parsed)
+    parsed = fetch_all(parsed, Path("runs") / ".artifacts")
     main(**parser.instantiate(parsed).as_dict())

@@ -4,7 +4,7 @@ import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -54,6 +54,7 @@ class FrozenBackbone(Method):
         self.requires_grad_(False)
         self.name, self.weights = name, weights
         self._is_loaded = False
+        self.register_load_state_dict_post_hook(_note_restored)
 
     def setup(self, stage: str) -> None:
         """Load the weights, once, and note where they come from.
@@ -79,6 +80,11 @@ class FrozenBackbone(Method):
             TypeError: Always.
         """
         raise TypeError("FrozenBackbone has nothing to train; use `ssl-lightning validate` or `predict`")
+
+
+def _note_restored(module: torch.nn.Module, _: Any) -> None:
+    """Weights of a checkpoint are the weights: what its description calls them is neither read nor downloaded again."""
+    cast(FrozenBackbone, module)._is_loaded = True
 
 
 def _describe(name: str) -> TimmBackbone | TorchvisionBackbone:

@@ -71,6 +71,8 @@ class Method(pl.LightningModule):
     """H, clusterings at a time."""
     constructor_arguments: dict[str, Any]
     """What the concrete class was made with, defaults included."""
+    described_arguments: dict[str, Any]
+    """The same as a configuration describes them, for what is no plain value: modules, classes, factories."""
     fewest_views: int = 1
     """How many views of a picture a training step needs."""
     chance_loss: float | None = None
@@ -95,6 +97,7 @@ class Method(pl.LightningModule):
         bound.apply_defaults()
         arguments = {name: value for name, value in bound.arguments.items() if name not in _OF_TRAINING}
         object.__setattr__(method, "constructor_arguments", arguments)
+        object.__setattr__(method, "described_arguments", {})
         return method
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -334,10 +337,24 @@ class Method(pl.LightningModule):
         """Say in plain values what this method was made of, so that reading needs no config and runs no code."""
         checkpoint["hyper_parameters"] = {
             "class_path": class_path(type(self)),
-            "init_args": to_plain(self.constructor_arguments),
+            "init_args": {name: self._described(name) for name in self.constructor_arguments},
         }
         # Lightning gives sharded modules nothing but parameters and buffers back; the tensors are written once
         checkpoint["memories"] = {name: memory.get_extra_state() for name, memory in _memories(self)}
+
+    def _described(self, name: str) -> Any:
+        """An argument of the constructor as plain values.
+
+        Raises:
+            TypeError: For an object that no configuration has described: a method made in Python takes plain values,
+                frozen dataclasses, or arguments in `described_arguments`.
+        """
+        try:
+            return to_plain(self.constructor_arguments[name])
+        except TypeError:
+            if name not in self.described_arguments:
+                raise
+            return self.described_arguments[name]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give a sharded module its memories back."""

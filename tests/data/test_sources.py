@@ -141,7 +141,7 @@ def _parse(*args):
         run=False,
         seed_everything_default=0,
         args=[
-            "--model=lightning.pytorch.demos.boring_classes.BoringModel",
+            "--model=ssl_lightning.methods.RawPixels",
             "--trainer.logger=false",
             "--trainer.accelerator=cpu",
             *args,

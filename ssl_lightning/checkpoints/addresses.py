@@ -1,0 +1,48 @@
+"""Addresses in descriptions: what a file of a stranger names outside this machine is not fetched for it."""
+
+import os
+import re
+import sys
+from typing import Any
+
+from ssl_lightning.stops import DataError
+
+VARIABLE = "SSL_LIGHTNING_REMOTE"
+_ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*(://|::)|(wandb|hf-hub|hf_hub|hf|s3|gs|gcs|az|abfs|http|https|ftp):")
+
+
+def is_address(value: str) -> bool:
+    """Whether a value means something that does not lie on this machine."""
+    return _ADDRESS.match(value.strip()) is not None
+
+
+def refuse_addresses(described: Any) -> None:
+    """Refuse a description that names an address which the user has not named too.
+
+    The user does so by an option of the command, or by a prefix in the environment variable `SSL_LIGHTNING_REMOTE`.
+
+    Args:
+        described: Plain values, from a checkpoint, a stage file, a manifest or the `config.yaml` of a run.
+
+    Raises:
+        DataError: Names the first such address.
+    """
+    for value in _strings(described):
+        if is_address(value) and not _is_given(value):
+            raise DataError(
+                f"found the address {value!r} in a description, which is not followed unless you name it: give it as "
+                f"an option, or put a prefix of it into the environment variable {VARIABLE}"
+            )
+
+
+def _is_given(address: str) -> bool:
+    prefixes = [prefix.strip() for prefix in os.environ.get(VARIABLE, "").split(",")]
+    named = any(argument == address or argument.endswith(f"={address}") for argument in sys.argv[1:])
+    return named or any(prefix and address.startswith(prefix) for prefix in prefixes)
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [text for item in items for text in _strings(item)]

@@ -1,0 +1,271 @@
+"""A description held against the declared types of its places, before anything is made of it.
+
+A description is what a configuration, the `hyper_parameters` of a checkpoint or the metadata of a stage file hold:
+plain values and tables `{class_path, init_args}`. It may name classes and nothing else, each of a kind that the
+declared type of its place holds. Functions, methods, alternate constructors, instances and modules never pass.
+"""
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from enum import Enum
+from importlib import import_module
+from pathlib import PurePath
+from typing import Any, Union, get_args, get_origin
+
+from jsonargparse import Namespace
+
+from ssl_lightning.checkpoints.kinds import (
+    KINDS,
+    OUR_MODULES,
+    OURS,
+    VARIABLE,
+    import_path,
+    library_classes,
+    plugin_packages,
+    rejection,
+)
+from ssl_lightning.stops import UsageError
+
+PLAIN = (bool, int, float, complex, str, bytes, PurePath, timedelta, Enum)
+UNTYPED = Any
+_SPEC = {"class_path", "init_args", "dict_kwargs"}
+_PARSERS_OWN = ("__path__", "__orig__")
+"""Notes that the parser keeps among the values."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """A class that a description names, which may be made of it.
+
+    Attributes:
+        place: Where in the description, for people.
+        cls: The class.
+        arguments: Its `init_args`, to be read and changed.
+    """
+
+    place: str
+    cls: type
+    arguments: Any
+
+
+def check_arguments(values: Any, hints: Mapping[str, Any], place: str, defaults: Mapping[str, Any]) -> list[Described]:
+    """Hold a table of arguments against their declared types.
+
+    Args:
+        values: By name.
+        hints: Declared types by name; a name that is missing is untyped and takes plain values only.
+        place: Where the table stands, for errors.
+        defaults: By name: what the signature holds is not of the description's making.
+
+    Returns:
+        Every class that the table names, outermost first.
+
+    Raises:
+        UsageError: For a name that is not admitted, or not there.
+    """
+    found: list[Described] = []
+    for name, value in _items(values):
+        here = f"{place}.{name}" if place else name
+        if name not in defaults or not _is_default(value, defaults[name]):
+            found += _check(value, hints.get(name, UNTYPED), here)
+    return found
+
+
+def check_call(function: Callable[..., Any], values: Any, place: str = "") -> list[Described]:
+    """`check_arguments` for a class or function and what it is to be called with."""
+    hints, defaults = signature_of(function)
+    return check_arguments(values, hints, place, defaults)
+
+
+def class_named(name: Any, place: str) -> type:
+    """The class of an admitted name; only modules that are on the list are imported for it.
+
+    Raises:
+        UsageError: For anything else.
+    """
+    if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")) or "." not in name:
+        raise UsageError(f"found {name!r} at {place}; expected the import path of a class")
+    known = library_classes().get(name)
+    if known is not None:
+        return known
+    root = name.partition(".")[0]
+    if root != OURS and root not in plugin_packages():
+        reason = rejection(name)
+        if reason is not None:
+            raise UsageError(f"found {name} at {place}, which is not admitted: {reason}")
+        raise UsageError(
+            f"found {name} at {place}; expected a public class that fits there: to use one of a package of your own, "
+            f"name the package in the environment variable {VARIABLE}"
+        )
+    cls = _own_class(name)
+    if not inspect.isclass(cls) or not _is_public_name(name, cls, root):
+        raise UsageError(f"found {name} at {place}, which is no class of {root}; expected the public name of a class")
+    return cls
+
+
+def signature_of(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Declared types and defaults of the arguments of a class or function.
+
+    A class that passes `**kwargs` on has those of its bases too, as far as they are declared.
+    """
+    if not inspect.isclass(function):
+        return _declared(function)
+    hints: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    for base in function.__mro__:
+        constructor = vars(base).get("__init__")
+        if constructor is None:
+            continue
+        own_hints, own_defaults = _declared(constructor)
+        hints, defaults = own_hints | hints, own_defaults | defaults
+        if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(constructor).parameters.values()):
+            break
+    return hints, defaults
+
+
+def _check(value: Any, hint: Any, place: str) -> list[Described]:
+    if value is None or isinstance(value, PLAIN):
+        return []
+    if isinstance(value, Namespace | dict) and "class_path" in value:
+        return _check_spec(value, hint, place)
+    if isinstance(value, Namespace | dict):
+        hints, defaults = _fields(hint)
+        inner = dict.fromkeys((name for name, _ in _items(value)), _item_type(hint)) | hints
+        return check_arguments(value, inner, place, defaults)
+    if isinstance(value, list | tuple | set | frozenset):
+        item = _item_type(hint)
+        return [one for number, each in enumerate(value) for one in _check(each, item, f"{place}.{number}")]
+    if inspect.isclass(value):
+        _refuse_misplaced(class_named(import_path(value), place), hint, place, as_class=True)
+        return []
+    raise UsageError(f"found {_named(value)} at {place}; expected plain values and classes: no file may name it")
+
+
+def _check_spec(spec: Any, hint: Any, place: str) -> list[Described]:
+    odd = {name for name, _ in _items(spec)} - _SPEC
+    if odd:
+        raise UsageError(f"found {', '.join(sorted(odd))} beside class_path at {place}; expected init_args alone")
+    cls = class_named(spec["class_path"], place)
+    _refuse_misplaced(cls, hint, place)
+    arguments = spec.get("init_args")
+    found = [Described(place, cls, arguments if arguments is not None else {})]
+    found += check_call(cls, arguments, place) if arguments else []
+    for name, value in _items(spec.get("dict_kwargs") or {}):
+        if _check(value, UNTYPED, f"{place}.{name}") or _is_pathlike(value):
+            raise UsageError(f"found {name}={value!r} at {place}; expected plain values, and no paths, in dict_kwargs")
+    return found
+
+
+def _refuse_misplaced(cls: type, hint: Any, place: str, as_class: bool = False) -> None:
+    """Refuse a class that is not of a kind which the declared type of its place holds."""
+    declared = [base for base, is_class in _classes_in(hint) if is_class == as_class]
+    held = [base for base in declared if any(issubclass(base, kind.cls) for kind in KINDS)]
+    fits = any(issubclass(cls, base) and kind.admits(cls) for base in held for kind in KINDS)
+    if not fits:
+        wanted = " or ".join(dict.fromkeys(map(import_path, held))) or "plain values alone"
+        raise UsageError(f"found {import_path(cls)} at {place}; expected {wanted}")
+
+
+def _own_class(name: str) -> Any:
+    """What a name of ours or of a plugin stands for; None for nothing."""
+    module, _, attribute = name.rpartition(".")
+    root, _, inner = module.partition(".")
+    if root == OURS and inner.partition(".")[0] not in OUR_MODULES:
+        return None
+    try:
+        return getattr(import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{module}.".startswith(f"{error.name}."):
+            raise  # of a package that a plugin needs
+        return None
+
+
+def _is_public_name(name: str, cls: type, root: str) -> bool:
+    """Whether a class has this name where it is defined, or in a package of the same root that hands it on."""
+    module = name.rpartition(".")[0]
+    defined_there = cls.__module__.partition(".")[0] == root
+    return defined_there and (name == import_path(cls) or hasattr(import_module(module), "__path__"))
+
+
+def _classes_in(hint: Any) -> Iterator[tuple[type, bool]]:
+    """Classes in a declared type that values, or classes themselves (`type[...]`), are expected to be of."""
+    origin = get_origin(hint)
+    if origin is typing.Annotated:
+        yield from _classes_in(get_args(hint)[0])
+    elif origin is type:
+        for argument in get_args(hint):
+            yield from ((base, True) for base, _ in _classes_in(argument))
+    elif origin is not None and _is_callable(origin):
+        yield from ((base, False) for base in _made_by(hint))
+    elif origin is not None:
+        for argument in get_args(hint):
+            yield from _classes_in(argument)
+    elif inspect.isclass(hint):
+        yield hint, False
+
+
+def _made_by(hint: Any) -> Iterator[type]:
+    """What a `Callable[..., X]` makes, where X is of a kind that a class may stand for."""
+    arguments = get_args(hint)
+    made = _classes_in(arguments[-1]) if arguments else ()
+    factories = [kind.cls for kind in KINDS if kind.factory]
+    yield from (base for base, _ in made if any(issubclass(base, factory) for factory in factories))
+
+
+def _fields(hint: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Types and defaults of the fields where a group of options (a dataclass) is expected."""
+    groups = [base for base, is_class in _classes_in(hint) if not is_class and dataclasses.is_dataclass(base)]
+    return signature_of(groups[0]) if groups else ({}, {})
+
+
+def _item_type(hint: Any) -> Any:
+    """What the items of a list or table are declared as: any type within the declared one, functions left out."""
+    origin = get_origin(hint)
+    if origin is typing.Annotated:
+        return _item_type(get_args(hint)[0])
+    if origin in (Union, types.UnionType):
+        items = [_item_type(each) for each in get_args(hint)]
+        return Union[tuple(items)] if items else UNTYPED  # noqa: UP007  # of a number of types known at run time
+    if origin is None or origin is type or _is_callable(origin):
+        return UNTYPED
+    arguments = [each for each in get_args(hint) if each is not Ellipsis]
+    if issubclass(origin, Mapping):
+        return arguments[1] if len(arguments) == 2 else UNTYPED
+    return Union[tuple(arguments)] if arguments else UNTYPED  # noqa: UP007
+
+
+def _declared(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    parameters = inspect.signature(function).parameters
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # of names that only type checkers import
+        hints = {}
+    named = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    defaults = {name: p.default for name, p in named.items() if p.default is not inspect.Parameter.empty}
+    return {name: hints.get(name, UNTYPED) for name in named if name != "self"}, defaults
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return value is default or (type(value) is type(default) and bool(value == default))
+
+
+def _is_callable(origin: Any) -> bool:
+    return origin is Callable or origin is typing.Callable or getattr(origin, "__name__", "") == "Callable"
+
+
+def _is_pathlike(value: Any) -> bool:
+    return isinstance(value, str | PurePath) and ("/" in str(value) or "\\" in str(value) or ".." in str(value))
+
+
+def _items(values: Any) -> list[tuple[str, Any]]:
+    table = vars(values) if isinstance(values, Namespace) else values or {}
+    return [(str(name), value) for name, value in table.items() if name not in _PARSERS_OWN]
+
+
+def _named(value: Any) -> str:
+    name = getattr(value, "__qualname__", None)
+    return f"the {type(value).__name__} {value.__module__}.{name}" if name else f"a {type(value).__name__}"

@@ -1,0 +1,163 @@
+"""YAML with bounds: files of strangers cost no more to read than their size, and hold what they seem to hold.
+
+A few hundred bytes of aliases stand for more nodes than there are atoms, anchors may contain themselves, and a key
+that stands twice hides the first. PyYAML's safe loader takes all of these.
+"""
+
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ssl_lightning.stops import DataError
+
+MAX_BYTES = 10_000_000
+MAX_NODES = 100_000
+"""Scalars, lists and tables, those that aliases repeat included."""
+MAX_DEPTH = 100
+MAX_DIGITS = 100
+"""Characters of a number; more take time that grows with their square, and Python refuses 4,300."""
+
+
+_NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.+-]*")
+
+
+class UnsafeYAMLError(yaml.YAMLError):
+    """Text that is YAML, and beyond the bounds."""
+
+
+@dataclass
+class _Open:
+    """A list or table that has begun, or a node that has ended: how much it stands for."""
+
+    anchor: str | None = None
+    is_table: bool = False
+    nodes: int = 1
+    depth: int = 1
+    at_key: bool = True
+    keys: dict[Hashable, int] = field(default_factory=dict)
+
+
+def load_yaml(text: str) -> Any:
+    """Plain values from YAML, by the safe loader.
+
+    Raises:
+        yaml.YAMLError: The text is no YAML, or beyond the bounds of this file.
+    """
+    check_yaml(text)
+    try:
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:  # of constructors: dates, keys, numbers
+        raise UnsafeYAMLError(f"found a value that cannot be read ({error})") from error
+
+
+def read_yaml(path: str | Path) -> Any:
+    """`load_yaml` of a file.
+
+    Raises:
+        DataError: It cannot be read, or is no such YAML; names the file.
+    """
+    try:
+        if Path(path).stat().st_size > MAX_BYTES:
+            raise DataError(f"found {path}, larger than {MAX_BYTES:,} bytes; expected a configuration")
+        return load_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"found {path}, which cannot be read as YAML ({reason}); expected a configuration") from error
+
+
+def check_yaml(text: str) -> None:
+    """Walk through YAML once, without making anything of it.
+
+    Raises:
+        yaml.YAMLError: See `load_yaml`.
+    """
+    if len(text) > MAX_BYTES:
+        raise UnsafeYAMLError(f"found more than {MAX_BYTES:,} characters; expected a configuration")
+    whole = _Open()
+    stack, ended = [whole], {}
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            is_table = isinstance(event, yaml.MappingStartEvent)
+            _key(stack[-1], None, event)
+            stack.append(_Open(event.anchor, is_table))
+            _check_depth(len(stack) - 1, event)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            _add(stack, stack.pop(), ended, event)
+        elif isinstance(event, yaml.ScalarEvent):
+            _check_scalar(event)
+            _key(stack[-1], event.value, event)
+            _add(stack, _Open(event.anchor), ended, event)
+        elif isinstance(event, yaml.AliasEvent):
+            if any(node.anchor == event.anchor for node in stack):
+                raise UnsafeYAMLError(f"found the anchor {event.anchor} within itself, line {_line(event)}")
+            _key(stack[-1], None, event)
+            known = ended.get(event.anchor, _Open())
+            _add(stack, _Open(None, nodes=known.nodes, depth=known.depth), ended, event)
+
+
+def bound_parser() -> None:
+    """Let every parser of this process read YAML within these bounds."""
+    from jsonargparse import get_loader, set_loader
+
+    global _parsers_own  # kept once: the second time it would be ours
+    if _parsers_own is None:
+        _parsers_own = get_loader("yaml")
+    set_loader("yaml", _bounded, exceptions=(yaml.YAMLError,))
+
+
+_parsers_own: Any = None
+
+
+def _bounded(text: str) -> Any:
+    check_yaml(text)
+    try:
+        return _parsers_own(text)
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise UnsafeYAMLError(f"found a value that cannot be read ({error})") from error
+
+
+def _add(stack: list[_Open], node: _Open, ended: dict[str, _Open], event: yaml.Event) -> None:
+    """A node is complete: count it where it stands."""
+    if node.anchor is not None:
+        ended[node.anchor] = node
+    parent = stack[-1]
+    parent.nodes += node.nodes
+    parent.depth = max(parent.depth, node.depth + 1)
+    if sum(one.nodes for one in stack) > MAX_NODES:
+        raise UnsafeYAMLError(f"found more than {MAX_NODES:,} values, aliases written out, at line {_line(event)}")
+    _check_depth(len(stack) + node.depth - 1, event)
+
+
+def _check_depth(depth: int, event: yaml.Event) -> None:
+    if depth > MAX_DEPTH:
+        raise UnsafeYAMLError(
+            f"found lists and tables {depth} deep at line {_line(event)}; expected {MAX_DEPTH} at most"
+        )
+
+
+def _key(table: _Open, value: str | None, event: yaml.Event) -> None:
+    """A key or a value of a table begins; keys and values alternate."""
+    if not table.is_table:
+        return
+    if table.at_key and value is not None:
+        if value in table.keys:
+            lines = f"in lines {table.keys[value]} and {_line(event)}"
+            raise UnsafeYAMLError(f"found the key {value!r} twice, {lines}; expected it once")
+        table.keys[value] = _line(event)
+    table.at_key = not table.at_key
+
+
+def _check_scalar(event: yaml.ScalarEvent) -> None:
+    """Refuse numbers that take long, and what the parser would take for standard input or an address of a file."""
+    if event.value == "-" or event.value.startswith("file:"):
+        raise UnsafeYAMLError(f"found {event.value!r} in line {_line(event)}; expected values and local paths")
+    if event.implicit[0] and len(event.value) > MAX_DIGITS and _NUMBER.fullmatch(event.value):
+        raise UnsafeYAMLError(f"found a number of {len(event.value)} characters in line {_line(event)}")
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1
