@@ -28,7 +28,7 @@ from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.checkpoints import DurableCheckpointIO, load_model
 from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
 from ssl_lightning.checkpoints.places import check_arguments, check_call
-from ssl_lightning.command_line import refuse_addresses_in, short_print_config, with_its_place
+from ssl_lightning.command_line import missing_package, refuse_addresses_in, short_print_config, with_its_place
 from ssl_lightning.data import ImageModule
 from ssl_lightning.files import sha256_of
 from ssl_lightning.fitting import Fitting, rank
@@ -185,6 +185,20 @@ class CommandLine(LightningCLI):
                 "found --run.start_from and --ckpt_path; expected one of them: the first begins with a checkpoint's "
                 "weights alone, the second resumes from a checkpoint"
             )
+
+    def instantiate_classes(self) -> None:
+        """Make the model, the data and the trainer of the configuration.
+
+        Raises:
+            UsageError: Names a package that one of them needs and that is not installed.
+        """
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            missing = missing_package(error)
+            if missing is None:
+                raise
+            raise UsageError(f"found no package for what the configuration names ({missing}); install it") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with what every run has."""

@@ -72,6 +72,15 @@ def with_its_place(message: str, arguments: list[str], folder: Path) -> str:
     return f"found {where}, which is not known there; expected one of the names that --print_config= shows"
 
 
+def missing_package(error: BaseException | None) -> str | None:
+    """What the first import that failed on the way to an error says; None if none did."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError):
+            return " ".join(str(error).split())
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def _is_text(path: str) -> bool:
     try:
         with open(path, encoding="utf-8") as file:

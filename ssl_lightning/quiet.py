@@ -15,6 +15,7 @@ def quieten() -> None:
         ".*LeafSpec.*",  # Lightning 2.6 on torch 2.14: pytorch-lightning has not moved to the new spelling yet
         ".*returned a view tensor.*",  # of sharded modules; nothing is done to their outputs in place
         ".*in eval mode at the start of training.*",  # frozen parts are so on purpose
+        ".*overrides the `?configure_model`? callback.*",  # it does nothing unless parameters are sharded
     ):
         warnings.filterwarnings("ignore", pattern)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_adverts)

@@ -8,7 +8,9 @@ import re
 import sys
 from typing import NoReturn
 
+import torch
 from jsonargparse import set_parsing_settings
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser  # turns reading configurations from addresses on
 
 from ssl_lightning.checkpoints.kinds import (
@@ -43,6 +45,7 @@ def restrict_imports() -> None:
         config_read_mode_urls_enabled=False,
         config_read_mode_fsspec_enabled=False,
     )
+    register_type(torch.device, fail_already_registered=False)  # else a default of Lightning's is dumped as its error
     bound_parser()
 
 

@@ -105,6 +105,9 @@ REJECTED = {
         "OnExceptionCheckpoint": _OWN_CHECKPOINTS,
         "RichProgressBar": "every run has a progress bar: --trainer.enable_progress_bar false turns it off",
         "TQDMProgressBar": "every run has a progress bar: --trainer.enable_progress_bar false turns it off",
+        "StochasticWeightAveraging": "it takes schedules that change every epoch, and those here change every step: use "
+        "WeightAveraging or EMAWeightAveraging",
+        "Timer": "use --trainer.max_time, which stops the run after so long",
         "ThroughputMonitor": "it takes a function, which no file may name; train/images_per_second is always logged",
     },
     "lightning.pytorch.loggers": {
@@ -114,7 +117,12 @@ REJECTED = {
         "MLFlowLogger": "it writes or sends to an address that a file names: log to Weights & Biases or TensorBoard",
         "WandbLogger": "use ssl_lightning.runs.WandbRun (configs/shared/wandb.yaml), which never stops a run",
     },
-    "lightning.pytorch.profilers": {"Profiler": _BASE_CLASS, "XLAProfiler": _NO_TPU},
+    "lightning.pytorch.profilers": {
+        "Profiler": _BASE_CLASS,
+        "PyTorchProfiler": "it follows one loop, and a run has three (evaluation, training, evaluation): use "
+        "SimpleProfiler or AdvancedProfiler",
+        "XLAProfiler": _NO_TPU,
+    },
     "lightning.pytorch.strategies": {
         "ParallelStrategy": _BASE_CLASS,
         "Strategy": _BASE_CLASS,
@@ -128,11 +136,21 @@ REJECTED = {
         "AsyncCheckpointIO": _CHECKPOINT_FILES,
         "TorchCheckpointIO": _CHECKPOINT_FILES,
         "XLACheckpointIO": _CHECKPOINT_FILES,
+        "BitsandbytesPrecision": "networks are trained from scratch, which quantized weights cannot be",
         "DeepSpeedPrecision": "it needs DeepSpeed, which this package is not tested with",
+        "DoublePrecision": "views are float32: leave it out, or give --trainer.precision bf16-mixed for less",
+        "FSDPPrecision": "use --trainer.precision, which FSDPStrategy follows",
+        "HalfPrecision": "unit vectors and memory banks lose their length in half: use --trainer.precision bf16-mixed",
+        "TransformerEnginePrecision": "it takes a dtype, which no file may name",
         "XLAPrecision": _NO_TPU,
         "TorchSyncBatchNorm": "use --trainer.sync_batchnorm true",
     },
-    "lightning.pytorch.plugins.environments": {"ClusterEnvironment": _BASE_CLASS, "XLAEnvironment": _NO_TPU},
+    "lightning.pytorch.plugins.environments": {
+        "ClusterEnvironment": _BASE_CLASS,
+        "LSFEnvironment": "it is found by itself where it is: leave it out",
+        "MPIEnvironment": "it is found by itself where it is: leave it out",
+        "XLAEnvironment": _NO_TPU,
+    },
 }
 """Public classes of Lightning that are not admitted, each with what to do instead."""
 

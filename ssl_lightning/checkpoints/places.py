@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import PurePath
 from typing import Any, Union, get_args, get_origin
 
+import torch
 from jsonargparse import Namespace
 
 from ssl_lightning.checkpoints.kinds import (
@@ -30,7 +31,7 @@ from ssl_lightning.checkpoints.kinds import (
 )
 from ssl_lightning.stops import UsageError
 
-PLAIN = (bool, int, float, complex, str, bytes, PurePath, timedelta, Enum)
+PLAIN = (bool, int, float, complex, str, bytes, PurePath, timedelta, Enum, torch.device)
 UNTYPED = Any
 _SPEC = {"class_path", "init_args", "dict_kwargs"}
 _PARSERS_OWN = ("__path__", "__orig__")
