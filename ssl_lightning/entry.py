@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ssl_lightning import __version__
 from ssl_lightning.command_line import binary_config
-from ssl_lightning.stops import DiskError, RunStoppedError
+from ssl_lightning.stops import DiskError, RunStoppedError, one_line
 
 LOOPS = {
     "fit": "train a method; the same command again resumes an unfinished run",
@@ -150,5 +150,5 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _complain(line: str, code: int) -> int:
-    sys.stderr.write(f"ssl-lightning: error: {' '.join(line.split())}\n")
+    sys.stderr.write(f"ssl-lightning: error: {one_line(line)}\n")
     return code

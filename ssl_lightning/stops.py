@@ -1,6 +1,11 @@
 """Why a run stopped before its end, each with the exit code that a scheduler reads (sysexits where there is one)."""
 
 
+def one_line(text: str) -> str:
+    """Text for a terminal: one line, in which names and values of strangers move no cursor and ring no bell."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(text.split()))
+
+
 class RunStoppedError(Exception):
     """A run that ended early, with one line for people and a code for machines."""
 

@@ -23,6 +23,7 @@ from ssl_lightning.checkpoints.kinds import (
     rejection,
 )
 from ssl_lightning.safe_yaml import bound_parser
+from ssl_lightning.stops import one_line
 
 _REFUSED = re.compile(r"Importing '([^']*)' is not allowed")
 LIBRARIES = {OURS, *(module.partition(".")[0] for kind in KINDS for module in kind.modules)}
@@ -68,5 +69,5 @@ def explain_refusal(error: str) -> str:
 
 def refuse(error: str) -> NoReturn:
     """What every parser of ours does with a mistake: one line, what was found and what was expected, and code 2."""
-    sys.stderr.write(f"ssl-lightning: error: {' '.join(explain_refusal(error).split())}\n")
+    sys.stderr.write(f"ssl-lightning: error: {one_line(explain_refusal(error))}\n")
     sys.exit(2)

@@ -105,8 +105,8 @@ REJECTED = {
         "OnExceptionCheckpoint": _OWN_CHECKPOINTS,
         "RichProgressBar": "every run has a progress bar: --trainer.enable_progress_bar false turns it off",
         "TQDMProgressBar": "every run has a progress bar: --trainer.enable_progress_bar false turns it off",
-        "StochasticWeightAveraging": "it takes schedules that change every epoch, and those here change every step: use "
-        "WeightAveraging or EMAWeightAveraging",
+        "StochasticWeightAveraging": "it takes schedules that change every epoch, and those here change "
+        "every step: use WeightAveraging or EMAWeightAveraging",
         "Timer": "use --trainer.max_time, which stops the run after so long",
         "ThroughputMonitor": "it takes a function, which no file may name; train/images_per_second is always logged",
     },

@@ -5,6 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ssl_lightning.checkpoints.addresses import refuse_addresses
@@ -35,6 +36,7 @@ def load_model(path: str | Path) -> Any:
     described = checkpoint.get("hyper_parameters", {})
     if not isinstance(described, dict) or "class_path" not in described:
         raise DataError(f"found {path} without a class_path in hyper_parameters; expected a checkpoint of this package")
+    _refuse_larger(described, checkpoint["state_dict"], path)
     method = _build(METHOD, described, path)
     try:
         method.load_state_dict(checkpoint["state_dict"])
@@ -105,6 +107,28 @@ def build_data(described: Any, path: str | Path) -> Any:
     return _build(DATA, described, path)
 
 
+def _refuse_larger(described: Any, state: dict[str, Any], path: str | Path) -> None:
+    """Refuse a description of a network that is larger than the weights that come with it.
+
+    A few bytes describe more memory than there is. On the meta device they take none.
+
+    Raises:
+        DataError: If so, or the description does not pass.
+    """
+    with torch.device("meta"):
+        method = _build(METHOD, described, path)
+    wanted = sum(value.numel() for value in method.state_dict().values() if isinstance(value, torch.Tensor))
+    held = sum(value.numel() for value in state.values() if isinstance(value, torch.Tensor))
+    if wanted > held:
+        raise DataError(
+            f"found weights in {path} that do not fit its own description: {held:,} numbers for a network of {wanted:,}"
+        )
+
+
+_FAILURES = (ArgumentError, ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+"""What constructors raise for arguments that make no sense: a width of -1, a table for a number."""
+
+
 def _build(kind: Kind, described: Any, path: str | Path) -> Any:
     """What a description of a stranger describes, once it has been held against the import policy.
 
@@ -120,6 +144,6 @@ def _build(kind: Kind, described: Any, path: str | Path) -> Any:
         config = parser.parse_object({"built": deepcopy(described)})  # it changes what it is given
         check_arguments(config, {"built": kind.cls}, "", {})
         return parser.instantiate(config)["built"]
-    except (ArgumentError, ValueError, TypeError) as error:
+    except _FAILURES as error:
         reason = explain_refusal(" ".join(str(error).split()))
         raise DataError(f"found {path}, which names what is not admitted or does not fit: {reason}") from error

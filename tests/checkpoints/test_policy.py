@@ -430,3 +430,15 @@ def test_data_described_by_a_real_run_are_built(tmp_path):
 def test_a_configuration_that_includes_itself_or_what_is_no_local_file_ends_in_one_line(name, text, capsys):
     Path(name).write_text(text)
     fails(capsys, "--config", str(HERE.parents[1] / "configs" / "data" / "digits.yaml"), "--config", name)
+
+
+def test_a_description_of_more_memory_than_the_file_holds_is_refused(tmp_path):
+    with pytest.raises(DataError, match="numbers for a network of"):
+        load_model(checkpoint(tmp_path / "large.ckpt", init_args={"num_clusters": 3_000_000_000}))
+
+
+def test_what_is_said_of_a_file_moves_no_cursor(capsys):
+    fails(capsys, "--config", "\x1b[2J\x07given.yaml")
+    Path("given.yaml").write_text("model: {class_path: policy_lab.Recipe}\ndata: {class_path: Digits}\n")
+    line = fails(capsys, "--config", "given.yaml", "--run.name", "\x1b[31mred\n")
+    assert "\x1b" not in line
