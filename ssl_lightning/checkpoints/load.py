@@ -120,7 +120,7 @@ def _refuse_larger(described: Any, state: dict[str, Any], path: str | Path) -> N
     wanted = sum(value.numel() for value in method.state_dict().values() if isinstance(value, torch.Tensor))
     held = sum(value.numel() for value in state.values() if isinstance(value, torch.Tensor))
     if wanted > held:
-        raise DataError(
+        raise CorruptCheckpointError(
             f"found weights in {path} that do not fit its own description: {held:,} numbers for a network of {wanted:,}"
         )
 
