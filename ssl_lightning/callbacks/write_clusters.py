@@ -12,6 +12,7 @@ from torch import Tensor
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics
+from ssl_lightning.clustering.list_file import write_list
 from ssl_lightning.clustering.whitening import FeatureTransform
 from ssl_lightning.draws import Purpose, number
 from ssl_lightning.files import refuse_unwritable
@@ -133,7 +134,7 @@ class WriteClusters(pl.Callback):
     def _write(self, clustering: Clustering, data: NamesItsRows, objective: float | None) -> None:
         edge, table = self._files
         edge.parent.mkdir(parents=True, exist_ok=True)  # it was there before the pass, which may take hours
-        _write_table(table, clustering, data.training)
+        _write_table(table, clustering, data)
         clustering.save(edge, self._metadata(data))
         used = int((clustering.sizes > 0).sum())
         log.info(
@@ -177,22 +178,17 @@ def _as_text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _write_table(path: Path, clustering: Clustering, pictures: Any) -> None:
+def _write_table(path: Path, clustering: Clustering, data: NamesItsRows) -> None:
     try:
         import pyarrow as pa  # not on every machine with a GPU, and no stage reads this table
-        from pyarrow import parquet
     except ImportError:
         log.warning("found no pyarrow: no %s is written; the next stage does without", path)
         return
-    table = pa.table(
-        {
-            "row": pa.array(range(len(clustering.labels)), pa.int64()),
-            "sample_id": pa.array(pictures.sample_ids.numpy(), pa.int64()),
-            "path": pa.array([_as_text(name) for name in pictures.names], pa.string()),
-            "cluster": pa.array(clustering.labels.numpy(), pa.int64()),
-            "distance": pa.array(clustering.distances.float().numpy(), pa.float32()),
-        }
-    )
-    temporary = path.with_name(f".{path.name}.tmp")
-    parquet.write_table(table, temporary)
-    temporary.replace(path)
+    columns = {
+        "row": pa.array(range(len(clustering.labels)), pa.int64()),
+        "sample_id": pa.array(data.training.sample_ids.numpy(), pa.int64()),
+        "path": pa.array([_as_text(name) for name in data.training.names], pa.string()),
+        "cluster": pa.array(clustering.labels.numpy(), pa.int64()),
+        "distance": pa.array(clustering.distances.float().numpy(), pa.float32()),
+    }
+    write_list(path, columns, data.fingerprint)

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from ssl_lightning.clustering.tensor_file import stable_bytes
+from ssl_lightning.clustering.tensor_file import read_tensors, stable_bytes
 from ssl_lightning.files import sweep_temporary, write_atomically
+from ssl_lightning.stops import DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Clustering:
     repairs: int = 0
 
     def save(self, path: str | Path, metadata: dict[str, str]) -> None:
-        """Write a safetensors file that is whole or absent; equal clusterings give equal bytes.
+        """Write a safetensors file that is whole or absent, with its sha256; equal clusterings give equal bytes.
 
         Args:
             path: The file.
@@ -54,18 +54,28 @@ class Clustering:
         """Read what `save` wrote, and its metadata.
 
         Raises:
-            ValueError: If the file is missing, damaged, or not a clustering.
+            DataError: If the file is missing, damaged, changed, or not a clustering.
         """
-        try:
-            with safe_open(str(path), "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in (*_TENSORS, "objective")}
-                metadata = file.metadata() or {}
-        except (SafetensorError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"found {path}, which is not a whole cluster file ({reason}); make it again") from error
-        _check_shapes(tensors, path)
-        objective = tensors.pop("objective").tolist()
-        return cls(**tensors, objective=objective), metadata
+        tensors, metadata = read_tensors(path, _EXPECTED, _ALL_TENSORS)
+        _check_clustering(tensors, path)
+        objective = tensors["objective"].tolist()
+        return cls(**{name: tensors[name] for name in _TENSORS}, objective=objective), metadata
+
+
+def load_labels(path: str | Path) -> tuple[Int[Tensor, "N"], dict[str, str]]:
+    """The labels of a stage file and its metadata; the file may hold labels alone, as those of other programs do.
+
+    Raises:
+        DataError: If the file is missing, damaged or changed, or its labels are not -1 or a cluster each.
+    """
+    tensors, metadata = read_tensors(path, _EXPECTED, ("labels",))
+    if set(_ALL_TENSORS) <= set(tensors):
+        _check_clustering(tensors, path)
+    else:
+        labels = tensors["labels"]
+        _require(labels.dim() == 1 and _is_integer(labels), f"labels of {labels.dtype} {tuple(labels.shape)}", path)
+        _require(not len(labels) or int(labels.min()) >= -1, "labels below -1", path)
+    return tensors["labels"], metadata
 
 
 def refuse_other_pictures(
@@ -82,11 +92,11 @@ def refuse_other_pictures(
         remedy: How to make the file again.
 
     Raises:
-        ValueError: Names the file, what it was made for, and what was expected.
+        DataError: Names the file, what it was made for, and what was expected.
     """
     made_for = metadata.get("data", "")
     if made_for != fingerprint or len(clustering.labels) != num_samples:
-        raise ValueError(
+        raise DataError(
             f"found {path} made for {len(clustering.labels)} pictures {made_for[:12]}, expected the {num_samples} of "
             f"this run {fingerprint[:12]}, in their order: give the data that it was made for, or {remedy}"
         )
@@ -119,15 +129,50 @@ class Clusterer(ABC):
 
 
 _TENSORS = ("labels", "distances", "centroids", "sizes")
+_ALL_TENSORS = (*_TENSORS, "objective")
+_EXPECTED = "a whole cluster file"
+LEAST_DISTANCE = -1e-3
+"""1 - cos of a row and its own centroid is 0 up to rounding."""
+
+
+def _check_clustering(tensors: dict[str, Tensor], path: str | Path) -> None:
+    """Shapes, types and ranges: what any clusterer returns, whatever the sha256.
+
+    Raises:
+        DataError: Names the file and what is wrong in it.
+    """
+    _check_shapes(tensors, path)
+    labels, distances, sizes = tensors["labels"], tensors["distances"], tensors["sizes"]
+    _require(_is_integer(labels) and _is_integer(sizes), f"labels of {labels.dtype}, sizes of {sizes.dtype}", path)
+    floats = ("distances", "centroids", "objective")
+    _require(all(tensors[name].is_floating_point() for name in floats), "distances or centroids of integers", path)
+    k, known = len(sizes), labels >= 0
+    outside = not bool(((labels >= -1) & (labels < k)).all())
+    _require(not outside, f"labels outside -1 to {k - 1}", path)
+    counts = labels[known].long().bincount(minlength=k)
+    _require(torch.equal(counts, sizes.long()), "sizes that are not the counts of its labels", path)
+    finite = all(bool(torch.isfinite(tensors[name]).all()) for name in ("centroids", "objective"))
+    _require(finite, "centroids or an objective that are not finite", path)
+    own = distances[known]
+    _require(bool((torch.isfinite(own) & (own >= LEAST_DISTANCE)).all()), "distances that are none", path)
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def _require(holds: bool, found: str, path: str | Path) -> None:
+    if not holds:
+        raise DataError(f"found {path} with {found}; expected a clustering as predict writes it: make it again")
 
 
 def _check_shapes(tensors: dict[str, Tensor], path: str | Path) -> None:
-    dimensions = {name: tensors[name].dim() for name in _TENSORS}
+    dimensions = {name: tensors[name].dim() for name in _ALL_TENSORS}
     fits = (
-        dimensions == {"labels": 1, "distances": 1, "centroids": 2, "sizes": 1}
+        dimensions == {"labels": 1, "distances": 1, "centroids": 2, "sizes": 1, "objective": 1}
         and len(tensors["labels"]) == len(tensors["distances"])
         and len(tensors["centroids"]) == len(tensors["sizes"])
     )
     if not fits:
-        shapes = {name: tuple(tensors[name].shape) for name in _TENSORS}
-        raise ValueError(f"found {path} with shapes {shapes}, which do not belong together; make it again")
+        shapes = {name: tuple(tensors[name].shape) for name in _ALL_TENSORS}
+        raise DataError(f"found {path} with shapes {shapes}, which do not belong together; make it again")

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Int
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ssl_lightning.clustering.clusterer import load_labels
+from ssl_lightning.clustering.list_file import read_list
 from ssl_lightning.data.pictures import Pictures
+from ssl_lightning.stops import DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -31,49 +33,35 @@ class Subset:
         """The chosen rows alone.
 
         Raises:
-            ValueError: The file is not there, was made for other pictures, has no such column or value, or is neither
-                of the two kinds.
+            UsageError: The file is neither of the two kinds, or has no such column or value.
+            DataError: The file is not there, damaged or changed, or was made for other pictures.
         """
         if not Path(self.path).is_file():
-            raise ValueError(f"subset.path={self.path} not found: run the stage that writes it, or mend the path")
+            raise DataError(f"subset.path={self.path} not found: run the stage that writes it, or mend the path")
         readers = {".safetensors": self._of_stage, ".parquet": self._of_list}
         reader = readers.get(Path(self.path).suffix)
         if reader is None:
-            raise ValueError(f"subset.path={self.path} is neither .safetensors nor .parquet: give one of these")
+            raise UsageError(f"subset.path={self.path} is neither .safetensors nor .parquet: give one of these")
         return pictures.select(reader(pictures))
 
     def _of_stage(self, pictures: Pictures) -> Int[Tensor, "M"]:
         if self.column != "cluster":
-            raise ValueError(f"subset.column={self.column!r} is not in {self.path}, only 'cluster': give that")
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                made_for = (file.metadata() or {}).get("data")
-                labels = file.get_tensor("labels")
-        except SafetensorError as error:
-            raise ValueError(f"subset.path={self.path} is no stage file ({error}): make it again") from error
-        self._refuse_other_data(made_for, pictures)
+            raise UsageError(f"subset.column={self.column!r} is not in {self.path}, only 'cluster': give that")
+        labels, metadata = load_labels(self.path)
+        self._refuse_other_data(metadata.get("data"), pictures)
         if len(labels) != len(pictures):
-            raise ValueError(
+            raise DataError(
                 f"{self.path} has {len(labels)} rows, the data {len(pictures)}: give the data it was made for"
             )
         return self._chosen(labels.long(), torch.arange(len(pictures)))
 
     def _of_list(self, pictures: Pictures) -> Int[Tensor, "M"]:
-        import pyarrow.parquet as pq  # not on every machine that trains
-
-        names = pq.read_schema(self.path).names
-        columns = ["sample_id"] if self.value is None else ["sample_id", self.column]
-        missing = [column for column in columns if column not in names]
-        if missing:
-            raise ValueError(f"{self.path} has no column {missing[0]!r}, only {', '.join(names)}: give one of these")
-        made_for = (pq.read_schema(self.path).metadata or {}).get(b"data")
-        self._refuse_other_data(made_for.decode() if made_for else None, pictures)
-        table = pq.read_table(self.path, columns=columns)
-        rows = self._rows_of(table["sample_id"].to_numpy(), pictures)
-        values = (
-            torch.zeros(len(rows)) if self.value is None else torch.from_numpy(table[self.column].to_numpy().copy())
-        )
-        return self._chosen(values.long(), rows)
+        names = ["sample_id"] if self.value is None else list(dict.fromkeys(["sample_id", self.column]))
+        columns, made_for = read_list(self.path, names, len(pictures))
+        self._refuse_other_data(made_for, pictures)
+        rows = self._rows_of(columns["sample_id"], pictures)
+        values = np.zeros(len(rows)) if self.value is None else columns[self.column].copy()
+        return self._chosen(torch.from_numpy(values).long(), rows)
 
     def _rows_of(self, wanted: np.ndarray, pictures: Pictures) -> Int[Tensor, "M"]:
         ids = pictures.sample_ids.numpy()
@@ -82,7 +70,7 @@ class Subset:
         rows = order[places]
         strange = wanted[ids[rows] != wanted]
         if len(strange):
-            raise ValueError(
+            raise DataError(
                 f"{self.path} lists sample {strange[0]} and {len(strange) - 1} more that the data do not have: "
                 "give the data it was made for"
             )
@@ -92,12 +80,12 @@ class Subset:
         keep = values >= 0 if self.value is None else values == self.value
         if not bool(keep.any()):
             there = ", ".join(map(str, values.unique().tolist()[:10]))
-            raise ValueError(f"no row of {self.path} has {self.column}={self.value}; found {there}: give one of these")
+            raise UsageError(f"no row of {self.path} has {self.column}={self.value}; found {there}: give one of these")
         return rows[keep].unique()  # sorted, each once
 
     def _refuse_other_data(self, made_for: str | None, pictures: Pictures) -> None:
         if made_for not in (None, pictures.fingerprint):
-            raise ValueError(
+            raise DataError(
                 f"{self.path} was made for data {made_for[:12]}, found {pictures.fingerprint[:12]}: "
                 "give the same data, or make the file again"
             )

@@ -84,7 +84,7 @@ def test_misfits_are_refused_by_name(pictures, stage, listed, tmp_path):
     for subset, told in [
         (Subset("gone.parquet"), "gone.parquet not found"),
         (Subset(stage(labels[:9])), "has 9 rows, the data 10"),
-        (Subset(str(tmp_path / "bad.safetensors")), "is no stage file"),
+        (Subset(str(tmp_path / "bad.safetensors")), "is not a whole cluster file"),
         (Subset(str(tmp_path / "x.csv")), "neither .safetensors nor .parquet"),
     ]:
         with pytest.raises(ValueError, match=told):
