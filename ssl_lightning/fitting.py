@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.checkpoints import read_checkpoint
-from ssl_lightning.checkpoints.durable import LAST
+from ssl_lightning.checkpoints.durable import LAST, point_last
 from ssl_lightning.checkpoints.read import has_sidecar, sidecar_path
 from ssl_lightning.data import ImageModule
 from ssl_lightning.files import sha256_of, write_text
@@ -23,6 +23,7 @@ from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods import Method
 from ssl_lightning.runs import Checkpointing, Guests, MetricsTable, RunDirectory
 from ssl_lightning.runs.origin import Origin, find_origin, without_origin
+from ssl_lightning.runs.record import Record, recorded
 from ssl_lightning.runs.resume import CONTENT, Start, computed, decide, differences
 from ssl_lightning.stops import CollapseError, DiskError, NonFiniteError, PreemptedError, UsageError
 
@@ -84,8 +85,9 @@ class Fitting:
                 if isinstance(self.model, Method):  # set-up would say so too, after the untrained network was judged
                     self.model.refuse_few(self.datamodule.num_samples)
                 inputs = self.inputs()
-                origin = find_origin(self.run, self.options.ckpt_path, self.options.run.start_from)
-                start = self._settle(inputs, origin)
+                record = self._known()
+                origin = find_origin(self.run, self.options.ckpt_path, self.options.run.start_from, record.origin)
+                start = self._settle(inputs, origin, record)
                 if start.go:
                     held.enter_context(self.run.lock())
                     self._record(inputs, origin)
@@ -130,12 +132,21 @@ class Fitting:
             return tell()
         return strategy.launcher.launch(tell, trainer=self.trainer)
 
-    def _settle(self, inputs: dict[str, Any], origin: Origin) -> Start:
+    def _known(self) -> Record:
+        """What an earlier run in the folder was started with."""
+        if not self.run.path.is_dir():
+            return Record()
+        self.run.open()
+        with self.run.lock():  # or a living run could remove the checkpoint while it is read
+            return recorded(self.run)
+
+    def _settle(self, inputs: dict[str, Any], origin: Origin, record: Record) -> Start:
         """What the folder of the run and the command say together."""
         resume, start_from, ckpt_path = self.options.resume, self.options.run.start_from, self.options.ckpt_path
         self.run.open()
         with self.run.lock():
-            decision = decide(self.run, resume.policy, resume.allow_config_change, inputs | origin.inputs)
+            wanted = inputs | origin.inputs
+            decision = decide(self.run, resume.policy, resume.allow_config_change, wanted, record)
             if decision.action == "restart":
                 aside = self.run.set_aside()
                 (aside / "LOCK").unlink(missing_ok=True)
@@ -150,6 +161,7 @@ class Fitting:
         self.run.open()
         (self.run.path / "done.json").unlink(missing_ok=True)
         if decision.action == "resume":
+            point_last(cast(Path, decision.checkpoint))  # what a kill or a hand has left there may be another one
             return Start(checkpoint=str(decision.checkpoint))
         (self.run.path / "metrics.csv").unlink(missing_ok=True)
         if start_from:
@@ -214,12 +226,13 @@ class Fitting:
         facts = {
             "name": self.run.name,
             "seed": self.options.seed_everything,
-            "wandb_id": known.get("wandb_id") or uuid.uuid4().hex[:8],
+            "wandb_id": _wandb_id(known.get("wandb_id")),
             "inputs": inputs | origin.inputs,
             "origin": origin.noted(),
         }
         self.run.write("run.json", facts)
-        _ours(self.trainer, Checkpointing).config = facts["inputs"]
+        checkpointing = _ours(self.trainer, Checkpointing)
+        checkpointing.config, checkpointing.origin = facts["inputs"], facts["origin"]
         self.guests.introduce(facts["wandb_id"], facts["inputs"])
 
     def _loops(self, start: Start) -> None:
@@ -252,6 +265,11 @@ class Fitting:
             labels.rows if isinstance(labels, PseudoLabels) and not labels.is_empty else None,
             {"data_fingerprint": inputs["data_fingerprint"], "step": self.trainer.global_step},
         )
+
+
+def _wandb_id(known: Any) -> str:
+    """The one that run.json holds, which a resumed run takes up again there, or a new one."""
+    return known if isinstance(known, str) and known.isalnum() else uuid.uuid4().hex[:8]
 
 
 def _ours(trainer: pl.Trainer, kind: type[T]) -> T:

@@ -63,13 +63,17 @@ _UNREADABLE += (LookupError, TypeError, AttributeError, AssertionError)
 """What torch raises for files of another kind; some begin like a pickle, and fail in the middle of it."""
 
 
+def whole_digest(path: Path) -> str | None:
+    """The sha256 of a checkpoint that is whole and belongs to its sidecar, else None."""
+    try:
+        return _verify(path.resolve())
+    except (CorruptCheckpointError, OSError):
+        return None
+
+
 def is_valid(path: Path) -> bool:
     """Whether a checkpoint and its sidecar are whole and belong together."""
-    try:
-        _verify(path.resolve())
-    except (CorruptCheckpointError, OSError):
-        return False
-    return True
+    return whole_digest(path) is not None
 
 
 def newest_valid(folder: Path) -> Path | None:
@@ -83,14 +87,20 @@ def newest_valid(folder: Path) -> Path | None:
 
 def checkpoints_by_step(folder: Path) -> list[Path]:
     """`step-<n>.ckpt` files, newest first."""
-    found = [(int(match[1]), path) for path in folder.glob("step-*.ckpt") if (match := _STEP.match(path.name))]
+    found = [(int(match[1]), path) for path in folder.glob("step-*.ckpt") if (match := STEP.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]
 
 
-_STEP = re.compile(r"^step-(\d+)\.ckpt$")
+STEP = re.compile(r"step-([0-9]{1,18})\.ckpt")
+"""Names of checkpoints of a run."""
 
 
-def _verify(path: Path) -> None:
+def _verify(path: Path) -> str:
+    """The sha256.
+
+    Raises:
+        CorruptCheckpointError: If it is not that of the sidecar.
+    """
     facts = _read_sidecar(path)
     if path.stat().st_size != facts["size"]:
         raise CorruptCheckpointError(f"found {path} with {path.stat().st_size} bytes; its sidecar says {facts['size']}")
@@ -98,6 +108,7 @@ def _verify(path: Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != facts["sha256"]:
         raise CorruptCheckpointError(f"found {path} changed since it was written (sha256 differs from its sidecar)")
+    return digest
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
@@ -105,7 +116,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         facts = json.loads(sidecar_path(path).read_bytes())
         if not isinstance(facts["sha256"], str) or not isinstance(facts["size"], int):
             raise TypeError("wrong types")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptCheckpointError(f"found {path} without a readable sidecar ({type(error).__name__})") from error
     if facts.get("schema") != 1:
         raise CorruptCheckpointError(f"found {path} of schema {facts.get('schema')}; this version reads schema 1")

@@ -58,8 +58,8 @@ class Clustering:
         """
         tensors, metadata = read_tensors(path, _EXPECTED, _ALL_TENSORS)
         _check_clustering(tensors, path)
-        objective = tensors["objective"].tolist()
-        return cls(**{name: tensors[name] for name in _TENSORS}, objective=objective), metadata
+        labels, distances, centroids, sizes = (tensors[name] for name in _TENSORS)
+        return cls(labels, distances, centroids, sizes, tensors["objective"].tolist()), metadata
 
 
 def load_labels(path: str | Path) -> tuple[Int[Tensor, "N"], dict[str, str]]:

@@ -106,7 +106,7 @@ def _experts(folder: Path, training: Any, labels: Int[Tensor, "N"], k: int) -> l
 
 
 def _expert(part: int, run: RunDirectory, inputs: dict[str, Any], pictures: int) -> Expert:
-    done = run.read("done.json")
+    done = run.finished()
     state = "finished" if done else "running" if run.is_held else "stopped"
     table = run.path / "metrics.csv"
     rows = read_rows(table) if table.is_file() else []
@@ -151,7 +151,7 @@ def _base(folder: Path, clusters: str, metadata: dict[str, str]) -> str:
     wanted = metadata.get("checkpoint")
     for done in sorted(folder.glob("*/done.json")):
         last = done.parent / "checkpoints" / LAST
-        if wanted and (RunDirectory(folder, done.parent.name).read("done.json") or {}).get("sha256") == wanted:
+        if wanted and (RunDirectory(folder, done.parent.name).finished() or {}).get("sha256") == wanted:
             return str(last)
     raise ValueError(
         f"found no run in {folder} whose last checkpoint is the one that {clusters} was made from; give --base"

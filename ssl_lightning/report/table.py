@@ -60,11 +60,11 @@ def name_of_start(run: Path) -> str:
     """
     try:
         facts = json.loads((run / "run.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         facts = None
-    if not isinstance(facts, dict):
-        return "untrained"
-    had_learnt = (facts.get("origin") or {}).get("path") or WARM_START in (facts.get("inputs") or {})
+    tables = [facts.get(name) if isinstance(facts, dict) else None for name in ("origin", "inputs")]
+    origin, inputs = (table if isinstance(table, dict) else {} for table in tables)
+    had_learnt = origin.get("path") or WARM_START in inputs
     return "start" if had_learnt else "untrained"
 
 

@@ -19,6 +19,7 @@ from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
 from ssl_lightning.processes import highest
 from ssl_lightning.runs.metrics import MetricsTable
 from ssl_lightning.runs.preemption import BY_CODE, Preemption
+from ssl_lightning.runs.record import CONFIG, ORIGIN
 from ssl_lightning.stops import DiskError, diverged
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Checkpointing(pl.Callback):
     Args:
         folder: Where `step-<n>.ckpt`, its sidecar and `last.ckpt` go.
         config: What the run was started with, as plain values; a resume compares it.
+        origin: The checkpoint that it began with, as plain values.
         every_n_epochs: Save at the end of every n-th epoch; more than 1 where epochs take seconds, as on a fast GPU.
         every_n_steps: Save within an epoch after so many steps; None for time alone.
         every_minutes: Save within an epoch when the last checkpoint is so old.
@@ -50,6 +52,7 @@ class Checkpointing(pl.Callback):
         self,
         folder: str | Path,
         config: dict[str, Any] | None = None,
+        origin: dict[str, Any] | None = None,
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
         every_minutes: float = 10.0,
@@ -58,7 +61,8 @@ class Checkpointing(pl.Callback):
     ) -> None:
         if every_n_epochs < 1:
             raise ValueError(f"found run.save_every_n_epochs={every_n_epochs}; expected 1 for every epoch, or more")
-        self.folder, self.config, self.every_n_epochs = Path(folder), config or {}, every_n_epochs
+        self.folder, self.every_n_epochs = Path(folder), every_n_epochs
+        self.config, self.origin = config or {}, origin or {}
         self.every_n_steps, self.every_minutes, self.keep = every_n_steps, every_minutes, keep
         self.preemption = preemption or Preemption()
         self._saved_step = -1
@@ -181,7 +185,7 @@ class Checkpointing(pl.Callback):
             OSError: Rows of the metrics table wait for room on the disk.
         """
         checkpoint["random_state"] = _all_random_states(trainer)
-        checkpoint["config"] = self.config
+        checkpoint[CONFIG], checkpoint[ORIGIN] = self.config, self.origin
         for logger in trainer.loggers:
             if isinstance(logger, MetricsTable):
                 logger.flush()  # after all processes have met: it may fail on the first one alone
@@ -189,10 +193,19 @@ class Checkpointing(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take up the random state, later."""
+        """Take up the random state, later; not that of another number of processes, and say what this changes."""
         states = checkpoint.get("random_state")
-        if states is not None and len(states) == trainer.world_size:
+        if states is None:
+            return
+        if len(states) == trainer.world_size:
             self._random_state = states
+        elif trainer.is_global_zero:
+            log.warning(
+                "found a checkpoint of %d processes, resumed on %d: images, their order and views stay; without "
+                "trainer.sync_batchnorm the statistics of batch normalization are of other shares of a batch, and "
+                "layers that draw, such as dropout, draw other numbers from here on",
+                *(len(states), trainer.world_size),
+            )
 
     def _is_due(self, step: int) -> bool:
         return self._old if self.every_n_steps is None else step - self._saved_step >= self.every_n_steps

@@ -1,6 +1,7 @@
 """The folder of a run: its name, its lock, what it was started with, and whether it has finished."""
 
 import json
+import logging
 import os
 import re
 import socket
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lightning.checkpoints.durable import LAST
-from ssl_lightning.checkpoints.read import newest_valid
+from ssl_lightning.checkpoints.read import STEP, checkpoints_by_step, newest_valid, whole_digest
 from ssl_lightning.files import sha256_of, sweep_temporary, write_text
 from ssl_lightning.stops import LockedRunError, UsageError
 
-_NAME = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+log = logging.getLogger(__name__)
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 STALE_AFTER = 600.0
 """Seconds without a heartbeat after which the lock of another machine counts as left behind."""
 HEARTBEAT = 30.0
@@ -40,7 +42,7 @@ class RunDirectory:
     """
 
     def __init__(self, root: str | Path, name: str) -> None:
-        if not _NAME.match(name) or set(name) == {"."}:
+        if not _NAME.fullmatch(name) or set(name) == {"."}:
             raise UsageError(f"found --run.name={name!r}; expected 1 to 64 letters, digits, dots, dashes, underscores")
         self.root, self.name = Path(root), name
         self.path = self.root / name
@@ -66,7 +68,8 @@ class RunDirectory:
     @property
     def exists(self) -> bool:
         """Whether a run of this name was started."""
-        return (self.path / "run.json").is_file() or self.newest_checkpoint() is not None
+        facts = any((self.path / name).is_file() for name in ("run.json", "done.json"))
+        return facts or bool(checkpoints_by_step(self.checkpoints))
 
     @property
     def is_held(self) -> bool:
@@ -82,7 +85,7 @@ class RunDirectory:
         """`run.json` or `done.json`, None where there is none or it is damaged."""
         try:
             content = json.loads((self.path / name).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return content if isinstance(content, dict) else None
 
@@ -94,6 +97,32 @@ class RunDirectory:
         """Write `done.json`, once and last: the final checkpoint, its sha256, the steps."""
         final = (self.checkpoints / LAST).resolve()
         self.write("done.json", {"checkpoint": final.name, "sha256": sha256_of(final), "steps": step})
+
+    def finished(self) -> dict[str, Any] | None:
+        """`done.json` of a run that has finished: the final checkpoint is there and is the one that it names.
+
+        Anything else is not finished, which is logged where there is a `done.json` all the same.
+        """
+        if not (self.path / "done.json").exists():
+            return None
+        done = self.read("done.json")
+        damage = self._damage(done or {})
+        if damage:
+            log.warning("found %s, but %s: the run has not finished", self.path / "done.json", damage)
+            return None
+        return done
+
+    def _damage(self, done: dict[str, Any]) -> str:
+        """What keeps a run with this `done.json` from being finished; nothing if it is."""
+        name, digest, steps = done.get("checkpoint"), done.get("sha256"), done.get("steps")
+        if not (isinstance(name, str) and isinstance(digest, str) and isinstance(steps, int) and STEP.fullmatch(name)):
+            return "it is damaged"
+        final, last = self.checkpoints / name, self.checkpoints / LAST
+        if whole_digest(final) != digest:
+            return f"{name} is missing or not the checkpoint that it names"
+        if not last.is_file() or not (last.samefile(final) or sha256_of(last) == digest):  # a copy may have no links
+            return f"{LAST} is not {name}"
+        return ""
 
     def renew(self) -> None:
         """Give `done.json` the present time, for make."""

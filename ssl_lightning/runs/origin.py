@@ -27,20 +27,21 @@ class Origin:
     inputs: dict[str, str] = field(default_factory=dict)
 
     def noted(self) -> dict[str, Any]:
-        """For run.json."""
+        """For checkpoints and run.json."""
         return asdict(self)
 
 
-def find_origin(run: RunDirectory, ckpt_path: str | None, start_from: str | None) -> Origin:
+def find_origin(run: RunDirectory, ckpt_path: str | None, start_from: str | None, noted: Mapping[str, Any]) -> Origin:
     """What a command begins with.
 
-    A file that has gone since the run began was what run.json says. The newest checkpoint of the run itself is no
+    A file that has gone since the run began was what the run has noted. The newest checkpoint of the run itself is no
     origin: the run goes on from there whether it is named or not.
 
     Args:
         run: Its folder.
         ckpt_path: `--ckpt_path`: resumed from, or, without a sidecar, its weights.
         start_from: `--run.start_from`: its weights.
+        noted: The origin of the run as `recorded` gives it; empty for none.
 
     Raises:
         UsageError: For an earlier checkpoint of the run itself.
@@ -49,7 +50,6 @@ def find_origin(run: RunDirectory, ckpt_path: str | None, start_from: str | None
     path = ckpt_path or start_from
     if path is None:
         return Origin()
-    noted = (run.read("run.json") or {}).get("origin") or {}
     if not Path(path).is_file():
         if noted.get("path") == path:
             return Origin(**noted)

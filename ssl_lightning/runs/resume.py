@@ -1,12 +1,15 @@
 """Resume or start afresh: what the files of a run say about the command that was just given."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ssl_lightning.runs.directory import RunDirectory
+from ssl_lightning.runs.record import Record, recorded
 from ssl_lightning.stops import UsageError
 
+log = logging.getLogger(__name__)
 Policy = Literal["auto", "never", "must", "restart"]
 
 VOLATILE = frozenset(
@@ -71,7 +74,13 @@ class Start:
     weights: str | None = None
 
 
-def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[str, Any]) -> Decision:
+def decide(
+    run: RunDirectory,
+    policy: Policy,
+    allow_change: bool,
+    inputs: dict[str, Any],
+    record: Record | None = None,
+) -> Decision:
     """Compare a command with the run of that name.
 
     Args:
@@ -79,6 +88,7 @@ def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[s
         policy: `--resume.policy`.
         allow_change: `--resume.allow_config_change`.
         inputs: What the command would compute, as plain values; see `computed`.
+        record: What the run was started with, if the caller has read it.
 
     Raises:
         UsageError: Where the policy forbids what the files ask for; says which key differs and what to do.
@@ -89,9 +99,11 @@ def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[s
         return Decision("start")
     if policy == "never":
         raise UsageError(f"found the run {run.path}; choose another name: --run.name {run.free_name()}")
-    finished = run.read("done.json") is not None
-    changed = differences((run.read("run.json") or {}).get("inputs", inputs), inputs)
-    checkpoint = run.newest_checkpoint()
+    finished = run.finished() is not None
+    record = record or recorded(run)
+    checkpoint = record.checkpoint
+    changed = [] if record.inputs is None else differences(record.inputs, inputs)
+    _log_copy(run, record)
     if finished and not changed:
         return Decision("finished", checkpoint, f"{run.path} has finished with these inputs; nothing to do")
     if policy == "restart" and changed and not allow_change:
@@ -101,7 +113,7 @@ def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[s
             f"found no whole checkpoint in {run.checkpoints}; expected one, since --resume.policy is must: give "
             "--resume.policy auto to start again"
         )
-    something_to_lose = finished or checkpoint is not None
+    something_to_lose = finished or checkpoint is not None or (run.path / "done.json").exists()
     if changed and not allow_change and something_to_lose:
         state = "has finished" if finished else "was started"
         raise UsageError(
@@ -112,6 +124,18 @@ def decide(run: RunDirectory, policy: Policy, allow_change: bool, inputs: dict[s
     if checkpoint is None:
         return Decision("start", None, f"{run.path} holds no checkpoint yet; starting again{other}")
     return Decision("resume", checkpoint, f"resuming {run.path} from {checkpoint.name}{other}")
+
+
+def _log_copy(run: RunDirectory, record: Record) -> None:
+    """Log where run.json is not what the checkpoint holds: changed by hand, damaged, or of a run with new settings."""
+    if record.checkpoint is None or record.inputs is record.copy:
+        return
+    holder = record.checkpoint.name
+    if record.copy is None:
+        log.warning("found no whole %s: the settings that count are those in %s", run.path / "run.json", holder)
+    elif record.inputs is not None and (changed := differences(record.inputs, record.copy)):
+        told = (run.path / "run.json", holder, "; ".join(changed[:3]))
+        log.warning("found %s, which differs from %s: %s; the checkpoint counts", *told)
 
 
 def computed(config: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 import io
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 
+from ssl_lightning.runs import Checkpointing
 from ssl_lightning.runs.checkpointing import _random_state, _set_random_state
 
 
@@ -23,3 +26,14 @@ def test_every_global_generator_goes_on_where_it_was_after_a_read_that_runs_no_c
     file.seek(0)
     _set_random_state(torch.load(file, weights_only=True))
     assert draws() == expected
+
+
+def test_a_resume_on_another_number_of_processes_says_in_one_line_what_it_changes(tmp_path, caplog):
+    module: Any = None
+    for processes, lines in ((1, 0), (2, 1)):
+        trainer: Any = SimpleNamespace(world_size=1, is_global_zero=True)
+        Checkpointing(tmp_path).on_load_checkpoint(trainer, module, {"random_state": [_random_state()] * processes})
+        told = [record.getMessage() for record in caplog.records]
+        assert len(told) == lines
+    assert "of 2 processes, resumed on 1" in told[0]
+    assert "batch normalization" in told[0]
