@@ -2,9 +2,8 @@
 
 import io
 import random
-from types import SimpleNamespace
-from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 
@@ -29,10 +28,11 @@ def test_every_global_generator_goes_on_where_it_was_after_a_read_that_runs_no_c
 
 
 def test_a_resume_on_another_number_of_processes_says_in_one_line_what_it_changes(tmp_path, caplog):
-    module: Any = None
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    caplog.clear()
     for processes, lines in ((1, 0), (2, 1)):
-        trainer: Any = SimpleNamespace(world_size=1, is_global_zero=True)
-        Checkpointing(tmp_path).on_load_checkpoint(trainer, module, {"random_state": [_random_state()] * processes})
+        checkpoint = {"random_state": [_random_state()] * processes}
+        Checkpointing(tmp_path).on_load_checkpoint(trainer, pl.LightningModule(), checkpoint)
         told = [record.getMessage() for record in caplog.records]
         assert len(told) == lines
     assert "of 2 processes, resumed on 1" in told[0]
