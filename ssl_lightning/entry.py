@@ -2,13 +2,14 @@
 
 import errno
 import logging
+import signal
 import sys
 import traceback
 from pathlib import Path
 
 from ssl_lightning import __version__
 from ssl_lightning.command_line import binary_config
-from ssl_lightning.stops import DiskError, RunStoppedError, one_line
+from ssl_lightning.stops import DiskError, InterruptError, PreemptedError, RequeueError, RunStoppedError, one_line
 
 LOOPS = {
     "fit": "train a method; the same command again resumes an unfinished run",
@@ -32,6 +33,8 @@ BEFORE_TRAINING = {"instantiate_classes", "_set_seed", "configure_optimizers"}
 
 DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
 """What a disk says that is full, broken or read-only."""
+
+STOPPED_BY_SIGNAL = {RequeueError.exit_code, InterruptError.exit_code, PreemptedError.exit_code}
 
 
 def overview() -> str:
@@ -64,7 +67,11 @@ def main() -> None:
     if arguments[0] not in LOOPS | VERBS:
         known = ", ".join(LOOPS | VERBS)
         sys.exit(_complain(f"found the verb {arguments[0]!r}; expected one of {known}", 2))
-    sys.exit(run(arguments))
+    code = run(arguments)
+    if code in STOPPED_BY_SIGNAL:
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # one more would change the code while the interpreter ends
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -75,6 +82,8 @@ def run(arguments: list[str]) -> int:
         _carry_out(arguments)
     except RunStoppedError as error:
         return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:  # outside of the loops, which note it
+        return _complain("stopped by Ctrl-C; the same command starts again or resumes", InterruptError.exit_code)
     except Exception as error:
         binary = binary_config(arguments) if isinstance(error, UnicodeDecodeError) else None
         if binary is not None:

@@ -71,3 +71,9 @@ class RequeueError(PreemptedError):
     """SIGUSR1 or SIGUSR2, by which schedulers announce the end of a job's time: the same, and to be started again."""
 
     exit_code = 85
+
+
+class InterruptError(PreemptedError):
+    """SIGINT (Ctrl-C): the same; started again by the user."""
+
+    exit_code = 130

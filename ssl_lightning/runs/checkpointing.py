@@ -18,7 +18,7 @@ from ssl_lightning.checkpoints.durable import point_last
 from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
 from ssl_lightning.processes import highest
 from ssl_lightning.runs.metrics import MetricsTable
-from ssl_lightning.runs.preemption import BY_CODE, Preemption
+from ssl_lightning.runs.preemption import BY_CODE, Preemption, resuming
 from ssl_lightning.runs.record import CONFIG, ORIGIN
 from ssl_lightning.stops import DiskError, diverged
 
@@ -219,8 +219,9 @@ class Checkpointing(pl.Callback):
             path.unlink(missing_ok=True)
 
     def _leave(self, trainer: pl.Trainer, code: int) -> None:
-        log.info(f"stopped by a signal after step {trainer.global_step}; the same command goes on from there")
-        raise BY_CODE[code](f"stopped at step {trainer.global_step} with a checkpoint in {self.folder}")
+        raise BY_CODE[code](
+            f"stopped at step {trainer.global_step} with a checkpoint in {self.folder}; to resume: {resuming()}"
+        )
 
 
 def _no_room(path: Path, when: str) -> str:

@@ -1,8 +1,11 @@
 """Preemption: a signal sets a flag, and the next step boundary, or the next batch that is judged, acts on it."""
 
+import _thread
 import os
+import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,20 +16,31 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ssl_lightning.processes import highest
-from ssl_lightning.stops import PreemptedError, RequeueError
+from ssl_lightning.stops import InterruptError, PreemptedError, RequeueError
 
 REASONS = {
     signal.SIGTERM: PreemptedError,
     signal.SIGUSR1: RequeueError,
     signal.SIGUSR2: RequeueError,
+    signal.SIGINT: InterruptError,
 }
 BY_CODE = {reason.exit_code: reason for reason in REASONS.values()}
+SAME_REQUEST = dict.fromkeys(REASONS, 5.0) | {signal.SIGINT: 0.5}
+"""Seconds after the first signal in which a further one is the same request.
+
+Schedulers send a signal to every process of a job and to its shell, which forwards it, or several in a row; a terminal
+sends one SIGINT for each press of Ctrl-C.
+"""
+GRACE = 2.0
+"""Seconds that a process has for unwinding (its lock, its workers) when it is to leave at once."""
 
 
 class Preemption:
-    """Notes SIGTERM, SIGUSR1 and SIGUSR2 in the main process; a second one ends it at once.
+    """Notes SIGTERM, SIGUSR1, SIGUSR2 and SIGINT in the main process.
 
-    Nothing else happens inside a handler: Lightning's own talks to the other processes there and can hang for ever.
+    The first one decides the exit code, so that USR1 and then TERM, as schedulers send them, end with 85. A further one
+    soon after it is the same request, see `SAME_REQUEST`; later it ends the process at once. Nothing else happens
+    inside a handler: Lightning's own talks to the other processes there and can hang for ever.
 
     Attributes:
         code: With which exit code a signal asked this process to end; 0 for none.
@@ -34,29 +48,43 @@ class Preemption:
 
     def __init__(self) -> None:
         self.code = 0
+        self._noted_at = 0.0
         self._pid = 0
+        self._leaving = 0
+        self._before: dict[signal.Signals, Any] = {}
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Note signals while loops run, and between them; afterwards they mean what they meant before.
 
+        A SIGINT that the process was started to ignore, as jobs in the background of a script are, stays ignored.
+
         Raises:
             PreemptedError: Also where Lightning noticed the signal first, which it would leave with code 0.
+            SystemExit: For a process that leaves at once, whatever became of it on the way.
         """
-        previous = {number: signal.getsignal(number) for number in REASONS}
-        self._pid = os.getpid()
+        before = {number: signal.getsignal(number) for number in REASONS}
+        if before[signal.SIGINT] == signal.SIG_IGN:
+            del before[signal.SIGINT]
+        self._before, self._pid = before, os.getpid()
         self.take()
         try:
             yield
         except SIGTERMException as error:
-            raise PreemptedError("stopped by a signal; the same command goes on from the last checkpoint") from error
+            reason = BY_CODE[self.code or PreemptedError.exit_code]
+            raise reason(f"stopped by a signal; the last checkpoint is kept, to resume: {resuming()}") from error
+        except BaseException:
+            if self._leaving:  # libraries wrap a SystemExit that ends one of their calls
+                raise SystemExit(self._leaving) from None
+            raise
         finally:
-            for number, handler in previous.items():
+            for number, handler in self._before.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            self._before = {}
 
     def take(self) -> None:
         """Take the signals over again: every loop of Lightning sets its own handlers when it begins."""
-        for number in REASONS if self._pid else ():
+        for number in self._before:
             signal.signal(number, self._note)
 
     def agreed(self, trainer: pl.Trainer) -> int:
@@ -68,9 +96,28 @@ class Preemption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a worker that inherited the handler
             return
-        if self.code:
-            sys.exit(128 + number)
-        self.code = REASONS[signal.Signals(number)].exit_code
+        now, kind = time.monotonic(), signal.Signals(number)
+        if not self.code:
+            self.code, self._noted_at = REASONS[kind].exit_code, now
+        elif now - self._noted_at >= SAME_REQUEST[kind]:
+            self._leave_at_once(128 + number)
+
+    def _leave_at_once(self, code: int) -> None:
+        """Unwind, which gives the run's lock back; whatever waits on the way is cut short."""
+        if not self._leaving:
+            self._leaving = code
+            _thread.start_new_thread(_end, (code,))  # not of `threading`, whose locks the main thread may hold
+        sys.exit(self._leaving)
+
+
+def resuming() -> str:
+    """The command that resumes this run: the same one."""
+    return shlex.join(["ssl-lightning", *sys.argv[1:]])
+
+
+def _end(code: int) -> None:
+    time.sleep(GRACE)
+    os._exit(code)
 
 
 class StopBetweenBatches(pl.Callback):
@@ -116,5 +163,5 @@ class StopBetweenBatches(pl.Callback):
         if trainer.state.fn != "fit" and (code := self.preemption.agreed(trainer)):
             raise BY_CODE[code](
                 f"stopped by a signal while pictures were judged or embedded, after step {trainer.global_step} of "
-                "training; the same command goes on with that"
+                f"training; to resume: {resuming()}"
             )

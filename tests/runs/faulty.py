@@ -4,8 +4,9 @@ Faults: `none`, `kill@step=N`, `kill@cluster=N` (while the N-th clustering compu
 the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `kill@onto=.EXT` (before a rename
 onto a file of that kind), `term@step=N`, `usr1@step=N`, `term@judged=N` (the N-th batch that is judged), `nan@step=N`,
 `collapse@step=N` (the doctor finds one), `full@write=N` (no space left for the N-th checkpoint), `limit@bytes=N` (no
-file may grow beyond N bytes). Losses of all steps go to the file in FAULTY_LOSSES, as hex. With FAULT in FAULTY_CHILD
-instead, the second of two processes has it, with FAULT in FAULTY_PARENT besides the first.
+file may grow beyond N bytes), `term+term@step=N` and the like (the second signal FAULTY_AFTER seconds after the first;
+each checkpoint takes FAULTY_SLOW seconds to write). Losses of all steps go to the file in FAULTY_LOSSES, as hex. With
+FAULT in FAULTY_CHILD instead, the second of two processes has it, with FAULT in FAULTY_PARENT besides the first.
 """
 
 import errno
@@ -13,6 +14,8 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -25,6 +28,8 @@ from ssl_lightning.clustering import KMeans
 torch.use_deterministic_algorithms(True)
 torch.set_num_threads(1)
 counts: dict[str, int] = {}
+SIGNALS = {"term": signal.SIGTERM, "usr1": signal.SIGUSR1, "usr2": signal.SIGUSR2, "int": signal.SIGINT}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background of a script
 
 
 def kill() -> None:
@@ -45,9 +50,14 @@ def after_step(self, trainer, module, outputs, batch, batch_idx):
         file.write(f"{trainer.global_step} {float(outputs['loss']).hex()} {batch.index.tolist()}\n")
     if f"kill@step={trainer.global_step}" == FAULT:
         kill()
-    for name, number in (("term", signal.SIGTERM), ("usr1", signal.SIGUSR1)):
-        if f"{name}@step={trainer.global_step}" == FAULT:
-            os.kill(os.getpid(), number)
+    names, _, at = FAULT.partition("@")
+    if at == f"step={trainer.global_step}" and set(names.split("+")) <= SIGNALS.keys():
+        first, *others = (SIGNALS[name] for name in names.split("+"))
+        delay = float(os.environ.get("FAULTY_AFTER", "0"))
+        if others and delay:
+            for place, number in enumerate(others, 1):
+                threading.Timer(place * delay, os.kill, (os.getpid(), number)).start()
+        os.kill(os.getpid(), first)
 
 
 def poison(self, trainer, module, batch, batch_idx):
@@ -84,6 +94,15 @@ def save(checkpoint, file):
     inner_save(checkpoint, file)
 
 
+def save_slowly(checkpoint, file):
+    file.write(b"")
+    file.flush()
+    until = time.monotonic() + float(os.environ["FAULTY_SLOW"])
+    while time.monotonic() < until:
+        time.sleep(0.01)
+    inner_save(checkpoint, file)
+
+
 def replace(source, target):
     if f"kill@onto={Path(target).suffix}" == FAULT or due("replace"):
         kill()
@@ -106,6 +125,8 @@ inner_cluster, KMeans.__call__ = KMeans.__call__, cluster
 inner_save, inner_replace = torch.save, os.replace
 if "write" in FAULT:
     durable.torch.save = save
+if "FAULTY_SLOW" in os.environ:
+    durable.torch.save = save_slowly
 if "replace" in FAULT or "onto" in FAULT:
     durable.os.replace = replace
 assert issubclass(Recluster, pl.Callback)
