@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.memory import FeatureBank
 from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.stops import DataError
 from ssl_lightning.types import Batch, RawBatch, Weights
 
 BEFORE_THE_FIRST = -1
@@ -160,7 +161,11 @@ def embed_pictures(
 def _embed(
     loader: tqdm, data: ServesPictures, module: pl.LightningModule, layer: str | None, weights: Weights = "online"
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"], Int[Tensor, "u"]]:
-    """Rows, their features, and the rows that could not be read. Features are there once: they may fill the memory."""
+    """Rows, their features, and the rows that could not be read. Features are there once: they may fill the memory.
+
+    Raises:
+        DataError: If there are no images.
+    """
     method, group = cast(Embeds, module), world()
     most = -(-data.num_samples // (1 if group is None else group.size()))
     rows, unreadable, features, count = [], [], torch.empty(0, 0), 0
@@ -174,6 +179,8 @@ def _embed(
             features[count : count + len(seen)] = seen
             rows.append(batch.index)
             count += len(seen)
+    if not rows:
+        raise DataError("found no images to embed; expected one at least: check the data section")
     return torch.cat(rows), features[:count], torch.cat(unreadable)
 
 

@@ -19,6 +19,7 @@ from ssl_lightning.data.reading import Cutting, Share
 from ssl_lightning.data.subset import Subset
 from ssl_lightning.data.views import View, centre_view, expand, finish_crops, make_views
 from ssl_lightning.draws import Purpose, permutation
+from ssl_lightning.stops import UsageError
 from ssl_lightning.types import Batch, RawBatch
 
 log = logging.getLogger(__name__)
@@ -302,6 +303,12 @@ class ImageModule(LightningDataModule, ABC):
         return Share(self.trainer.global_rank, self.trainer.world_size) if self.trainer else Share()
 
     def _sequential(self, pictures: Pictures, size: int, rows: Int[Tensor, "M"] | None = None) -> SequentialLoader:
+        found, processes = len(pictures) if rows is None else len(rows), self._share.world_size
+        if 1 < processes > found:  # a process without a batch would leave the others waiting
+            raise UsageError(
+                f"found {found} images for {processes} processes; expected one for each process at least: give "
+                f"--trainer.devices {max(1, found)}, or more images"
+            )
         cutting = Cutting([], size, self.seed, self.centre_fraction)
         loader = SequentialLoader(pictures, cutting, self.eval_batch_size, self._share, self.num_workers, rows)
         self._loaders.add(loader)

@@ -22,7 +22,7 @@ from ssl_lightning.types import UNLABELLED
 
 VARIABLE = "SSL_LIGHTNING_DATA"
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_TARS = re.compile(r"\.(tar(\.(xz|gz|bz2))?|tgz|txz|tbz2?)$", re.IGNORECASE)
+_TARS = re.compile(r"\.(tar(\.(xz|gz|bz2))?|tgz|txz|tbz2?)\Z", re.IGNORECASE)
 _in_use: WeakValueDictionary[tuple[str, str], Pictures] = WeakValueDictionary()
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 

@@ -13,7 +13,7 @@ from ssl_lightning.stops import UsageError
 PREFIX = "wandb:"
 TIMEOUT = 30
 """Seconds to wait for an answer."""
-_REFERENCE = re.compile(r"^wandb:(?P<name>(?:[\w.-]+/){1,2}[\w.-]+:[\w.-]+)(?:/(?P<file>.+))?$")
+_REFERENCE = re.compile(r"wandb:(?P<name>(?:[\w.-]+/){1,2}[\w.-]+:[\w.-]+)(?:/(?P<file>.+))?")
 _EXPECTED = "expected wandb:[<entity>/]<project>/<artifact>:<version or alias>, with /<file> where it holds several"
 
 
@@ -46,9 +46,9 @@ def fetch(reference: str, folder: Path) -> Path:
     Raises:
         UsageError: As `fetch_all`.
     """
-    match = _REFERENCE.match(reference)
+    match = _REFERENCE.fullmatch(reference)
     if match is None:
-        raise UsageError(f"found {reference}; {_EXPECTED}")
+        raise UsageError(f"found {' '.join(reference.split())}; {_EXPECTED}")
     try:
         held = _download(match["name"], folder)
     except Exception as error:  # wandb raises its own, of requests, and ValueError

@@ -185,6 +185,9 @@ class Checkpointing(pl.Callback):
             OSError: Rows of the metrics table wait for room on the disk.
         """
         checkpoint["random_state"] = _all_random_states(trainer)
+        loops = checkpoint.get("loops", {})
+        if "validate_loop" in loops:  # counts batches of this process, before a resume too; nothing reads it
+            loops["validate_loop"] = _zeros(loops["validate_loop"])
         checkpoint[CONFIG], checkpoint[ORIGIN] = self.config, self.origin
         for logger in trainer.loggers:
             if isinstance(logger, MetricsTable):
@@ -222,6 +225,13 @@ class Checkpointing(pl.Callback):
         raise BY_CODE[code](
             f"stopped at step {trainer.global_step} with a checkpoint in {self.folder}; to resume: {resuming()}"
         )
+
+
+def _zeros(counts: Any) -> Any:
+    """Nested counters and flags of a loop as they are before its first batch."""
+    if isinstance(counts, dict):
+        return {name: _zeros(count) for name, count in counts.items()}
+    return type(counts)() if isinstance(counts, int | bool) else counts
 
 
 def _no_room(path: Path, when: str) -> str:

@@ -61,9 +61,7 @@ class Runs:
         )
 
     def checkpoint(self, name: str) -> dict:
-        saved = torch.load(self.folder / name / "checkpoints" / "last.ckpt", weights_only=True)
-        del saved["loops"]["validate_loop"]  # counts how often the untrained network was judged by this process
-        return saved
+        return torch.load(self.folder / name / "checkpoints" / "last.ckpt", weights_only=True)
 
     def steps(self, name: str) -> dict[str, set[str]]:
         """Loss bits and rows of every step, from all processes that worked on the run."""

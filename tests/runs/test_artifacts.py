@@ -74,6 +74,7 @@ def test_every_path_of_a_configuration_may_be_one(served, tmp_path):
     ("reference", "told"),
     [
         ("wandb:nothing", "found wandb:nothing; expected wandb:"),
+        ("wandb:ssl/edge:v0\n", "; expected wandb:"),
         ("wandb:ssl/../../x:v0", r"; expected wandb:"),
         ("wandb:ssl/absent:v0", r"found no wandb:ssl/absent:v0 \(artifact ssl/absent:v0 not found\); expected"),
         ("wandb:ssl/edge:v0", "found edge.parquet, edge.safetensors in wandb:ssl/edge:v0; expected"),

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from ssl_lightning.runs import RunDirectory, directory
-from ssl_lightning.stops import LockedRunError
+from ssl_lightning.stops import LockedRunError, UsageError
 
 STALE = f"{os.uname().nodename} 999999999 1\n"
 """Left behind by a process that is gone."""
@@ -99,3 +99,10 @@ def test_what_is_being_written_is_swept_by_the_holder_of_the_lock_alone(run):
     (run.path / "LOCK").write_text(STALE)
     with run.lock():
         assert not half.exists()
+
+
+@pytest.mark.parametrize("name", ["run\n", "a/b", "..", ".", "", "a" * 65, "run\x00", "r\u00fcn", " run", "\nrun"])
+def test_a_name_that_is_none_is_one_line(tmp_path, name):
+    with pytest.raises(UsageError, match=r"found --run\.name") as caught:
+        RunDirectory(tmp_path, name)
+    assert "\n" not in str(caught.value)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from ssl_lightning.checkpoints import read_checkpoint
 from ssl_lightning.clustering import Clustering
@@ -78,6 +79,31 @@ def test_two_processes_judge_and_cluster_what_one_does(tmp_path):
     assert found["2"] == pytest.approx(found["1"], abs=1e-3)
     labels = [Clustering.load(tmp_path / f"clusters-{devices}.safetensors")[0].labels for devices in ("1", "2")]
     assert torch.equal(*labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("images", "code"), [(1, 64), (2, 0), (3, 0)])
+def test_two_processes_cluster_a_few_images_or_say_that_they_are_too_few(images, code, tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(images):
+        Image.new("RGB", (16, 16), (80 * number, 9, 9)).save(tmp_path / "images" / f"{number}.png")
+    command = [sys.executable, "-m", "ssl_lightning", "predict", "--config", "configs/clusters.yaml"]
+    command += ["--data", "UncuratedImages", "--data.path", str(tmp_path / "images"), "--data.num_workers", "0"]
+    command += ["--model", "RawPixels", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    command += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--run.dir", str(tmp_path)]
+    command += ["--run.name", "few", "--trainer.callbacks.path", str(tmp_path / "clusters")]
+    command += ["--trainer.callbacks.num_clusters", "1"]
+    command += ["--trainer.callbacks.transform", "null"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    if code:
+        assert "found 1 images for 2 processes" in done.stderr
+        assert not (tmp_path / "clusters.safetensors").exists()
+    else:
+        clustering, _ = Clustering.load(tmp_path / "clusters.safetensors")
+        assert clustering.sizes.tolist() == [images]
 
 
 PLAIN = [
