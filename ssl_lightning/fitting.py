@@ -22,6 +22,7 @@ from ssl_lightning.files import sha256_of, write_text
 from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods import Method
 from ssl_lightning.runs import Checkpointing, Guests, MetricsTable, RunDirectory
+from ssl_lightning.runs.checkpointing import TABLE
 from ssl_lightning.runs.origin import Origin, find_origin, without_origin
 from ssl_lightning.runs.record import Record, recorded
 from ssl_lightning.runs.resume import CONTENT, Start, computed, decide, differences
@@ -99,7 +100,9 @@ class Fitting:
                 held.enter_context(self.guests.until_the_end())
                 if start.checkpoint is not None:
                     table = cast(MetricsTable, self.trainer.loggers[0])  # before what a YAML file adds
-                    table.cut_after(int(read_checkpoint(start.checkpoint)["global_step"]))
+                    checkpoint = read_checkpoint(start.checkpoint)
+                    own = Path(start.checkpoint).parent == self.run.checkpoints.resolve()
+                    table.cut_after(int(checkpoint["global_step"]), checkpoint.get(TABLE) if own else None)
                 self._loops(start)
                 self._refuse_nothing_learnt(start)
                 self.run.finish(self.trainer.global_step)

@@ -1,6 +1,5 @@
 """Gallery: pictures of clusters and curves of the run, as a page to look at."""
 
-import csv
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from ssl_lightning.clustering.diagnostics import cluster_metrics
 from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.report.cluster_sheets import draw_cluster_sheets
 from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
+from ssl_lightning.report.metrics_file import read_table
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.report.table import results_table
 from ssl_lightning.types import UNLABELLED
@@ -102,10 +102,9 @@ class Gallery(pl.Callback):
         """
         table = self.folder.parent / "metrics.csv"
         sections = list(lead)
-        if table.exists():
+        if table.is_file():
             sections.append(Section("Judged, in percent", results_table(table)))
-            with table.open(newline="") as file:
-                rows = list(csv.DictReader(file))
+            rows = read_table(table)[1]
             if draw_curves(rows, self.folder / "curves.png"):
                 sections.append(Section("Over the epochs", "", [Figure("curves.png", "from metrics.csv")]))
             if draw_curves(rows, self.folder / "cluster-curves.png", CLUSTER_PANELS):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_lightning.runs.metrics import read_rows
+from ssl_lightning.stops import DataError
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,15 @@ def read_spent(run: Path) -> Spent:
     """What its table says last; steps after the last row that counts cost what those before it do.
 
     Raises:
-        ValueError: If there is no table, or no operations in it.
+        DataError: If there is no table, or no operations in it.
     """
-    try:
-        rows = read_rows(run / "metrics.csv")
-    except OSError as error:
-        raise ValueError(f"found no {run / 'metrics.csv'} ({error.strerror}); expected the folder of a run") from error
-    counted = [row for row in rows if row.get("train/operations")]
+    rows = read_rows(run / "metrics.csv")
+    counted = [row for row in rows if row.get("train/operations") and row.get("epoch") and int(row["step"])]
+    counted = [row for row in counted if 0 < float(row["train/operations"]) < math.inf]
     if not counted:
-        raise ValueError(
+        raise DataError(
             f"found no train/operations in {run / 'metrics.csv'}; expected a run of fit that is not compiled and has "
             "taken a step"
         )
     last, steps = counted[-1], max(int(row["step"]) for row in rows)
-    return Spent(int(float(last["epoch"])) + 1, steps, float(last["train/operations"]) * steps / int(last["step"]))
+    return Spent(int(last["epoch"]) + 1, steps, float(last["train/operations"]) * steps / int(last["step"]))

@@ -1,9 +1,10 @@
 """The table that a command ends with: judged numbers, first and last."""
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
+
+from ssl_lightning.report.metrics_file import STEP, read_table
 
 PRIMARY = {
     "linear/top1": "linear",
@@ -19,19 +20,14 @@ WARM_START = "warm_start_sha256"
 
 
 def judged(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
-    """Rows of a metrics table that hold judged numbers, as (step, numbers by name); not a line that a kill cut off."""
+    """Rows of a metrics table that hold judged numbers, as (step, numbers by name); not damaged ones."""
+    if not metrics_csv.is_file():
+        return []
     rows = []
-    if not metrics_csv.exists():
-        return rows
-    with metrics_csv.open(newline="") as file:
-        for row in csv.DictReader(file):
-            if None in row.values():
-                continue
-            numbers = {
-                name: float(value) for name, value in row.items() if name.startswith(("eval/", "eval_ema/")) and value
-            }
-            if numbers:
-                rows.append((int(row["step"]), numbers))
+    for row in read_table(metrics_csv)[1]:
+        numbers = {name: float(row[name]) for name in row if name.startswith(("eval/", "eval_ema/")) and row[name]}
+        if numbers:
+            rows.append((int(row[STEP]), numbers))
     return rows
 
 

@@ -23,6 +23,8 @@ from ssl_lightning.runs.record import CONFIG, ORIGIN
 from ssl_lightning.stops import DiskError, diverged
 
 log = logging.getLogger(__name__)
+TABLE = "metrics"
+"""Key of a checkpoint: how many rows metrics.csv had before its step, and their digest."""
 FAILURES_ALLOWED = 3
 """Checkpoints that may fail in a row (disk full) before the run stops."""
 
@@ -192,6 +194,7 @@ class Checkpointing(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsTable):
                 logger.flush()  # after all processes have met: it may fail on the first one alone
+                checkpoint.setdefault(TABLE, logger.tally(trainer.global_step))  # the first is the run's own
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -26,6 +26,7 @@ HEARTBEAT = 30.0
 """Seconds between two heartbeats."""
 FRESH = 10.0
 """Seconds that a lock without a word in it counts as held: its process is about to write."""
+_LONGEST_WORD = 500
 _TRIES = 10
 """Locks that may change hands while one process looks."""
 
@@ -84,6 +85,8 @@ class RunDirectory:
     def read(self, name: str) -> dict[str, Any] | None:
         """`run.json` or `done.json`, None where there is none or it is damaged."""
         try:
+            if not (self.path / name).is_file():  # a pipe would be waited for
+                return None
             content = json.loads((self.path / name).read_bytes())
         except (OSError, ValueError, RecursionError):
             return None
@@ -174,7 +177,7 @@ def _take(lock: Path, own: str) -> None:
             return
         word = _word(lock)
         if _is_held(lock, word):
-            raise LockedRunError(f"found {lock} held by {(word or '?').strip()}; wait for that run or end it")
+            raise LockedRunError(f"found {lock} held by {' '.join((word or '?').split())}; wait for that run or end it")
         if word is not None:
             _clear(lock, word)
     raise LockedRunError(f"found {lock} taken at this moment by another process")
@@ -205,9 +208,11 @@ def _clear(lock: Path, stale: str) -> None:
 
 def _word(lock: Path) -> str | None:
     """Who wrote a lock; empty if nobody did yet, None if there is none."""
+    if not lock.is_file():  # a pipe would be waited for
+        return None
     try:
-        return lock.read_text()
-    except (OSError, ValueError):
+        return lock.read_bytes()[:_LONGEST_WORD].decode("utf-8", "replace")
+    except OSError:
         return None
 
 
@@ -221,7 +226,7 @@ def _is_held(lock: Path, word: str | None) -> bool:
     """A process of this machine holds its lock while it lives; another machine's while its heart beats."""
     try:
         age = time.time() - lock.stat().st_mtime
-    except FileNotFoundError:
+    except OSError:
         return False
     try:
         host, pid, started = (word or "").split()
@@ -242,10 +247,12 @@ def _started(pid: int) -> str:
 
 
 def _alive(pid: int) -> str:
-    """Where there is no /proc: only whether a process of that number lives."""
+    """Where there is no /proc: only whether a process of that number lives; 0 and below name groups of processes."""
+    if pid <= 0:
+        return "ended"
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return "ended"
     except PermissionError:
         return "alive"

@@ -1,8 +1,11 @@
 """metrics.csv: one continuous table of a run, also over resumes."""
 
 import csv
+import hashlib
 import io
+import json
 import logging
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,13 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ssl_lightning.files import write_text
+from ssl_lightning.report.metrics_file import read_table
+from ssl_lightning.stops import DataError
 
 log = logging.getLogger(__name__)
 FIRST_COLUMNS = ("step", "epoch")
+TIMED = "second"
+"""What the names of columns that measure time have in common."""
 
 
 class MetricsTable(Logger):
@@ -35,6 +42,8 @@ class MetricsTable(Logger):
         """Rows before the open one that the disk had no room for."""
         self._is_late = False
         """Whether the last write failed."""
+        self._closed = Tally()
+        """Of the rows before the open one."""
 
     @property
     def name(self) -> str:
@@ -78,8 +87,19 @@ class MetricsTable(Logger):
         if self._is_late:
             self._write()
 
+    def tally(self, step: int) -> dict[str, Any]:
+        """How many rows before a step the table has, and a digest of them: a checkpoint keeps it.
+
+        Args:
+            step: The present one; what belongs to it is still being written.
+        """
+        done = self._closed
+        return (done.and_row(self._open_row) if self._open_row.get("step", step) < step else done).noted()
+
     def _begin(self, step: int) -> None:
         """A new row; the last one is on disk, or waits."""
+        if self._open_row:
+            self._closed = self._closed.and_row(self._open_row)
         if self._is_late:
             self._waiting.append(self._open_row)
         else:
@@ -97,13 +117,28 @@ class MetricsTable(Logger):
         self._waiting, self._is_late = [], False
 
     @rank_zero_only
-    def cut_after(self, step: int) -> None:
-        """Drop the rows after a step: the resumed run writes them again. Takes up the columns of the table."""
+    def cut_after(self, step: int, tally: Any = None) -> None:
+        """Drop the rows after a step: the resumed run writes them again. Takes up the columns of the table.
+
+        Rows before it that are missing or changed since the checkpoint was written are logged.
+
+        Args:
+            step: Of the checkpoint.
+            tally: What the checkpoint has noted of the table; None in those of earlier versions.
+
+        Raises:
+            DataError: If the table cannot be read or written.
+        """
+        header, rows = read_table(self.path) if self.path.exists() else ([], [])
+        kept: list[dict[str, Any]] = [row for row in rows if int(row["step"]) <= step]
+        before = [row for row in kept if int(row["step"]) < step]
+        self._closed = Tally()
+        for row in before:
+            self._closed = self._closed.and_row(row)
+        self._log_losses(step, tally)
         if not self.path.exists():
             return
-        rows = read_rows(self.path)
-        self._columns = list(rows[0].keys()) if rows else _header(self.path)
-        kept = [row for row in rows if int(row["step"]) <= step]
+        self._columns = header or list(FIRST_COLUMNS)
         self._replace(kept)
         if kept and int(kept[-1]["step"]) == step:  # what belongs to this step and is still to come is merged in
             self._open_row = {name: value for name, value in kept[-1].items() if value != ""} | {"step": step}
@@ -111,9 +146,21 @@ class MetricsTable(Logger):
             self._row_start = self.path.stat().st_size
             self._write_row(self._open_row)
 
+    def _log_losses(self, step: int, tally: Any) -> None:
+        """One line where the table is not the one that the checkpoint noted."""
+        found = self._closed.noted()
+        if not isinstance(tally, dict) or tally == found:
+            return
+        rows = tally.get("rows")
+        if isinstance(rows, int) and rows > found["rows"]:
+            told = f"{rows - found['rows']} of {rows} rows before step {step} are missing or damaged"
+        else:
+            told = f"rows before step {step} were changed or added since the checkpoint was written"
+        log.warning("found %s, in which %s; the run resumes with what is there", self.path, told)
+
     def _widen(self, new: list[str], before: int) -> None:
         """Rewrite the rows before a step with more columns; rare, since all metrics show up early."""
-        rows = read_rows(self.path) if self.path.exists() else []
+        rows: list[dict[str, Any]] = list(read_table(self.path)[1]) if self.path.exists() else []
         known = self._columns
         self._columns = known + new
         try:
@@ -140,16 +187,34 @@ class MetricsTable(Logger):
             return file.tell()
 
 
+@dataclass(frozen=True)
+class Tally:
+    """How many rows there are, and a digest of all of them that is made row by row."""
+
+    rows: int = 0
+    digest: str = ""
+
+    def and_row(self, row: dict[str, Any]) -> "Tally":
+        """With one more. Columns that measure time differ from run to run, and empty cells come with new columns."""
+        cells = {name: str(value) for name, value in row.items() if value != "" and TIMED not in name}
+        described = json.dumps([self.digest, cells], sort_keys=True)
+        return Tally(self.rows + 1, hashlib.sha256(described.encode()).hexdigest())
+
+    def noted(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a metrics table; a last line that a kill cut off is left out."""
-    with Path(path).open(newline="") as file:
-        reader = csv.DictReader(file)
-        return [row for row in reader if None not in row.values() and (row.get("step") or "").isdigit()]
+    """The rows of a metrics table that are whole, see `read_table`.
 
-
-def _header(path: Path) -> list[str]:
-    with path.open(newline="") as file:
-        return next(csv.reader(file), list(FIRST_COLUMNS))
+    Raises:
+        DataError: If there is no such file.
+    """
+    try:
+        return list(read_table(Path(path))[1])
+    except OSError as error:
+        raise DataError(f"found no {path} ({error.strerror}); expected the folder of a run") from error
 
 
 def _plain(value: Any) -> float | int:

@@ -106,3 +106,43 @@ def test_a_name_that_is_none_is_one_line(tmp_path, name):
     with pytest.raises(UsageError, match=r"found --run\.name") as caught:
         RunDirectory(tmp_path, name)
     assert "\n" not in str(caught.value)
+
+
+LOCKS = {
+    "binary": bytes(range(256)),
+    "empty": b"",
+    "zeros": bytes(5000),
+    "long": b"x" * 10**6,
+    "huge number": f"{os.uname().nodename} {10**30} 1\n".encode(),
+    "long number": f"{os.uname().nodename} {'9' * 6000} 1\n".encode(),
+    "group": f"{os.uname().nodename} 0 alive\n".encode(),
+    "all": f"{os.uname().nodename} -1 alive\n".encode(),
+    "lines": b"a\nb\nc\nd\n",
+}
+
+
+@pytest.mark.parametrize("content", LOCKS)
+def test_a_lock_of_other_bytes_is_held_while_it_is_fresh_at_most_and_then_taken_over(run, content):
+    lock = run.path / "LOCK"
+    lock.write_bytes(LOCKS[content])
+    assert run.is_held == (content not in ("huge number", "group", "all"))
+    long_ago = time.time() - 60
+    os.utime(lock, (long_ago, long_ago))
+    with run.lock():
+        assert f" {os.getpid()} " in lock.read_text()
+
+
+def test_a_lock_that_is_no_file_is_one_line_and_not_waited_for(run):
+    lock = run.path / "LOCK"
+    for make in (os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)):
+        make(lock)
+        with pytest.raises(LockedRunError, match="LOCK") as caught, run.lock():
+            pass
+        assert "\n" not in str(caught.value)
+        lock.rmdir() if lock.is_dir() else lock.unlink()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)])
+def test_facts_that_are_no_file_are_none(run, make):
+    make(run.path / "run.json")
+    assert run.read("run.json") is None

@@ -1,15 +1,22 @@
-"""The metrics table on a full disk: rows wait for room, in order, and a checkpoint waits for them."""
+"""The metrics table on a full disk, and after damage: rows wait for room, and rows that are lost are counted."""
 
 import csv
 import errno
+import os
 import resource
+from contextlib import suppress
 
 import pytest
 import torch
 
 from ssl_lightning.checkpoints import DurableCheckpointIO, read_checkpoint
+from ssl_lightning.commands.budget import read_spent
 from ssl_lightning.entry import run
+from ssl_lightning.report.metrics_file import read_table
+from ssl_lightning.report.table import judged, results_table
 from ssl_lightning.runs import MetricsTable
+from ssl_lightning.runs.metrics import read_rows
+from ssl_lightning.stops import DataError
 
 
 @pytest.fixture
@@ -77,3 +84,113 @@ def test_a_full_disk_wherever_it_shows_is_one_line_and_code_74(monkeypatch, caps
     (line,) = capsys.readouterr().err.splitlines()
     assert "runs/x/run.json" in line
     assert "free some space" in line
+
+
+STEPS, AT = 12, 10
+
+
+@pytest.fixture
+def noted(tmp_path):
+    """A table of twelve rows, and what the checkpoint of step 10 has noted of it."""
+    table = MetricsTable(tmp_path / "metrics.csv")
+    tally = {}
+    for step in range(1, STEPS + 1):
+        table.log_metrics({"epoch": float(step // 4), "train/loss": 1 / step, "train/seconds": 0.1 * step}, step)
+        table.log_metrics({"train/operations": 5.0 * step}, step)
+        if step == 3:
+            table.log_metrics({"eval/knn/top1": 0.5}, step)  # a column that comes late
+        if step == AT:
+            tally = table.tally(AT)
+    return table.path, tally
+
+
+def resumed(path, tally):
+    table = MetricsTable(path)
+    table.cut_after(AT, tally)
+    found = [int(row["step"]) for row in read_rows(path)] if path.exists() else []
+    assert table.tally(AT)["rows"] == sum(step < AT for step in found)
+    table.log_metrics({"epoch": 2.0, "train/loss": 0.5}, AT + 1)
+    return found
+
+
+def test_a_whole_table_is_taken_up_without_a_line(noted, caplog):
+    path, tally = noted
+    assert tally["rows"] == AT - 1
+    assert resumed(path, tally) == list(range(1, AT + 1))
+    assert resumed(path, tally) == list(range(1, AT + 1))
+    assert not caplog.records
+
+
+def lines(change):
+    def damage(content):
+        return b"".join(change(content.splitlines(keepends=True)))
+
+    return damage
+
+
+def changed(number, old, new):
+    return lambda rows: [row.replace(old, new) if place == number else row for place, row in enumerate(rows)]
+
+
+LOST = "rows before step 10 are missing or damaged"
+CHANGED = "were changed or added"
+DAMAGES = {
+    "no file": (lambda content: None, f"9 of 9 {LOST}"),
+    "empty": (lambda content: b"", f"9 of 9 {LOST}"),
+    "header alone": (lines(lambda rows: rows[:1]), f"9 of 9 {LOST}"),
+    "no header": (lines(lambda rows: rows[1:]), f"9 of 9 {LOST}"),
+    "another header": (lines(lambda rows: [b"a,b,c\r\n", *rows[1:]]), f"9 of 9 {LOST}"),
+    "a name twice": (lines(changed(0, b"epoch", b"step")), f"9 of 9 {LOST}"),
+    "binary": (lambda content: os.urandom(2000), f"9 of 9 {LOST}"),
+    "zeros": (lambda content: bytes(5000), f"9 of 9 {LOST}"),
+    "compressed": (lambda content: b"\x1f\x8b" + content, f"9 of 9 {LOST}"),
+    "utf-16": (lambda content: content.decode().encode("utf-16"), f"9 of 9 {LOST}"),
+    "a row less": (lines(lambda rows: rows[:4] + rows[5:]), f"1 of 9 {LOST}"),
+    "cut": (lambda content: content[: len(content) // 2], LOST),
+    "cut in a row": (lines(lambda rows: [*rows[:5], rows[5][:-5]]), f"5 of 9 {LOST}"),
+    "no number": (lines(changed(4, b"0.25", b"0.2x")), f"1 of 9 {LOST}"),
+    "another number": (lines(changed(4, b"0.25", b"0.35")), CHANGED),
+    "another step": (lines(lambda rows: [*rows[:4], b"9" + rows[4][1:], *rows[5:]]), CHANGED),
+    "a step that is none": (lines(lambda rows: [*rows[:4], b"x" + rows[4][1:], *rows[5:]]), f"1 of 9 {LOST}"),
+    "a step of another script": (
+        lines(lambda rows: [*rows[:4], "\u00b2".encode() + rows[4][1:], *rows[5:]]),
+        f"1 of 9 {LOST}",
+    ),
+    "a long step": (lines(lambda rows: [*rows[:4], b"9" * 6000 + rows[4], *rows[5:]]), f"1 of 9 {LOST}"),
+    "an epoch that is none": (lines(changed(4, b"4,1,", b"4,inf,")), f"1 of 9 {LOST}"),
+    "no utf-8": (lines(changed(4, b"0.25", b"0.\xff")), f"1 of 9 {LOST}"),
+    "a nul": (lines(changed(4, b"0.25", b"0.\x00")), f"1 of 9 {LOST}"),
+    "a huge field": (lines(changed(4, b"0.25", b"1" * 200_000)), f"1 of 9 {LOST}"),
+    "an open quote": (lines(changed(4, b"0.25", b'"0.25')), LOST),
+    "a cell more": (lines(changed(4, b"0.25", b"0.25,1")), f"1 of 9 {LOST}"),
+    "a row more": (lines(lambda rows: [*rows[:4], rows[4], *rows[4:]]), CHANGED),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_rows_that_are_lost_are_one_line_and_no_reader_of_the_table_fails(noted, damage, caplog):
+    path, tally = noted
+    change, told = DAMAGES[damage]
+    content = change(path.read_bytes())
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+        assert all(isinstance(step, int) for step, _ in judged(path))
+        assert results_table(path)
+        assert {name for row in read_table(path)[1] for name in row} <= set(read_table(path)[0])
+        with suppress(DataError):
+            assert read_spent(path.parent).steps > 0
+    caplog.clear()
+    resumed(path, tally)
+    said = [record.getMessage() for record in caplog.records if "the run resumes with what is there" in record.message]
+    assert len(said) == 1
+    assert told in said[0]
+    assert not any("\n" in record.getMessage() for record in caplog.records)
+
+
+def test_a_table_that_is_no_file_is_one_line(tmp_path):
+    os.mkfifo(tmp_path / "metrics.csv")
+    for path in (tmp_path / "metrics.csv", tmp_path, tmp_path / "none.csv"):
+        with pytest.raises(DataError, match="expected the folder of a run"):
+            read_rows(path)
+    assert judged(tmp_path / "metrics.csv") == []
