@@ -1,12 +1,14 @@
 """Fitting: how a run begins, goes on and ends, on one process or on several that begin alike."""
 
 import logging
+import traceback
 import uuid
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import lightning.pytorch as pl
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -26,12 +28,22 @@ from ssl_lightning.runs.checkpointing import TABLE
 from ssl_lightning.runs.origin import Origin, find_origin, without_origin
 from ssl_lightning.runs.record import Record, recorded
 from ssl_lightning.runs.resume import CONTENT, Start, computed, decide, differences
-from ssl_lightning.stops import CollapseError, DiskError, NonFiniteError, PreemptedError, UsageError
+from ssl_lightning.stops import (
+    CollapseError,
+    DataError,
+    DiskError,
+    NonFiniteError,
+    PreemptedError,
+    RunStoppedError,
+    UsageError,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 AGREED = (PreemptedError, DiskError, NonFiniteError, CollapseError)
 """Ends of a run that all processes come to at the same step."""
+RESTORING = {"_restore_modules_and_callbacks", "restore_training_state", "_load_combined_loader_states"}
+"""Functions of Lightning that give a checkpoint's state to whatever it belongs to."""
 OF_THE_OPTIMIZER = ("model.init_args.optimizer.class_path", "model.init_args.decay_all")
 """Settings with which an optimizer has another kind of state, or other groups of parameters."""
 
@@ -102,7 +114,8 @@ class Fitting:
                     table = cast(MetricsTable, self.trainer.loggers[0])  # before what a YAML file adds
                     checkpoint = read_checkpoint(start.checkpoint)
                     own = Path(start.checkpoint).parent == self.run.checkpoints.resolve()
-                    table.cut_after(int(checkpoint["global_step"]), checkpoint.get(TABLE) if own else None)
+                    _check_rows(checkpoint, start.checkpoint, self.datamodule.num_samples)
+                    table.cut_after(int(checkpoint.get("global_step", 0)), checkpoint.get(TABLE) if own else None)
                 self._loops(start)
                 self._refuse_nothing_learnt(start)
                 self.run.finish(self.trainer.global_step)
@@ -217,7 +230,7 @@ class Fitting:
         state = read_checkpoint(path)["state_dict"]
         try:
             cast(Method, self.model).take_weights(state)
-        except RuntimeError as error:
+        except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
             first = " ".join(str(error).split())[:200]
             raise UsageError(f"found weights in {path} that do not fit {type(self.model).__name__}: {first}") from error
         return Start(weights=path)
@@ -243,7 +256,17 @@ class Fitting:
         if start.checkpoint is None:
             with isolate_rng():  # judging the untrained network must not shift what training draws
                 self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
-        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=start.checkpoint)
+        try:
+            self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=start.checkpoint)
+        except Exception as error:
+            if start.checkpoint is None or isinstance(error, RunStoppedError) or not _is_of_restoring(error):
+                raise
+            reason = " ".join(str(error).split())[:300]
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise DataError(
+                f"found {start.checkpoint}, which cannot be resumed from ({kind}{reason}); give an "
+                "earlier checkpoint, or begin with its weights alone: --run.start_from"
+            ) from error
         self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
     def _refuse_nothing_learnt(self, start: Start) -> None:
@@ -273,6 +296,29 @@ class Fitting:
 def _wandb_id(known: Any) -> str:
     """The one that run.json holds, which a resumed run takes up again there, or a new one."""
     return known if isinstance(known, str) and known.isalnum() else uuid.uuid4().hex[:8]
+
+
+def _is_of_restoring(error: BaseException) -> bool:
+    """Whether it was raised while Lightning gave a checkpoint's state back, and not by anything that came later."""
+    return not RESTORING.isdisjoint(frame.name for frame in traceback.extract_tb(error.__traceback__))
+
+
+def _check_rows(checkpoint: dict[str, Any], path: str, num_samples: int) -> None:
+    """Labels and memories belong to the rows of the run.
+
+    Raises:
+        DataError: If they are more or fewer, or labels below -1.
+    """
+    for name, state in checkpoint["state_dict"].items():
+        rows = state.get("rows") if isinstance(state, dict) else None
+        if not isinstance(rows, torch.Tensor) or rows.dim() != 2 or not rows.numel():
+            continue
+        below = not rows.is_floating_point() and int(rows.min()) < -1
+        if len(rows) != num_samples or below:
+            raise DataError(
+                f"found {path} with {len(rows)} rows{' and labels below -1' if below else ''} in {name}, expected the "
+                f"{num_samples} of this run: give another checkpoint, or begin with its weights alone: --run.start_from"
+            )
 
 
 def _ours(trainer: pl.Trainer, kind: type[T]) -> T:

@@ -76,9 +76,14 @@ class PseudoLabels(nn.Module):
         return {"rows": self.rows, "version": self.version}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's labels, whatever the size of its data set."""
+        """Take up a checkpoint's labels, whatever the size of its data set.
+
+        Raises:
+            ValueError: If they are none.
+        """
+        _expect_rows(state["rows"], 2, floating=False)
         self.rows = state["rows"].to(self.rows.device)
-        self.version = state["version"]
+        self.version = int(state["version"])
 
 
 class FeatureBank(nn.Module):
@@ -154,7 +159,14 @@ class FeatureBank(nn.Module):
         return {"rows": self.rows, "valid": self.valid}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's rows, whatever the size of its data set."""
+        """Take up a checkpoint's rows, whatever the size of its data set.
+
+        Raises:
+            ValueError: If they are none.
+        """
+        _expect_rows(state["rows"], 2)
+        if state["valid"].dtype != torch.bool or state["valid"].shape != state["rows"].shape[:1]:
+            raise ValueError(f"found a memory of {len(state['rows'])} rows without as many marks of the valid ones")
         device = self.rows.device
         self.rows, self.valid = state["rows"].to(device), state["valid"].to(device)
 
@@ -203,8 +215,25 @@ class FeatureQueue(nn.Module):
         return {"rows": self.rows}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's embeddings."""
+        """Take up a checkpoint's embeddings.
+
+        Raises:
+            ValueError: If they are none.
+        """
+        _expect_rows(state["rows"], 3)
         self.rows = state["rows"].to(self.rows.device)
+
+
+def _expect_rows(rows: Any, dimensions: int, floating: bool = True) -> None:
+    """What a checkpoint holds may be anything.
+
+    Raises:
+        ValueError: For no tensor, or one of another kind.
+    """
+    fits = isinstance(rows, Tensor) and rows.dim() == dimensions and rows.is_floating_point() == floating
+    if not fits:
+        found = f"{rows.dtype} {tuple(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
+        raise ValueError(f"found {found} as rows of a memory; expected a tensor of {dimensions} dimensions")
 
 
 def _first_occurrences(index: Int[Tensor, "B"]) -> Int[Tensor, "U"]:

@@ -98,9 +98,11 @@ class Doctor(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a checkpoint's."""
-        self.rows = [(step, row) for step, row in state_dict["rows"]]
+        self.rows = [
+            (int(step), {str(name): float(value) for name, value in row.items()}) for step, row in state_dict["rows"]
+        ]
         self.courses = {name: course and Course(*course) for name, course in state_dict["courses"].items()}
-        self.found = state_dict["found"]
+        self.found = {str(name): bool(found) for name, found in state_dict["found"].items()}
 
     def _take(self, step: int, metrics: Any, failures: Iterable[Failure]) -> None:
         """Add this row; forget what lies before the window. The course up to a switch is kept."""

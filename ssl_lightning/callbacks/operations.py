@@ -56,7 +56,8 @@ class Operations(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, int | None]) -> None:
         """Take up a checkpoint's."""
-        self._of_a_batch = state_dict["of_a_batch"]
+        of_a_batch = state_dict["of_a_batch"]
+        self._of_a_batch = None if of_a_batch is None else int(of_a_batch)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """A step that fails ends the count."""

@@ -150,8 +150,8 @@ class Recluster(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a checkpoint's moment."""
-        self.last_epoch, self.last_step = state_dict["last_epoch"], state_dict["last_step"]
-        self.metrics = state_dict["metrics"]
+        self.last_epoch, self.last_step = int(state_dict["last_epoch"]), int(state_dict["last_step"])
+        self.metrics = {str(name): float(value) for name, value in state_dict["metrics"].items()}
 
     def _first(self, module: pl.LightningModule) -> int:
         """The epoch of the first clustering."""

@@ -76,7 +76,7 @@ class Throughput(pl.Callback):
         """Take up a checkpoint's sums; their mean where the number of processes has changed."""
         if "loss_sums" not in state_dict:  # written by an earlier version: the next row's mean is of fewer steps
             return
-        group, sums = world(), state_dict["loss_sums"]
+        group, sums = world(), state_dict["loss_sums"].reshape(-1, 2)
         own = sums[rank()] if len(sums) == (group.size() if group else 1) else sums.mean(0)
         self.loss.total = own.to(self.loss.device)
         # torchmetrics counts updates apart from its state and warns when it believes that there were none

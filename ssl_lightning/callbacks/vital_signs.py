@@ -63,7 +63,7 @@ class VitalSigns(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a checkpoint's."""
-        self.last_used = state_dict["last_used"]
+        self.last_used = state_dict["last_used"].long().reshape(-1)
 
     def _note_used(self, scores: Float[Tensor, "B K"], step: int) -> None:
         if len(self.last_used) != scores.shape[1]:

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from ssl_lightning.checkpoints.read import read_checkpoint, sidecar_path
+from ssl_lightning.checkpoints.read import CorruptCheckpointError, read_checkpoint, sidecar_path
+from ssl_lightning.checkpoints.structure import missing
 from ssl_lightning.files import fsync_folder, write_atomically, write_text
 
 SCHEMA = 1
@@ -39,8 +40,18 @@ class DurableCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Verify, then read; `weights_only` always, whatever is asked for."""
-        return read_checkpoint(path)
+        """Verify, then read; `weights_only` always, whatever is asked for.
+
+        Raises:
+            CorruptCheckpointError: Also for a checkpoint that gives weights but that no run can be resumed from.
+        """
+        checkpoint = read_checkpoint(path)
+        if lacking := missing(checkpoint):
+            raise CorruptCheckpointError(
+                f"found {path} without {', '.join(lacking)}; expected a checkpoint of a run: to take its weights alone "
+                "give --run.start_from"
+            )
+        return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a file; its sidecar first, so that a kill between leaves a file that does not count."""

@@ -40,7 +40,7 @@ def load_model(path: str | Path) -> Any:
     method = _build(METHOD, described, path)
     try:
         method.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
+    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         first = [line.strip() for line in str(error).splitlines() if line.strip()][:2]
         raise CorruptCheckpointError(f"found weights in {path} that do not fit its own description: {first}") from error
     method.data_fingerprint = str((checkpoint.get("config") or {}).get("data_fingerprint", ""))  # type: ignore[assignment]

@@ -5,16 +5,21 @@ import json
 import logging
 import pickle
 import re
+import struct
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ssl_lightning.checkpoints.structure import misfit
+from ssl_lightning.stops import DataError
+
 log = logging.getLogger(__name__)
 
 
-class CorruptCheckpointError(ValueError):
+class CorruptCheckpointError(DataError):
     """A file that is not the checkpoint that was written."""
 
 
@@ -35,18 +40,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     is resumed from it).
 
     Raises:
-        ValueError: For an address instead of a file, or a file that is not there.
-        CorruptCheckpointError: If it is not what was written, or holds anything but tensors and plain values.
+        DataError: For an address instead of a file, or a file that is not there.
+        CorruptCheckpointError: If it is not what was written, holds anything but tensors and plain values, or has other
+            types than a checkpoint has.
     """
     if re.match(r"^[a-zA-Z][a-zA-Z0-9+.-]*://", str(path)):
-        raise ValueError(f"found the address {path}; expected a local file: download it first")
+        raise DataError(f"found the address {path}; expected a local file: download it first")
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"found no checkpoint at {path}; expected a file: check --ckpt_path (or --run.start_from)")
+        raise DataError(f"found no checkpoint at {path}; expected a file: check --ckpt_path (or --run.start_from)")
     path = path.resolve()
     if sidecar_path(path).is_file():
         _verify(path)
     try:
+        _refuse_bombs(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused anyway
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -55,11 +62,32 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CorruptCheckpointError(f"found {path}, which does not read as a checkpoint ({reason})") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CorruptCheckpointError(f"found {path} without a state_dict; expected a Lightning checkpoint")
+    wrong = misfit(checkpoint, path.stat().st_size)
+    if wrong:
+        raise CorruptCheckpointError(f"found {path} with {wrong}; expected a Lightning checkpoint: give another file")
     return checkpoint
 
 
+def _refuse_bombs(path: Path) -> None:
+    """Before torch reads an archive: it holds no more than the file has bytes, as torch writes it.
+
+    Raises:
+        ValueError: For entries that are compressed or overlap.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":  # what torch takes for an archive; the older format has no entries
+            return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("compressed entries, which torch does not write")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("entries that are larger than the file")
+
+
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError)
-_UNREADABLE += (LookupError, TypeError, AttributeError, AssertionError)
+_UNREADABLE += (LookupError, TypeError, AttributeError, AssertionError, MemoryError, ArithmeticError)
+_UNREADABLE += (struct.error, zipfile.BadZipFile)
 """What torch raises for files of another kind; some begin like a pickle, and fail in the middle of it."""
 
 
@@ -113,6 +141,8 @@ def _verify(path: Path) -> str:
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
+        if not sidecar_path(path).is_file():  # a pipe would be waited for
+            raise FileNotFoundError(sidecar_path(path))
         facts = json.loads(sidecar_path(path).read_bytes())
         if not isinstance(facts["sha256"], str) or not isinstance(facts["size"], int):
             raise TypeError("wrong types")

@@ -148,8 +148,10 @@ class TrainingLoader:
                     f"the checkpoint was written with data.{name}={state['made_for'][name]}, found {now}: "
                     "give the same data, or start a new run; --run.start_from <checkpoint> begins one with its weights"
                 )
-        self.epoch, self.masked = state["epoch"], state["masked"]
-        self.position = self._start = state["position"]
+        if not 0 <= int(state["position"]) <= len(self):
+            raise ValueError(f"found a checkpoint at batch {state['position']} of an epoch of {len(self)}")
+        self.epoch, self.masked = int(state["epoch"]), int(state["masked"])
+        self.position = self._start = int(state["position"])
         self.labels, self._labels_in_use = state["labels"], state["labels_in_use"]
 
     def _made_for(self) -> dict[str, Any]:

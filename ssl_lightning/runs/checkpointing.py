@@ -20,7 +20,7 @@ from ssl_lightning.processes import highest
 from ssl_lightning.runs.metrics import MetricsTable
 from ssl_lightning.runs.preemption import BY_CODE, Preemption, resuming
 from ssl_lightning.runs.record import CONFIG, ORIGIN
-from ssl_lightning.stops import DiskError, diverged
+from ssl_lightning.stops import DataError, DiskError, diverged
 
 log = logging.getLogger(__name__)
 TABLE = "metrics"
@@ -72,9 +72,21 @@ class Checkpointing(pl.Callback):
         self._failures = 0
         self._stop, self._old = 0, False
         self._random_state: list[dict[str, Any]] | None = None
+        self._restored: tuple[int, int] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning has just set its own handlers of signals."""
+        """Lightning has just set its own handlers of signals, and given optimizers what a checkpoint has for them.
+
+        Raises:
+            DataError: If that is for more optimizers or schedules, or for fewer: Lightning would leave some out.
+        """
+        made = (len(trainer.optimizers), len(trainer.lr_scheduler_configs))
+        if self._restored is not None and self._restored != made:
+            raise DataError(
+                f"found {trainer.ckpt_path} with {self._restored[0]} optimizers and {self._restored[1]} schedules, "
+                f"expected {made[0]} and {made[1]}: give another checkpoint, or begin with its weights alone: "
+                "--run.start_from"
+            )
         self.preemption.take()
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
@@ -200,10 +212,13 @@ class Checkpointing(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Take up the random state, later; not that of another number of processes, and say what this changes."""
+        self._restored = (len(checkpoint["optimizer_states"]), len(checkpoint["lr_schedulers"]))
         states = checkpoint.get("random_state")
         if states is None:
             return
         if len(states) == trainer.world_size:
+            for state in states:
+                _check_random_state(state)
             self._random_state = states
         elif trainer.is_global_zero:
             log.warning(
@@ -292,19 +307,35 @@ def _random_state() -> dict[str, Any]:
     return state
 
 
+def _numpy_state(numpy: dict[str, Any]) -> dict[str, Any]:
+    inner = {"key": numpy["key"].numpy().astype(np.uint32), "pos": numpy["pos"]}
+    return {"bit_generator": "MT19937", "state": inner, "has_gauss": numpy["has_gauss"], "gauss": numpy["gauss"]}
+
+
+def _python_tuple(python: dict[str, Any]) -> tuple[Any, ...]:
+    return python["version"], tuple(python["words"].tolist()), python["gauss"]
+
+
 def _python_state() -> dict[str, Any]:
     version, words, gauss = random.getstate()
     return {"version": version, "words": torch.tensor(words), "gauss": gauss}
 
 
+def _check_random_state(state: dict[str, Any]) -> None:
+    """Set it on generators of their own, which raises what a state that is none makes them raise."""
+    torch.Generator().set_state(state["torch"])
+    np.random.RandomState().set_state(_numpy_state(state["numpy"]))
+    if state.get("python") is not None:
+        random.Random().setstate(_python_tuple(state["python"]))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.Generator("cuda").set_state(state["cuda"])
+
+
 def _set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
-    numpy = state["numpy"]
-    inner = {"key": numpy["key"].numpy().astype(np.uint32), "pos": numpy["pos"]}
-    whole = {"bit_generator": "MT19937", "state": inner, "has_gauss": numpy["has_gauss"], "gauss": numpy["gauss"]}
-    np.random.set_state(whole)  # noqa: NPY002
+    np.random.set_state(_numpy_state(state["numpy"]))  # noqa: NPY002
     python = state.get("python")  # checkpoints written before it was kept lack it
     if python is not None:
-        random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+        random.setstate(_python_tuple(python))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

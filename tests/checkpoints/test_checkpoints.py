@@ -1,9 +1,12 @@
 """Checkpoints are whole or absent, are verified, run no code, and give back the method that they hold."""
 
+import io
+import json
 import os
 import pickle
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from ssl_lightning.clustering import Clustering
 from ssl_lightning.files import write_atomically
 from ssl_lightning.methods import DeepCluster, RawPixels
 from ssl_lightning.models import ResNet18, TimmBackbone
+from ssl_lightning.stops import DataError
 
 
 def saved(model, path, **changes):
@@ -169,3 +173,89 @@ def test_objects_that_no_configuration_describes_are_not_plain():
         1,
         {"class_path": "ssl_lightning.models.backbones.ResNet18", "init_args": {"width": 8, "stem": "cifar"}},
     ]
+
+
+def packed(content, compression=zipfile.ZIP_STORED):
+    """An archive as torch writes it, its entries packed again."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    again = io.BytesIO()
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(again, "w", compression) as other:
+        for name in archive.namelist():
+            other.writestr(name, archive.read(name))
+    return again.getvalue()
+
+
+def overlapping():
+    """An archive whose directory names one entry many times."""
+    content = packed({"state_dict": {"w": torch.zeros(1000)}})
+    end = content.rindex(b"PK\x05\x06")
+    start = content.index(b"PK\x01\x02")
+    directory = content[start:end]
+    number = directory.count(b"PK\x01\x02") * 50
+    tail = bytearray(content[end:])
+    tail[8:12] = number.to_bytes(2, "little") * 2
+    tail[12:16] = (50 * len(directory)).to_bytes(4, "little")
+    return content[:start] + 50 * directory + bytes(tail)
+
+
+def legacy(content):
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+def doubled():
+    """Lists that hold each other twice, thirty deep: a billion of them to whoever walks through."""
+    inner = []
+    for _ in range(30):
+        inner = [inner, inner]
+    return inner
+
+
+def declared(numel):
+    """A legacy file whose storage is declared larger than it is."""
+    content = legacy({"state_dict": {"w": torch.zeros(77)}})
+    assert content.count(b"KM") >= 1  # the number of elements, as pickle writes a small one
+    return content.replace(b"KM", b"\x8a\x08" + numel.to_bytes(8, "little"))
+
+
+BOMBS = {
+    "compressed": lambda: packed({"state_dict": {"w": torch.zeros(10**6)}}, zipfile.ZIP_DEFLATED),
+    "overlapping": overlapping,
+    "expanded": lambda: packed({"state_dict": {"w": torch.zeros(1).expand(1 << 20, 1 << 20)}}),
+    "expanded within": lambda: packed({"state_dict": {}, "x": [{"y": (torch.zeros(1).expand(1 << 40),)}]}),
+    "legacy of terabytes": lambda: declared(1 << 44),
+    "legacy of more": lambda: declared(1 << 62),
+    "deep": lambda: packed({"state_dict": {}, "hyper_parameters": {"a": json.loads("[" * 150 + "]" * 150)}}),
+    "laughs": lambda: packed({"state_dict": {}, "hyper_parameters": {"a": doubled()}}),
+    "laughs in the config": lambda: packed({"state_dict": {}, "config": {"a": doubled()}}),
+    "cut": lambda: packed({"state_dict": {"w": torch.zeros(10)}})[:-30],
+    "a directory of nothing": lambda: b"PK\x03\x04" + bytes(100) + b"PK\x05\x06" + bytes(18),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_files_that_claim_more_than_they_hold_are_one_line(bomb, tmp_path):
+    path = tmp_path / "bomb.ckpt"
+    path.write_bytes(BOMBS[bomb]())
+    with pytest.raises(DataError, match=r"bomb\.ckpt") as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_that_is_met_again_and_again_is_walked_through_once(tmp_path):
+    (tmp_path / "nested.ckpt").write_bytes(packed({"state_dict": {}, "more": doubled()}))
+    assert read_checkpoint(tmp_path / "nested.ckpt")["state_dict"] == {}
+
+
+def test_older_formats_give_their_weights(tmp_path):
+    (tmp_path / "old.ckpt").write_bytes(legacy({"state_dict": {"w": torch.ones(3)}}))
+    assert read_checkpoint(tmp_path / "old.ckpt")["state_dict"]["w"].tolist() == [1, 1, 1]
+
+
+def test_a_sidecar_that_is_a_pipe_is_not_waited_for(model, tmp_path):
+    path = saved(model, tmp_path / "step-3.ckpt")
+    path.with_suffix(".json").unlink()
+    os.mkfifo(path.with_suffix(".json"))
+    assert newest_valid(tmp_path) is None

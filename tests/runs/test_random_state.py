@@ -31,7 +31,7 @@ def test_a_resume_on_another_number_of_processes_says_in_one_line_what_it_change
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     caplog.clear()
     for processes, lines in ((1, 0), (2, 1)):
-        checkpoint = {"random_state": [_random_state()] * processes}
+        checkpoint = {"random_state": [_random_state()] * processes, "optimizer_states": [], "lr_schedulers": []}
         Checkpointing(tmp_path).on_load_checkpoint(trainer, pl.LightningModule(), checkpoint)
         told = [record.getMessage() for record in caplog.records]
         assert len(told) == lines

@@ -1,0 +1,100 @@
+"""What a checkpoint is made of: names and types at its top, and bounds on what its tensors may claim."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "state_dict": dict,
+    "hyper_parameters": dict,
+    "loops": dict,
+    "callbacks": dict,
+    "config": dict,
+    "origin": dict,
+    "memories": dict,
+    "metrics": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "random_state": list,
+    "epoch": int,
+    "global_step": int,
+    "pytorch-lightning_version": str,
+}
+"""Of what Lightning and this package write; all may be missing but the weights."""
+NEEDED_TO_RESUME = ("global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+NEEDED_TO_RESUME += ("pytorch-lightning_version",)
+DEEPEST, MOST_NODES = 100, 100_000
+_PLAIN = (type(None), bool, int, float, str)
+
+
+def misfit(checkpoint: dict[Any, Any], size: int) -> str:
+    """What a checkpoint does not have, nothing where it is one.
+
+    Args:
+        checkpoint: As torch reads it.
+        size: Bytes of its file, which no tensor in it may exceed.
+    """
+    for name, kind in TYPES.items():
+        value = checkpoint.get(name)
+        if name in checkpoint and not (isinstance(value, kind) and _is_count(value, kind)):
+            return f"a {type(value).__name__} as its {name}"
+    if not all(isinstance(name, str) for name in checkpoint["state_dict"]):
+        return "names in its state_dict that are no text"
+    if not all(isinstance(state, dict) for state in checkpoint.get("random_state", [])):
+        return "a random_state that is none"
+    for name in ("config", "metrics"):
+        if not _is_flat(checkpoint.get(name, {})):
+            return f"a {name} that is no table of plain values"
+    if not _is_small(checkpoint.get("hyper_parameters", {})):
+        return f"hyper_parameters of more than {MOST_NODES:,} values, or nested deeper than {DEEPEST}"
+    for tensor in _tensors(checkpoint):
+        if tensor.layout == torch.strided and tensor.numel() * tensor.element_size() > size:
+            return f"a tensor of shape {tuple(tensor.shape)}, larger than the file"
+    return ""
+
+
+def _is_count(value: Any, kind: Any) -> bool:
+    return kind is not int or (value >= 0 and not isinstance(value, bool))
+
+
+def missing(checkpoint: dict[str, Any]) -> list[str]:
+    """What a run cannot be resumed without."""
+    return [name for name in NEEDED_TO_RESUME if name not in checkpoint]
+
+
+def _is_flat(value: Any) -> bool:
+    """A table of plain values, as the inputs of a run are: compared and printed without a walk."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and (isinstance(item, _PLAIN) or (isinstance(item, list | dict) and not item))
+        for name, item in value.items()
+    )
+
+
+def _is_small(value: Any) -> bool:
+    """Whether a description has no more nodes than a configuration may have, counting what is met again each time."""
+    counts: dict[int, int] = {}
+
+    def nodes(inner: Any, depth: int) -> int:
+        if depth > DEEPEST:  # a cycle too
+            return MOST_NODES + 1
+        if not isinstance(inner, dict | list | tuple):
+            return 1
+        if id(inner) not in counts:
+            items = inner.values() if isinstance(inner, dict) else inner
+            counts[id(inner)] = 1 + sum(nodes(item, depth + 1) for item in items)
+        return counts[id(inner)]
+
+    return nodes(value, 0) <= MOST_NODES
+
+
+def _tensors(checkpoint: dict[str, Any]) -> Iterator[torch.Tensor]:
+    """All of them; containers that are met again, as in a pickle that nests a list in itself, once."""
+    left, met = [checkpoint], set()
+    while left:
+        value = left.pop()
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, dict | list | tuple | set) and id(value) not in met:
+            met.add(id(value))
+            left += [*value.keys(), *value.values()] if isinstance(value, dict) else value
