@@ -151,7 +151,7 @@ class CommandLine(LightningCLI):
         for name in ("max_epochs", "max_steps") if self.subcommand == "fit" else ():
             if self.options.trainer[name] == 0:
                 raise UsageError(f"found --trainer.{name} 0, with which nothing is trained: give 1 or more")
-        if self.subcommand != "fit" and (self.run.path / "run.json").is_file():
+        if self.subcommand != "fit" and self.run.exists:
             raise UsageError(
                 f"found {self.run.path}, the folder of a trained run, which {self.subcommand} would write into: give "
                 f"another name, such as --run.name {self.run.name}-{self.subcommand}"

@@ -259,7 +259,8 @@ class Fitting:
         try:
             self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=start.checkpoint)
         except Exception as error:
-            if start.checkpoint is None or isinstance(error, RunStoppedError) or not _is_of_restoring(error):
+            known = isinstance(error, RunStoppedError | OSError | torch.OutOfMemoryError)
+            if start.checkpoint is None or known or not _is_of_restoring(error):
                 raise
             reason = " ".join(str(error).split())[:300]
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "

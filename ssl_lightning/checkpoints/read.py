@@ -53,11 +53,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if sidecar_path(path).is_file():
         _verify(path)
     try:
-        _refuse_bombs(path)
+        refuse_bombs(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused anyway
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CorruptCheckpointError(f"found {path}, which does not read as a checkpoint ({reason})") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
@@ -68,7 +68,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _refuse_bombs(path: Path) -> None:
+def refuse_bombs(path: Path) -> None:
     """Before torch reads an archive: it holds no more than the file has bytes, as torch writes it.
 
     Raises:
@@ -85,9 +85,9 @@ def _refuse_bombs(path: Path) -> None:
         raise ValueError("entries that are larger than the file")
 
 
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError)
-_UNREADABLE += (LookupError, TypeError, AttributeError, AssertionError, MemoryError, ArithmeticError)
-_UNREADABLE += (struct.error, zipfile.BadZipFile)
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError)
+UNREADABLE += (LookupError, TypeError, AttributeError, AssertionError, MemoryError, ArithmeticError)
+UNREADABLE += (struct.error, zipfile.BadZipFile)
 """What torch raises for files of another kind; some begin like a pickle, and fail in the middle of it."""
 
 

@@ -1,7 +1,6 @@
 """FrozenBackbone: any network of timm or torchvision as it is, to be judged and to cluster with, never trained."""
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ssl_lightning.checkpoints.read import UNREADABLE, CorruptCheckpointError, refuse_bombs
 from ssl_lightning.files import sha256_of
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.models.backbones import TimmBackbone, TorchvisionBackbone
@@ -103,10 +103,13 @@ def _read(path: Path) -> State:
             f"{PUBLISHED!r}"
         )
     try:
+        refuse_bombs(path)
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except (SafetensorError, *UNREADABLE) as error:
         reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"found {path}, which does not read as tensors alone ({reason}); give a state dict") from error
+        raise CorruptCheckpointError(
+            f"found {path}, which does not read as tensors alone ({reason}); give a state dict"
+        ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"found {path}, which holds more than the tensors of a network; give its state dict alone")
     return dict(state)

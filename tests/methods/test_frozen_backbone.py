@@ -162,3 +162,15 @@ def test_weights_that_are_not_there_name_the_flag(weights):
 def test_names_that_nobody_has_are_refused(name):
     with pytest.raises(ValueError, match="expected"):
         FrozenBackbone(name)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a.", b"(e.", b"\x85.", b"Rx", b"<html></html>", b"PK\x03\x04" + bytes(90), b"\x80\x02]."]
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_damaged_file_is_one_line(content, suffix, tmp_path):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"found .*weights\.") as caught:
+        ready(TIMM, str(path))
+    assert "\n" not in str(caught.value)

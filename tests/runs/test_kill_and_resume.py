@@ -25,6 +25,7 @@ def test_a_killed_run_that_the_same_command_finishes_equals_one_that_was_never_k
     assert runs.fit(name, fault).returncode == -9
     finished = runs.fit(name)
     assert finished.returncode == 0, finished.stderr
+    assert "metrics.csv" not in finished.stderr
     assert runs.steps(name) == runs.steps(whole)
     assert not differences(runs.checkpoint(name), runs.checkpoint(whole))
     assert runs.rows(name) == runs.rows(whole)
@@ -122,3 +123,15 @@ def test_a_damaged_newest_checkpoint_is_passed_over_for_the_one_before(runs, who
     assert "falling back" in finished.stderr
     assert not differences(runs.checkpoint("damaged"), runs.checkpoint(whole))
     assert runs.rows("damaged") == runs.rows(whole)
+
+
+def test_rows_that_are_gone_from_the_table_when_a_run_is_resumed_are_one_line(runs, whole):
+    assert runs.fit("rows", "kill@step=30").returncode == -9
+    table = runs.folder / "rows" / "metrics.csv"
+    rows = table.read_bytes().splitlines(keepends=True)
+    table.write_bytes(b"".join(rows[:2] + rows[4:]))
+    finished = runs.fit("rows")
+    assert finished.returncode == 0, finished.stderr
+    (line,) = [line for line in finished.stderr.splitlines() if "metrics.csv" in line]
+    assert "2 of " in line
+    assert not differences(runs.checkpoint("rows")["state_dict"], runs.checkpoint(whole)["state_dict"])

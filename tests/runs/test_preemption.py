@@ -7,6 +7,7 @@ import time
 import pytest
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from ssl_lightning.entry import run
 from ssl_lightning.runs import Preemption, preemption
 from ssl_lightning.stops import InterruptError, RequeueError
 
@@ -90,6 +91,16 @@ def test_handlers_are_given_back_and_an_ignored_sigint_stays_ignored(clock):
         send(INT)
         assert watcher.code == 0
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_ctrl_c_outside_of_the_loops_is_one_line_and_130(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssl_lightning.entry._carry_out", interrupted)
+    assert run(["choose-k", "x"]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Ctrl-C" in line
 
 
 @pytest.mark.slow
