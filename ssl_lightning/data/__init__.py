@@ -2,6 +2,7 @@
 
 from ssl_lightning.data.curated import CuratedImages
 from ssl_lightning.data.digits import Digits
+from ssl_lightning.data.limits import Limits
 from ssl_lightning.data.module import ImageModule
 from ssl_lightning.data.probe_sets import ProbeSet
 from ssl_lightning.data.subset import Subset
@@ -14,6 +15,7 @@ __all__ = [
     "CuratedImages",
     "Digits",
     "ImageModule",
+    "Limits",
     "ProbeSet",
     "Subset",
     "SyntheticImages",

@@ -28,7 +28,7 @@ class CuratedImages(ImageModule):
 
     def open_training(self) -> Pictures:
         """The training split."""
-        return open_labelled(self.path, self.split)
+        return open_labelled(self.path, self.split, self.limits)
 
     def default_probe_sets(self) -> Probes:
         """The training split and the test split, if there is one and every picture has a label."""
@@ -38,4 +38,4 @@ class CuratedImages(ImageModule):
         if bool((train.labels == UNLABELLED).any()):
             return {}
         name = Path(self.path).name.split(".")[0]
-        return {name: (train, open_labelled(self.path, self.test_split))}
+        return {name: (train, open_labelled(self.path, self.test_split, self.limits))}

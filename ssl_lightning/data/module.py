@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader, batches_per_epoch, too_many_unreadable
 from ssl_lightning.data.pictures import Pictures
 from ssl_lightning.data.probe_sets import ProbeSet
@@ -50,6 +51,7 @@ class ImageModule(LightningDataModule, ABC):
         centre_fraction: Side of the centre view as a fraction of the picture's short side.
         max_unreadable: Largest share of an epoch's rows that may be unreadable before the run stops.
         eval_batch_size: Rows of a batch of one process outside training.
+        limits: What decoding one image may cost; an image that exceeds it counts as unreadable.
     """
 
     views: list[View] = field(default_factory=list)
@@ -66,6 +68,7 @@ class ImageModule(LightningDataModule, ABC):
     centre_fraction: float = 1.0
     max_unreadable: float = 0.05
     eval_batch_size: int = 512
+    limits: Limits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -101,7 +104,7 @@ class ImageModule(LightningDataModule, ABC):
         """Training and test pictures of each probe set, the primary one first."""
         if self.probe_sets is None:
             return self.default_probe_sets()
-        return {name: probe_set.open() for name, probe_set in self.probe_sets.items()}
+        return {name: probe_set.open(self.limits) for name, probe_set in self.probe_sets.items()}
 
     @property
     def num_samples(self) -> int:

@@ -15,6 +15,7 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 from ssl_lightning.data.downloaded import is_downloaded, open_downloaded
+from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.pictures import Names, Pictures, Selection
 from ssl_lightning.data.stored import ByteTable, StoredPictures
 from ssl_lightning.data.tars import index_tar
@@ -23,7 +24,7 @@ from ssl_lightning.types import UNLABELLED
 VARIABLE = "SSL_LIGHTNING_DATA"
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _TARS = re.compile(r"\.(tar(\.(xz|gz|bz2))?|tgz|txz|tbz2?)\Z", re.IGNORECASE)
-_in_use: WeakValueDictionary[tuple[str, str], Pictures] = WeakValueDictionary()
+_in_use: WeakValueDictionary[tuple[str, str, Limits], Pictures] = WeakValueDictionary()
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
@@ -53,7 +54,7 @@ def locate(path: str) -> list[Path]:
     return sorted((match for matches in found for match in matches), key=os.fsencode)
 
 
-def open_unlabelled(path: str) -> Pictures:
+def open_unlabelled(path: str, limits: Limits = DEFAULT_LIMITS) -> Pictures:
     """All pictures of a folder (nested or flat), a tar file or several shards, without labels.
 
     Rows are in the order of the shards and within each in that of the names' bytes. Where every file name is a number
@@ -62,10 +63,10 @@ def open_unlabelled(path: str) -> Pictures:
     Raises:
         ValueError: Nothing there, no picture in it, or a tar file that is broken or unsafe.
     """
-    return _pack(locate(path)).pictures
+    return _pack(locate(path), limits).pictures
 
 
-def open_labelled(path: str, split: str | None) -> Pictures:
+def open_labelled(path: str, split: str | None, limits: Limits = DEFAULT_LIMITS) -> Pictures:
     """The pictures of one split, `split/class/file` in a folder or tar file; with no split, `class/file`.
 
     Also the folders `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary` as torchvision downloads them.
@@ -77,9 +78,9 @@ def open_labelled(path: str, split: str | None) -> Pictures:
         return open_downloaded(path, split or "train", locate)
     files = locate(path)
     if files[0].is_dir():
-        pack, prefix = _folder_pack(files[0] / (split or "")), ""
+        pack, prefix = _folder_pack(files[0] / (split or ""), limits), ""
     else:
-        pack, prefix = _tar_pack(files), f"{split}/" if split else ""
+        pack, prefix = _tar_pack(files, limits), f"{split}/" if split else ""
     rows = [row for row, name in enumerate(pack.names) if name.startswith(prefix)]
     if not rows:
         there = ", ".join(splits(path)) or "files"
@@ -99,7 +100,7 @@ def splits(path: str) -> list[str]:
     files = locate(path)
     if files[0].is_dir():
         return _sorted({folder.name for folder in files[0].iterdir() if folder.is_dir()})
-    return _sorted({name.split("/", 1)[0] for name in _tar_pack(files).names if "/" in name})
+    return _sorted({name.split("/", 1)[0] for name in _tar_names(files) if "/" in name})
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,39 +109,51 @@ class _Pack:
     pictures: Pictures
 
 
-def _pack(files: list[Path]) -> _Pack:
-    pack = _folder_pack(files[0]) if files[0].is_dir() else _tar_pack(files)
+def _pack(files: list[Path], limits: Limits) -> _Pack:
+    pack = _folder_pack(files[0], limits) if files[0].is_dir() else _tar_pack(files, limits)
     if len(pack.names) == 0:
         raise ValueError(f"{files[0]} holds no picture ({' '.join(_ENDINGS)}): give a folder or tar file that does")
     return pack
 
 
-def _folder_pack(root: Path) -> _Pack:
+def _folder_pack(root: Path, limits: Limits) -> _Pack:
     """A folder is listed each time, for it can change; its pictures are decoded once while a run uses them."""
     table = _folder_table(root)
-    key = (str(root), table.fingerprint)
+    key = (str(root), table.fingerprint, limits)
     pictures = _in_use.get(key)
     if pictures is None:
-        pictures = _in_use[key] = _pictures(table)
+        pictures = _in_use[key] = _pictures(table, limits)
     return _Pack(table.names, pictures)
 
 
-def _tar_pack(files: list[Path]) -> _Pack:
-    times = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-    return _read_shards_once(tuple(files), times)
+def _tar_pack(files: list[Path], limits: Limits) -> _Pack:
+    return _decode_shards_once(tuple(files), _times(files), limits)
+
+
+def _tar_names(files: list[Path]) -> Names:
+    return _read_shards_once(tuple(files), _times(files)).names
+
+
+def _times(files: list[Path]) -> tuple[tuple[int, int], ...]:
+    return tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
 @lru_cache(maxsize=3)
-def _read_shards_once(files: tuple[Path, ...], times: tuple[tuple[int, int], ...]) -> _Pack:
-    """Training pictures and probe sets are often splits of one tar file: unpacked and decoded once for all."""
+def _decode_shards_once(files: tuple[Path, ...], times: tuple[tuple[int, int], ...], limits: Limits) -> _Pack:
+    """Training images and probe sets are often splits of one tar file: unpacked and decoded once for all."""
+    table = _read_shards_once(files, times)
+    return _Pack(table.names, _pictures(table, limits))
+
+
+@lru_cache(maxsize=3)
+def _read_shards_once(files: tuple[Path, ...], times: tuple[tuple[int, int], ...]) -> ByteTable:
     tables = [_tar_table(file) for file in files]
-    table = tables[0] if len(tables) == 1 else _joined(tables)
-    return _Pack(table.names, _pictures(table))
+    return tables[0] if len(tables) == 1 else _joined(tables)
 
 
-def _pictures(table: ByteTable) -> Pictures:
+def _pictures(table: ByteTable, limits: Limits) -> Pictures:
     labels = torch.full((len(table),), UNLABELLED)
-    return StoredPictures(table, labels, [], _sample_ids(table.names)).in_memory()
+    return StoredPictures(table, labels, [], _sample_ids(table.names), limits).in_memory()
 
 
 def _tar_table(path: Path) -> ByteTable:

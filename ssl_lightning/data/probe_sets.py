@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ssl_lightning.data.built_in import open_digits, open_synthetic
+from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.packs import open_labelled
 from ssl_lightning.data.pictures import Pictures
 from ssl_lightning.types import UNLABELLED
@@ -23,13 +24,16 @@ class ProbeSet:
     test: str
     image_size: int | None = None
 
-    def open(self) -> tuple[Pictures, Pictures]:
+    def open(self, limits: Limits = DEFAULT_LIMITS) -> tuple[Pictures, Pictures]:
         """Both splits.
+
+        Args:
+            limits: What decoding one image may cost.
 
         Raises:
             ValueError: One is not there or has pictures without a label, or their classes differ.
         """
-        train, test = (_open_split(split) for split in (self.train, self.test))
+        train, test = (_open_split(split, limits) for split in (self.train, self.test))
         if train.classes != test.classes:
             odd = sorted(set(train.classes) ^ set(test.classes))
             raise ValueError(
@@ -39,8 +43,8 @@ class ProbeSet:
         return train, test
 
 
-def _open_split(split: str) -> Pictures:
-    pictures = _find_split(split)
+def _open_split(split: str, limits: Limits) -> Pictures:
+    pictures = _find_split(split, limits)
     without = int((pictures.labels == UNLABELLED).sum())
     if without:
         raise ValueError(
@@ -50,7 +54,7 @@ def _open_split(split: str) -> Pictures:
     return pictures
 
 
-def _find_split(split: str) -> Pictures:
+def _find_split(split: str, limits: Limits) -> Pictures:
     pack, _, part = split.rstrip("/").rpartition("/")
     if not pack or not part:
         raise ValueError(f"found probe set {split!r}; expected <folder or tar file>/<split>")
@@ -58,4 +62,4 @@ def _find_split(split: str) -> Pictures:
         return open_digits(part)
     if pack == "synthetic":
         return open_synthetic(part)
-    return open_labelled(pack, part)
+    return open_labelled(pack, part, limits)

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Int, Int32, Int64, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from ssl_lightning.data.decode import Unreadable, decode
+from ssl_lightning.data.decode import decode
+from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits, Unreadable
 from ssl_lightning.data.pictures import Images, MemoryPictures, Names, Pictures
 
 _LARGEST_IN_MEMORY = 2 << 30
@@ -77,11 +78,25 @@ class ByteTable:
 
 
 class StoredPictures(Pictures):
-    """Pictures decoded one by one when they are read, of any sizes."""
+    """Images decoded one by one when they are read, of any sizes.
+
+    Args:
+        table: Where their bytes lie.
+        labels: Class of each row.
+        classes: Names of the classes.
+        sample_ids: Permanent ids.
+        limits: What decoding one of them may cost.
+    """
 
     def __init__(
-        self, table: ByteTable, labels: Int[Tensor, "N"], classes: list[str], sample_ids: Int[Tensor, "N"]
+        self,
+        table: ByteTable,
+        labels: Int[Tensor, "N"],
+        classes: list[str],
+        sample_ids: Int[Tensor, "N"],
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
+        self.limits = limits
         self.table = table
         self.labels = labels
         self.classes = classes
@@ -139,7 +154,7 @@ class StoredPictures(Pictures):
 
     def _decoded(self, row: int) -> UInt8[Tensor, "3 _h _w"] | None:
         try:
-            return decode(self._bytes(row))
+            return decode(self._bytes(row), self.limits)
         except (Unreadable, OSError):
             return None
 

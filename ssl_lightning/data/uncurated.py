@@ -24,7 +24,7 @@ class UncuratedImages(ImageModule):
 
     def open_training(self) -> Pictures:
         """All pictures of the pile."""
-        return open_unlabelled(self.path)
+        return open_unlabelled(self.path, self.limits)
 
     def default_probe_sets(self) -> Probes:
         """None: a pile without labels is judged on other sets, which `probe_sets` names."""

@@ -22,6 +22,7 @@ VOLATILE = frozenset(
         "weights_only",
         "data.init_args.num_workers",
         "data.init_args.eval_batch_size",
+        "data.init_args.limits",
         "data.init_args.subset.path",
         "trainer.accelerator",
         "trainer.barebones",

@@ -1,0 +1,84 @@
+"""Lines that C libraries print to the standard error stream, kept from the terminal while an image is decoded.
+
+libjpeg (in torchvision) and libtiff (in Pillow) print a line about damage. Redirecting file descriptor 2 would take
+along Python's own output, a crash report and what child processes print. So the `stderr` of the C library alone is set
+to a file in memory, and whatever other line is found there afterwards is printed after all.
+"""
+
+import ctypes
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_KNOWN = re.compile(
+    rb"Corrupt JPEG data: |Premature end of JPEG file|Inconsistent progression sequence|Invalid SOS parameters"
+    rb"|Unknown Adobe color transform|Warning: unknown JFIF revision|Application transferred too"
+    rb"|(tempfile\.tif|(TIFF|JPEG|LZW|ZIP|Fax|PackBits|LERC|LZMA|ZSTD|WebP|OJPEG|Fax3|_TIFF|Predictor)\w*): "
+    rb"|[a-z_]+\.c: |MissingRequired|CheckDirCount|setByteArray|allChoppedUpArray"
+)
+_UNBUFFERED = 2  # _IONBF of the C libraries that have memfd_create
+
+
+class _Stream:
+    """The C library's `stderr`, and a file in memory that can stand in for it."""
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(None)
+        self.pointer = ctypes.c_void_p.in_dll(library, "stderr")
+        self.real = self.pointer.value
+        self.descriptor = os.memfd_create("errors of decoders", os.MFD_CLOEXEC)
+        library.fdopen.restype = ctypes.c_void_p
+        self.file = library.fdopen(self.descriptor, b"a")
+        library.setvbuf(ctypes.c_void_p(self.file), None, _UNBUFFERED, ctypes.c_size_t(0))
+        self.users, self.lock = 0, threading.Lock()
+
+    def enter(self) -> None:
+        with self.lock:
+            self.users += 1
+            self.pointer.value = self.file
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.pointer.value = self.real
+            length = os.fstat(self.descriptor).st_size
+            if length:
+                lines = os.pread(self.descriptor, length, 0).splitlines(keepends=True)
+                os.ftruncate(self.descriptor, 0)
+                os.write(2, b"".join(line for line in lines if not _KNOWN.match(line)))
+
+
+_stream: _Stream | None = None
+
+
+def _make() -> None:
+    """One stream a process: a forked one would share its parent's file, or keep a stand-in for ever."""
+    global _stream
+    if _stream is not None:
+        _stream.pointer.value = _stream.real
+    try:
+        _stream = _Stream()
+    except (AttributeError, ValueError, OSError):  # another C library: the lines are printed
+        _stream = None
+
+
+_make()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_make)
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Leave out what libjpeg and libtiff print; any number of threads may be in here."""
+    stream = _stream
+    if stream is None:
+        yield
+        return
+    stream.enter()
+    try:
+        yield
+    finally:
+        stream.leave()

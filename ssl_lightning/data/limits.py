@@ -1,0 +1,64 @@
+"""What decoding one image may cost, and the one exception that a decoder raises."""
+
+from dataclasses import dataclass
+
+from ssl_lightning.stops import UsageError
+
+_PILLOW_PIXELS = 178_956_970
+"""Pillow raises on larger images whatever its caller allows."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the header and the structure of an image file may declare; beyond it the file counts as unreadable.
+
+    Attributes:
+        max_pixels: Width times height.
+        max_side: Longer side in pixels.
+        max_aspect: Longer over shorter side.
+        max_scans: Scans of a progressive JPEG; each one costs time for the whole image.
+        max_scan_pixels: Scans times pixels.
+        max_chunks: Chunks, segments, frames, strips or tiles of a file.
+        max_fill: Bytes between the segments of a file that belong to none.
+        max_memory: Bytes that decoding one image may take: the file, the decoder's own image and the RGB result.
+    """
+
+    max_pixels: int = 50_000_000
+    max_side: int = 20_000
+    max_aspect: float = 50.0
+    max_scans: int = 100
+    max_scan_pixels: int = 1_000_000_000
+    max_chunks: int = 10_000
+    max_fill: int = 65_536
+    max_memory: int = 300_000_000
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise UsageError(f"found data.limits.{name}={value}; expected at least 1")
+        if self.max_pixels > _PILLOW_PIXELS:
+            raise UsageError(f"found data.limits.max_pixels={self.max_pixels}; expected at most {_PILLOW_PIXELS}")
+        if 3 * self.max_pixels > self.max_memory:
+            raise UsageError(
+                f"found data.limits.max_pixels={self.max_pixels}, which takes {3 * self.max_pixels} bytes as RGB, more "
+                f"than data.limits.max_memory={self.max_memory}: raise both"
+            )
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Unreadable(ValueError):
+    """Bytes that are no image to train on.
+
+    Attributes:
+        reason: A short slug for tables: empty, format, truncated, broken, side, aspect, float, depth, mode, or bomb:
+            with what there is too much of (pixels, scans, chunks, fill, runs, metadata, memory).
+    """
+
+    def __init__(self, reason: str, found: str) -> None:
+        super().__init__(f"unreadable image ({reason}): {found}")
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["Unreadable"], tuple[str, str]]:
+        return type(self), (self.reason, str(self).partition("): ")[2])  # crosses from a worker to its parent
