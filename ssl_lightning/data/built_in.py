@@ -7,6 +7,7 @@ import torch
 
 from ssl_lightning.data.drawn import draw_pictures
 from ssl_lightning.data.pictures import MemoryPictures, Pictures
+from ssl_lightning.stops import UsageError
 
 
 @cache
@@ -14,7 +15,7 @@ def open_digits(split: str) -> Pictures:
     """One split of the digits, 8 x 8 pixels: row i is for test when i % 5 == 4 (359 rows), else for training (1,438).
 
     Raises:
-        ValueError: The split is neither "train" nor "test".
+        UsageError: The split is neither "train" nor "test".
     """
     _check_split("digits", split)
     from sklearn.datasets import load_digits  # takes a second to import, which help texts need not wait for
@@ -42,7 +43,7 @@ def open_synthetic(
         seed: Another one gives other pictures of the same classes.
 
     Raises:
-        ValueError: The split is neither "train" nor "test", or there are more classes than can be drawn.
+        UsageError: The split is neither "train" nor "test", or there are more classes than can be drawn.
     """
     _check_split("synthetic", split)
     rows = torch.arange(num_samples)
@@ -54,4 +55,4 @@ def open_synthetic(
 
 def _check_split(source: str, split: str) -> None:
     if split not in ("train", "test"):
-        raise ValueError(f"found {source}/{split}; expected {source}/train or {source}/test")
+        raise UsageError(f"found {source}/{split}; expected {source}/train or {source}/test")

@@ -9,6 +9,7 @@ import torch
 from torchvision import datasets
 
 from ssl_lightning.data.pictures import MemoryPictures, Pictures
+from ssl_lightning.stops import DataError, UsageError
 
 _CLASSES = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100", "stl10_binary": "STL10"}
 
@@ -32,14 +33,14 @@ def open_downloaded(path: str, split: str, locate: Callable[[str], list[Path]]) 
     name = _CLASSES[Path(path).name]
     known = ("train", "test", "unlabeled", "train+unlabeled") if name == "STL10" else ("train", "test")
     if split not in known:
-        raise ValueError(f"{path} has no split {split!r}, only {', '.join(known)}: give one of these")
+        raise UsageError(f"{path} has no split {split!r}, only {', '.join(known)}: give one of these")
     try:
         root = locate(path)[0].parent
         data = _load(name, root, split)
     except (ValueError, RuntimeError, OSError) as error:
         folder = os.environ.get("SSL_LIGHTNING_DATA", "data")
         recipe = f"python -c \"from torchvision.datasets import {name}; {name}('{folder}', download=True)\""
-        raise ValueError(f"{path} is not there or not whole ({error}): get it by {recipe}") from error
+        raise DataError(f"{path} is not there or not whole ({error}): get it by {recipe}") from error
     images, labels, classes = data
     return MemoryPictures(torch.from_numpy(images), torch.from_numpy(labels), classes, title=f"{path}/{split}")
 

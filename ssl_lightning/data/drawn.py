@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ssl_lightning.draws import Purpose, uniform
+from ssl_lightning.stops import UsageError
 
 _SHAPES = 5
 _DIRECTIONS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.75, 0.75], [0.75, -0.75]])
@@ -29,10 +30,10 @@ def draw_pictures(rows: Int[Tensor, "N"], labels: Int[Tensor, "N"], size: int, s
         seed: Another one gives other pictures of the same classes.
 
     Raises:
-        ValueError: A label that has no shape.
+        UsageError: A label that has no shape.
     """
     if len(labels) and int(labels.max()) >= MOST_CLASSES:
-        raise ValueError(
+        raise UsageError(
             f"found {int(labels.max()) + 1} classes; at most {MOST_CLASSES} can be drawn: lower data.classes"
         )
     if len(rows) == 0:

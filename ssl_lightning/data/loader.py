@@ -10,6 +10,7 @@ from torch import Tensor
 from ssl_lightning.data.order import balanced_order, epoch_order
 from ssl_lightning.data.pictures import Pictures
 from ssl_lightning.data.reading import Cutting, Reading, Share, Task
+from ssl_lightning.stops import DataError, UsageError
 from ssl_lightning.types import RawBatch
 
 Labels = Int[Tensor, "N"] | None
@@ -51,11 +52,11 @@ class TrainingLoader:
         max_unreadable: float = 0.05,
     ) -> None:
         if batch_size % share.world_size:
-            raise ValueError(
+            raise UsageError(
                 f"data.batch_size={batch_size} does not divide by {share.world_size} processes: give a multiple of it"
             )
         if batch_size < 2 * share.world_size:
-            raise ValueError(f"data.batch_size={batch_size} gives a process fewer than two rows: raise it")
+            raise UsageError(f"data.batch_size={batch_size} gives a process fewer than two rows: raise it")
         self.pictures = pictures
         self.cutting = cutting
         self.batch_size = batch_size
@@ -68,7 +69,7 @@ class TrainingLoader:
         self._start = 0
         self._read = Reading(pictures, cutting, num_workers, keep_workers=True)
         if len(self) == 0:
-            raise ValueError(
+            raise DataError(
                 f"found {len(pictures)} pictures, fewer than one batch of {batch_size}: lower data.batch_size"
             )
 
@@ -117,9 +118,9 @@ class TrainingLoader:
         names = ", ".join(self.pictures.name(row) for row in unreadable[:5])
         remedy = f"{names}, ...: mend or remove the files"
         if len(batch.index) - len(unreadable) < 2:
-            raise ValueError(f"found fewer than two readable pictures in a batch of {len(batch.index)}; not {remedy}")
+            raise DataError(f"found fewer than two readable pictures in a batch of {len(batch.index)}; not {remedy}")
         if self.masked > self.max_unreadable * len(self) * self.batch_size / self.share.world_size:
-            raise ValueError(too_many_unreadable(self.masked, f"epoch {self.epoch}", self.max_unreadable, remedy))
+            raise DataError(too_many_unreadable(self.masked, f"epoch {self.epoch}", self.max_unreadable, remedy))
 
     def end_workers(self) -> None:
         """Let the worker processes end; another epoch would start new ones."""
@@ -144,7 +145,7 @@ class TrainingLoader:
         """
         for name, now in self._made_for().items():
             if state["made_for"][name] != now:
-                raise ValueError(
+                raise UsageError(
                     f"the checkpoint was written with data.{name}={state['made_for'][name]}, found {now}: "
                     "give the same data, or start a new run; --run.start_from <checkpoint> begins one with its weights"
                 )

@@ -20,7 +20,7 @@ from ssl_lightning.data.reading import Cutting, Share
 from ssl_lightning.data.subset import Subset
 from ssl_lightning.data.views import View, centre_view, expand, finish_crops, make_views
 from ssl_lightning.draws import Purpose, permutation
-from ssl_lightning.stops import UsageError
+from ssl_lightning.stops import DataError, UsageError
 from ssl_lightning.types import Batch, RawBatch
 
 log = logging.getLogger(__name__)
@@ -79,11 +79,11 @@ class ImageModule(LightningDataModule, ABC):
         self._labels: Labels = None
         for name, lowest in (("batch_size", 2), ("image_size", 1), ("num_workers", 0), ("gallery", 1)):
             if getattr(self, name) < lowest:
-                raise ValueError(f"found data.{name}={getattr(self, name)}; expected at least {lowest}")
+                raise UsageError(f"found data.{name}={getattr(self, name)}; expected at least {lowest}")
         if min(self.std) <= 0:
-            raise ValueError(f"found data.std={self.std}; expected three positive numbers, as fractions 0..1")
+            raise UsageError(f"found data.std={self.std}; expected three positive numbers, as fractions 0..1")
         if not 0 < self.centre_fraction <= 1:
-            raise ValueError(f"found data.centre_fraction={self.centre_fraction}; expected more than 0, at most 1")
+            raise UsageError(f"found data.centre_fraction={self.centre_fraction}; expected more than 0, at most 1")
 
     @abstractmethod
     def open_training(self) -> Pictures:
@@ -155,7 +155,7 @@ class ImageModule(LightningDataModule, ABC):
         remedy = f"{', '.join(self.training.name(row) for row in rows[:5])}, ...: mend or remove the files"
         if len(rows) > self.max_unreadable * self.num_samples or len(rows) == self.num_samples:
             where = f"a pass over {self.num_samples}"
-            raise ValueError(too_many_unreadable(len(rows), where, self.max_unreadable, remedy))
+            raise DataError(too_many_unreadable(len(rows), where, self.max_unreadable, remedy))
         log.warning("found %d unreadable pictures of %d; among them %s", len(rows), self.num_samples, remedy)
 
     def judged_labels(self) -> Int[Tensor, "N"]:
@@ -187,7 +187,7 @@ class ImageModule(LightningDataModule, ABC):
         """
         if labels is not None:
             if len(labels) != self.num_samples:
-                raise ValueError(f"found {len(labels)} labels for {self.num_samples} training rows; expected one each")
+                raise UsageError(f"found {len(labels)} labels for {self.num_samples} training rows; expected one each")
             labels = labels.detach().to("cpu", torch.int64, copy=True)
         self._labels = labels
         if self._loader is not None:

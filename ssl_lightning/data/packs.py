@@ -19,6 +19,7 @@ from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.pictures import Names, Pictures, Selection
 from ssl_lightning.data.stored import ByteTable, StoredPictures
 from ssl_lightning.data.tars import index_tar
+from ssl_lightning.stops import DataError
 from ssl_lightning.types import UNLABELLED
 
 VARIABLE = "SSL_LIGHTNING_DATA"
@@ -42,7 +43,7 @@ def locate(path: str) -> list[Path]:
         One folder, or files sorted by the bytes of their names.
 
     Raises:
-        ValueError: Nothing there; the message names every shard that braces promise and that is missing.
+        DataError: Nothing there; the message names every shard that braces promise and that is missing.
     """
     data, path = Path(os.environ.get(VARIABLE, "data")), os.path.expanduser(path)
     roots = _roots(path, data)
@@ -50,7 +51,7 @@ def locate(path: str) -> list[Path]:
     found = [_first_match(roots, pattern) for pattern in wanted]
     missing = [pattern for pattern, matches in zip(wanted, found, strict=True) if not matches]
     if missing:
-        raise ValueError(_not_found(missing, roots))
+        raise DataError(_not_found(missing, roots))
     return sorted((match for matches in found for match in matches), key=os.fsencode)
 
 
@@ -61,7 +62,7 @@ def open_unlabelled(path: str, limits: Limits = DEFAULT_LIMITS) -> Pictures:
     of its own, as in WebDataset shards, that number is the sample id; else the row is.
 
     Raises:
-        ValueError: Nothing there, no picture in it, or a tar file that is broken or unsafe.
+        DataError: Nothing there, no picture in it, or a tar file that is broken or unsafe.
     """
     return _pack(locate(path), limits).pictures
 
@@ -72,7 +73,7 @@ def open_labelled(path: str, split: str | None, limits: Limits = DEFAULT_LIMITS)
     Also the folders `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary` as torchvision downloads them.
 
     Raises:
-        ValueError: Nothing there, no such split, pictures outside a class folder, or a broken or unsafe tar file.
+        DataError: Nothing there, no such split, pictures outside a class folder, or a broken or unsafe tar file.
     """
     if is_downloaded(path):
         return open_downloaded(path, split or "train", locate)
@@ -84,7 +85,7 @@ def open_labelled(path: str, split: str | None, limits: Limits = DEFAULT_LIMITS)
     rows = [row for row, name in enumerate(pack.names) if name.startswith(prefix)]
     if not rows:
         there = ", ".join(splits(path)) or "files"
-        raise ValueError(f"{path} has no split {split!r}, only {there}: give one of these")
+        raise DataError(f"{path} has no split {split!r}, only {there}: give one of these")
     classes, labels = _by_class(path, [pack.names[row].removeprefix(prefix) for row in rows])
     return Selection(pack.pictures, torch.tensor(rows), labels, classes)
 
@@ -93,7 +94,7 @@ def splits(path: str) -> list[str]:
     """The first folders within a folder or tar file, sorted by their bytes.
 
     Raises:
-        ValueError: As `open_unlabelled`.
+        DataError: As `open_unlabelled`.
     """
     if is_downloaded(path):
         return ["train", "test"]
@@ -112,7 +113,7 @@ class _Pack:
 def _pack(files: list[Path], limits: Limits) -> _Pack:
     pack = _folder_pack(files[0], limits) if files[0].is_dir() else _tar_pack(files, limits)
     if len(pack.names) == 0:
-        raise ValueError(f"{files[0]} holds no picture ({' '.join(_ENDINGS)}): give a folder or tar file that does")
+        raise DataError(f"{files[0]} holds no picture ({' '.join(_ENDINGS)}): give a folder or tar file that does")
     return pack
 
 
@@ -158,7 +159,7 @@ def _pictures(table: ByteTable, limits: Limits) -> Pictures:
 
 def _tar_table(path: Path) -> ByteTable:
     if not _TARS.search(path.name):
-        raise ValueError(
+        raise DataError(
             f"{path} is neither a folder nor a tar file (.tar, .tar.xz, .tar.gz, .tar.bz2): give one of these"
         )
     index = index_tar(path)
@@ -169,7 +170,11 @@ def _tar_table(path: Path) -> ByteTable:
 
 
 def _folder_table(root: Path) -> ByteTable:
-    files = list(_walk(root, "", ())) if root.is_dir() else []
+    try:
+        files = list(_walk(root, "", ())) if root.is_dir() else []
+    except OSError as error:
+        reason = f"{error.strerror}: {error.filename}"
+        raise DataError(f"{root} cannot be read ({reason}): check the folder and its rights") from error
     order = _picture_order([name for name, _ in files])
     names = Names([files[row][0] for row in order])
     sizes = np.array([files[row][1] for row in order], dtype=np.int64)
@@ -197,7 +202,7 @@ def _picture_order(names: list[str]) -> Int64[np.ndarray, "N"]:
 
 def _joined(tables: list[ByteTable]) -> ByteTable:
     if any(table.unpacked is not None for table in tables):
-        raise ValueError(f"{tables[0].containers[0]} and the others are compressed: unpack shards to plain tar files")
+        raise DataError(f"{tables[0].containers[0]} and the others are compressed: unpack shards to plain tar files")
     return ByteTable(
         [table.containers[0] for table in tables],
         np.repeat(np.arange(len(tables), dtype=np.int32), [len(table) for table in tables]),
@@ -220,9 +225,7 @@ def _by_class(path: str, names: list[str]) -> tuple[list[str], Int[Tensor, "N"]]
     folders = [name.split("/", 1)[0] if "/" in name else None for name in names]
     loose = next((name for name, folder in zip(names, folders, strict=True) if folder is None), None)
     if loose is not None:
-        raise ValueError(
-            f"{path} holds {loose!r} outside a class folder: give split/class/file, or use UncuratedImages"
-        )
+        raise DataError(f"{path} holds {loose!r} outside a class folder: give split/class/file, or use UncuratedImages")
     classes = _sorted(set(map(str, folders)))
     number = {name: label for label, name in enumerate(classes)}
     return classes, torch.tensor([number[str(folder)] for folder in folders], dtype=torch.int64)

@@ -6,6 +6,7 @@ from ssl_lightning.data.built_in import open_digits, open_synthetic
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.packs import open_labelled
 from ssl_lightning.data.pictures import Pictures
+from ssl_lightning.stops import DataError, UsageError
 from ssl_lightning.types import UNLABELLED
 
 
@@ -36,7 +37,7 @@ class ProbeSet:
         train, test = (_open_split(split, limits) for split in (self.train, self.test))
         if train.classes != test.classes:
             odd = sorted(set(train.classes) ^ set(test.classes))
-            raise ValueError(
+            raise DataError(
                 f"{self.train} has {len(train.classes)} classes and {self.test} {len(test.classes)}; in one only: "
                 f"{', '.join(odd[:5])}: give two splits of the same classes"
             )
@@ -47,7 +48,7 @@ def _open_split(split: str, limits: Limits) -> Pictures:
     pictures = _find_split(split, limits)
     without = int((pictures.labels == UNLABELLED).sum())
     if without:
-        raise ValueError(
+        raise DataError(
             f"found {without} of {len(pictures)} pictures without a label in the probe set {split}; expected a label "
             "on each, to judge by: name a labelled split in data.probe_sets"
         )
@@ -57,7 +58,7 @@ def _open_split(split: str, limits: Limits) -> Pictures:
 def _find_split(split: str, limits: Limits) -> Pictures:
     pack, _, part = split.rstrip("/").rpartition("/")
     if not pack or not part:
-        raise ValueError(f"found probe set {split!r}; expected <folder or tar file>/<split>")
+        raise UsageError(f"found probe set {split!r}; expected <folder or tar file>/<split>")
     if pack == "digits":
         return open_digits(part)
     if pack == "synthetic":

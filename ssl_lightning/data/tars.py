@@ -2,15 +2,24 @@
 
 import bz2
 import gzip
-import io
 import lzma
-import tarfile
+import zlib
+from array import array
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from tqdm import tqdm
+
+from ssl_lightning.data.tar_headers import BadTarError, Header, Headers
+from ssl_lightning.stops import DataError
+
+Read = Callable[[int, int], bytes]
+"""Bytes of an archive by offset and size; fewer at its end."""
 
 _OPENERS = {b"\xfd7zXZ\x00": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _LARGEST_UNPACKED = 8 << 30
@@ -37,17 +46,33 @@ class TarIndex:
 def index_tar(path: Path) -> TarIndex:
     """Read the headers of a tar file; one that is compressed (xz, gzip, bzip2) is unpacked into memory once.
 
+    Archives that were put one behind the other count as one.
+
     Raises:
-        ValueError: A truncated or broken archive; a member that is a link, a device or sparse, whose name is absolute
-            or climbs with "..", or occurs twice.
+        DataError: No file, or one that cannot be read; a truncated or broken archive; a member that is a link, a device
+            or sparse, whose name is absolute or climbs with "..", or occurs twice.
     """
-    opener = _opener(path)
-    if opener is None:
-        with path.open("rb") as stream:
-            return TarIndex(*_members(path, stream, path.stat().st_size))
-    content = _unpack(path, opener)
-    unpacked = np.frombuffer(content, dtype=np.uint8)
-    return TarIndex(*_members(path, io.BytesIO(content), len(content)), unpacked)
+    if not path.is_file():
+        raise DataError(f"{path} is no file: give a tar file or a folder")  # a pipe would be waited for
+    try:
+        opener = _opener(path)
+        if opener is None:
+            with path.open("rb", buffering=0) as file:
+                return TarIndex(*_members(path, _reads(file), path.stat().st_size))
+        content = _unpack(path, opener)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}): check the file and its disk") from error
+    unpacked = np.frombuffer(content, dtype=np.uint8)  # not copied
+    unpacked.flags.writeable = False
+    return TarIndex(*_members(path, lambda at, size: bytes(content[at : at + size]), len(content)), unpacked)
+
+
+def _reads(file: BinaryIO) -> Read:
+    def read(at: int, size: int) -> bytes:
+        file.seek(at)
+        return file.read(size)
+
+    return read
 
 
 def _opener(path: Path):  # noqa: ANN202  # the openers of three modules have no common type
@@ -56,60 +81,45 @@ def _opener(path: Path):  # noqa: ANN202  # the openers of three modules have no
     return next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
 
 
-def _unpack(path: Path, opener) -> bytes:  # noqa: ANN001  # as above
+def _unpack(path: Path, opener: Callable[..., AbstractContextManager[BinaryIO]]) -> bytearray:
     content = bytearray()
     try:
         with opener(path, "rb") as stream, _progress(path) as bar:
             while chunk := stream.read(_CHUNK):
+                if len(content) + len(chunk) > _LARGEST_UNPACKED:
+                    raise _broken(path, "unpacks to more than 8 GiB", "unpack it into a folder and give that")
                 content += chunk
                 bar.update(len(chunk))
-                if len(content) > _LARGEST_UNPACKED:
-                    raise _broken(path, "unpacks to more than 8 GiB", "unpack it into a folder and give that")
-    except (EOFError, OSError, lzma.LZMAError) as error:
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise _broken(path, f"cannot be unpacked ({error})") from error
-    return bytes(content)
+    return content
 
 
 def _progress(path: Path) -> tqdm:
     return tqdm(desc=f"unpacking {path.name}", unit="B", unit_scale=True, delay=2, leave=False, disable=None)
 
 
-def _members(path: Path, stream: io.BufferedIOBase, length: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _members(path: Path, read: Read, length: int) -> tuple[list[str], np.ndarray, np.ndarray]:
     names: list[str] = []
-    places: list[tuple[int, int]] = []
+    offsets, sizes = array("q"), array("q")
     try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                if not member.isdir():
-                    _refuse_unsafe(path, member)
-                    names.append(member.name.removeprefix("./"))
-                    places.append((member.offset_data, member.size))
-            end = tar.offset
-    except tarfile.TarError as error:
-        raise _broken(path, f"is not a whole tar file ({error})") from error
-    _refuse_truncated(path, stream, length, places, end)
+        for header in Headers(read, length):
+            if header.kind != "folder":
+                _refuse_unsafe(path, header)
+                names.append(header.name.removeprefix("./"))
+                offsets.append(header.offset)
+                sizes.append(header.size)
+    except BadTarError as error:
+        raise _broken(path, f"{error} after {len(names)} members") from error
     _refuse_duplicates(path, names)
-    table = np.array(places, dtype=np.int64).reshape(-1, 2)
-    return names, table[:, 0].copy(), table[:, 1].copy()
+    return names, np.array(offsets, dtype=np.int64), np.array(sizes, dtype=np.int64)
 
 
-def _refuse_unsafe(path: Path, member: tarfile.TarInfo) -> None:
-    if not member.isreg() or member.issparse():
-        kind = "a sparse file" if member.isreg() else "a link" if member.islnk() or member.issym() else "a device"
-        raise _broken(path, f"holds {kind}, {member.name!r}", "pack plain files only")
-    if member.name.startswith("/") or ".." in PurePosixPath(member.name).parts:
-        raise _broken(path, f"holds a name that leaves its folder, {member.name!r}", "pack relative names only")
-
-
-def _refuse_truncated(
-    path: Path, stream: io.BufferedIOBase, length: int, places: list[tuple[int, int]], end: int
-) -> None:
-    if places and max(offset + size for offset, size in places) > length:
-        raise _broken(path, "ends in the middle of a member")
-    # tarfile takes a broken header for the end; the true end is a block of zeros
-    stream.seek(end)
-    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise _broken(path, f"has no end mark after {len(places)} members")
+def _refuse_unsafe(path: Path, header: Header) -> None:
+    if header.kind != "file":
+        raise _broken(path, f"holds a {header.kind}, {header.name!r}", "pack plain files only")
+    if header.name.startswith("/") or ".." in PurePosixPath(header.name).parts:
+        raise _broken(path, f"holds a name that leaves its folder, {header.name!r}", "pack relative names only")
 
 
 def _refuse_duplicates(path: Path, names: list[str]) -> None:
@@ -119,5 +129,5 @@ def _refuse_duplicates(path: Path, names: list[str]) -> None:
         raise _broken(path, f"holds the name {twice!r} twice", "pack each name once")
 
 
-def _broken(path: Path, found: str, remedy: str = "make or copy it again") -> ValueError:
-    return ValueError(f"{path} {found}: {remedy}")
+def _broken(path: Path, found: str, fix: str = "make or copy it again") -> DataError:
+    return DataError(f"{path} {found}: {fix}")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ssl_lightning.data.module import ImageModule, Probes
 from ssl_lightning.data.pictures import Joined, Pictures
+from ssl_lightning.stops import UsageError
 
 
 @dataclass(kw_only=True, eq=False)
@@ -21,10 +22,10 @@ class UnionImages(ImageModule):
         """The rows of the sources in their order; sample ids of later ones are raised above those of earlier ones.
 
         Raises:
-            ValueError: No source is given.
+            UsageError: No source is given.
         """
         if not self.sources:
-            raise ValueError("found data.sources=[]; expected at least one source")
+            raise UsageError("found data.sources=[]; expected at least one source")
         return Joined([source.training for source in self.sources])
 
     def default_probe_sets(self) -> Probes:
