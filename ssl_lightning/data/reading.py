@@ -171,6 +171,8 @@ class Reading:
                 persistent_workers=self.keep_workers,
                 collate_fn=_unchanged,
                 worker_init_fn=_heed_only_the_main_process,
+                # of its own: it would draw the seeds of workers from the global one, which dropout draws from
+                generator=torch.Generator().manual_seed(self.reader.cutting.seed),
             )
         return self._loader
 

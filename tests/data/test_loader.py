@@ -1,5 +1,6 @@
 """The training loader: every row in its place for any workers, processes and resumes; a dead worker is told by name."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -7,11 +8,15 @@ import subprocess
 import time
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
 
+from ssl_lightning.data import CuratedImages
 from ssl_lightning.data.loader import SequentialLoader, TrainingLoader
 from ssl_lightning.data.packs import open_unlabelled
 from ssl_lightning.data.pictures import MemoryPictures, Pictures
@@ -303,3 +308,59 @@ def test_pictures_of_different_sizes_are_judged_by_their_centre(stored, workers)
     for view, row in zip(views, (3, 8, 21), strict=True):
         image = stored.read(torch.tensor([row]))[0][0]
         assert (view / 255 - centre_view(image[None], 8, 0.8)[0]).abs().max() <= 0.5 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("workers", [0, 2, 4])
+def test_reading_leaves_the_global_random_state_alone(stored, workers):
+    """Dropout and whatever else draws from it must not depend on who reads the images."""
+    loader = TrainingLoader(stored, CUTTING, 8, num_workers=workers)
+    passes = SequentialLoader(stored, Cutting([], 8), 16, num_workers=workers)
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002
+    for epoch in range(2):
+        assert epoch_of(loader, epoch)
+        assert list(passes)
+    after = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert np.array_equal(before[1], after[1])
+    loader.end_workers()
+
+
+class Forgetful(LightningModule):
+    """A network whose losses depend on the global random state, through dropout."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 8), nn.Dropout(), nn.Linear(8, 1))
+        self.losses = []
+
+    def training_step(self, batch, batch_idx):
+        loss = self.network(batch.views[0]).square().mean()
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1e-3)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_network_with_dropout_learns_the_same_whoever_reads_the_images(folder, png, tmp_path, workers):
+    root = folder({f"train/{n % 2}/{n}.png": png(n, (9, 12) if n % 3 else (14, 10)) for n in range(24)})
+    folder({f"test/{n % 2}/{n}.png": png(n, (9, 12) if n % 3 else (14, 10)) for n in range(8)})
+
+    def losses(num_workers):
+        data = CuratedImages(path=str(root), batch_size=8, image_size=8, num_workers=num_workers)
+        model = Forgetful()
+        torch.manual_seed(7)
+        trainer = Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
+                          enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path)  # fmt: skip
+        trainer.fit(model, data)
+        return model.losses
+
+    alone = losses(0)
+    assert len(alone) == 6
+    assert all(map(math.isfinite, alone))
+    assert losses(workers) == alone
