@@ -27,7 +27,7 @@ from ssl_lightning.runs import Checkpointing, Guests, MetricsTable, RunDirectory
 from ssl_lightning.runs.checkpointing import TABLE
 from ssl_lightning.runs.origin import Origin, find_origin, without_origin
 from ssl_lightning.runs.record import Record, recorded
-from ssl_lightning.runs.resume import CONTENT, Start, computed, decide, differences
+from ssl_lightning.runs.resume import CONTENT, DATA_BY_NAMES, Start, computed, decide, differences
 from ssl_lightning.stops import (
     CollapseError,
     DataError,
@@ -80,7 +80,8 @@ class Fitting:
 
     def inputs(self) -> dict[str, Any]:
         """All that decides what the run computes, as plain values."""
-        data = {"data_fingerprint": self.datamodule.fingerprint}
+        by_names = self.datamodule.training.fingerprint_by_names
+        data = {"data_fingerprint": self.datamodule.fingerprint, DATA_BY_NAMES: by_names}
         files = self.model.stage_files() if isinstance(self.model, Method) else {}
         return computed(self.config) | data | _contents(files)
 

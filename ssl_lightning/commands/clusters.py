@@ -33,7 +33,7 @@ def main(
     clustering, metadata = Clustering.load(file)
     source = _source(metadata, file, data)
     source.setup("predict")
-    if metadata.get("data") != source.fingerprint:
+    if metadata.get("data") != source.fingerprint_as(metadata.get("data")):
         raise ValueError(
             f"found {file} made for pictures {metadata.get('data', '')[:12]}, the data are {source.fingerprint[:12]}; "
             "give --data with those that it was made for"

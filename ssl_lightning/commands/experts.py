@@ -84,7 +84,8 @@ def _pictures(path: str, clustering: Clustering, metadata: dict[str, str]) -> An
     """The data that the clusters were made for."""
     again = "make it again with predict"
     data = described_data(metadata, path, again)
-    refuse_other_pictures(path, clustering, metadata, data.fingerprint, data.num_samples, again)
+    own = data.fingerprint_as(metadata.get("data"))
+    refuse_other_pictures(path, clustering, metadata, own, data.num_samples, again)
     return data
 
 
@@ -94,7 +95,9 @@ def _pictures(path: str, clustering: Clustering, metadata: dict[str, str]) -> An
 def _experts(folder: Path, training: Any, labels: Int[Tensor, "N"], k: int) -> list[Expert]:
     """Runs on one of the parts, whatever their names: the fingerprint of its pictures tells whose expert a run is."""
     rows = [(labels == part).nonzero().flatten() for part in range(k)]
-    parts = {training.select(own).fingerprint: part for part, own in enumerate(rows) if len(own)}
+    pictures = {part: training.select(own) for part, own in enumerate(rows) if len(own)}
+    parts = {own.fingerprint_by_names: part for part, own in pictures.items()}  # runs from before content was read
+    parts |= {own.fingerprint: part for part, own in pictures.items()}
     found = []
     for path in sorted(folder.glob("*/run.json")):
         run = RunDirectory(folder, path.parent.name)

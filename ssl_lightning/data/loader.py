@@ -143,7 +143,8 @@ class TrainingLoader:
         Raises:
             ValueError: The state belongs to other pictures, another batch size or another seed.
         """
-        for name, now in self._made_for().items():
+        made_for = self._made_for() | {"fingerprint": self.pictures.fingerprint_as(state["made_for"]["fingerprint"])}
+        for name, now in made_for.items():
             if state["made_for"][name] != now:
                 raise UsageError(
                     f"the checkpoint was written with data.{name}={state['made_for'][name]}, found {now}: "

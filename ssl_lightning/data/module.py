@@ -128,8 +128,12 @@ class ImageModule(LightningDataModule, ABC):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of which training pictures there are, in which order."""
+        """Which training images there are, in which order, and what they hold."""
         return self.training.fingerprint
+
+    def fingerprint_as(self, other: str | None) -> str:
+        """The fingerprint to compare with one from a file, which may be from before content was read."""
+        return self.training.fingerprint_as(other)
 
     @property
     def masked(self) -> int:

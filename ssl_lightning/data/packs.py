@@ -15,6 +15,7 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 from ssl_lightning.data.downloaded import is_downloaded, open_downloaded
+from ssl_lightning.data.fingerprint import digest
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.pictures import Names, Pictures, Selection
 from ssl_lightning.data.stored import ByteTable, StoredPictures
@@ -25,7 +26,7 @@ from ssl_lightning.types import UNLABELLED
 VARIABLE = "SSL_LIGHTNING_DATA"
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _TARS = re.compile(r"\.(tar(\.(xz|gz|bz2))?|tgz|txz|tbz2?)\Z", re.IGNORECASE)
-_in_use: WeakValueDictionary[tuple[str, str, Limits], Pictures] = WeakValueDictionary()
+_in_use: WeakValueDictionary[tuple[str, str, str, Limits], Pictures] = WeakValueDictionary()
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
@@ -119,8 +120,8 @@ def _pack(files: list[Path], limits: Limits) -> _Pack:
 
 def _folder_pack(root: Path, limits: Limits) -> _Pack:
     """A folder is listed each time, for it can change; its pictures are decoded once while a run uses them."""
-    table = _folder_table(root)
-    key = (str(root), table.fingerprint, limits)
+    table, times = _folder_table(root)
+    key = (str(root), table.fingerprint, times, limits)
     pictures = _in_use.get(key)
     if pictures is None:
         pictures = _in_use[key] = _pictures(table, limits)
@@ -169,20 +170,22 @@ def _tar_table(path: Path) -> ByteTable:
     return ByteTable([str(path)], zeros, names, index.offsets[order], index.sizes[order], index.unpacked)
 
 
-def _folder_table(root: Path) -> ByteTable:
+def _folder_table(root: Path) -> tuple[ByteTable, str]:
+    """The files of a folder, and a digest of when they were changed."""
     try:
         files = list(_walk(root, "", ())) if root.is_dir() else []
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}"
         raise DataError(f"{root} cannot be read ({reason}): check the folder and its rights") from error
-    order = _picture_order([name for name, _ in files])
+    order = _picture_order([name for name, *_ in files])
     names = Names([files[row][0] for row in order])
     sizes = np.array([files[row][1] for row in order], dtype=np.int64)
-    return ByteTable([str(root)], np.zeros(len(order), dtype=np.int32), names, np.full(len(order), -1), sizes)
+    times = digest(np.array([files[row][2] for row in order], dtype=np.int64).tobytes())
+    return ByteTable([str(root)], np.zeros(len(order), dtype=np.int32), names, np.full(len(order), -1), sizes), times
 
 
-def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int]]:
-    """Names and sizes of all plain files; links are followed, but never into a folder that leads to them."""
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int, int]]:
+    """Names, sizes and times of all plain files; links are followed, but never into a folder that leads to them."""
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in above:
@@ -192,7 +195,8 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
             if entry.is_dir():
                 yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
             elif entry.is_file():
-                yield prefix + entry.name, entry.stat().st_size
+                status = entry.stat()
+                yield prefix + entry.name, status.st_size, status.st_mtime_ns
 
 
 def _picture_order(names: list[str]) -> Int64[np.ndarray, "N"]:

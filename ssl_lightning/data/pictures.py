@@ -1,6 +1,5 @@
 """A table of pictures, index first: `read(rows)` gives exactly those rows, however they lie in memory or on disk."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -11,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
+from ssl_lightning.data.fingerprint import combined, digest, in_the_form_of
 from ssl_lightning.types import UNLABELLED
 
 Images = UInt8[Tensor, "B 3 h w"] | list[UInt8[Tensor, "3 _h _w"]]
@@ -49,8 +49,23 @@ class Pictures(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of which pictures there are, in which order; the same wherever they lie."""
+        """Which images there are, in which order, and what they hold; the same wherever they lie."""
         return self.make_fingerprint()
+
+    @cached_property
+    def fingerprint_by_names(self) -> str:
+        """What `fingerprint` was before content was read: of files, by names and sizes; else the same."""
+        return self.make_fingerprint_by_names()
+
+    def make_fingerprint_by_names(self) -> str:
+        """Compute what `fingerprint_by_names` keeps."""
+        return self.fingerprint
+
+    def fingerprint_as(self, other: str | None) -> str:
+        """The fingerprint to compare with one from a file, which may be from before content was read."""
+        if other == self.fingerprint:
+            return self.fingerprint
+        return in_the_form_of(other, self.fingerprint, self.fingerprint_by_names)
 
     @property
     def names(self) -> list[str]:
@@ -73,7 +88,8 @@ class MemoryPictures(Pictures):
         names: Gives the path or member name of a row.
         sample_ids: Permanent ids; without them the rows' numbers.
         readable: False for a row that could not be read.
-        fingerprint: SHA-256 of what the pictures were made of; without it that of their pixels.
+        fingerprint: Of the files that the images were made of; without it that of their pixels.
+        by_names: Of the files' names and sizes alone.
     """
 
     def __init__(
@@ -87,6 +103,7 @@ class MemoryPictures(Pictures):
         sample_ids: Int[Tensor, "N"] | None = None,
         readable: Bool[Tensor, "N"] | None = None,
         fingerprint: str | None = None,
+        by_names: str | None = None,
     ) -> None:
         count = len(images)
         self.images = images
@@ -97,7 +114,7 @@ class MemoryPictures(Pictures):
         self.title = title
         self.readable = torch.ones(count, dtype=torch.bool) if readable is None else readable
         self._names = names
-        self._fingerprint = fingerprint
+        self._fingerprint, self._by_names = fingerprint, by_names
 
     def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
         """The pictures of these rows, and which of them could be read; the others are zeros."""
@@ -110,7 +127,11 @@ class MemoryPictures(Pictures):
 
     def make_fingerprint(self) -> str:
         """What was given, else SHA-256 of the pixels."""
-        return self._fingerprint or _digest(str(tuple(self.images.shape)).encode(), self.images.numpy().tobytes())
+        return self._fingerprint or digest(str(tuple(self.images.shape)).encode(), self.images.numpy().tobytes())
+
+    def make_fingerprint_by_names(self) -> str:
+        """What was given, else the same as `fingerprint`."""
+        return self._by_names or self.fingerprint
 
 
 class Selection(Pictures):
@@ -147,7 +168,11 @@ class Selection(Pictures):
 
     def make_fingerprint(self) -> str:
         """SHA-256 of the underlying pictures and of the rows chosen."""
-        return _digest(self.pictures.fingerprint.encode(), self.rows.numpy().tobytes())
+        return combined([self.pictures.fingerprint], self.rows.numpy().tobytes())
+
+    def make_fingerprint_by_names(self) -> str:
+        """The same without content."""
+        return combined([self.pictures.fingerprint_by_names], self.rows.numpy().tobytes())
 
 
 class Joined(Pictures):
@@ -186,7 +211,11 @@ class Joined(Pictures):
 
     def make_fingerprint(self) -> str:
         """SHA-256 over the fingerprints of the parts."""
-        return _digest(*(part.fingerprint.encode() for part in self.parts))
+        return combined(part.fingerprint for part in self.parts)
+
+    def make_fingerprint_by_names(self) -> str:
+        """The same without content."""
+        return combined(part.fingerprint_by_names for part in self.parts)
 
 
 class Names:
@@ -222,10 +251,3 @@ def _joined_labels(parts: list[Pictures]) -> tuple[list[str], Int[Tensor, "N"]]:
         for part, first in zip(parts, firsts, strict=False)
     ]
     return [name for classes in lists for name in classes], torch.cat(labels)
-
-
-def _digest(*blocks: bytes) -> str:
-    state = hashlib.sha256()
-    for block in blocks:
-        state.update(len(block).to_bytes(8, "little") + block)
-    return state.hexdigest()

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssl_lightning.data.decode import decode
+from ssl_lightning.data.fingerprint import of_files
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits, Unreadable
 from ssl_lightning.data.pictures import Images, MemoryPictures, Names, Pictures
 
@@ -70,7 +71,7 @@ class ByteTable:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names, sizes and their order; the folder in which all lies does not count."""
+        """SHA-256 of names, sizes and their order, without content; the folder in which all lies does not count."""
         state = hashlib.sha256()
         for block in (self.names.block, self.names.ends, self.sizes):
             state.update(len(block).to_bytes(8, "little") + block.tobytes())
@@ -114,7 +115,11 @@ class StoredPictures(Pictures):
         return self.table.name(row)
 
     def make_fingerprint(self) -> str:
-        """SHA-256 over names, sizes and their order."""
+        """By names, sizes, their order and content; of collections above 512 MB see `fingerprint.of_files`."""
+        return of_files(self.table.fingerprint, self.table.sizes, self.table.read)
+
+    def make_fingerprint_by_names(self) -> str:
+        """The same without content."""
         return self.table.fingerprint
 
     def in_memory(self) -> Pictures:
@@ -137,6 +142,7 @@ class StoredPictures(Pictures):
             sample_ids=self.sample_ids,
             readable=readable,
             fingerprint=self.fingerprint,
+            by_names=self.fingerprint_by_names,
         )
 
     def _one_size(self) -> tuple[int, int] | None:

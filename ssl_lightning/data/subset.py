@@ -84,7 +84,7 @@ class Subset:
         return rows[keep].unique()  # sorted, each once
 
     def _refuse_other_data(self, made_for: str | None, pictures: Pictures) -> None:
-        if made_for not in (None, pictures.fingerprint):
+        if made_for not in (None, pictures.fingerprint_as(made_for)):
             raise DataError(
                 f"{self.path} was made for data {made_for[:12]}, found {pictures.fingerprint[:12]}: "
                 "give the same data, or make the file again"

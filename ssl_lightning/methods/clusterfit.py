@@ -111,4 +111,5 @@ class ClusterFit(Method):
                 f"or {again}"
             )
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
-        refuse_other_pictures(self.clusters, clustering, made_for, data.fingerprint, data.num_samples, again)
+        own = data.fingerprint_as(made_for.get("data"))
+        refuse_other_pictures(self.clusters, clustering, made_for, own, data.num_samples, again)

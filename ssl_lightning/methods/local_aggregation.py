@@ -33,7 +33,10 @@ class KnowsItsRows(Protocol):
 
     seed: int
     num_samples: int
-    fingerprint: str
+
+    def fingerprint_as(self, other: str | None) -> str:
+        """The fingerprint to compare with one from a file, which may be from before content was read."""
+        ...
 
 
 class LocalAggregation(Method):
@@ -218,7 +221,10 @@ class LocalAggregation(Method):
                 f"found --model.warm_start {path} of a {type(earlier).__name__}, which keeps no memory; expected a "
                 "checkpoint of InstanceRecognition or LocalAggregation"
             )
-        if earlier.data_fingerprint not in ("", data.fingerprint) or len(earlier.bank.rows) != data.num_samples:
+        if (
+            earlier.data_fingerprint not in ("", data.fingerprint_as(earlier.data_fingerprint))
+            or len(earlier.bank.rows) != data.num_samples
+        ):
             raise ValueError(
                 f"found --model.warm_start {path} with a memory of {len(earlier.bank.rows)} other pictures than the "
                 f"{data.num_samples} of this run; expected a checkpoint trained on the same data"

@@ -15,6 +15,10 @@ class KnowsItsPictures(Protocol):
     num_samples: int
     fingerprint: str
 
+    def fingerprint_as(self, other: str | None) -> str:
+        """The fingerprint to compare with one from a file, which may be from before content was read."""
+        ...
+
     @property
     def training(self) -> Any:
         """The table of pictures: `select` gives some of its rows, with a `fingerprint` of their own."""
@@ -39,7 +43,8 @@ def read_parts(path: str, num_experts: int, pictures: KnowsItsPictures) -> Clust
             f"found {num_experts} experts and {len(clustering.sizes)} clusters in {path}; expected an expert for each "
             f"cluster: give --model.experts as many, or {again}"
         )
-    refuse_other_pictures(path, clustering, made_for, pictures.fingerprint, pictures.num_samples, again)
+    own = pictures.fingerprint_as(made_for.get("data"))
+    refuse_other_pictures(path, clustering, made_for, own, pictures.num_samples, again)
     return clustering
 
 
@@ -58,10 +63,11 @@ def refuse_other_parts(
     Raises:
         ValueError: Names the expert, and the cluster whose expert it is if it is one of these.
     """
-    parts = [pictures.training.select((labels == k).nonzero().flatten()).fingerprint for k in range(len(experts))]
+    selected = [pictures.training.select((labels == k).nonzero().flatten()) for k in range(len(experts))]
     for k, (expert, seen) in enumerate(zip(experts, trained_on, strict=True)):
-        if seen in ("", pictures.fingerprint, parts[k]):
+        if seen in ("", pictures.fingerprint_as(seen), selected[k].fingerprint_as(seen)):
             continue
+        parts = [part.fingerprint_as(seen) for part in selected]
         found = f"cluster {parts.index(seen)}" if seen in parts else f"other pictures {seen[:12]}"
         raise ValueError(
             f"found {expert} trained on {found} as expert {k} of --model.experts; expected cluster {k} of {clusters}: "

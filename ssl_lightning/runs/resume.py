@@ -41,6 +41,9 @@ VOLATILE = frozenset(
 Which pictures a subset's file chooses is in the fingerprint of the data.
 """
 
+DATA, DATA_BY_NAMES = "data_fingerprint", "data_fingerprint_by_names"
+"""Inputs: which images, by content; and by names and sizes alone, as DATA was in runs that lack the second one."""
+
 CONTENT = "_sha256"
 """How the name of an input ends that says what the file of a method's argument holds."""
 
@@ -147,7 +150,9 @@ def computed(config: dict[str, Any]) -> dict[str, Any]:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Keys that differ, each as `key old -> new`; of files what they hold, not where they lie."""
     old, new = _by_content(old), _by_content(new)
-    keys = sorted({*old, *new})
+    if DATA_BY_NAMES not in old and old.get(DATA) == new.get(DATA_BY_NAMES):
+        old = old | {DATA: new.get(DATA)}
+    keys = sorted({*old, *new} - {DATA_BY_NAMES})
     return [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
 
 
