@@ -1,0 +1,5 @@
+"""Every kind of fault."""
+
+from . import kills
+
+CELLS = [*kills.CELLS]

@@ -1,0 +1,112 @@
+"""Kills at any moment: the same command finishes the run, which then equals one that was never interrupted."""
+
+import random
+
+from .bench import CLUSTERING, FITS, Bench, complaint
+from .cells import Cell, Outcome
+from .faults import STORAGE, Fault
+from .forks import Reaction
+
+METHODS = sorted(FITS)
+STEP = 0.02
+"""Seconds that a step takes, about: the longest random delay."""
+KILLS_A_RUN = 8
+WRITES = r"checkpoints/"
+"""Every operation on a checkpoint, its sidecar or the link to it."""
+PHASES = ("features", "kmeans", "publish", "clustering")
+
+
+def at_a_step(bench: Bench, draw: random.Random, number: int) -> Outcome:
+    """SIGKILL a random time after a random step of the method whose turn it is."""
+    method = METHODS[number % len(METHODS)]
+    step, delay = draw.randrange(1, bench.trained(bench.whole(method))), draw.uniform(0, STEP)
+    fault = Fault("step", step, action="report")
+    where = f"{1000 * delay:.0f} ms after step {step}"
+    return _killed(bench, f"steps-{number}", method, fault, (Reaction(delay),), where)
+
+
+def in_a_write(bench: Bench, draw: random.Random, number: int) -> Outcome:
+    """SIGKILL before or within one of the operations that make a checkpoint, several times in one run."""
+    method = METHODS[number % len(METHODS)]
+    name, problems, places = f"writes-{number}", [], []
+    for _ in range(KILLS_A_RUN):
+        operation = draw.randrange(1, 60)
+        done = bench.start(name, method, Fault(STORAGE, operation, WRITES))
+        places.append(f"{operation}")
+        if done.code != -9:
+            problems += complaint(done, (0,))
+            problems += [] if problems else [f"finished before operation {operation}"]
+            break
+        problems += _torn(bench, name)
+    outcome = _finished(bench, name, method, problems)
+    outcome.injected = f"{method}: killed at operations {', '.join(places)} on checkpoints"
+    outcome.injections, outcome.counts = len(places), {outcome.happened: len(places)}
+    return outcome
+
+
+def in_a_clustering(bench: Bench, draw: random.Random, number: int) -> Outcome:
+    """SIGKILL at the start of, or a random time into, one part of a clustering."""
+    method = CLUSTERING[number % len(CLUSTERING)]
+    phase = draw.choice(PHASES if method == "deepcluster" else ("kmeans", "clustering"))
+    at = 1 if method == "predict" else draw.randrange(1, 4)
+    delay = draw.choice((0.0, draw.uniform(0, 0.03)))
+    action, reactions = ("kill", ()) if delay == 0 else ("report", (Reaction(delay),))
+    fault = Fault(phase, at, action=action)
+    return _killed(bench, f"clusterings-{number}", method, fault, reactions, f"{1000 * delay:.0f} ms into {phase} {at}")
+
+
+def _killed(bench: Bench, name: str, method: str, fault: Fault, reactions, where: str) -> Outcome:
+    done = bench.start(name, method, fault, reactions=reactions)
+    problems = [] if done.code in (-9, 0) else complaint(done, (-9,))
+    outcome = _finished(bench, name, method, problems)
+    outcome.injected = f"{method}: killed {where}"
+    if done.code == 0:  # the run was over before the signal came
+        outcome.happened = "over before the kill"
+    return outcome
+
+
+def _finished(bench: Bench, name: str, method: str, problems: list[str]) -> Outcome:
+    """Give the same command again, and compare."""
+    done = bench.start(name, method)
+    problems = problems + complaint(done, (0,))
+    if done.code == 0:
+        problems += bench.differs(name, method) + bench.leftovers(name)
+    if not problems:
+        bench.forget(name)
+    return Outcome("", "equal" if not problems else "failed", problems)
+
+
+def _torn(bench: Bench, name: str) -> list[str]:
+    """A link to a checkpoint that is not whole, or a checkpoint with a sidecar that is not its own."""
+    from ssl_lightning.checkpoints.read import is_valid, sidecar_path
+
+    folder = bench.folder / name / "checkpoints"
+    counting = [path for path in folder.glob("step-*.ckpt") if sidecar_path(path).exists()]
+    counting += [folder / "last.ckpt"] if (folder / "last.ckpt").is_symlink() else []
+    return [f"torn: {path.name}" for path in counting if not is_valid(path)]
+
+
+CELLS = [
+    Cell(
+        "steps",
+        f"SIGKILL at a random moment of training, {len(METHODS)} methods and stages",
+        "resumed run equal to an uninterrupted one in every bit",
+        100,
+        at_a_step,
+    ),
+    Cell(
+        "writes",
+        "SIGKILL before or within an operation on a checkpoint, sidecar or link; TMPDIR on another filesystem",
+        "nothing torn, no temporary file left after the restart, run equal in every bit",
+        200,
+        in_a_write,
+        KILLS_A_RUN,
+    ),
+    Cell(
+        "clusterings",
+        "SIGKILL while features are computed, clustered, assigned or published, and in the clustering stage",
+        "labels and run, or stage file, equal in every bit",
+        40,
+        in_a_clustering,
+    ),
+]
