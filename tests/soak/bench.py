@@ -114,7 +114,12 @@ class Bench(Runs):
         if steps != expected:
             wrong = [step for step in expected.keys() | steps.keys() if steps.get(step) != expected.get(step)]
             problems.append(f"losses or rows differ at steps {sorted(map(int, wrong))[:5]}")
-        problems += differences(self.checkpoint(name), self.checkpoint(whole))[:3]
+        try:
+            saved = self.checkpoint(name)
+        except Exception as error:
+            problems.append(f"last.ckpt does not load: {' '.join(str(error).split())[:150]}")
+        else:
+            problems += differences(saved, self.checkpoint(whole))[:3]
         if self.rows(name) != self.rows(whole):
             problems.append("rows of metrics.csv differ")
         return problems

@@ -1,5 +1,6 @@
 """Every kind of fault."""
 
-from . import kills
+from . import damage, disk, fuzz, kills, signals, training, untrusted
 
-CELLS = [*kills.CELLS]
+KINDS = (kills, signals, disk, training, damage, fuzz, untrusted)
+CELLS = [cell for kind in KINDS for cell in kind.CELLS]

@@ -1,4 +1,4 @@
-"""A disk that fails: the checkpoints before are kept, and the run goes on, or stops with one line and can be resumed."""
+"""A disk that fails: earlier checkpoints are kept, the run goes on, or stops with one line and can be resumed."""
 
 import errno
 import random
@@ -9,25 +9,29 @@ from .faults import STORAGE, Fault
 
 METHOD = "deepcluster"
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EROFS": errno.EROFS, "EDQUOT": errno.EDQUOT}
+SAVED = (8, 11, 15, 19, 22, 26, 30, 33, 37, 41, 44)
+"""Steps of all checkpoints but the first."""
 POINTS = {
-    "checkpoint bytes": r"write .*\.step-\d+\.ckpt\.tmp",
-    "checkpoint fsync": r"fsync .*\.step-\d+\.ckpt\.tmp",
-    "checkpoint rename": r"replace .*/step-\d+\.ckpt$",
-    "sidecar bytes": r"write .*\.step-\d+\.json\.tmp",
-    "link": r"(symlink|replace) .*last\.ckpt",
-    "metrics.csv": r"write .*metrics\.csv",
-    "done.json": r"(open|write|fsync|replace) .*done\.json",
+    "checkpoint bytes": (r"write .*/\.step-({})\.ckpt\.", 150),
+    "checkpoint fsync": (r"fsync .*/\.step-({})\.ckpt\.", 1),
+    "checkpoint rename": (r"replace .*/step-({})\.ckpt$", 1),
+    "sidecar": (r"(open|write|fsync|replace) .*step-({})\.json", 4),
+    "link": (r"(symlink|replace) .*last\.ckpt", 8),
+    "metrics.csv": (r"(open|write|fsync|replace) .*metrics\.csv", 80),
+    "done.json": (r"(open|write|fsync|replace) .*done\.json", 4),
 }
+"""Operations, with the steps of the checkpoints that fail in place of {}, and how many of them there are."""
 CASES = [(point, name) for point in POINTS for name in ERRORS]
 
 
 def fails(bench: Bench, draw: random.Random, number: int) -> Outcome:
     """One error at one point of writing, once or from then on."""
     (point, error), lasting = CASES[number % len(CASES)], draw.random() < 0.5
-    first = {"checkpoint bytes": 40, "link": 4, "done.json": 1}.get(point, 3)
-    fault = Fault(STORAGE, draw.randrange(first, 3 * first + 1), POINTS[point], "fail", ERRORS[error], lasting)
-    if point == "done.json":
-        fault = Fault(STORAGE, draw.randrange(1, 5), POINTS[point], "fail", ERRORS[error], lasting)
+    pattern, most = POINTS[point]
+    first = draw.randrange(len(SAVED))
+    pattern = pattern.format("|".join(map(str, SAVED[first:] if lasting else SAVED[first : first + 1])))
+    earliest = {"link": 3, "metrics.csv": 40}.get(point, 1)  # after the first checkpoint
+    fault = Fault(STORAGE, draw.randrange(earliest, most + 1), pattern, "fail", ERRORS[error], lasting)
     name = f"disk-{number}"
     done = bench.start(name, METHOD, fault)
     problems = complaint(done, (0, 74)) + _kept(bench, name)
@@ -40,7 +44,7 @@ def fails(bench: Bench, draw: random.Random, number: int) -> Outcome:
         bench.forget(name)
     often = "from then on" if lasting else "once"
     what = "went on, equal" if done.code == 0 else f"exit {done.code}, then equal"
-    return Outcome(f"{error} at {point}, operation {fault.number}, {often}", what, problems)
+    return Outcome(f"{error} at {point}, operation {fault.number} of {pattern}, {often}", what, problems)
 
 
 def _kept(bench: Bench, name: str) -> list[str]:

@@ -6,8 +6,10 @@ The parent computes nothing in parallel and starts no thread of its own, so a ch
 import atexit
 import importlib
 import json
+import logging
 import os
 import pkgutil
+import resource
 import select
 import signal
 import sys
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .faults import Fault, install, leave_out_figures
+from .faults import Fault, install, leave_out_figures, watch_effects
 
 ROOT = Path(__file__).parents[2]
 LABORATORY = ROOT / "tests" / "runs"
@@ -66,6 +68,8 @@ class Done:
 
 
 HUNG = -1000
+MEMORY = 16 << 30
+"""Bytes of address space of a command that is watched."""
 
 
 def import_everything() -> None:
@@ -87,6 +91,7 @@ def import_everything() -> None:
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     importlib.import_module("lab")
+    logging.getLogger("ssl_lightning").setLevel(logging.ERROR)  # of this process; a command of a child sets its own
 
 
 class Forks:
@@ -108,8 +113,13 @@ class Forks:
         reactions: Sequence[Reaction] = (),
         folder: Path = ROOT,
         limit: float = LIMIT,
+        watch: Path | None = None,
     ) -> Done:
-        """Run a command line of the package, with one fault of ours or of tests/runs/faulty.py."""
+        """Run a command line of the package, with one fault of ours or of tests/runs/faulty.py.
+
+        With `watch`, processes that it starts and connections that it makes are noted there; its folder comes first
+        where Python looks for modules.
+        """
 
         def body(report: int) -> int:
             os.chdir(folder)
@@ -118,6 +128,10 @@ class Forks:
             importlib.import_module("faulty")  # hooks itself in here, in the child alone
             leave_out_figures()
             install(fault, report)
+            if watch is not None:
+                sys.path.insert(0, str(folder))
+                resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+                watch_effects(watch)
             sys.argv = ["ssl-lightning", *arguments]
             from ssl_lightning.entry import main
 

@@ -11,8 +11,12 @@ METHODS = sorted(FITS)
 STEP = 0.02
 """Seconds that a step takes, about: the longest random delay."""
 KILLS_A_RUN = 8
-WRITES = r"checkpoints/"
-"""Every operation on a checkpoint, its sidecar or the link to it."""
+OPERATIONS = {
+    r"write .*/\.step-\d+\.ckpt\.": 400,  # about 190 to a checkpoint
+    r"(open|fsync|replace|unlink|symlink) .*/checkpoints|write .*\.json\.": 60,  # about 17 to a checkpoint
+    r"(run\.json|config\.yaml|metrics\.csv|done\.json)": 60,
+}
+"""Kinds of operations on files of a run, and how many there are before a few checkpoints have been written."""
 PHASES = ("features", "kmeans", "publish", "clustering")
 
 
@@ -29,17 +33,17 @@ def in_a_write(bench: Bench, draw: random.Random, number: int) -> Outcome:
     """SIGKILL before or within one of the operations that make a checkpoint, several times in one run."""
     method = METHODS[number % len(METHODS)]
     name, problems, places = f"writes-{number}", [], []
-    for _ in range(KILLS_A_RUN):
-        operation = draw.randrange(1, 60)
-        done = bench.start(name, method, Fault(STORAGE, operation, WRITES))
-        places.append(f"{operation}")
-        if done.code != -9:
-            problems += complaint(done, (0,))
-            problems += [] if problems else [f"finished before operation {operation}"]
-            break
-        problems += _torn(bench, name)
+    while len(places) < KILLS_A_RUN and not problems:
+        pattern, most = draw.choices(list(OPERATIONS.items()), (2, 2, 1))[0]
+        operation = draw.randrange(1, most)
+        done = bench.start(name, method, Fault(STORAGE, operation, pattern))
+        if done.code == -9:
+            places.append(f"{operation} of {pattern}")
+            problems += _torn(bench, name)
+        elif not (problems := complaint(done, (0,)) + bench.differs(name, method)):
+            bench.forget(name)  # it finished before that operation: the next one begins anew
     outcome = _finished(bench, name, method, problems)
-    outcome.injected = f"{method}: killed at operations {', '.join(places)} on checkpoints"
+    outcome.injected = f"{method}: killed at operation {', '.join(places)}"
     outcome.injections, outcome.counts = len(places), {outcome.happened: len(places)}
     return outcome
 
