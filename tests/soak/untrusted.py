@@ -14,11 +14,11 @@ LIMIT = 30.0
 METHOD = "ssl_lightning.methods.DeepCluster"
 
 
-def _optimizer(path: str, **arguments) -> dict:
+def _optimizer(path: str, /, **arguments) -> dict:
     return {"model": {"class_path": METHOD, "init_args": {"optimizer": {"class_path": path, "init_args": arguments}}}}
 
 
-def _callback(path: str, **arguments) -> dict:
+def _callback(path: str, /, **arguments) -> dict:
     return {"trainer": {"callbacks": [{"class_path": path, "init_args": arguments}]}}
 
 
@@ -26,7 +26,7 @@ def _trainer(**arguments) -> dict:
     return {"trainer": arguments}
 
 
-def _with(path: str, **arguments) -> dict:
+def _with(path: str, /, **arguments) -> dict:
     return {"class_path": path, "init_args": arguments}
 
 
