@@ -44,7 +44,7 @@ def _replace(path: Path, content: bytes | bytearray) -> None:
     path.write_bytes(content)
 
 
-def _material(bench: Bench) -> Path:
+def material(bench: Bench) -> Path:
     """A stopped and a finished run, a stage and a feature file, made once."""
     files = bench.folder / "files"
     if not (files / "material.ok").exists():
@@ -94,7 +94,7 @@ def _write_files(bench: Bench, files: Path) -> bool:
 
 def loaded(bench: Bench, draw: random.Random, number: int) -> Outcome:
     """Damage one kind of file again and again, and load it, in a process of its own."""
-    files = _material(bench)
+    files = material(bench)
     kind = list(LOADS)[number % len(LOADS)]
     scratch = files / f"loaded-{number}"
     _copy(files / "stopped" / "checkpoints", scratch)
@@ -197,9 +197,10 @@ IN_A_RUN = [
 
 def resumed(bench: Bench, draw: random.Random, number: int) -> Outcome:
     """Damage one file of a run, and give its command again."""
-    _material(bench)
+    material(bench)
     source, file = IN_A_RUN[number % len(IN_A_RUN)]
     name = f"damage-{number}"
+    bench.forget(name)
     _copy(bench.folder / source, bench.folder / name)
     shutil.copy(bench.folder / f"{source}.txt", bench.folder / f"{name}.txt")
     how = _damage_in_run(bench.folder / name, file, draw)

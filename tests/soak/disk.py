@@ -33,6 +33,7 @@ def fails(bench: Bench, draw: random.Random, number: int) -> Outcome:
     earliest = {"link": 3, "metrics.csv": 40}.get(point, 1)  # after the first checkpoint
     fault = Fault(STORAGE, draw.randrange(earliest, most + 1), pattern, "fail", ERRORS[error], lasting)
     name = f"disk-{number}"
+    bench.forget(name)
     done = bench.start(name, METHOD, fault)
     problems = complaint(done, (0, 74)) + _kept(bench, name)
     if done.code != 0:

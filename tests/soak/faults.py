@@ -175,10 +175,11 @@ def leave_out_figures() -> None:
 
 def watch_effects(path: pathlib.Path) -> None:
     """Note what files from strangers must not bring about: processes and connections."""
+    ours = "import sys, json; print(json.dumps(sys.path))"  # of typeshed_client, which the parser reads types with
     known = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "socket.connect", "socket.getaddrinfo")
 
     def hook(event: str, arguments: tuple) -> None:
-        if event in known:
+        if event in known and ours not in str(arguments):
             with open(path, "a") as file:
                 file.write(f"{event} {str(arguments[:2])[:100]}\n")
 

@@ -12,7 +12,7 @@ STEP = 0.02
 """Seconds that a step takes, about: the longest random delay."""
 KILLS_A_RUN = 8
 OPERATIONS = {
-    r"write .*/\.step-\d+\.ckpt\.": 400,  # about 190 to a checkpoint
+    r"write .*/\.?step-\d+\.ckpt": 400,  # about 190 to a checkpoint
     r"(open|fsync|replace|unlink|symlink) .*/checkpoints|write .*\.json\.": 60,  # about 17 to a checkpoint
     r"(run\.json|config\.yaml|metrics\.csv|done\.json)": 60,
 }
@@ -33,7 +33,10 @@ def in_a_write(bench: Bench, draw: random.Random, number: int) -> Outcome:
     """SIGKILL before or within one of the operations that make a checkpoint, several times in one run."""
     method = METHODS[number % len(METHODS)]
     name, problems, places = f"writes-{number}", [], []
-    while len(places) < KILLS_A_RUN and not problems:
+    bench.forget(name)
+    for _ in range(3 * KILLS_A_RUN):
+        if problems or len(places) == KILLS_A_RUN:
+            break
         pattern, most = draw.choices(list(OPERATIONS.items()), (2, 2, 1))[0]
         operation = draw.randrange(1, most)
         done = bench.start(name, method, Fault(STORAGE, operation, pattern))
@@ -60,6 +63,7 @@ def in_a_clustering(bench: Bench, draw: random.Random, number: int) -> Outcome:
 
 
 def _killed(bench: Bench, name: str, method: str, fault: Fault, reactions, where: str) -> Outcome:
+    bench.forget(name)
     done = bench.start(name, method, fault, reactions=reactions)
     problems = [] if done.code in (-9, 0) else complaint(done, (-9,))
     outcome = _finished(bench, name, method, problems)

@@ -54,6 +54,7 @@ def sent(bench: Bench, draw: random.Random, number: int) -> Outcome:
     name = f"signals-{number}"
     reactions = [Reaction(milliseconds / 1000, which) for which, milliseconds in signals.sent]
     fault = Fault("step", step, action="report", pause=signals.pause)
+    bench.forget(name)
     done = bench.start(name, METHOD, fault, reactions=reactions)
     problems = complaint(done, (signals.code,)) + _stopped(bench, name, done, signals)
     again = bench.start(name, METHOD)

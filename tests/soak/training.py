@@ -23,6 +23,7 @@ def not_finite(bench: Bench, draw: random.Random, number: int) -> Outcome:
     """NaN in an image, once there is a checkpoint."""
     method, name = NAN[number % len(NAN)], f"nan-{number}"
     step = draw.randrange(6, bench.trained(bench.whole(method)))
+    bench.forget(name)
     done = bench.start(name, method, faulty=f"nan@step={step}")
     problems = complaint(done, (70,)) + _finite(bench, name)
     again = bench.start(name, method)
@@ -51,6 +52,7 @@ def worker_killed(bench: Bench, draw: random.Random, number: int) -> Outcome:
     whole, name = bench.whole("in_files", extra), f"workers-{number}"
     step, delay, worker = draw.randrange(1, bench.trained(whole) - 1), draw.uniform(0, 0.05), draw.randrange(2)
     reactions = [Reaction(delay, worker=worker)]
+    bench.forget(name)
     done = bench.start(name, "in_files", Fault("step", step, action="report"), reactions=reactions, extra=extra)
     problems = complaint(done, (0,))
     problems += bench.differs(name, "in_files") if done.code == 0 else []
@@ -63,6 +65,7 @@ def images_among(bench: Bench, draw: random.Random, number: int) -> Outcome:
     """A run over a folder in which some files are damaged or hostile: none is trained on, all others are."""
     folder = image_folder(bench.folder / "files" / f"hostile-{number}", HOSTILE, draw.randrange(2**32))
     name, extra = f"images-{number}", (*SIZES, "--data.path", str(folder), "--data.max_unreadable", "0.2")
+    bench.forget(name)
     done = bench.start(name, "hostile_files", extra=extra)
     problems = complaint(done, (0,))
     rows = {row for lines in bench.steps(name).values() for line in lines for row in _rows(line)}
