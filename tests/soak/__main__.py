@@ -78,9 +78,8 @@ def _report(record, cells, out: Path) -> int:
     failed = [case for case in record.failed if case["cell"] in {cell.name for cell in cells}]
     sys.stdout.write(f"\n{table}\n\n{len(failed)} cases were not as promised\n")
     for case in failed[:20]:
-        sys.stdout.write(
-            f"  --faults {case['cell']} --seed {case['seed']} --only {case['number']}: {case['problems'][0]}\n"
-        )
+        again = f"--faults {case['cell']} --seed {case['seed']} --only {case['number']} --retry"
+        sys.stdout.write(f"  {again}: {' '.join(case['problems'][0].split())[:300]}\n")
     return int(bool(failed))
 
 

@@ -99,22 +99,22 @@ def main() -> int:
     from .bench import Bench
     from .catalog import CELLS
     from .damage import material
+    from .training import whole_in_files
 
     out = options.out.resolve()
     bench = Bench(out, Forks(out / "output.log"))
     material(bench)  # what is whole is made before anything is broken
+    whole_in_files(bench)
     cells, unnoticed = {cell.name: cell for cell in CELLS}, 0
     for name, number, patches in sabotages():
         if options.faults not in ("all", name):
             continue
-        draws = [random.Random(f"0 {name} {number}") for _ in range(2)]
-        whole = cells[name].case(bench, draws[0], number).problems
         with contextlib.ExitStack() as held:
             for patch in patches:
                 held.enter_context(patch)
-            broken = cells[name].case(bench, draws[1], number).problems
-        unnoticed += not broken
-        sys.stdout.write(json.dumps({"cell": name, "whole": whole[:3], "broken": broken[:3]}) + "\n")
+            problems = cells[name].case(bench, random.Random(f"0 {name} {number}"), number).problems
+        unnoticed += not problems
+        sys.stdout.write(json.dumps({"cell": name, "problems": problems[:3]}) + "\n")
         sys.stdout.flush()
     return unnoticed
 

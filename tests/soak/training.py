@@ -46,10 +46,15 @@ def _finite(bench: Bench, name: str) -> list[str]:
     return problems
 
 
+def whole_in_files(bench: Bench) -> tuple[str, tuple[str, ...]]:
+    """An uninterrupted run whose images are read by workers, and its options."""
+    extra = (*SIZES, "--data.path", str(image_folder(bench.folder / "files" / "good", hostile=0)))
+    return bench.whole("in_files", extra), extra
+
+
 def worker_killed(bench: Bench, draw: random.Random, number: int) -> Outcome:
     """SIGKILL to one of two worker processes, a random time after a random step."""
-    extra = (*SIZES, "--data.path", str(image_folder(bench.folder / "files" / "good", hostile=0)))
-    whole, name = bench.whole("in_files", extra), f"workers-{number}"
+    (whole, extra), name = whole_in_files(bench), f"workers-{number}"
     step, delay, worker = draw.randrange(1, bench.trained(whole) - 1), draw.uniform(0, 0.05), draw.randrange(2)
     reactions = [Reaction(delay, worker=worker)]
     bench.forget(name)
