@@ -3,7 +3,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: help setup demo check test test-slow benchmarks clusterfit divide_contrast
+FAULTS ?= all
+SOAK_ARGS ?=
+
+.PHONY: help setup demo check test test-slow soak benchmarks clusterfit divide_contrast
 .DEFAULT_GOAL := help
 
 help: ## every target in a line
@@ -31,6 +34,9 @@ test: check ## check, then the fast tests
 
 test-slow: setup ## kills, two processes, notebooks, documentation commands, three demo seeds
 	CHECK_SHAPES=0 $(BIN)/pytest -n 2 --dist loadfile -m slow
+
+soak: setup ## inject faults for an hour: kills, signals, disks, damage, hostile files; FAULTS=all SOAK_ARGS="--minutes 120"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --faults $(FAULTS) $(SOAK_ARGS)
 
 benchmarks: setup ## every benchmark but gpu.py, which needs a method; results in benchmarks/README.md
 	for file in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$file || exit 1; done

@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import resource
 import sys
 import time
 import traceback
@@ -61,15 +62,21 @@ def _plan(cells, options):
 def _carry_out(cell, bench, record, seed: int, number: int) -> None:
     from .cells import Outcome
 
-    start = time.monotonic()
+    start, computed = time.monotonic(), _computed()
     try:
         outcome = cell.case(bench, random.Random(f"{seed} {cell.name} {number}"), number)
     except Exception:  # of the case itself; the others go on
         outcome = Outcome(cell.title, "error in the case", [traceback.format_exc(limit=-3)])
-    case = record.add(cell, seed, number, outcome, time.monotonic() - start)
+    case = record.add(cell, seed, number, outcome, time.monotonic() - start, _computed() - computed)
     verdict = "ok" if case["ok"] else f"NOT AS PROMISED: {'; '.join(outcome.problems)[:600]}"
     sys.stdout.write(f"{cell.name} {number}: {outcome.injected}: {outcome.happened} ({case['seconds']} s) {verdict}\n")
     sys.stdout.flush()
+
+
+def _computed() -> float:
+    """Seconds that this process and its children have computed."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _report(record, cells, out: Path) -> int:

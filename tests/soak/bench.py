@@ -25,6 +25,18 @@ FITS |= {
     "divide_contrast_expert": ("--config", "configs/divide_contrast/3_expert.yaml", *SMALL),
 }
 """Every method and every stage that trains."""
+METHODS = sorted(FITS)
+_IN_FILES = (
+    *("--config", "configs/swav.yaml", "--config", "configs/data/folder.yaml"),
+    *("--model.hidden", "[24]", "--model.projection", "12", "--model.num_prototypes", "20"),
+    *("--data.image_size", "16", "--data.num_workers", "2"),
+)
+OTHERS = {
+    "in_files": _IN_FILES,
+    "hostile_files": _IN_FILES,
+    "pair": (*DEMO, *("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu")),
+}
+"""Runs whose images are read by worker processes, and one on two processes."""
 CLUSTERING = ("deepcluster", "deepcluster_v2", "local_aggregation", "predict")
 """What has a phase of clustering."""
 FILES = {"distill": files_to_distill, "clusterfit": clusters_to_fit, "soft_distillation": classes_to_learn}
@@ -56,7 +68,11 @@ class Bench(Runs):
         """One command of a run."""
         environment = {"FAULTY_LOSSES": str(self.folder / f"{name}.txt"), "TMPDIR": "/dev/shm"}
         arguments = self._predict(name) if method == "predict" else self._fit(name, method)
-        return self.forks.command([*arguments, *extra], environment, fault, faulty, reactions, limit=limit)
+        arguments = [*arguments, *extra]
+        if method == "pair":
+            both = self.forks.pair(arguments, environment, fault, reactions, limit)
+            return next((done for done in both if done.is_hung), both[0])
+        return self.forks.command(arguments, environment, fault, faulty, reactions, limit=limit)
 
     def _fit(self, name: str, method: str) -> list[str]:
         where = ("--run.dir", str(self.folder), "--run.name", name)
@@ -78,7 +94,8 @@ class Bench(Runs):
         if method == "divide_contrast_expert":
             file = self._made(method, lambda folder: (edge(folder, 2),))[0]
             return (*FITS[method], "--data.subset.path", file, "--data.subset.value", "1")
-        return (*FITS[method], *(self._made(method, FILES[method]) if method in FILES else ()))
+        options = FITS[method] if method in FITS else OTHERS[method]
+        return (*options, *(self._made(method, FILES[method]) if method in FILES else ()))
 
     def _made(self, method: str, make) -> tuple[str, ...]:
         folder = self.folder / "files" / method

@@ -1,6 +1,6 @@
 """Every kind of fault."""
 
-from . import damage, disk, fuzz, kills, signals, training, untrusted
+from . import damage, disk, fuzz, kills, pairs, signals, training, untrusted
 
-KINDS = (kills, signals, disk, training, damage, fuzz, untrusted)
+KINDS = (kills, signals, pairs, disk, training, damage, fuzz, untrusted)
 CELLS = [cell for kind in KINDS for cell in kind.CELLS]

@@ -12,11 +12,13 @@ import pkgutil
 import resource
 import select
 import signal
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +38,13 @@ class Reaction:
         delay: Seconds after the event.
         number: The signal.
         worker: Which of the child's own child processes gets it; None for the child itself.
+        rank: Which of two children gets it.
     """
 
     delay: float
     number: int = signal.SIGKILL
     worker: int | None = None
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,20 +128,32 @@ class Forks:
         def body(report: int) -> int:
             os.chdir(folder)
             os.environ.update(environment)
-            sys.argv = ["faulty.py", faulty]
-            importlib.import_module("faulty")  # hooks itself in here, in the child alone
-            leave_out_figures()
-            install(fault, report)
-            if watch is not None:
-                sys.path.insert(0, str(folder))
-                resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-                watch_effects(watch)
-            sys.argv = ["ssl-lightning", *arguments]
-            from ssl_lightning.entry import main
+            return _command(arguments, fault, faulty, report, watch)
 
-            return _exit_code(main)
+        return self._watch([self._fork(body, self.log)], reactions, limit)[0]
 
-        return self._child(body, reactions, limit)
+    def pair(
+        self,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        fault: Fault | None = None,
+        reactions: Sequence[Reaction] = (),
+        limit: float = LIMIT,
+    ) -> list[Done]:
+        """Run a command line in two processes, as torchrun starts them; the fault is that of the first."""
+        port = _free_port()
+
+        def body(rank: int, report: int) -> int:
+            os.chdir(ROOT)
+            os.environ.update(environment | _of_torchrun(rank, port))
+            from lightning.pytorch.utilities import rank_zero_only
+
+            rank_zero_only.rank = rank  # noted when it was imported, in the parent
+            return _command(arguments, None if rank else fault, "none", report, None)
+
+        logs = self.log, self.log.with_suffix(".1.log")
+        children = [self._fork(partial(body, rank), log) for rank, log in enumerate(logs)]
+        return self._watch(children, reactions, limit)
 
     def call(self, function: Callable[[], Any], limit: float = LIMIT) -> tuple[Any, Done]:
         """The result of a function that may crash its process, None if it did."""
@@ -148,56 +164,104 @@ class Forks:
             answer.write_text(json.dumps(function()))
             return 0
 
-        done = self._child(body, (), limit)
+        (done,) = self._watch([self._fork(body, self.log)], (), limit)
         return (json.loads(answer.read_text()) if answer.exists() else None), done
 
-    def _child(self, body: Callable[[int], int], reactions: Sequence[Reaction], limit: float) -> Done:
+    def _fork(self, body: Callable[[int], int], log: Path) -> "Child":
         reading, writing = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            _live(body, writing, self.log)
+            _live(body, writing, log)
         os.close(writing)
-        try:
-            return self._watch(pid, reading, reactions, limit)
-        finally:
-            os.close(reading)
+        return Child(pid, os.pidfd_open(pid), reading, log)
 
-    def _watch(self, pid: int, reading: int, reactions: Sequence[Reaction], limit: float) -> Done:
-        start, handle = time.monotonic(), os.pidfd_open(pid)
-        sent, reported = 0, False
-        try:
-            ready, _, _ = select.select([reading, handle], [], [], limit)
-            if reading in ready and os.read(reading, 1):
-                reported, start = True, time.monotonic()
-                for reaction in reactions:
-                    time.sleep(max(0.0, start + reaction.delay - time.monotonic()))
-                    sent += _send(pid, handle, reaction)
-            ready, _, _ = select.select([handle], [], [], max(0.0, limit - (time.monotonic() - start)))
-            hung = not ready
-            if hung:
-                os.killpg(pid, signal.SIGKILL)
-        finally:
-            os.close(handle)
-        _, status = os.waitpid(pid, 0)
-        code = HUNG if hung else os.waitstatus_to_exitcode(status)
-        output = self.log.read_text(errors="replace")
-        return Done(code, output, time.monotonic() - start, reported, sent)
+    def _watch(self, children: list["Child"], reactions: Sequence[Reaction], limit: float) -> list[Done]:
+        """Wait for the first child's report, react, and wait for the end of all."""
+        first, start, sent, reported = children[0], time.monotonic(), 0, False
+        ready, _, _ = select.select([first.report, first.handle], [], [], limit)
+        if first.report in ready and os.read(first.report, 1):
+            reported, start = True, time.monotonic()
+            for reaction in reactions:
+                time.sleep(max(0.0, start + reaction.delay - time.monotonic()))
+                sent += children[reaction.rank].send(reaction)
+        return [child.end(start, limit, reported, sent) for child in children]
 
 
-def _send(pid: int, handle: int, reaction: Reaction) -> int:
-    """Send a signal, if the process still lives; how many were sent."""
-    target = pid
-    if reaction.worker is not None:
-        workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if not workers:
+@dataclass(frozen=True)
+class Child:
+    """A process of ours.
+
+    Attributes:
+        pid: Its number.
+        handle: Readable when it has ended.
+        report: Readable when it has reported its event.
+        log: What it prints.
+    """
+
+    pid: int
+    handle: int
+    report: int
+    log: Path
+
+    def has_ended(self, seconds: float = 0) -> bool:
+        """Whether it ends within so many seconds."""
+        return bool(select.select([self.handle], [], [], max(0.0, seconds))[0])
+
+    def send(self, reaction: Reaction) -> int:
+        """Send a signal, if the process still lives; how many were sent."""
+        target = self.pid
+        if reaction.worker is not None:
+            workers = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            if not workers:
+                return 0
+            target = int(workers[reaction.worker % len(workers)])
+        if self.has_ended():
             return 0
-        target = int(workers[reaction.worker % len(workers)])
-    if select.select([handle], [], [], 0)[0]:
-        return 0
-    os.kill(target, reaction.number)
-    return 1
+        os.kill(target, reaction.number)
+        return 1
+
+    def end(self, start: float, limit: float, reported: bool, sent: int) -> Done:
+        """Wait for its end, or put one to it."""
+        hung = not self.has_ended(limit - (time.monotonic() - start))
+        if hung:
+            os.killpg(self.pid, signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        seconds = time.monotonic() - start
+        os.close(self.handle)
+        os.close(self.report)
+        code = HUNG if hung else os.waitstatus_to_exitcode(status)
+        return Done(code, self.log.read_text(errors="replace"), seconds, reported, sent)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _of_torchrun(rank: int, port: int) -> dict[str, str]:
+    """The environment that torchrun gives one of two processes."""
+    values = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    values |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "soak"}
+    return {name: str(value) for name, value in values.items()}
+
+
+def _command(arguments: Sequence[str], fault: Fault | None, faulty: str, report: int, watch: Path | None) -> int:
+    """A command line in a child; with `watch`, what it starts and connects to is noted there."""
+    sys.argv = ["faulty.py", faulty]
+    importlib.import_module("faulty")  # hooks itself in here, in the child alone
+    leave_out_figures()
+    install(fault, report)
+    if watch is not None:
+        sys.path.insert(0, os.getcwd())
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        watch_effects(watch)
+    sys.argv = ["ssl-lightning", *arguments]
+    from ssl_lightning.entry import main
+
+    return _exit_code(main)
 
 
 def _live(body: Callable[[int], int], report: int, log: Path) -> None:

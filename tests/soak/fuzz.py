@@ -12,7 +12,7 @@ from PIL import Image
 
 from .bench import Bench
 from .cells import Cell, Outcome
-from .hostile_images import bombs, damaged, given_cases, whole_file
+from .hostile_images import BOMBS, bombs, damaged, given_cases, whole_file
 
 SIZE = 250
 SLOW = 2.0
@@ -37,6 +37,7 @@ def mutated(bench: Bench, draw: random.Random, number: int) -> Outcome:
 def made_to_cost(bench: Bench, draw: random.Random, number: int) -> Outcome:
     """One file that costs time or memory, and those of SSL_LIGHTNING_CASES, which may also be good."""
     names = [*sorted(bombs()), *map(str, given_cases())]
+    assert len(bombs()) == BOMBS
     name = names[number % len(names)]
     content = bombs()[name] if name in bombs() else Path(name).read_bytes()
     answer, done = bench.forks.call(lambda: _measured(content), limit=60)
@@ -126,7 +127,7 @@ CELLS = [
         "bombs",
         "files that are made to cost time or memory, or are no image",
         f"rejected in {SLOW:.0f} s and {GROWTH} MiB",
-        len(bombs()) + len(given_cases()),
+        BOMBS + len(given_cases()),
         made_to_cost,
     ),
 ]

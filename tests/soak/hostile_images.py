@@ -14,6 +14,8 @@ from PIL import Image, PngImagePlugin
 
 IMAGES = 184
 HOSTILE = 8
+BOMBS = 12
+"""How many files `bombs` makes; it takes a second, and only some faults need them."""
 _SIDES = (24, 40)
 
 

@@ -2,12 +2,11 @@
 
 import random
 
-from .bench import CLUSTERING, FITS, Bench, complaint
+from .bench import CLUSTERING, METHODS, Bench, complaint
 from .cells import Cell, Outcome
 from .faults import STORAGE, Fault
 from .forks import Reaction
 
-METHODS = sorted(FITS)
 STEP = 0.02
 """Seconds that a step takes, about: the longest random delay."""
 KILLS_A_RUN = 8

@@ -25,10 +25,10 @@ class Record:
     def _take(self, case: dict[str, Any]) -> None:
         self.cases[case["cell"], case["seed"], case["number"]] = case
 
-    def add(self, cell: Cell, seed: int, number: int, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    def add(self, cell: Cell, seed: int, number: int, outcome: Outcome, seconds: float, cpu: float) -> dict[str, Any]:
         """Append what happened."""
         case = {"cell": cell.name, "seed": seed, "number": number, "ok": not outcome.problems}
-        case |= {"promise": cell.promise, **asdict(outcome), "seconds": round(seconds, 2)}
+        case |= {"promise": cell.promise, **asdict(outcome), "seconds": round(seconds, 2), "cpu": round(cpu, 2)}
         with self.path.open("a") as file:
             file.write(json.dumps(case) + "\n")
         self._take(case)
@@ -63,6 +63,6 @@ def _row(cell: Cell, cases: list[dict[str, Any]]) -> str:
         happened.update(case["counts"] or {case["happened"]: case["injections"]})
     found = ", ".join(f"{name} {count}" for name, count in happened.most_common())
     failed = sum(not case["ok"] for case in cases)
-    times, seconds = sum(case["injections"] for case in cases), sum(case["seconds"] for case in cases)
+    times, seconds = sum(case["injections"] for case in cases), sum(case["cpu"] for case in cases)
     columns = (f"`{cell.name}`", cell.title, times, cell.promise, found, failed, f"{seconds:.0f}")
     return "| " + " | ".join(map(str, columns)) + " |"

@@ -75,6 +75,7 @@ def sabotages() -> list[tuple[str, int, list]]:
         ("writes", 2, [patch(durable, "write_atomically", careless), trust]),
         ("clusterings", 0, [patch(recluster, "number", by_the_clock)]),
         ("signals", 0, [patch(preemption.Preemption, "_note", nothing)]),
+        ("pairs", 0, [patch(preemption.Preemption, "_note", nothing)]),
         ("disk", 8, [patch(checkpointing, "FAILURES_ALLOWED", 10**6), patch(saving, "on_train_end", nothing)]),
         ("nan", 2, [patch(saving, "on_before_backward", nothing)]),
         ("workers", 0, [patch(reading, "_tells_of_death", nothing)]),
@@ -105,6 +106,7 @@ def main() -> int:
     bench = Bench(out, Forks(out / "output.log"))
     material(bench)  # what is whole is made before anything is broken
     whole_in_files(bench)
+    bench.whole("pair")
     cells, unnoticed = {cell.name: cell for cell in CELLS}, 0
     for name, number, patches in sabotages():
         if options.faults not in ("all", name):
