@@ -26,8 +26,8 @@ class Fault:
             "clustering" (one begins), "features", "kmeans", "publish" (its parts begin).
         number: The n-th event that matches.
         match: Regular expression that the event's details have to match: for files "<operation> <path>".
-        action: "kill" this process; "fail" with an OSError; "report" to the parent process; a write is cut in half
-            before it is killed or fails.
+        action: "kill" this process; "fail" with an OSError; "report" to the parent process alone, which learns of a
+            failure too. A write is cut in half before it is killed or fails.
         errno: Of the OSError.
         lasting: All later events fail too.
         pause: Seconds to wait after the report, so that a signal arrives during the event.
@@ -61,9 +61,9 @@ class Injector:
         assert self.fault is not None
         if self.fault.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        os.write(self.report, b".")
         if self.fault.action == "fail":
             raise OSError(self.fault.errno, os.strerror(self.fault.errno))
-        os.write(self.report, b".")
         until = time.monotonic() + self.fault.pause
         while time.monotonic() < until:  # a signal handler that raises ends the loop, another one does not
             time.sleep(0.01)

@@ -64,11 +64,12 @@ def in_a_clustering(bench: Bench, draw: random.Random, number: int) -> Outcome:
 def _killed(bench: Bench, name: str, method: str, fault: Fault, reactions, where: str) -> Outcome:
     bench.forget(name)
     done = bench.start(name, method, fault, reactions=reactions)
-    problems = [] if done.code in (-9, 0) else complaint(done, (-9,))
+    late = done.reported and not done.sent  # the run was over before the signal came
+    problems = [] if late or done.code == -9 else complaint(done, (-9,))
     outcome = _finished(bench, name, method, problems)
     outcome.injected = f"{method}: killed {where}"
-    if done.code == 0:  # the run was over before the signal came
-        outcome.happened = "over before the kill"
+    if late:
+        outcome.happened, outcome.injections = "over before the kill", 0
     return outcome
 
 

@@ -35,7 +35,8 @@ def struck(bench: Bench, draw: random.Random, number: int) -> Outcome:
     bench.whole("pair")
     bench.forget(name)
     done = bench.start(name, "pair", Fault("step", step, action="report"), reactions=later, limit=LIMIT)
-    problems = [f"hung for {done.seconds:.0f} s"] if done.is_hung else []
+    problems = [] if done.sent else ["no signal was sent"]
+    problems += [f"hung for {done.seconds:.0f} s"] if done.is_hung else []
     if not problems and done.code not in codes:
         problems = complaint(done, tuple(codes)[:1])
     again = bench.start(name, "pair")

@@ -56,7 +56,8 @@ def sent(bench: Bench, draw: random.Random, number: int) -> Outcome:
     fault = Fault("step", step, action="report", pause=signals.pause)
     bench.forget(name)
     done = bench.start(name, METHOD, fault, reactions=reactions)
-    problems = complaint(done, (signals.code,)) + _stopped(bench, name, done, signals)
+    problems = [] if done.sent else ["no signal was sent"]
+    problems += complaint(done, (signals.code,)) + _stopped(bench, name, done, signals)
     again = bench.start(name, METHOD)
     problems += [f"the same command again: {problem}" for problem in complaint(again, (0,))]
     problems += bench.differs(name, METHOD) + bench.leftovers(name) if again.code == 0 else []

@@ -52,7 +52,8 @@ def worker_killed(bench: Bench, draw: random.Random, number: int) -> Outcome:
     reactions = [Reaction(delay, worker=worker)]
     bench.forget(name)
     done = bench.start(name, "in_files", Fault("step", step, action="report"), reactions=reactions, extra=extra)
-    problems = complaint(done, (0,))
+    problems = [] if done.sent else ["no worker was killed"]
+    problems += complaint(done, (0,))
     problems += bench.differs(name, "in_files") if done.code == 0 else []
     if not problems:
         bench.forget(name)
