@@ -118,8 +118,14 @@ class Bench(Runs):
             (self.folder / f"{name}.ok").touch()
         return name
 
-    def differs(self, name: str, method: str) -> list[str]:
-        """How a finished run differs from the uninterrupted one, in the first places."""
+    def differs(self, name: str, method: str, apart_from: tuple[str, ...] = ()) -> list[str]:
+        """How a finished run differs from the uninterrupted one, in the first places.
+
+        Args:
+            name: Of the run.
+            method: What it trains.
+            apart_from: Beginnings of names in the checkpoint that need not be equal.
+        """
         whole = self.whole(method)
         if method == "predict":
             stages = [(self.folder / f"{run}-stage.safetensors").read_bytes() for run in (name, whole)]
@@ -136,7 +142,8 @@ class Bench(Runs):
         except Exception as error:
             problems.append(f"last.ckpt does not load: {' '.join(str(error).split())[:150]}")
         else:
-            problems += differences(saved, self.checkpoint(whole))[:3]
+            changed = differences(saved, self.checkpoint(whole))
+            problems += [line for line in changed if not line.startswith(apart_from)][:3]
         if self.rows(name) != self.rows(whole):
             problems.append("rows of metrics.csv differ")
         return problems
