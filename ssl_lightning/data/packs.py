@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -20,13 +21,14 @@ from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.pictures import Names, Pictures, Selection
 from ssl_lightning.data.stored import ByteTable, StoredPictures
 from ssl_lightning.data.tars import index_tar
-from ssl_lightning.stops import DataError
+from ssl_lightning.stops import DataError, UsageError
 from ssl_lightning.types import UNLABELLED
 
 VARIABLE = "SSL_LIGHTNING_DATA"
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _TARS = re.compile(r"\.(tar(\.(xz|gz|bz2))?|tgz|txz|tbz2?)\Z", re.IGNORECASE)
 _in_use: WeakValueDictionary[tuple[str, str, str, Limits], Pictures] = WeakValueDictionary()
+_MOST_SHARDS, _MOST_DIGITS, _MOST_BRACES = 100_000, 18, 10
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
@@ -45,10 +47,15 @@ def locate(path: str) -> list[Path]:
 
     Raises:
         DataError: Nothing there; the message names every shard that braces promise and that is missing.
+        UsageError: Braces that mean more files than anyone has.
     """
     data, path = Path(os.environ.get(VARIABLE, "data")), os.path.expanduser(path)
     roots = _roots(path, data)
-    wanted = list(_expand_braces(path))
+    if len(_BRACES.findall(path)) > _MOST_BRACES:
+        raise UsageError(f"found more than {_MOST_BRACES} pairs of braces in the path {path[:50]!r}...; expected fewer")
+    wanted = list(islice(_expand_braces(path), _MOST_SHARDS + 1))
+    if len(wanted) > _MOST_SHARDS:
+        raise UsageError(f"found {path!r}, whose braces mean more than {_MOST_SHARDS:,} files; expected fewer")
     found = [_first_match(roots, pattern) for pattern in wanted]
     missing = [pattern for pattern, matches in zip(wanted, found, strict=True) if not matches]
     if missing:
@@ -277,6 +284,8 @@ def _expand_braces(pattern: str) -> Iterator[str]:
         return
     first, last, words = match.groups()
     width = len(first or "")
-    choices = words.split(",") if words else [f"{n:0{width}d}" for n in range(int(first), int(last) + 1)]
+    if max(width, len(last or "")) > _MOST_DIGITS:
+        raise UsageError(f"found {match[0][:50]}... in a path; expected numbers of at most {_MOST_DIGITS} digits")
+    choices = words.split(",") if words else (f"{n:0{width}d}" for n in range(int(first), int(last) + 1))
     for choice in choices:
         yield from _expand_braces(pattern[: match.start()] + choice + pattern[match.end() :])

@@ -8,6 +8,7 @@ import torch
 from ssl_lightning.data.packs import locate, open_labelled, open_unlabelled, splits
 from ssl_lightning.data.pictures import MemoryPictures
 from ssl_lightning.data.stored import StoredPictures
+from ssl_lightning.stops import UsageError
 
 
 def numbers(pictures, number_of, rows=None):
@@ -234,3 +235,13 @@ def test_a_folder_is_decoded_once_while_a_run_uses_it_but_listed_anew(folder, pn
     assert open_labelled(str(root), "train").pictures is first.pictures
     folder({"train/a/9.png": png(9)})
     assert numbers(open_labelled(str(root), "train"), number_of) == [0, 1, 2, 9]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["x-{0..999999999}.tar", "x-{0..999}{0..999}.tar", "x{a,b}" * 50, "{a,b}" * 3000, f"x-{{{'0' * 10**6}..1}}.tar"],
+    ids=["long", "product", "pairs", "recursion", "digits"],
+)
+def test_braces_that_mean_more_files_than_anyone_has_are_refused_at_once(path):
+    with pytest.raises(UsageError, match="expected"):
+        locate(path)
