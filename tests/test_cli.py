@@ -268,7 +268,7 @@ def test_a_checkpoint_is_judged_and_clustered_by_the_method_that_it_holds(tmp_pa
     callback = {
         "class_path": "ssl_lightning.callbacks.WriteClusters",
         "init_args": {
-            "path": str(tmp_path / "clusters"),
+            "path": "clusters",
             "num_clusters": 10,
             "clusterer": {"class_path": "ssl_lightning.clustering.KMeans"},
         },
