@@ -169,6 +169,9 @@ class CommandLine(LightningCLI):
         described = check_arguments(others, kinds, "", {})
         described += check_call(pl.Trainer, self.options.trainer, "trainer")
         keep_inside(described, self.run.path, sys.argv[1:])
+        root = self.options.trainer.default_root_dir
+        if root is not None and rank() == 0:
+            log.info(f"trainer.default_root_dir {root} is not used: a run lives in {self.run.path}, see --run.dir")
         typed = given_values(sys.argv[1:])
         for name, default in (("dir", "runs"), ("name", None)):
             if (value := self.options.run[name]) != default and value not in typed and rank() == 0:
