@@ -148,18 +148,16 @@ def _newest(path: Path) -> Any:
         raise
 
 
+USED = ("data", "checkpoint", "data_config", "layer", "metric", "weights")
+"""Metadata that is read. The name of the checksum may be damaged: without one, the content is that of an older file."""
+
+
 def _stage(path: Path) -> Any:
     from ssl_lightning.clustering import Clustering
 
-    clustering, metadata = Clustering.load(path)
-    return [
-        clustering.labels,
-        clustering.distances,
-        clustering.centroids,
-        clustering.sizes,
-        clustering.objective,
-        metadata,
-    ]
+    found, metadata = Clustering.load(path)
+    used = [metadata.get(name) for name in USED]
+    return [found.labels, found.distances, found.centroids, found.sizes, found.objective, used]
 
 
 def _subset(path: Path) -> Any:
@@ -176,7 +174,7 @@ def _features(path: Path) -> Any:
     from ssl_lightning.clustering.feature_file import FeatureFile
 
     file = FeatureFile.load(path)
-    return [file.features, file.rows, file.labels, file.metadata]
+    return [file.features, file.rows, file.labels, [file.metadata.get(name) for name in USED]]
 
 
 LOADS: dict[str, tuple[str, Callable[[Path], Any]]] = {

@@ -12,7 +12,7 @@ from PIL import Image
 
 from .bench import Bench
 from .cells import Cell, Outcome
-from .hostile_images import BOMBS, bombs, damaged, given_cases, whole_file
+from .hostile_images import BOMBS, LARGE, bombs, damaged, given_cases, whole_file
 
 SIZE = 250
 SLOW = 2.0
@@ -44,7 +44,7 @@ def made_to_cost(bench: Bench, draw: random.Random, number: int) -> Outcome:
     if answer is None:
         return Outcome(Path(name).name, "crashed", [f"the process ended with {done.code}: {done.output[-300:]}"])
     problems = answer["problems"]
-    if name in bombs() and answer["found"] == "decoded":
+    if name in bombs().keys() - LARGE and answer["found"] == "decoded":
         problems = [*problems, "decoded"]
     return Outcome(Path(name).name, answer["found"], problems)
 
@@ -126,7 +126,7 @@ CELLS = [
     Cell(
         "bombs",
         "files that are made to cost time or memory, or are no image",
-        f"rejected in {SLOW:.0f} s and {GROWTH} MiB",
+        f"rejected, or decoded where that is allowed, in {SLOW:.0f} s and {GROWTH} MiB",
         BOMBS + len(given_cases()),
         made_to_cost,
     ),
