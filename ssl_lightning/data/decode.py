@@ -27,7 +27,7 @@ from ssl_lightning.data.walks import FORMATS, Layout
 __all__ = ["FORMATS", "Header", "Limits", "Unreadable", "check_header", "decode", "probe"]
 
 _GRAY = (128, 128, 128)
-_BAND = 1 << 20
+_BAND = 1 << 18
 """Pixels that are converted at a time."""
 _HELD = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 """Bytes a pixel of Pillow's images; all other modes take four."""
@@ -158,7 +158,7 @@ def _reason(error: Exception) -> str:
 
 def _open(layout: Layout) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(layout.opened), formats=FORMATS)
+        return Image.open(io.BytesIO(layout.opened), formats=(layout.format,))
     except UnidentifiedImageError as error:
         raise Unreadable("format", f"cannot be opened as {layout.format}") from error
 

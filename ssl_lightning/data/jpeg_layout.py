@@ -10,6 +10,7 @@ from ssl_lightning.data.walks import Counts, Layout
 _FILL, _ESCAPED = re.compile(rb"\xff+"), re.compile(rb"(\xff\x00)+")
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xDA)))
+_ODD = frozenset(bytes((code,)) for code in (0, 0xFF, *_STANDALONE)) | {b""}
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = (0xC0, 0xC1)
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
@@ -55,6 +56,9 @@ def jpeg_layout(data: bytes, limits: Limits) -> Layout:
 def _segment(data: bytes, at: int, counts: Counts) -> tuple[int, int, int]:
     """Code, start (of the length) and end of the next segment that has a length."""
     while True:
+        if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in _ODD:  # as in all files but odd ones
+            counts.chunk()
+            return data[at + 1], at + 2, _end(data, at + 2)
         start = data.find(b"\xff", at)
         match = _FILL.match(data, start) if start >= 0 else None
         if match is None or match.end() == len(data):
@@ -70,12 +74,17 @@ def _segment(data: bytes, at: int, counts: Counts) -> tuple[int, int, int]:
             counts.chunk()
         else:
             counts.chunk()
-            end = at + int.from_bytes(data[at : at + 2], "big")
-            if end > len(data):
-                raise Unreadable("truncated", "ends within a segment")
-            if end < at + 2:
-                raise Unreadable("broken", "a segment of fewer than 2 bytes")
-            return code, at, end
+            return code, at, _end(data, at)
+
+
+def _end(data: bytes, at: int) -> int:
+    """Where the segment ends whose length is here."""
+    end = at + int.from_bytes(data[at : at + 2], "big")
+    if end > len(data):
+        raise Unreadable("truncated", "ends within a segment")
+    if end < at + 2:
+        raise Unreadable("broken", "a segment of fewer than 2 bytes")
+    return end
 
 
 def _matters(code: int, content: bytes) -> bool:

@@ -143,7 +143,9 @@ class TrainingLoader:
         Raises:
             ValueError: The state belongs to other pictures, another batch size or another seed.
         """
-        made_for = self._made_for() | {"fingerprint": self.pictures.fingerprint_as(state["made_for"]["fingerprint"])}
+        made_for = self._made_for() | {
+            "fingerprint": self.pictures.fingerprint_as(str(state["made_for"]["fingerprint"]))
+        }
         for name, now in made_for.items():
             if state["made_for"][name] != now:
                 raise UsageError(

