@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ssl_lightning.files import write_text
+from ssl_lightning.files import write_atomically
 from ssl_lightning.report.metrics_file import read_table
 from ssl_lightning.stops import DataError
 
@@ -110,10 +110,11 @@ class MetricsTable(Logger):
         rows = [*self._waiting, self._open_row]
         new = sorted({name for row in rows for name in row if name not in self._columns})
         if new or not self.path.exists():
-            self._widen(new, int(rows[0]["step"]))
-        for row in self._waiting:
-            self._row_start = self._write_row(row)
-        self._write_row(self._open_row)
+            self._widen(new, rows)
+        else:
+            for row in self._waiting:
+                self._row_start = self._write_row(row)
+            self._write_row(self._open_row)
         self._waiting, self._is_late = [], False
 
     @rank_zero_only
@@ -141,10 +142,9 @@ class MetricsTable(Logger):
         self._columns = header or list(FIRST_COLUMNS)
         self._replace(kept)
         if kept and int(kept[-1]["step"]) == step:  # what belongs to this step and is still to come is merged in
+            # left in the file, not taken out and written again: a kill between the two would lose it for ever
             self._open_row = {name: value for name, value in kept[-1].items() if value != ""} | {"step": step}
-            self._replace(kept[:-1])
-            self._row_start = self.path.stat().st_size
-            self._write_row(self._open_row)
+            self._row_start = self.path.stat().st_size - len(self._text(kept[-1:], header=False))
 
     def _log_losses(self, step: int, tally: Any) -> None:
         """One line where the table is not the one that the checkpoint noted."""
@@ -158,29 +158,36 @@ class MetricsTable(Logger):
             told = f"rows before step {step} were changed or added since the checkpoint was written"
         log.warning("found %s, in which %s; the run resumes with what is there", self.path, told)
 
-    def _widen(self, new: list[str], before: int) -> None:
-        """Rewrite the rows before a step with more columns; rare, since all metrics show up early."""
+    def _widen(self, new: list[str], last: list[dict[str, Any]]) -> None:
+        """Rewrite the table with more columns; rare, since all metrics show up early.
+
+        In one write: a kill between two would lose what a checkpoint of the last step takes for written.
+        """
         rows: list[dict[str, Any]] = list(read_table(self.path)[1]) if self.path.exists() else []
         known = self._columns
         self._columns = known + new
         try:
-            self._replace([row for row in rows if int(row["step"]) < before])
+            self._replace([*(row for row in rows if int(row["step"]) < int(last[0]["step"])), *last])
         except OSError:
             self._columns = known
             raise
-        self._row_start = self.path.stat().st_size
+        self._row_start = self.path.stat().st_size - len(self._text(last[-1:], header=False))
 
     def _replace(self, rows: list[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, lambda file: file.write(self._text(rows)))
+
+    def _text(self, rows: list[dict[str, Any]], header: bool = True) -> bytes:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self._columns, restval="")
-        writer.writeheader()
+        if header:
+            writer.writeheader()
         writer.writerows(rows)
-        write_text(self.path, text.getvalue())
+        return text.getvalue().encode()
 
     def _write_row(self, row: dict[str, Any]) -> int:
         """Write a row as the last one; where the next one begins."""
-        with self.path.open("r+", newline="") as file:
+        with self.path.open("r+", newline="", encoding="utf-8") as file:
             file.seek(self._row_start)
             csv.DictWriter(file, self._columns, restval="").writerow(row)
             file.truncate()

@@ -38,6 +38,34 @@ def no_room(monkeypatch):
     return state
 
 
+@pytest.mark.parametrize("change", ["resume", "column"])
+def test_no_moment_of_a_write_lacks_the_row_of_the_last_step(change, tmp_path, monkeypatch):
+    """A checkpoint of that step takes its row for written: a kill between two writes would lose it."""
+    path = tmp_path / "metrics.csv"
+    table = MetricsTable(path)
+    table.log_metrics({"epoch": 0.0, "a": 1.0}, step=1)
+    table.log_metrics({"epoch": 0.0, "a": 2.0}, step=2)
+    seen, inner = [], os.replace
+
+    def replace(source, target):
+        inner(source, target)
+        seen.append([row["step"] for row in read_rows(path)])
+
+    monkeypatch.setattr(os, "replace", replace)
+    if change == "resume":
+        MetricsTable(path).cut_after(2)
+    else:
+        table.log_metrics({"b": 3.0}, step=2)
+    assert seen == [["1", "2"]]
+    resumed = MetricsTable(path)
+    resumed.cut_after(2)
+    resumed.log_metrics({"c": 4.0}, step=2)
+    resumed.log_metrics({"epoch": 1.0, "a": 5.0}, step=3)
+    rows = [{name: value for name, value in row.items() if value} for row in read_rows(path)]
+    more = {"b": "3"} if change == "column" else {}
+    assert rows[1:] == [{"step": "2", "epoch": "0", "a": "2", "c": "4"} | more, {"step": "3", "epoch": "1", "a": "5"}]
+
+
 def test_rows_and_columns_of_a_full_disk_are_written_when_there_is_room(no_room, tmp_path, caplog):
     table = MetricsTable(tmp_path / "metrics.csv")
     table.log_metrics({"epoch": 0.0, "a": 1.0}, step=1)
