@@ -93,7 +93,7 @@ class Checkpointing(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Set the random state of a resumed run here: starting loaders draws from it, so earlier would be too early."""
+        """Set the random state of a resumed run: not earlier, since hooks before the first batch may draw from it."""
         if self._random_state is not None:
             _set_random_state(self._random_state[trainer.global_rank])
             self._random_state = None
