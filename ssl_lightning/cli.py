@@ -172,9 +172,9 @@ class CommandLine(LightningCLI):
         root = self.options.trainer.default_root_dir
         if root is not None and rank() == 0:
             log.info(f"trainer.default_root_dir {root} is not used: a run lives in {self.run.path}, see --run.dir")
-        typed = given_values(sys.argv[1:])
         for name, default in (("dir", "runs"), ("name", None)):
-            if (value := self.options.run[name]) != default and value not in typed and rank() == 0:
+            given = given_values(sys.argv[1:], f"run.{name}")
+            if (value := self.options.run[name]) != default and value not in given and rank() == 0:
                 log.info(f"run.{name} {value}, as a configuration file has it")
 
     def _refuse_two_beginnings(self) -> None:

@@ -16,8 +16,22 @@ def configs_in(arguments: list[str]) -> list[str]:
 
 def values_in(arguments: list[str]) -> list[str]:
     """Values of the options other than `--config`, as they were typed, and arguments that stand alone."""
+    return [value for _, value in options_in(arguments)]
+
+
+def options_in(arguments: list[str]) -> list[tuple[str, str]]:
+    """Options other than `--config`, without their dashes, with each value as it was typed.
+
+    An argument that stands alone has the option before it, or an empty name.
+    """
     parts = [part for text in arguments for part in (text.split("=", 1) if text.startswith("--") else [text])]
-    return [part for before, part in pairwise(["", *parts]) if before != "--config" and not part.startswith("--")]
+    found, option = [], ""
+    for before, part in pairwise(["", *parts]):
+        if part.startswith("--"):
+            option = part[2:]
+        elif before != "--config":
+            found.append((option, part))
+    return found
 
 
 def refuse_addresses_in(arguments: list[str]) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from ssl_lightning.checkpoints.kinds import written_arguments
 from ssl_lightning.checkpoints.places import Described
-from ssl_lightning.command_line import values_in
+from ssl_lightning.command_line import options_in
 from ssl_lightning.safe_yaml import load_yaml
 from ssl_lightning.stops import UsageError
 
@@ -25,32 +25,47 @@ def keep_inside(described: Iterable[Described], folder: Path, arguments: list[st
     Args:
         described: Classes of the configuration with their arguments, as `check_arguments` gives them.
         folder: Of the run.
-        arguments: Of the command line. A path that stands there, as the value of an option, is taken as it is.
+        arguments: Of the command line. A path that stands there, as the value of that same option, is taken as it is.
 
     Raises:
         UsageError: For a path of a file that leads out of the folder.
     """
-    typed = given_values(arguments)
     for one in described:
         for name, begins in written_arguments(one.cls).items():
-            value = one.arguments.get(name)
-            if not isinstance(value, str | PurePath) or str(value) in typed or str(value) == "":
+            value, place = one.arguments.get(name), f"{one.place}.{name}"
+            if not isinstance(value, str | PurePath) or str(value) in given_values(arguments, place):
                 continue
-            _refuse_outside(str(value), f"{one.place}.{name}")
-            if begins:
+            _refuse_outside(str(value), place)
+            if begins:  # an empty path too, which would be the current folder
                 one.arguments[name] = str(folder / value)
-                log.info(f"{one.place}.{name} of a configuration file: {folder / value}")
+                log.info(f"{place} of a configuration file: {folder / value}")
 
 
-def given_values(arguments: list[str]) -> set[str]:
-    """Every string among the values of options, those within lists and tables included; files of --config are none."""
+def given_values(arguments: list[str], place: str) -> set[str]:
+    """Every string that the command line gives for a place of the configuration, or within a list or table around it.
+
+    The value of another option is not meant: the checkpoint to evaluate is not a file to write a table to.
+
+    Args:
+        arguments: Of the command line; files of `--config` are not read.
+        place: For example `trainer.callbacks.2.path`.
+    """
     found: set[str] = set()
-    for text in values_in(arguments):
+    for option, text in options_in(arguments):
+        names = _plain_names(option)
+        if not names or _plain_names(place)[: len(names)] != names:
+            continue
         try:
             found |= {text, *_strings(load_yaml(text))}
         except yaml.YAMLError:
             found.add(text)
     return found
+
+
+def _plain_names(place: str) -> list[str]:
+    """Names of a place without what options leave out or add: `init_args`, positions in lists and `+`."""
+    names = [name.rstrip("+") for name in place.split(".")]
+    return [name for name in names if name != "init_args" and name and not name.isdigit()]
 
 
 def _refuse_outside(value: str, place: str) -> None:

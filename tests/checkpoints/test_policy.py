@@ -311,6 +311,21 @@ def test_the_command_line_may_give_any_path(tmp_path, capsys):
     assert Path(elsewhere + "2").is_dir()
 
 
+def test_an_empty_path_of_a_file_is_the_folder_of_the_run(capsys):
+    assert train({"logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "", "name": "x"}}}) == 0
+    assert (Path("runs/own/x")).is_dir()
+    assert {path.name for path in Path().iterdir()} == {"runs", "given.yaml"}
+
+
+def test_a_path_that_is_given_for_another_option_is_not_one_to_write_to(tmp_path, capsys):
+    elsewhere = str(tmp_path / "elsewhere")
+    csv = {"class_path": "CSVLogger", "init_args": {"save_dir": elsewhere, "name": "x"}}
+    assert train({"logger": csv}, "--run.dir", elsewhere) == 64
+    assert "trainer.logger.save_dir" in capsys.readouterr().err
+    table = {"class_path": "ssl_lightning.runs.MetricsTable", "init_args": {"path": str(tmp_path / "a.ckpt")}}
+    assert train({"logger": table}, "--run.start_from", str(tmp_path / "a.ckpt")) == 64
+
+
 def train(trainer: dict, *options: str) -> int:
     Path("given.yaml").write_text(yaml.safe_dump({"trainer": trainer}))
     demo = str(HERE.parents[1] / "configs" / "demo.yaml")
