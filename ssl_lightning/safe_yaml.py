@@ -4,7 +4,10 @@ A few hundred bytes of aliases stand for more nodes than there are atoms, anchor
 that stands twice hides the first. PyYAML's safe loader takes all of these.
 """
 
+import os
 import re
+import stat
+import sys
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +26,9 @@ MAX_DIGITS = 100
 
 
 _NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.+-]*")
+_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_FAILURES = (ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError)
+"""What constructors of PyYAML raise: for dates that are none, keys that are lists, numbers out of range."""
 
 
 class UnsafeYAMLError(yaml.YAMLError):
@@ -50,7 +56,7 @@ def load_yaml(text: str) -> Any:
     check_yaml(text)
     try:
         return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (ValueError, TypeError, RecursionError, OverflowError) as error:  # of constructors: dates, keys, numbers
+    except _FAILURES as error:
         raise UnsafeYAMLError(f"found a value that cannot be read ({error})") from error
 
 
@@ -100,23 +106,50 @@ def check_yaml(text: str) -> None:
 
 
 def bound_parser() -> None:
-    """Let every parser of this process read YAML within these bounds."""
+    """Let every parser of this process read YAML within these bounds, from files that end."""
+    from jsonargparse import Path as ParsersPath
     from jsonargparse import get_loader, set_loader
 
     global _parsers_own  # kept once: the second time it would be ours
     if _parsers_own is None:
         _parsers_own = get_loader("yaml")
     set_loader("yaml", _bounded, exceptions=(yaml.YAMLError,))
+    ParsersPath.read_text = _read_bounded  # type: ignore[method-assign]  # a value that names a file is read with it
 
 
 _parsers_own: Any = None
+
+
+def _read_bounded(path: os.PathLike[str]) -> str:
+    """Text of a local file that a value names, in place of the parser's own method.
+
+    Files of the kernel, which may wait or never end, give their size as zero. A named pipe, such as standard input by
+    its path, is read where an argument of the command line names it, as `--config <(...)` does.
+
+    Raises:
+        UnsafeYAMLError: The file is a pipe that the user has not named, cannot be read, or is too large.
+    """
+    name = os.fspath(path)
+    try:
+        facts = os.stat(name)
+        is_file = stat.S_ISREG(facts.st_mode)
+        if not is_file and name not in {argument.rpartition("=")[2] for argument in sys.argv[1:]}:
+            raise UnsafeYAMLError(f"found {name}, which is no file; expected a configuration")
+        if is_file and facts.st_size > MAX_BYTES:
+            raise UnsafeYAMLError(f"found {name}, larger than {MAX_BYTES:,} bytes; expected a configuration")
+        if is_file and facts.st_size == 0:
+            return ""
+        with open(name, encoding="utf-8") as file:
+            return file.read(MAX_BYTES + 1)  # which `check_yaml` then refuses
+    except OSError as error:
+        raise UnsafeYAMLError(f"found {name}, which cannot be read ({error.strerror})") from error
 
 
 def _bounded(text: str) -> Any:
     check_yaml(text)
     try:
         return _parsers_own(text)
-    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+    except _FAILURES as error:
         raise UnsafeYAMLError(f"found a value that cannot be read ({error})") from error
 
 
@@ -155,7 +188,8 @@ def _check_scalar(event: yaml.ScalarEvent) -> None:
     """Refuse numbers that take long, and what the parser would take for standard input or an address of a file."""
     if event.value == "-" or event.value.startswith("file:"):
         raise UnsafeYAMLError(f"found {event.value!r} in line {_line(event)}; expected values and local paths")
-    if event.implicit[0] and len(event.value) > MAX_DIGITS and _NUMBER.fullmatch(event.value):
+    is_number = event.tag in _NUMBER_TAGS or (event.implicit[0] and _NUMBER.fullmatch(event.value))
+    if len(event.value) > MAX_DIGITS and is_number:
         raise UnsafeYAMLError(f"found a number of {len(event.value)} characters in line {_line(event)}")
 
 

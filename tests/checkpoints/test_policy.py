@@ -20,6 +20,7 @@ from ssl_lightning.data import Digits
 from ssl_lightning.entry import run
 from ssl_lightning.methods import DeepCluster
 from ssl_lightning.models import ResNet18
+from ssl_lightning.safe_yaml import load_yaml
 from ssl_lightning.stops import DataError, UsageError
 
 HERE = Path(__file__).parent
@@ -450,6 +451,50 @@ def test_a_configuration_that_includes_itself_or_what_is_no_local_file_ends_in_o
 def test_a_description_of_more_memory_than_the_file_holds_is_refused(tmp_path):
     with pytest.raises(DataError, match="numbers for a network of"):
         load_model(checkpoint(tmp_path / "large.ckpt", init_args={"num_clusters": 3_000_000_000}))
+
+
+def test_a_file_that_a_configuration_names_is_read_within_bounds(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")  # nobody writes to it: to read it would take for ever
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.truncate(11_000_000)
+    demo = str(HERE.parents[1] / "configs" / "demo.yaml")
+    for name in ("pipe", "large.yaml", "/proc/self/environ"):
+        Path("given.yaml").write_text(f"model: {name}\n")
+        with pytest.raises(SystemExit):
+            run(["fit", "--config", demo, "--config", "given.yaml"])
+        lines = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+        assert len(lines) == 1, lines
+    described = {"class_path": "policy_lab.FewDigits", "init_args": {"limits": str(tmp_path / "pipe")}}
+    with pytest.raises(DataError):
+        build_data(described, "edge.safetensors")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "!!int '" + ":".join(["1"] * 200_000) + "'",  # of base 60: time that grows with the square
+        "!!float '" + ":".join(["1"] * 200_000) + "'",
+        "!!int '0x" + "f" * 20_000 + "'",  # which Python does not print
+        "!!timestamp 'no date'",
+        "!!bool 'no truth'",
+    ],
+)
+def test_a_value_that_takes_long_or_is_not_what_its_tag_says_ends_in_one_line(value, capsys):
+    with pytest.raises(yaml.YAMLError):
+        load_yaml(f"a: {value}")
+    Path("given.yaml").write_text(f"trainer: {{max_epochs: {value}}}\n")
+    fails(capsys, "--config", str(HERE.parents[1] / "configs" / "demo.yaml"), "--config", "given.yaml")
+
+
+def test_a_pipe_that_the_command_line_names_is_read(tmp_path, monkeypatch):
+    from ssl_lightning.safe_yaml import _read_bounded
+
+    reading, writing = os.pipe()
+    os.write(writing, b"a: 1")
+    os.close(writing)
+    monkeypatch.setattr(sys, "argv", ["ssl-lightning", "fit", f"--config=/dev/fd/{reading}"])
+    assert _read_bounded(Path(f"/dev/fd/{reading}")) == "a: 1"
+    os.close(reading)
 
 
 def test_what_is_said_of_a_file_moves_no_cursor(capsys):
