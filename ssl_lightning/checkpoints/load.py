@@ -1,12 +1,15 @@
 """load_model, load_data: from the files of a run to its method, without data, and to the data it was trained on."""
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
+from torch.nn.modules import module as torch_module
 
 from ssl_lightning.checkpoints.addresses import refuse_addresses
 from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
@@ -17,6 +20,9 @@ from ssl_lightning.checkpoints.read import CorruptCheckpointError, read_checkpoi
 from ssl_lightning.safe_yaml import read_yaml
 from ssl_lightning.stops import DataError
 
+MOST_PARTS, PARTS_PER_TENSOR = 10_000, 10
+"""Modules, parameters and buffers that are registered while a network is built. Those of admitted backbones alone have
+up to some thousand; a network is allowed more where its file holds more tensors."""
 METHOD, DATA = Kind(f"{OURS}.methods.method.Method"), Kind(f"{OURS}.data.module.ImageModule")
 
 
@@ -110,12 +116,13 @@ def build_data(described: Any, path: str | Path) -> Any:
 def _refuse_larger(described: Any, state: dict[str, Any], path: str | Path) -> None:
     """Refuse a description of a network that is larger than the weights that come with it.
 
-    A few bytes describe more memory than there is. On the meta device they take none.
+    A few bytes describe more memory than there is, or more layers than anyone would wait for. On the meta device
+    tensors take no memory, and layers are counted as they come.
 
     Raises:
         DataError: If so, or the description does not pass.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _at_most(MOST_PARTS + PARTS_PER_TENSOR * len(state)):
         method = _build(METHOD, described, path)
     wanted = sum(value.numel() for value in method.state_dict().values() if isinstance(value, torch.Tensor))
     held = sum(value.numel() for value in state.values() if isinstance(value, torch.Tensor))
@@ -123,6 +130,28 @@ def _refuse_larger(described: Any, state: dict[str, Any], path: str | Path) -> N
         raise CorruptCheckpointError(
             f"found weights in {path} that do not fit its own description: {held:,} numbers for a network of {wanted:,}"
         )
+
+
+@contextmanager
+def _at_most(parts: int) -> Iterator[None]:
+    """End the building of a network of more parts than this.
+
+    Raises:
+        CorruptCheckpointError: From the constructor that registers the first of too many.
+    """
+    count = 0
+
+    def note(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > parts:
+            raise CorruptCheckpointError(f"a network of more than {parts:,} modules and tensors")
+
+    with ExitStack() as hooks:
+        for kind in ("module", "parameter", "buffer"):
+            handle = getattr(torch_module, f"register_module_{kind}_registration_hook")(note)
+            hooks.callback(handle.remove)
+        yield
 
 
 _FAILURES = (ArgumentError, ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)

@@ -453,6 +453,14 @@ def test_a_description_of_more_memory_than_the_file_holds_is_refused(tmp_path):
         load_model(checkpoint(tmp_path / "large.ckpt", init_args={"num_clusters": 3_000_000_000}))
 
 
+@pytest.mark.parametrize("arguments", [{"num_heads": 10**8}, {"hidden": [1] * 90_000}])
+def test_a_description_of_more_layers_than_the_file_holds_is_refused(arguments, tmp_path):
+    described = {"class_path": "ssl_lightning.methods.DeepClusterV2", "init_args": {"num_clusters": 4} | arguments}
+    torch.save({"state_dict": {}, "hyper_parameters": described}, tmp_path / "many.ckpt")
+    with pytest.raises(DataError, match="a network of more than 10,000 modules"):
+        load_model(tmp_path / "many.ckpt")
+
+
 def test_a_file_that_a_configuration_names_is_read_within_bounds(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")  # nobody writes to it: to read it would take for ever
     with (tmp_path / "large.yaml").open("wb") as file:
