@@ -93,9 +93,14 @@ class Method(pl.LightningModule):
     def __new__(cls, *args: Any, **kwargs: Any) -> "Method":
         """Note the arguments of the concrete constructor, whichever way it is called."""
         method = super().__new__(cls)
-        bound = inspect.signature(cls.__init__).bind_partial(method, *args, **kwargs)
+        signature = inspect.signature(cls.__init__)
+        bound = signature.bind_partial(method, *args, **kwargs)
         bound.apply_defaults()
-        arguments = {name: value for name, value in bound.arguments.items() if name not in _OF_TRAINING}
+        passed_on = {name for name, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD}
+        given = {name: value for name, value in bound.arguments.items() if name not in passed_on}
+        for name in passed_on:  # arguments of a base class, by their own names
+            given |= bound.arguments[name]
+        arguments = {name: value for name, value in given.items() if name not in _OF_TRAINING}
         object.__setattr__(method, "constructor_arguments", arguments)
         object.__setattr__(method, "described_arguments", {})
         return method

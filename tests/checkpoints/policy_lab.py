@@ -62,6 +62,14 @@ class Recipe(Method):
         return {"loss": nn.functional.cross_entropy(logits, batch.index % 10)}
 
 
+class Deeper(Recipe):
+    """A method that passes what it does not know on to its base."""
+
+    def __init__(self, depth: int = 1, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.depth = depth
+
+
 @dataclass(frozen=True)
 class Halves(Clusterer):
     """A clusterer that is k-means under another name."""

@@ -494,6 +494,15 @@ def test_a_value_that_takes_long_or_is_not_what_its_tag_says_ends_in_one_line(va
     fails(capsys, "--config", str(HERE.parents[1] / "configs" / "demo.yaml"), "--config", "given.yaml")
 
 
+def test_a_method_that_passes_arguments_on_is_described_by_the_names_of_its_base(capsys):
+    small = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--data.batch_size", "64"]
+    given = config(depth=3, anything=[1], augment={"class_path": "torch.nn.Identity"})
+    Path("given.yaml").write_text(Path("given.yaml").read_text().replace("policy_lab.Recipe", "policy_lab.Deeper"))
+    assert run(["fit", *given, *small, "--run.name", "own"]) == 0, capsys.readouterr().err
+    model = load_model("runs/own/checkpoints/last.ckpt")
+    assert (type(model).__name__, model.depth, model.anything) == ("Deeper", 3, [1])
+
+
 def test_a_pipe_that_the_command_line_names_is_read(tmp_path, monkeypatch):
     from ssl_lightning.safe_yaml import _read_bounded
 
