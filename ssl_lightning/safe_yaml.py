@@ -35,6 +35,10 @@ class UnsafeYAMLError(yaml.YAMLError):
     """Text that is YAML, and beyond the bounds."""
 
 
+class UnreadableFileError(UnsafeYAMLError, DataError):
+    """A file that is no configuration, whether `--config` or a value within one names it."""
+
+
 @dataclass
 class _Open:
     """A list or table that has begun, or a node that has ended: how much it stands for."""
@@ -110,39 +114,43 @@ def bound_parser() -> None:
     from jsonargparse import Path as ParsersPath
     from jsonargparse import get_loader, set_loader
 
-    global _parsers_own  # kept once: the second time it would be ours
+    global _parsers_own, _parsers_reader  # kept once: the second time they would be ours
     if _parsers_own is None:
-        _parsers_own = get_loader("yaml")
+        _parsers_own, _parsers_reader = get_loader("yaml"), ParsersPath.read_text
     set_loader("yaml", _bounded, exceptions=(yaml.YAMLError,))
     ParsersPath.read_text = _read_bounded  # type: ignore[method-assign]  # a value that names a file is read with it
 
 
 _parsers_own: Any = None
+_parsers_reader: Any = None
 
 
 def _read_bounded(path: os.PathLike[str]) -> str:
     """Text of a local file that a value names, in place of the parser's own method.
 
     Files of the kernel, which may wait or never end, give their size as zero. A named pipe, such as standard input by
-    its path, is read where an argument of the command line names it, as `--config <(...)` does.
+    its path, is read where an argument of the command line names it, as `--config <(...)` does; a dash passes there
+    alone, since `check_yaml` rejects it.
 
     Raises:
-        UnsafeYAMLError: The file is a pipe that the user has not named, cannot be read, or is too large.
+        UnreadableFileError: The file is a pipe that the user has not named, cannot be read, or is too large.
     """
     name = os.fspath(path)
+    if str(path) == "-" and _parsers_reader is not None:
+        return _parsers_reader(path)
     try:
         facts = os.stat(name)
         is_file = stat.S_ISREG(facts.st_mode)
         if not is_file and name not in {argument.rpartition("=")[2] for argument in sys.argv[1:]}:
-            raise UnsafeYAMLError(f"found {name}, which is no file; expected a configuration")
+            raise UnreadableFileError(f"found {name}, which is no file; expected a configuration")
         if is_file and facts.st_size > MAX_BYTES:
-            raise UnsafeYAMLError(f"found {name}, larger than {MAX_BYTES:,} bytes; expected a configuration")
+            raise UnreadableFileError(f"found {name}, larger than {MAX_BYTES:,} bytes; expected a configuration")
         if is_file and facts.st_size == 0:
             return ""
         with open(name, encoding="utf-8") as file:
             return file.read(MAX_BYTES + 1)  # which `check_yaml` then refuses
     except OSError as error:
-        raise UnsafeYAMLError(f"found {name}, which cannot be read ({error.strerror})") from error
+        raise UnreadableFileError(f"found {name}, which cannot be read ({error.strerror})") from error
 
 
 def _bounded(text: str) -> Any:

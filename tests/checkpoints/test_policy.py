@@ -1,6 +1,7 @@
 """No file runs code: it names classes alone, each of the kind that its place declares."""
 
 import inspect
+import io
 import json
 import os
 import sys
@@ -472,6 +473,8 @@ def test_a_file_that_a_configuration_names_is_read_within_bounds(tmp_path, capsy
             run(["fit", "--config", demo, "--config", "given.yaml"])
         lines = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
         assert len(lines) == 1, lines
+    assert run(["fit", "--config", demo, "--config", "large.yaml"]) == 65
+    assert "larger than 10,000,000 bytes" in capsys.readouterr().err
     described = {"class_path": "policy_lab.FewDigits", "init_args": {"limits": str(tmp_path / "pipe")}}
     with pytest.raises(DataError):
         build_data(described, "edge.safetensors")
@@ -501,6 +504,14 @@ def test_a_method_that_passes_arguments_on_is_described_by_the_names_of_its_base
     assert run(["fit", *given, *small, "--run.name", "own"]) == 0, capsys.readouterr().err
     model = load_model("runs/own/checkpoints/last.ckpt")
     assert (type(model).__name__, model.depth, model.anything) == ("Deeper", 3, [1])
+
+
+def test_standard_input_is_read_where_the_command_line_has_a_dash(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("trainer: {max_steps: 77}"))
+    demo = str(HERE.parents[1] / "configs" / "demo.yaml")
+    with pytest.raises(SystemExit):
+        run(["fit", "--config", demo, "--config", "-", "--print_config"])
+    assert "max_steps: 77" in capsys.readouterr().out
 
 
 def test_a_pipe_that_the_command_line_names_is_read(tmp_path, monkeypatch):
