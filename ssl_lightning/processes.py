@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 
@@ -30,6 +30,18 @@ def highest(values: Int[Tensor, "V"]) -> Int[Tensor, "V"]:
     if group is not None:
         dist.all_reduce(values, dist.ReduceOp.MAX, group)
     return values
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every process the buffers of the first: running statistics that each has moved by batches of its own.
+
+    Data parallelism does so before each training step and not after the last one. Checkpoints hold those of the first
+    process, so that only with them features are the same before and after a resume.
+    """
+    group = world()
+    if group is not None:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0, group)
 
 
 def gather_rows(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.memory import FeatureBank
-from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.processes import gather_rows, share_buffers, world
 from ssl_lightning.stops import DataError
 from ssl_lightning.types import Batch, RawBatch, Weights
 
@@ -78,7 +78,9 @@ class ServesViews(Protocol):
 def embed_dataset(
     trainer: pl.Trainer, module: pl.LightningModule, layer: str | None = None
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
-    """Features of the centre views in eval mode; weights, buffers and random state stay as they are.
+    """Features of the centre views in eval mode; weights and random state stay as they are.
+
+    Buffers of all processes are those of the first, see `share_buffers`.
 
     Returns:
         Rows of this process that have features, ascending, and their features, both on the device of the module.
@@ -87,6 +89,7 @@ def embed_dataset(
         ValueError: If more pictures of all processes are unreadable than the data allow.
     """
     data = cast(ServesPictures, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning when fitting
+    share_buffers(module)
     with trainer.precision_plugin.forward_context():
         rows, features, unreadable = _embed(_with_progress(trainer, data.predict_dataloader()), data, module, layer)
     everywhere = gather_rows(unreadable.to(rows.device), world()).tolist()

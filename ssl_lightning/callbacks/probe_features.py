@@ -11,7 +11,7 @@ from torch import Tensor
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
-from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.processes import gather_rows, share_buffers, world
 from ssl_lightning.stops import diverged
 
 JUDGED = {"features": "eval", "ema_features": "eval_ema"}
@@ -46,7 +46,8 @@ class ProbeFeatures(pl.Callback):
         self._start = 0.0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the last time."""
+        """Forget the last time, and evaluate one network: all processes with the buffers of the first."""
+        share_buffers(pl_module)
         self._seen = {}
         self._start = time.perf_counter()
 

@@ -10,6 +10,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from enum import Enum
 from importlib import import_module
@@ -18,6 +19,7 @@ from typing import Any, Union, get_args, get_origin
 
 import torch
 from jsonargparse import Namespace
+from jsonargparse import Path as ParsersPath
 
 from ssl_lightning.checkpoints.kinds import (
     KINDS,
@@ -34,8 +36,8 @@ from ssl_lightning.stops import UsageError
 PLAIN = (bool, int, float, complex, str, bytes, PurePath, timedelta, Enum, torch.device)
 UNTYPED = Any
 _SPEC = {"class_path", "init_args", "dict_kwargs"}
-_PARSERS_OWN = ("__path__", "__orig__")
-"""Notes that the parser keeps among the values."""
+_PARSERS_OWN = ("__path__",)
+"""Notes that the parser keeps among the values: the file that a table was read from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,10 +166,11 @@ def _check_spec(spec: Any, hint: Any, place: str) -> list[Described]:
 def _refuse_misplaced(cls: type, hint: Any, place: str, as_class: bool = False) -> None:
     """Refuse a class that is not of a kind which the declared type of its place holds."""
     declared = [base for base, is_class in _classes_in(hint) if is_class == as_class]
-    held = [base for base in declared if any(issubclass(base, kind.cls) for kind in KINDS)]
-    fits = any(issubclass(cls, base) and kind.admits(cls) for base in held for kind in KINDS)
-    if not fits:
-        wanted = " or ".join(dict.fromkeys(map(import_path, held))) or "plain values alone"
+    held = [(base, kind) for base in declared for kind in KINDS if issubclass(base, kind.cls)]
+    if not any(issubclass(cls, base) and kind.admits(cls) for base, kind in held):
+        wanted = " or ".join(dict.fromkeys(import_path(base) for base, _ in held)) or (
+            "plain values alone, since no type is declared there that can be resolved at run time and holds classes"
+        )
         raise UsageError(f"found {import_path(cls)} at {place}; expected {wanted}")
 
 
@@ -186,10 +189,11 @@ def _own_class(name: str) -> Any:
 
 
 def _is_public_name(name: str, cls: type, root: str) -> bool:
-    """Whether a class has this name where it is defined, or in a package of the same root that hands it on."""
-    module = name.rpartition(".")[0]
-    defined_there = cls.__module__.partition(".")[0] == root
-    return defined_there and (name == import_path(cls) or hasattr(import_module(module), "__path__"))
+    """Whether a class has this name where it is defined, or in a package of ours or a plugin that hands it on."""
+    module, defined_in = name.rpartition(".")[0], cls.__module__.partition(".")[0]
+    if root != OURS:
+        return defined_in in plugin_packages()
+    return defined_in == OURS and (name == import_path(cls) or hasattr(import_module(module), "__path__"))
 
 
 def _classes_in(hint: Any) -> Iterator[tuple[type, bool]]:
@@ -241,13 +245,28 @@ def _item_type(hint: Any) -> Any:
 
 def _declared(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     parameters = inspect.signature(function).parameters
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):  # of names that only type checkers import
-        hints = {}
+    hints = _hints(function)
     named = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     defaults = {name: p.default for name, p in named.items() if p.default is not inspect.Parameter.empty}
     return {name: hints.get(name, UNTYPED) for name in named if name != "self"}, defaults
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Declared types, without those of names that only type checkers import."""
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        pass
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+
+        def alone() -> None: ...
+
+        alone.__annotations__ = {name: annotation}
+        with suppress(NameError, TypeError, AttributeError):
+            hints |= typing.get_type_hints(alone, names)
+    return hints
 
 
 def _is_default(value: Any, default: Any) -> bool:
@@ -264,7 +283,11 @@ def _is_pathlike(value: Any) -> bool:
 
 def _items(values: Any) -> list[tuple[str, Any]]:
     table = vars(values) if isinstance(values, Namespace) else values or {}
-    return [(str(name), value) for name, value in table.items() if name not in _PARSERS_OWN]
+    return [(str(name), value) for name, value in table.items() if not _is_parsers_own(name, value)]
+
+
+def _is_parsers_own(name: str, value: Any) -> bool:
+    return name in _PARSERS_OWN and isinstance(value, ParsersPath)
 
 
 def _named(value: Any) -> str:

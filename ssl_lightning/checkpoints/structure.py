@@ -24,6 +24,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 """Of what Lightning and this package write; all may be missing but the weights."""
 NEEDED_TO_RESUME = ("global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers")
 NEEDED_TO_RESUME += ("pytorch-lightning_version",)
+RATES = ("lr", "initial_lr", "weight_decay", "momentum", "dampening", "eps")
 DEEPEST, MOST_NODES = 100, 100_000
 _PLAIN = (type(None), bool, int, float, str)
 
@@ -48,9 +49,23 @@ def misfit(checkpoint: dict[Any, Any], size: int) -> str:
             return f"a {name} that is no table of plain values"
     if not _is_small(checkpoint.get("hyper_parameters", {})):
         return f"hyper_parameters of more than {MOST_NODES:,} values, or nested deeper than {DEEPEST}"
+    if odd := _odd_rate(checkpoint.get("optimizer_states", [])):
+        return f"an optimizer whose {odd} is no number"
     for tensor in _tensors(checkpoint):
         if tensor.layout == torch.strided and tensor.numel() * tensor.element_size() > size:
             return f"a tensor of shape {tuple(tensor.shape)}, larger than the file"
+    return ""
+
+
+def _odd_rate(states: list[Any]) -> str:
+    """The first option of an optimizer that should be a number and is none; a state of another form is met later."""
+    groups = [state.get("param_groups") for state in states if isinstance(state, dict)]
+    for group in (group for listed in groups if isinstance(listed, list) for group in listed):
+        for name in RATES if isinstance(group, dict) else ():
+            value = group.get(name, 0.0)
+            is_scalar = isinstance(value, torch.Tensor) and value.numel() == 1
+            if not is_scalar and not isinstance(value, int | float):
+                return name
     return ""
 
 

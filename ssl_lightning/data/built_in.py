@@ -9,6 +9,9 @@ from ssl_lightning.data.drawn import draw_pictures
 from ssl_lightning.data.pictures import MemoryPictures, Pictures
 from ssl_lightning.stops import UsageError
 
+MOST_MEMORY = 4_000_000_000
+"""Bytes of the images of one synthetic split, which are held in memory."""
+
 
 @cache
 def open_digits(split: str) -> Pictures:
@@ -43,9 +46,14 @@ def open_synthetic(
         seed: Another one gives other pictures of the same classes.
 
     Raises:
-        UsageError: The split is neither "train" nor "test", or there are more classes than can be drawn.
+        UsageError: The split is neither "train" nor "test", or there are more classes than can be drawn, or
+            images than fit into `MOST_MEMORY`.
     """
     _check_split("synthetic", split)
+    if (memory := 3 * num_samples * size * size) > MOST_MEMORY:
+        raise UsageError(
+            f"found {num_samples} synthetic images of {size} pixels, {memory:,} bytes; expected at most {MOST_MEMORY:,}"
+        )
     rows = torch.arange(num_samples)
     labels = rows % num_classes
     images = draw_pictures(rows if split == "train" else -1 - rows, labels, size, seed)

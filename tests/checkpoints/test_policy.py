@@ -530,3 +530,45 @@ def test_what_is_said_of_a_file_moves_no_cursor(capsys):
     Path("given.yaml").write_text("model: {class_path: policy_lab.Recipe}\ndata: {class_path: Digits}\n")
     line = fails(capsys, "--config", "given.yaml", "--run.name", "\x1b[31mred\n")
     assert "\x1b" not in line
+
+
+def test_a_profiler_that_is_rejected_is_so_by_its_short_word_too(capsys):
+    assert train({"profiler": "pytorch"}) == 64
+    assert "SimpleProfiler" in capsys.readouterr().err
+
+
+def test_what_stands_under_the_names_of_the_parsers_own_notes_is_checked(capsys):
+    for name in ("__path__", "__orig__"):
+        fails(capsys, *config(options={name: SHELL}))
+
+
+def test_one_name_that_only_type_checkers_import_hides_no_other_type():
+    def built(backbone: "Backbone", odd: "NowhereDefined" = None, probes: "list[Probe]" = ()) -> None: ...
+
+    from ssl_lightning.evaluation.probe import Probe
+    from ssl_lightning.models import Backbone
+
+    built.__globals__.update(Backbone=Backbone, Probe=Probe)
+    described = {"class_path": "ssl_lightning.models.ResNet18", "init_args": {"width": 4}}
+    probes = [{"class_path": "ssl_lightning.evaluation.KNN", "init_args": {}}]
+    assert [one.cls.__name__ for one in check_call(built, {"backbone": described, "probes": probes})] == [
+        "ResNet18",
+        "KNN",
+    ]
+    with pytest.raises(UsageError, match="resolved at run time"):
+        check_call(built, {"odd": described})
+
+
+def test_a_class_of_one_plugin_is_admitted_under_the_name_that_another_gives_it(tmp_path, monkeypatch):
+    (tmp_path / "handing_on.py").write_text("from policy_lab import Halves\nfrom os import system\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("SSL_LIGHTNING_PLUGINS", "policy_lab,handing_on")
+    assert class_named("handing_on.Halves", "x").__name__ == "Halves"
+    with pytest.raises(UsageError):
+        class_named("handing_on.system", "x")
+
+
+def test_more_synthetic_images_than_memory_are_refused_before_they_are_drawn():
+    huge = {"class_path": "ssl_lightning.data.SyntheticImages", "init_args": {"samples": 10**11}}
+    with pytest.raises(UsageError, match="synthetic images"):
+        build_data(huge, "edge.safetensors").setup("predict")

@@ -9,6 +9,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 from ssl_lightning.clustering import FaissKMeans, KMeans, PCAWhitening, RandomParts
+from ssl_lightning.processes import share_buffers
 from tests.clustering.test_kmeans import mixture
 
 CLUSTERERS = {
@@ -50,6 +51,11 @@ def work(rank, folder):
     torch.save(PCAWhitening(6)(own, group), f"{folder}/white-{rank}.pt")
     nothing = features() if rank == 0 else features()[:0]
     torch.save(vars(KMeans()(nothing, K, 3, group)), f"{folder}/lopsided-{rank}.pt")
+    layer = torch.nn.BatchNorm1d(4)
+    layer(torch.full((6, 4), float(rank)) + torch.arange(6.0).unsqueeze(1) * (rank + 1))  # each by a batch of its own
+    before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+    share_buffers(layer)
+    torch.save({"before": before, "after": dict(layer.named_buffers())}, f"{folder}/buffers-{rank}.pt")
     errors = {}
     for name, rows, k in (("nan", bad_features(rank), K), ("too many", own, ROWS + 1)):
         for kind in (KMeans, FaissKMeans):
@@ -109,3 +115,12 @@ def test_what_is_wrong_on_one_process_is_refused_on_both(pair):
     assert "on other processes" in first["nan KMeans"]
     assert "[553]" in second["nan KMeans"]
     assert first["too many KMeans"] == second["too many KMeans"]
+
+
+def test_both_processes_have_the_running_statistics_of_the_first(pair):
+    """Or a run that is resumed from its checkpoint, which holds those of the first, would find other clusters."""
+    first, second = read(pair, "buffers")
+    assert not torch.equal(first["before"]["running_mean"], second["before"]["running_mean"])
+    for name, buffer in first["before"].items():
+        assert torch.equal(first["after"][name], buffer)
+        assert torch.equal(second["after"][name], buffer)
