@@ -50,7 +50,7 @@ class Record:
         for case in self.cases.values():
             rows[case["cell"]].append(case)
         lines = [
-            "| cell | injected | times | promised | happened | not as promised | s |",
+            "| cell | injected | times | promised | happened | not as promised | CPU s |",
             "|---|---|---|---|---|---|---|",
         ]
         lines += [_row(cell, rows[cell.name]) for cell in cells if cell.name in rows]
