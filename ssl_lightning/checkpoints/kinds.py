@@ -89,6 +89,7 @@ OUR_MODULES = ("methods", "data", "models", "clustering", "evaluation", "callbac
 _BASE_CLASS = "it is a base class: name a subclass of it"
 _OWN_CHECKPOINTS = "every run writes checkpoints of its own: use --run.save_every_n_epochs or --run.save_every_n_steps"
 _CHECKPOINT_FILES = "checkpoints are written by this package alone, whole or not at all"
+_IN_EVERY_RUN = "every run has one of its own, which writes the files of the run"
 _NO_TPU = "TPUs are not supported"
 _CHANGES_SETTINGS = "it changes settings while the run is under way: try several values in several runs"
 REJECTED = {
@@ -151,8 +152,10 @@ REJECTED = {
         "MPIEnvironment": "it is found by itself where it is: leave it out",
         "XLAEnvironment": _NO_TPU,
     },
+    f"{OURS}.runs": {"Checkpointing": _IN_EVERY_RUN, "MetricsTable": _IN_EVERY_RUN},
+    f"{OURS}.callbacks.gallery": {"Gallery": _IN_EVERY_RUN},
 }
-"""Public classes of Lightning that are not admitted, each with what to do instead."""
+"""Public classes of Lightning and of ours that are not admitted, each with what to do instead."""
 
 WRITES = {
     "lightning.pytorch.loggers.csv_logs.CSVLogger": ("save_dir", "name", "version"),
@@ -160,10 +163,7 @@ WRITES = {
     "lightning.fabric.loggers.tensorboard.TensorBoardLogger": ("root_dir",),
     "lightning.pytorch.profilers.profiler.Profiler": ("dirpath", "filename"),
     "lightning.pytorch.callbacks.spike.SpikeDetection": ("exclude_batches_path",),
-    f"{OURS}.callbacks.gallery.Gallery": ("folder",),
     f"{OURS}.callbacks.write_clusters.WriteClusters": ("path",),
-    f"{OURS}.runs.checkpointing.Checkpointing": ("folder",),
-    f"{OURS}.runs.metrics.MetricsTable": ("path",),
 }
 """Arguments of a class and of its subclasses that become paths, or parts of paths, which the program writes to.
 
@@ -196,7 +196,7 @@ def library_classes() -> dict[str, type]:
 
 
 def rejection(name: str) -> str | None:
-    """Why a public class of Lightning is not admitted; None for any other name."""
+    """Why a public class of Lightning or of ours is not admitted; None for any other name."""
     for module, reasons in REJECTED.items():
         for public, reason in reasons.items():
             cls = getattr(import_module(module), public)

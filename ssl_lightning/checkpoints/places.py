@@ -107,6 +107,8 @@ def class_named(name: Any, place: str) -> type:
     cls = _own_class(name)
     if not inspect.isclass(cls) or not _is_public_name(name, cls, root):
         raise UsageError(f"found {name} at {place}, which is no class of {root}; expected the public name of a class")
+    if root == OURS and (reason := rejection(import_path(cls))):
+        raise UsageError(f"found {name} at {place}, which is not admitted: {reason}")
     return cls
 
 
