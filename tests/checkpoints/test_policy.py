@@ -379,8 +379,8 @@ def test_every_public_class_of_lightning_is_admitted_or_refused_with_a_reason(mo
     assert set(REJECTED[module]) <= set(public)
 
 
-def test_an_argument_that_looks_like_a_path_is_listed_or_read_only():
-    ending, reads = ("dir", "path", "file", "folder", "filename"), {"exclude_batches_path"}
+def test_an_argument_that_looks_like_a_path_is_listed():
+    ending = ("dir", "path", "file", "folder", "filename")
     for cls in {*library_classes().values()}:
         if not cls.__module__.startswith("lightning."):
             continue
@@ -388,21 +388,19 @@ def test_an_argument_that_looks_like_a_path_is_listed_or_read_only():
         found = {name for name in hints if name.endswith(ending)}
         assert found <= {*written_arguments(cls)}, cls
         assert all(defaults.get(name) in (None, "lightning_logs", "") for name in written_arguments(cls)), cls
-    assert reads  # SpikeDetection reads and writes it
     for name, arguments in WRITES.items():
         module, _, attribute = name.rpartition(".")
         assert set(arguments) <= set(signature_of(getattr(import_module(module), attribute))[0]), name
 
 
 def test_classes_of_ours_that_write_are_listed():
-    ending, reads = ("dir", "path", "file", "folder"), {"clusters", "path", "teacher", "base"}
+    ending = ("dir", "path", "file", "folder")
     for package in ("callbacks", "runs", "optim"):
         holder = import_module(f"ssl_lightning.{package}")
         for cls in filter(inspect.isclass, vars(holder).values()):
             if any(kind.admits(cls) for kind in KINDS) and rejection(import_path(cls)) is None:
                 names = {name for name in signature_of(cls)[0] if name.endswith(ending)}
                 assert names <= {*written_arguments(cls)}, cls
-    assert reads
 
 
 def test_every_kind_has_its_base_and_every_name_leads_to_a_strict_subclass():
