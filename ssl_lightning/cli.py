@@ -28,7 +28,7 @@ from ssl_lightning.callbacks.gallery import Gallery
 from ssl_lightning.checkpoints import DurableCheckpointIO, load_model
 from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
 from ssl_lightning.checkpoints.kinds import rejection
-from ssl_lightning.checkpoints.places import check_arguments, check_call
+from ssl_lightning.checkpoints.places import check_arguments, check_call, leave_out_default_functions
 from ssl_lightning.command_line import missing_package, refuse_addresses_in, short_print_config, with_its_place
 from ssl_lightning.data import ImageModule
 from ssl_lightning.files import sha256_of
@@ -169,6 +169,7 @@ class CommandLine(LightningCLI):
         others = {name: value for name, value in vars(self.options).items() if name not in ("trainer", "config")}
         described = check_arguments(others, kinds, "", {})
         described += check_call(pl.Trainer, self.options.trainer, "trainer")
+        leave_out_default_functions(described)
         if self.options.trainer.profiler == "pytorch":
             raise UsageError(
                 f"found trainer.profiler pytorch: {rejection('lightning.pytorch.profilers.PyTorchProfiler')}"

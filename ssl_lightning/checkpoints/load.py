@@ -14,7 +14,7 @@ from torch.nn.modules import module as torch_module
 from ssl_lightning.checkpoints.addresses import refuse_addresses
 from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
 from ssl_lightning.checkpoints.kinds import OURS, Kind
-from ssl_lightning.checkpoints.places import check_arguments
+from ssl_lightning.checkpoints.places import check_arguments, leave_out_default_functions
 from ssl_lightning.checkpoints.plain import refuse_unbounded
 from ssl_lightning.checkpoints.read import CorruptCheckpointError, read_checkpoint
 from ssl_lightning.safe_yaml import read_yaml
@@ -171,7 +171,7 @@ def _build(kind: Kind, described: Any, path: str | Path) -> Any:
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(kind.cls, "built", required=True)
         config = parser.parse_object({"built": deepcopy(described)})  # it changes what it is given
-        check_arguments(config, {"built": kind.cls}, "", {})
+        leave_out_default_functions(check_arguments(config, {"built": kind.cls}, "", {}))
         return parser.instantiate(config)["built"]
     except _FAILURES as error:
         reason = explain_refusal(" ".join(str(error).split()))

@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from enum import Enum
@@ -82,6 +82,17 @@ def check_call(function: Callable[..., Any], values: Any, place: str = "") -> li
     """`check_arguments` for a class or function and what it is to be called with."""
     hints, defaults = signature_of(function)
     return check_arguments(values, hints, place, defaults)
+
+
+def leave_out_default_functions(described: Iterable[Described]) -> None:
+    """Leave arguments to their default where that is a function, in place.
+
+    The parser writes such a default as the function's name, and could not take the name back: no file may hold it.
+    """
+    for one in described:
+        for name, default in signature_of(one.cls)[1].items():
+            if inspect.isfunction(default) and one.arguments.get(name) == _name_of(default):
+                del one.arguments[name]
 
 
 def class_named(name: Any, place: str) -> type:
@@ -273,6 +284,10 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _is_default(value: Any, default: Any) -> bool:
     return value is default or (type(value) is type(default) and bool(value == default))
+
+
+def _name_of(function: types.FunctionType) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def _is_callable(origin: Any) -> bool:

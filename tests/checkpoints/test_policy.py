@@ -177,7 +177,11 @@ def test_classes_that_fit_work_as_arguments_of_a_plugins_method(capsys):
         learning_rate=scheduler,
         augment={"class_path": "torchvision.transforms.v2.RandomErasing", "init_args": {"p": 1.0}},
         activation="torch.nn.GELU",
-        layers_of=[{"class_path": "torch.nn.GELU"}, {"class_path": "torch.nn.Linear", "init_args": LINEAR}],
+        layers_of=[
+            {"class_path": "torch.nn.GELU"},
+            {"class_path": "torch.nn.Linear", "init_args": LINEAR},
+            {"class_path": "torch.nn.TransformerEncoderLayer", "init_args": {"d_model": 8, "nhead": 2}},
+        ],
         anything={"a": [1, "two", None]},
         options={"depth": 3},
     )
