@@ -5,6 +5,7 @@ import re
 import sys
 from typing import Any
 
+from ssl_lightning.checkpoints.plain import strings_in
 from ssl_lightning.stops import DataError
 
 VARIABLE = "SSL_LIGHTNING_REMOTE"
@@ -27,7 +28,7 @@ def refuse_addresses(described: Any) -> None:
     Raises:
         DataError: Names the first such address.
     """
-    for value in _strings(described):
+    for value in strings_in(described):
         if is_address(value) and not _is_given(value):
             raise DataError(
                 f"found the address {value!r} in a description, which is not followed unless you name it: give it as "
@@ -39,10 +40,3 @@ def _is_given(address: str) -> bool:
     prefixes = [prefix.strip() for prefix in os.environ.get(VARIABLE, "").split(",")]
     named = any(argument == address or argument.endswith(f"={address}") for argument in sys.argv[1:])
     return named or any(prefix and address.startswith(prefix) for prefix in prefixes)
-
-
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return [text for item in items for text in _strings(item)]

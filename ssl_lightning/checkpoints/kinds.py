@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
+from ssl_lightning.checkpoints.plain import class_path
+
 OURS = "ssl_lightning"
 VARIABLE = "SSL_LIGHTNING_PLUGINS"
 
@@ -177,11 +179,6 @@ def plugin_packages() -> tuple[str, ...]:
     return tuple(name for name in names if name)
 
 
-def import_path(cls: type) -> str:
-    """Where a class is defined."""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
 @cache
 def library_classes() -> dict[str, type]:
     """Every admitted class of a library by each of its names: public ones, and where it is defined."""
@@ -207,7 +204,7 @@ def rejection(name: str) -> str | None:
 
 def written_arguments(cls: type) -> dict[str, bool]:
     """Arguments of a class that say where it writes, and of each whether the path begins with it."""
-    listed = [WRITES.get(import_path(base), ()) for base in cls.__mro__]
+    listed = [WRITES.get(class_path(base), ()) for base in cls.__mro__]
     return {name: position == 0 for names in listed for position, name in enumerate(names)}
 
 
@@ -226,7 +223,7 @@ def _names(cls: type, public: str) -> set[str]:
     parts = cls.__module__.split(".")
     packages = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
     shared = {f"{package}.{cls.__name__}" for package in packages if _has(package, cls)}
-    return {public, import_path(cls)} | shared
+    return {public, class_path(cls)} | shared
 
 
 def _has(package: str, cls: type) -> bool:

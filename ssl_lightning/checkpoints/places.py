@@ -26,11 +26,11 @@ from ssl_lightning.checkpoints.kinds import (
     OUR_MODULES,
     OURS,
     VARIABLE,
-    import_path,
     library_classes,
     plugin_packages,
     rejection,
 )
+from ssl_lightning.checkpoints.plain import class_path
 from ssl_lightning.stops import UsageError
 
 PLAIN = (bool, int, float, complex, str, bytes, PurePath, timedelta, Enum, torch.device)
@@ -118,7 +118,7 @@ def class_named(name: Any, place: str) -> type:
     cls = _own_class(name)
     if not inspect.isclass(cls) or not _is_public_name(name, cls, root):
         raise UsageError(f"found {name} at {place}, which is no class of {root}; expected the public name of a class")
-    if root == OURS and (reason := rejection(import_path(cls))):
+    if root == OURS and (reason := rejection(class_path(cls))):
         raise UsageError(f"found {name} at {place}, which is not admitted: {reason}")
     return cls
 
@@ -156,7 +156,7 @@ def _check(value: Any, hint: Any, place: str) -> list[Described]:
         item = _item_type(hint)
         return [one for number, each in enumerate(value) for one in _check(each, item, f"{place}.{number}")]
     if inspect.isclass(value):
-        _refuse_misplaced(class_named(import_path(value), place), hint, place, as_class=True)
+        _refuse_misplaced(class_named(class_path(value), place), hint, place, as_class=True)
         return []
     raise UsageError(f"found {_named(value)} at {place}; expected plain values and classes: no file may name it")
 
@@ -181,10 +181,10 @@ def _refuse_misplaced(cls: type, hint: Any, place: str, as_class: bool = False) 
     declared = [base for base, is_class in _classes_in(hint) if is_class == as_class]
     held = [(base, kind) for base in declared for kind in KINDS if issubclass(base, kind.cls)]
     if not any(issubclass(cls, base) and kind.admits(cls) for base, kind in held):
-        wanted = " or ".join(dict.fromkeys(import_path(base) for base, _ in held)) or (
+        wanted = " or ".join(dict.fromkeys(class_path(base) for base, _ in held)) or (
             "plain values alone, since no type is declared there that can be resolved at run time and holds classes"
         )
-        raise UsageError(f"found {import_path(cls)} at {place}; expected {wanted}")
+        raise UsageError(f"found {class_path(cls)} at {place}; expected {wanted}")
 
 
 def _own_class(name: str) -> Any:
@@ -206,7 +206,7 @@ def _is_public_name(name: str, cls: type, root: str) -> bool:
     module, defined_in = name.rpartition(".")[0], cls.__module__.partition(".")[0]
     if root != OURS:
         return defined_in in plugin_packages()
-    return defined_in == OURS and (name == import_path(cls) or hasattr(import_module(module), "__path__"))
+    return defined_in == OURS and (name == class_path(cls) or hasattr(import_module(module), "__path__"))
 
 
 def _classes_in(hint: Any) -> Iterator[tuple[type, bool]]:

@@ -39,6 +39,14 @@ def to_plain(value: Any) -> Any:
     )
 
 
+def strings_in(value: Any) -> list[str]:
+    """Every string among plain values; keys of tables are none."""
+    if isinstance(value, str):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [text for item in items for text in strings_in(item)]
+
+
 def refuse_unbounded(value: Any) -> None:
     """Refuse a description that is more than plain values, contains itself, or stands for more than it takes to store.
 

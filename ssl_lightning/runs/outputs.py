@@ -6,12 +6,12 @@ The command line may name any path. A file may name relative ones, which are tak
 import logging
 from collections.abc import Iterable
 from pathlib import Path, PurePath
-from typing import Any
 
 import yaml
 
 from ssl_lightning.checkpoints.kinds import written_arguments
 from ssl_lightning.checkpoints.places import Described
+from ssl_lightning.checkpoints.plain import strings_in
 from ssl_lightning.command_line import options_in
 from ssl_lightning.safe_yaml import load_yaml
 from ssl_lightning.stops import UsageError
@@ -56,7 +56,7 @@ def given_values(arguments: list[str], place: str) -> set[str]:
         if not names or _plain_names(place)[: len(names)] != names:
             continue
         try:
-            found |= {text, *_strings(load_yaml(text))}
+            found |= {text, *strings_in(load_yaml(text))}
         except yaml.YAMLError:
             found.add(text)
     return found
@@ -76,10 +76,3 @@ def _refuse_outside(value: str, place: str) -> None:
             f"found {place}: {value!r} in a configuration file; expected a relative path, which is taken from the "
             "folder of the run: give other paths as options of the command line"
         )
-
-
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for item in items for text in _strings(item)]

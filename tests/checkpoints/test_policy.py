@@ -18,13 +18,13 @@ from ssl_lightning.checkpoints.kinds import (
     KINDS,
     REJECTED,
     WRITES,
-    import_path,
     library_classes,
     rejection,
     written_arguments,
 )
 from ssl_lightning.checkpoints.load import build_data, load_data
 from ssl_lightning.checkpoints.places import check_call, class_named, signature_of
+from ssl_lightning.checkpoints.plain import class_path
 from ssl_lightning.data import Digits
 from ssl_lightning.entry import run
 from ssl_lightning.methods import DeepCluster
@@ -402,7 +402,7 @@ def test_classes_of_ours_that_write_are_listed():
     for package in ("callbacks", "runs", "optim"):
         holder = import_module(f"ssl_lightning.{package}")
         for cls in filter(inspect.isclass, vars(holder).values()):
-            if any(kind.admits(cls) for kind in KINDS) and rejection(import_path(cls)) is None:
+            if any(kind.admits(cls) for kind in KINDS) and rejection(class_path(cls)) is None:
                 names = {name for name in signature_of(cls)[0] if name.endswith(ending)}
                 assert names <= {*written_arguments(cls)}, cls
 
