@@ -43,7 +43,7 @@ benchmarks: setup ## every benchmark but gpu.py, which needs a method; results i
 
 # Staged methods: a stage is a command, an edge is a file that is written last, and this is the graph. What is there and
 # not older than what it is made of is left alone; a stage that was stopped goes on where it was. make sees changed options
-# and configs, not changed pictures: after those, touch configs/data/<DATA>.yaml.
+# and configs, not changed images: after those, touch configs/data/<DATA>.yaml.
 DATA ?= digits
 K ?= $(if $(filter divide_contrast,$(MAKECMDGOALS)),5,100)
 SEED ?= 0

@@ -1,9 +1,9 @@
-"""Pictures a second: our batched views against torchvision v2 sample by sample, two SimCLR views of each picture.
+"""Images a second: our batched views against torchvision v2 sample by sample, two SimCLR views of each image.
 
     SSL_LIGHTNING_DATA=... python benchmarks/data.py [--rounds 7] [--json PATH]
 
 One thread, CPU time of the process, the candidates interleaved round by round; a ratio is taken within a round, so what
-else the machine does falls on both. Both sides end with one float stack in 0..1 for each view. The pictures: CIFAR as
+else the machine does falls on both. Both sides end with one float stack in 0..1 for each view. The images: CIFAR as
 uint8 in memory (32 px), and real photographs as JPEG files of 500 x 375 in memory (224 px).
 """
 
@@ -23,12 +23,12 @@ from PIL import Image
 from torchvision.io import decode_jpeg
 from torchvision.transforms import v2
 
-from ssl_lightning.data.colour import blur_taps
+from ssl_lightning.data.color import blur_taps
 from ssl_lightning.data.crops import resize
 from ssl_lightning.data.decode import decode
 from ssl_lightning.data.views import View, crop_boxes, finish_crops, make_view
 
-VIEWS = {"plain": View(), "blur": View(blur=0.5)}
+VIEWS = {"plain": View(), "blur": View(gaussian_blur=0.5)}
 
 
 def main():
@@ -52,13 +52,13 @@ def main():
 def memory_candidates(view):
     transform = v2_transform(view, 32)
 
-    def ours(pictures):
-        batch = torch.stack(pictures)
+    def ours(images):
+        batch = torch.stack(images)
         rows = torch.arange(len(batch))
         return [make_view(batch, view, 32, seed=0, epoch=0, rows=rows, number=number) for number in range(2)]
 
-    def per_sample(pictures):
-        return [torch.stack([transform(picture) for picture in pictures]) for _ in range(2)]
+    def per_sample(images):
+        return [torch.stack([transform(image) for image in images]) for _ in range(2)]
 
     return {"ours": ours, "v2": per_sample}
 
@@ -67,22 +67,22 @@ def jpeg_candidates(view):
     transform = v2_transform(view, 224)
 
     def ours(files):  # what a loader's worker does, then what the trainer's process does
-        pictures = [decode(file) for file in files]
-        heights, widths = torch.tensor([picture.shape[1:] for picture in pictures]).unbind(1)
+        images = [decode(file) for file in files]
+        heights, widths = torch.tensor([image.shape[1:] for image in images]).unbind(1)
         views = []
         for number in range(2):
             key = {"seed": 0, "epoch": 0, "rows": torch.arange(len(files)), "number": number}
             boxes = crop_boxes(view, heights, widths, **key).tolist()
             crops = [
-                resize(picture[:, top : top + height, left : left + width], 224, 224)
-                for picture, (top, left, height, width) in zip(pictures, boxes, strict=True)
+                resize(image[:, top : top + height, left : left + width], 224, 224)
+                for image, (top, left, height, width) in zip(images, boxes, strict=True)
             ]
             views.append(finish_crops(torch.stack(crops), view, **key))
         return views
 
     def per_sample(read):
         def views(files):
-            pairs = [(transform(picture), transform(picture)) for picture in map(read, files)]
+            pairs = [(transform(image), transform(image)) for image in map(read, files)]
             return [torch.stack(stack) for stack in zip(*pairs, strict=True)]
 
         return views
@@ -97,23 +97,23 @@ def jpeg_candidates(view):
 def v2_transform(view, size):
     steps = [
         v2.RandomResizedCrop(size, view.scale, view.ratio, antialias=True),
-        v2.RandomHorizontalFlip(view.flip),
-        v2.RandomApply([v2.ColorJitter(*view.jitter)], view.jitter_probability),
-        v2.RandomGrayscale(view.grey),
+        v2.RandomHorizontalFlip(view.horizontal_flip),
+        v2.RandomApply([v2.ColorJitter(*view.color_jitter)], view.jitter_probability),
+        v2.RandomGrayscale(view.grayscale),
     ]
-    if view.blur:
-        steps.append(v2.RandomApply([v2.GaussianBlur(blur_taps(size), view.blur_sigma)], view.blur))
+    if view.gaussian_blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(blur_taps(size), view.sigma)], view.gaussian_blur))
     return v2.Compose([*steps, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
 
-def compare(pictures: list, candidates: dict[str, Callable], rounds: int) -> dict:
+def compare(images: list, candidates: dict[str, Callable], rounds: int) -> dict:
     """Images a second of each candidate, and how many times as fast as each of the others ours is, with the spread."""
     seconds = {name: [] for name in candidates}
     for turn in range(rounds + 1):
         for name, run in candidates.items():
             torch.manual_seed(turn)
             start = time.process_time()
-            run(pictures)
+            run(images)
             seconds[name].append(time.process_time() - start)
     seconds = {name: values[1:] for name, values in seconds.items()}  # the first round warms up
     ours = seconds["ours"]
@@ -123,7 +123,7 @@ def compare(pictures: list, candidates: dict[str, Callable], rounds: int) -> dic
         if name != "ours"
     }
     return {
-        "images_per_second": {name: len(pictures) / statistics.median(values) for name, values in seconds.items()},
+        "images_per_second": {name: len(images) / statistics.median(values) for name, values in seconds.items()},
         "ratio": {
             name: {"median": statistics.median(values), "low": values[0], "high": values[-1]}
             for name, values in ratios.items()
@@ -153,8 +153,8 @@ def photographs(folder, count):
 
 def enlarged(file):
     buffer = io.BytesIO()
-    picture = Image.open(io.BytesIO(file)).convert("RGB").resize((500, 375), Image.Resampling.BICUBIC)
-    picture.save(buffer, "JPEG", quality=90)
+    image = Image.open(io.BytesIO(file)).convert("RGB").resize((500, 375), Image.Resampling.BICUBIC)
+    image.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 

@@ -5,8 +5,8 @@
 The same command again goes on where the last piece stopped; `finished` in the JSON says whether anything is left. The
 recipes are the full ResNet-18 (SEER: RegNetY-400MF) in bfloat16 on CIFAR-10, from configs/, with batches for a GPU.
 <out>/<method>.json (with --seed 1: <method>-s1.json): device, images/s, and linear, k-NN and few-shot accuracy, each
-with the seconds before it: wall time of all pieces, with their starts, clustering and judging. Numbers on the way are
-those of a gallery of 10,000 training rows, the first and the last ones those of all rows.
+with the seconds before it: wall time of all pieces, with their starts, clustering and evaluating. Numbers on the way
+are those of a reference set of 10,000 training rows, the first and the last ones those of all rows.
 """
 
 import argparse
@@ -29,7 +29,7 @@ DEVICE = [
     # one takes a quarter of a second, an epoch three; a signal writes one too
     *("--run.save_every_n_epochs", "10"),
 ]
-# 16,900 pictures a second instead of 13,700 for SwAV on an H100, against some fifteen seconds at the start
+# 16,900 images a second instead of 13,700 for SwAV on an H100, against some fifteen seconds at the start
 COMPILED = ["--trainer.callbacks+=Compile"]
 WHITENED = """[{class_path: Recluster, init_args: {clusterer: KMeans, transform: {class_path: PCAWhitening,
   init_args: {dim: 64}}}}, {class_path: ProbeFeatures, init_args: {probes: [LinearProbe, KNN, FewShot]}}]"""
@@ -68,11 +68,11 @@ CONFIGS = {
     "distill": "divide_contrast/4_distill",
 }
 """Of methods whose config has another name; the stages before it are commands of their own (gpu.md)."""
-JUDGED = {"linear": "eval/linear/top1", "k-NN 20": "eval/knn/top1", "k-NN 200": "eval/knn200/top1"}
-JUDGED |= {f"{shots}-shot": f"eval/fewshot/5way{shots}shot" for shots in (1, 5)}
-JUDGED |= {"linear, averaged": "eval_ema/linear/top1", "k-NN 20, averaged": "eval_ema/knn/top1"}
+EVALUATED = {"linear": "eval/linear/top1", "k-NN 20": "eval/knn/top1", "k-NN 200": "eval/knn200/top1"}
+EVALUATED |= {f"{shots}-shot": f"eval/fewshot/5way{shots}shot" for shots in (1, 5)}
+EVALUATED |= {"linear, averaged": "eval_ema/linear/top1", "k-NN 20, averaged": "eval_ema/knn/top1"}
 SPEED = "train/images_per_second"
-GALLERY = "10,000 rows"
+REFERENCE = "10,000 rows"
 
 
 def main():
@@ -95,11 +95,11 @@ def main():
         sys.exit(f"found no number after {options.minutes:g} minutes; the same command goes on: give it more --minutes")
     figures = read(options.out / name, clock)
     (options.out / f"{name if options.seed else options.method}.json").write_text(json.dumps(figures, indent=1))
-    print(json.dumps(figures | {"judged": figures["judged"][-1:]}, indent=1))
+    print(json.dumps(figures | {"evaluated": figures["evaluated"][-1:]}, indent=1))
 
 
 class Clock:
-    """Wall time of a run at each of its judged rows, over all its pieces; kept in the run's folder."""
+    """Wall time of a run at each of its evaluated rows, over all its pieces; kept in the run's folder."""
 
     def __init__(self, run):
         self.table, self.file = run / "metrics.csv", run / "clock.json"
@@ -107,13 +107,13 @@ class Clock:
         self.earlier, self.rows, self.start = known["seconds"], known["rows"], time.time()
 
     def look(self):
-        """Note what was judged since the last look, and the time."""
+        """Note what was evaluated since the last look, and the time."""
         if not self.table.exists():
             return
         seconds = self.earlier + time.time() - self.start
-        for row in judged_rows(self.table):
-            step, numbers = row["step"], [row.get(column) for column in JUDGED.values()]
-            if self.rows.get(step, {}).get("numbers") != numbers:  # the last row is judged twice
+        for row in evaluated_rows(self.table):
+            step, numbers = row["step"], [row.get(column) for column in EVALUATED.values()]
+            if self.rows.get(step, {}).get("numbers") != numbers:  # the last row is evaluated twice
                 self.rows[step] = {"seconds": seconds, "numbers": numbers}
         self.file.write_text(json.dumps({"seconds": seconds, "rows": self.rows}))
 
@@ -137,9 +137,9 @@ def run_for(minutes, command, clock):
             return code
 
 
-def judged_rows(table):
+def evaluated_rows(table):
     with table.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row.get(JUDGED["k-NN 20"]) and None not in row.values()]
+        return [row for row in csv.DictReader(file) if row.get(EVALUATED["k-NN 20"]) and None not in row.values()]
 
 
 def read(run, clock):
@@ -147,22 +147,22 @@ def read(run, clock):
     with (run / "metrics.csv").open(newline="") as file:
         images = [float(row[SPEED]) for row in csv.DictReader(file) if row.get(SPEED)]
     finished = (run / "done.json").is_file()
-    rows = judged_rows(run / "metrics.csv")
-    judged = [
-        {"step": int(row["step"]), "seconds": round(clock.rows[row["step"]]["seconds"], 1), "gallery": GALLERY}
-        | {name: float(row[column]) for name, column in JUDGED.items() if row.get(column)}
+    rows = evaluated_rows(run / "metrics.csv")
+    evaluations = [
+        {"step": int(row["step"]), "seconds": round(clock.rows[row["step"]]["seconds"], 1), "reference set": REFERENCE}
+        | {name: float(row[column]) for name, column in EVALUATED.items() if row.get(column)}
         for row in rows
     ]
-    for whole in [*judged[:1], *(judged[-1:] if finished else [])]:
-        whole["gallery"] = "all rows"
+    for whole in [*evaluations[:1], *(evaluations[-1:] if finished else [])]:
+        whole["reference set"] = "all rows"
     return {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "torch": torch.__version__,
         "lightning": lightning.__version__,
         "finished": finished,
         "images per second": statistics.median(images) if images else None,
-        "seconds": "wall time of all pieces, with their starts, clustering and judging",
-        "judged": judged,
+        "seconds": "wall time of all pieces, with their starts, clustering and evaluating",
+        "evaluated": evaluations,
     }
 
 

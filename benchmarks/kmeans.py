@@ -20,7 +20,7 @@ import faiss
 import torch
 
 from ssl_lightning.clustering import KMeans, PCAWhitening
-from ssl_lightning.clustering.rows import Rows
+from ssl_lightning.clustering.rows import ShardedRows
 from ssl_lightning.clustering.starts import random_rows
 from ssl_lightning.data import CuratedImages
 
@@ -74,19 +74,19 @@ def mixture(rows, width, components=300):
 
 
 def cifar_components(width):
-    """Principal components of 50,000 real pictures; None where the pack is not at hand."""
+    """Principal components of 50,000 real images; None where the pack is not at hand."""
     try:
-        pictures = CuratedImages(path="cifar10.tar.xz", image_size=32).training
+        images = CuratedImages(path="cifar10.tar.xz", image_size=32).training
     except ValueError as error:
         print(f"skipped CIFAR-10: {error}")
         return None
-    images = pictures.read(torch.arange(len(pictures)))[0]
+    images = images.read(torch.arange(len(images)))[0]
     return PCAWhitening(width)(images.flatten(1).float())
 
 
 def compare(features, k, rounds):
     """Seconds, ratios and objectives of both in one cell."""
-    first = features[random_rows(Rows(features, None), k, 0)]
+    first = features[random_rows(ShardedRows(features, None), k, 0)]
     seconds = {"ours": [], "faiss": [], "faiss, training only": []}
     for _ in range(rounds + 1):
         begin = time.process_time()

@@ -2,7 +2,7 @@
 
     python benchmarks/local_aggregation.py [--rounds 5] [--device cpu] [--width 64] [--json PATH]
 
-N=50,000 rows of D=128, k=4096 background neighbours, three clusterings of 1000, batch 128 at 32 px, ResNet-18. Both
+N=50,000 rows of D=128, k=4096 background neighbors, three clusterings of 1000, batch 128 at 32 px, ResNet-18. Both
 steps take turns within a round: forward, backward and SGD with the sum of the embeddings as loss, and the same with
 `local_aggregation_loss` and the memory's write. Asked: at most 1.15 (median over the rounds).
 """
@@ -17,10 +17,10 @@ import torch
 from torch.nn import functional as F
 
 from ssl_lightning.functional import local_aggregation_loss
-from ssl_lightning.memory import FeatureBank
 from ssl_lightning.models import ResNet18
+from ssl_lightning.sample_state import FeatureBank
 
-N, D, K, HEADS, NEIGHBOURS, BATCH, SIDE = 50_000, 128, 1000, 3, 4096, 128, 32
+N, D, K, HEADS, NEIGHBORS, BATCH, SIDE = 50_000, 128, 1000, 3, 4096, 128, 32
 ROWS_OF_IMAGENET = 1_281_167
 
 
@@ -64,7 +64,7 @@ def steps(device, width):
     fixed = F.normalize(torch.randn(BATCH, D, device=device), dim=1).requires_grad_()
 
     def loss_of(z):
-        return local_aggregation_loss(z, index, bank.rows, labels, NEIGHBOURS, 0.07)
+        return local_aggregation_loss(z, index, bank.rows, labels, NEIGHBORS, 0.07)
 
     def step(loss_from, write):
         z = F.normalize(projector(network(images)), dim=1)

@@ -25,7 +25,7 @@ CONFIGS = sorted(
     (Path(__file__).parents[1] / "configs" / "scale").glob("seer_*.yaml"),
     key=lambda path: int(path.stem.split("_")[1].removesuffix("gf")),
 )
-PICTURES = 1_000_000_000
+IMAGES = 1_000_000_000
 SUSTAINED = 100e12
 """Operations a second that a GPU is taken to sustain: a third of an A100's peak in bfloat16."""
 GIB = 2**30
@@ -59,7 +59,7 @@ def work_out(path, gpus, batch_size):
     parameters = [sum(p.numel() for p in module.parameters()) for module in (trunk, head, prototypes)]
     forward = {size: operations(trunk, size) for _, size in crops}
     views = sum(count for count, _ in crops)
-    picture = sum(count * forward[size] for count, size in crops) + views * operations_of_head(head, prototypes)
+    image = sum(count * forward[size] for count, size in crops) + views * operations_of_head(head, prototypes)
     own = batch_size // gpus
     between, within, everything = zip(*(kept_bytes(trunk, count * own, size) for count, size in crops), strict=True)
     scores = 3 * views * own * model["num_prototypes"] * 4  # of all views: scores, their softmax, its gradient
@@ -67,12 +67,12 @@ def work_out(path, gpus, batch_size):
     gathered = 3 * max(sum(p.numel() for p in unit.parameters()) for unit in units) * 4
     copies = 2 * sum(parameters)
     states = 12 * sum(parameters) / gpus
-    step = 4 * picture * own  # forward, its repetition, and a backward pass of twice that
+    step = 4 * image * own  # forward, its repetition, and a backward pass of twice that
     return {
         "trunk, million parameters": parameters[0] / 1e6,
         "head and prototypes, million": sum(parameters[1:]) / 1e6,
         "forward of a 224-pixel crop, GFLOP": forward[224] / 1e9,
-        "forward of a picture's crops, GFLOP": picture / 1e9,
+        "forward of an image's crops, GFLOP": image / 1e9,
         "step of one GPU, TFLOP": step / 1e12,
         "weights, gradients, momentum unsharded, GiB": 12 * sum(parameters) / GIB,
         "the same of one GPU, GiB": states / GIB,
@@ -83,7 +83,7 @@ def work_out(path, gpus, batch_size):
         "scores of prototypes, GiB": scores / GIB,
         "one GPU in all, GiB": (states + gathered + copies + sum(between) + max(within) + scores) / GIB,
         "kept without checkpointing, GiB": sum(everything) / GIB,
-        "days for a billion pictures": PICTURES / batch_size * step / SUSTAINED / 86400,
+        "days for a billion images": IMAGES / batch_size * step / SUSTAINED / 86400,
     }
 
 

@@ -112,7 +112,7 @@ def finite_and_exact(way):
 
 
 def kinds():
-    """Cosines at random initialisation, of one point, of embeddings that have nearly collapsed; 5, 10 and 50 times."""
+    """Cosines at random initialization, of one point, of embeddings that have nearly collapsed; 5, 10 and 50 times."""
     random = cosines(512, 3000)
     generator = torch.Generator().manual_seed(1)
     point = torch.randn(1, 128, generator=generator)

@@ -3,7 +3,8 @@
     python benchmarks/step.py [--methods deepcluster ...] [--sizes tiny full] [--rounds 15] [--threads 1] [--json PATH]
 
 Two copies of one method, one under `Trainer` with everything that the command line adds to a run (metrics table,
-progress bar, throughput, vital signs, doctor, gallery, checkpointing), a row every 10 steps as it has by default, and
+progress bar, throughput, vital signs, doctor, reference set, checkpointing), a row every 10 steps as it has by
+default, and
 eight running means in one sum on top; one in a plain Python loop over the same kind of loader with the same views, loss
 and optimizer. They take turns within one training epoch, ten steps or one, so what else the machine does falls on both.
 Wall time: the median over all turns with its least and largest; and the difference between the fastest tenths of both
@@ -33,15 +34,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_lightning.callbacks import (
+    DiagnosticSignals,
     Doctor,
-    Gallery,
     ImagesProgressBar,
-    NeighbourPurity,
+    NeighborPurity,
     Operations,
     Throughput,
-    VitalSigns,
+    WriteReport,
 )
-from ssl_lightning.callbacks.means import Means
+from ssl_lightning.callbacks.mean_vector import MeanVector
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.checkpoints import DurableCheckpointIO
 from ssl_lightning.clustering import KMeans
@@ -290,7 +291,7 @@ class EightMeans(pl.Callback):
     """
 
     def __init__(self):
-        self.means = Means(8)
+        self.means = MeanVector(8)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         """Add them; write and reset the means when it is time."""
@@ -326,8 +327,8 @@ def train(method, size, steps, *callbacks):
     model, data = make(method, size, steps)
     # the bar is drawn and paid for, but not shown among the figures
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as unseen, redirect_stdout(unseen):
-        report, checkpointing = Gallery(f"{folder}/report"), Checkpointing(f"{folder}/checkpoints")
-        signs = [Throughput(), Operations(), VitalSigns(), NeighbourPurity(), Doctor()]
+        report, checkpointing = WriteReport(f"{folder}/report"), Checkpointing(f"{folder}/checkpoints")
+        signs = [Throughput(), Operations(), DiagnosticSignals(), NeighborPurity(), Doctor()]
         added = [ImagesProgressBar(), *signs, report, checkpointing, StopBetweenBatches(Preemption())]
         trainer = pl.Trainer(
             accelerator="cpu",

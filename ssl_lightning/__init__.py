@@ -1,4 +1,4 @@
-"""Self-supervised learning by clustering, and from pictures that nobody curated."""
+"""Self-supervised learning by clustering, and from images that nobody curated."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -15,30 +15,30 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ssl_lightning.callbacks import (
+    DiagnosticSignals,
     Doctor,
     ImagesProgressBar,
-    NeighbourPurity,
+    NeighborPurity,
     Operations,
     SyncBatchNorm,
     Throughput,
-    VitalSigns,
     WriteClusters,
 )
-from ssl_lightning.callbacks.gallery import Gallery
+from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import DurableCheckpointIO, load_model
-from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
+from ssl_lightning.checkpoints.allowlist import reject, restrict_imports
 from ssl_lightning.checkpoints.kinds import rejection
 from ssl_lightning.checkpoints.places import check_arguments, check_call, leave_out_default_functions
-from ssl_lightning.command_line import missing_package, refuse_addresses_in, short_print_config, with_its_place
+from ssl_lightning.command_line import missing_package, reject_addresses_in, short_print_config, with_its_place
 from ssl_lightning.data import ImageModule
 from ssl_lightning.files import sha256_of
 from ssl_lightning.fitting import Fitting, rank
 from ssl_lightning.methods import Method
 from ssl_lightning.quiet import NoProfiler, quieten
-from ssl_lightning.report.table import judged, name_of_start, results_table
+from ssl_lightning.report.table import evaluations, name_of_initial_weights, results_table
 from ssl_lightning.runs import (
     Checkpointing,
-    Guests,
+    ExternalLoggers,
     MetricsTable,
     NewOptions,
     Preemption,
@@ -70,14 +70,14 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]  # NoReturn there
         """Say it and leave with exit code 2."""
-        refuse(with_its_place(str(message), sys.argv[1:], self.started_in))
+        reject(with_its_place(str(message), sys.argv[1:], self.started_in))
 
 
 class CommandLine(LightningCLI):
     """Any `Method` with any `ImageModule`, both by class path, and a folder for every run.
 
     Added in code, whatever the YAML says: the metrics table, durable checkpoints, preemption, the progress bar,
-    throughput, the doctor and the gallery. YAML `callbacks` hold what is a choice: when to cluster, whom to ask.
+    throughput, the doctor and the reference set. YAML `callbacks` hold what is a choice: when to cluster, whom to ask.
     """
 
     def __init__(self, arguments: list[str], quiet: bool = False) -> None:
@@ -98,7 +98,7 @@ class CommandLine(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             parser_class=OneLineParser,
             auto_configure_optimizers=False,
-            parser_kwargs={"allow_abbrev": False},  # the start of an option's name is a misspelt option
+            parser_kwargs={"allow_abbrev": False},  # the start of an option's name is a misspelled option
             load_from_checkpoint_support=False,
         )
 
@@ -112,7 +112,7 @@ class CommandLine(LightningCLI):
             "--run.start_from",
             type=str | None,
             default=None,
-            help="checkpoint whose networks fit begins with, nothing else of it, on whatever pictures; to resume from "
+            help="checkpoint whose networks fit begins with, nothing else of it, on whatever images; to resume from "
             "one, memories and optimizer included, give --ckpt_path",
         )
         parser.add_argument("--resume.policy", type=Policy, default="auto", help="what to do with an earlier run")
@@ -126,29 +126,29 @@ class CommandLine(LightningCLI):
 
     @property
     def options(self) -> Namespace:
-        """What was parsed for this verb."""
+        """What was parsed for this subcommand."""
         return self.config[str(self.subcommand)]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and name what would never end."""
-        refuse_addresses_in(sys.argv[1:])
+        reject_addresses_in(sys.argv[1:])
         try:
             super().parse_arguments(parser, args)
         except RecursionError:
-            refuse("found configuration files that include themselves; expected files that end")
+            reject("found configuration files that include themselves; expected files that end")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint overwrite the command line, and import what it names; see `fit`."""
 
     def before_instantiate_classes(self) -> None:
-        """Find the folder of the run; refuse one that would take no step, or that would write into a trained run.
+        """Find the folder of the run; reject one that would take no step, or that would write into a trained run.
 
         Before anything is made of it, the configuration is held against the import policy, and what it writes against
         the folder of the run. Paths that name files in Weights & Biases are those of fetched files from here on.
         """
         self.run = RunDirectory(self.options.run.dir, self.options.run.name or self._default_name())
         self._hold_against_policy()
-        self._refuse_two_beginnings()
+        self._reject_two_beginnings()
         for name in ("max_epochs", "max_steps") if self.subcommand == "fit" else ():
             if self.options.trainer[name] == 0:
                 raise UsageError(f"found --trainer.{name} 0, with which nothing is trained: give 1 or more")
@@ -160,7 +160,7 @@ class CommandLine(LightningCLI):
         fetch_all(self.options, self.run.root / ".artifacts")
 
     def _hold_against_policy(self) -> None:
-        """Refuse names that no file may hold, and keep in the folder of the run what files write; see SECURITY.md.
+        """Reject names that no file may hold, and keep in the folder of the run what files write; see SECURITY.md.
 
         Raises:
             UsageError: Names the place of the first of them.
@@ -183,7 +183,7 @@ class CommandLine(LightningCLI):
             if (value := self.options.run[name]) != default and value not in given and rank() == 0:
                 log.info(f"run.{name} {value}, as a configuration file has it")
 
-    def _refuse_two_beginnings(self) -> None:
+    def _reject_two_beginnings(self) -> None:
         start_from, ckpt_path = self.options.run.start_from, self.options.ckpt_path
         if start_from and self.subcommand != "fit":
             raise UsageError(
@@ -218,10 +218,10 @@ class CommandLine(LightningCLI):
         if config.sync_batchnorm:
             callbacks.append(SyncBatchNorm())
         if self.subcommand == "fit":
-            self.gallery = Gallery(str(self.run.path / "report"))
+            self.report = WriteReport(str(self.run.path / "report"))
             doctor = Doctor(self.options.doctor.on_collapse)
-            signs = [Throughput(), Operations(), VitalSigns(), NeighbourPurity(), doctor]
-            callbacks += [*signs, self.gallery, self._checkpointing()]
+            signs = [Throughput(), Operations(), DiagnosticSignals(), NeighborPurity(), doctor]
+            callbacks += [*signs, self.report, self._checkpointing()]
             callbacks += [self.new_options] if self.options.resume.allow_config_change else []
         callbacks.append(StopBetweenBatches(self.preemption))
         plugins = [*(config.plugins or []), DurableCheckpointIO()]
@@ -238,7 +238,7 @@ class CommandLine(LightningCLI):
     # fit: the run knows how to start, resume, or say that there is nothing to do
 
     def fit(self, model: pl.LightningModule, datamodule: ImageModule, **_: Any) -> None:
-        """Train, judge at the end, and leave a run that is finished, or that the same command finishes."""
+        """Train, evaluate at the end, and leave a run that is finished, or that the same command finishes."""
         datamodule.setup("fit")
         config = self._plain_config()
         cast(Method, model).described_arguments = config["model"].get("init_args") or {}
@@ -251,9 +251,9 @@ class CommandLine(LightningCLI):
                 self._say_results()
 
     def results(self) -> dict[str, dict[str, float]]:
-        """Judged numbers of the network that training began with and of the trained one on the primary probe set."""
-        rows = judged(self.run.path / "metrics.csv")
-        ends = {name_of_start(self.run.path): rows[0][1], "trained": rows[-1][1]} if rows else {}
+        """Evaluated numbers of the network that training began with and of the trained one on the primary probe set."""
+        rows = evaluations(self.run.path / "metrics.csv")
+        ends = {name_of_initial_weights(self.run.path): rows[0][1], "trained": rows[-1][1]} if rows else {}
         return {name: {key.removeprefix("eval/"): value for key, value in row.items()} for name, row in ends.items()}
 
     def _say_results(self) -> None:
@@ -266,17 +266,17 @@ class CommandLine(LightningCLI):
     def validate(
         self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
     ) -> None:
-        """Judge with all rows of every probe set and print the numbers."""
-        self._judge(self._method(model, datamodule, ckpt_path), datamodule)
+        """Evaluate with all rows of every probe set and print the numbers."""
+        self._evaluate(self._method(model, datamodule, ckpt_path), datamodule)
 
     def test(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any) -> None:
         """The same as `validate`."""
-        self._judge(self._method(model, datamodule, ckpt_path), datamodule)
+        self._evaluate(self._method(model, datamodule, ckpt_path), datamodule)
 
     def predict(
         self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
     ) -> None:
-        """Embed the training pictures; callbacks such as `WriteClusters` keep what they need."""
+        """Embed the training images; callbacks such as `WriteClusters` keep what they need."""
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
             if isinstance(callback, WriteClusters):
                 callback.data_config = json.dumps(self._plain_config()["data"])
@@ -284,7 +284,7 @@ class CommandLine(LightningCLI):
             method = self._method(model, datamodule, ckpt_path)
             self.trainer.predict(method, datamodule=datamodule, return_predictions=False)
 
-    def _judge(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
+    def _evaluate(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
         with self._session():
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
         if rank() != 0:
@@ -300,9 +300,9 @@ class CommandLine(LightningCLI):
             if rank() == 0:
                 self.run.open()
                 held.enter_context(self.run.lock())
-                guests = Guests(self.trainer.loggers, self.run)
-                held.enter_context(guests.until_the_end())
-                guests.introduce(uuid.uuid4().hex[:8], computed(self._plain_config()))
+                external_loggers = ExternalLoggers(self.trainer.loggers, self.run)
+                held.enter_context(external_loggers.until_the_end())
+                external_loggers.introduce(uuid.uuid4().hex[:8], computed(self._plain_config()))
                 (self.run.path / "metrics.csv").unlink(missing_ok=True)
             yield
 
@@ -313,7 +313,7 @@ class CommandLine(LightningCLI):
         loaded = load_model(ckpt_path)
         if loaded.image_size != datamodule.image_size:
             log.warning(
-                "found data.image_size=%d and %s trained at %d pixels: it is shown pictures of %d; give "
+                "found data.image_size=%d and %s trained at %d pixels: it is shown images of %d; give "
                 "--data.image_size %d to show them as in training",
                 *(datamodule.image_size, ckpt_path, loaded.image_size, datamodule.image_size, loaded.image_size),
             )
@@ -323,15 +323,15 @@ class CommandLine(LightningCLI):
     # names and plain values
 
     def _default_name(self) -> str:
-        """`<config>-<data>-s<seed>`, and the verb where it is not fit."""
+        """`<config>-<data>-s<seed>`, and the subcommand where it is not fit."""
         config = self.options
         files = [Path(str(file)) for file in config.get("config") or []]
         methods = [file.stem for file in files if file.parent.name not in ("data", "scale", "shared")]
         sources = [file.stem for file in files if file.parent.name == "data"]
         method = methods[0] if methods else config.model.class_path.rpartition(".")[2].lower()
         source = sources[-1] if sources else config.data.class_path.rpartition(".")[2].lower()
-        verb = "" if self.subcommand == "fit" else f"-{self.subcommand}"
-        return f"{method}-{source}-s{int(config.seed_everything)}{verb}"
+        subcommand = "" if self.subcommand == "fit" else f"-{self.subcommand}"
+        return f"{method}-{source}-s{int(config.seed_everything)}{subcommand}"
 
     def _plain_config(self) -> dict[str, Any]:
         dumped = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml")

@@ -34,7 +34,7 @@ def options_in(arguments: list[str]) -> list[tuple[str, str]]:
     return found
 
 
-def refuse_addresses_in(arguments: list[str]) -> None:
+def reject_addresses_in(arguments: list[str]) -> None:
     """Configurations are read from local paths.
 
     Raises:
@@ -59,7 +59,7 @@ def short_print_config(arguments: list[str]) -> list[str]:
 
 
 def with_its_place(message: str, arguments: list[str], folder: Path) -> str:
-    """The parser's message, or which file is no YAML, or where a key stands that it refuses by its last name alone.
+    """The parser's message, or which file is no YAML, or where a key stands that it rejects by its last name alone.
 
     Args:
         message: Of the parser.
@@ -76,10 +76,10 @@ def with_its_place(message: str, arguments: list[str], folder: Path) -> str:
                 read_yaml(folder / file)
             except DataError as error:
                 return str(error)
-    refused = re.fullmatch(r"Option '([^']+)' is not accepted", message)
-    if refused is None:
+    rejected = re.fullmatch(r"Option '([^']+)' is not accepted", message)
+    if rejected is None:
         return message
-    key = refused[1]
+    key = rejected[1]
     places = [f"{path} in {file}" for file in files for path in _paths(read_yaml(folder / file), key)]
     places += [option for option, _, _ in (text.partition("=") for text in arguments) if option.endswith(f".{key}")]
     where = places[-1] if places else f"the key {key}"

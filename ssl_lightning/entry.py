@@ -1,4 +1,4 @@
-"""The door: from a command line to its verb; without torch until it is needed, so that `--help` answers at once."""
+"""Entry point: from a command line to its subcommand; without torch until it is needed, so that `--help` is quick."""
 
 import errno
 import logging
@@ -13,16 +13,16 @@ from ssl_lightning.stops import DiskError, InterruptError, PreemptedError, Reque
 
 LOOPS = {
     "fit": "train a method; the same command again resumes an unfinished run",
-    "validate": "judge a checkpoint (or, without one, an untrained network) on the probe sets",
+    "validate": "evaluate a checkpoint (or, without one, an untrained network) on the probe sets",
     "test": "the same as validate",
-    "predict": "embed the training pictures, with WriteClusters: write their clusters",
+    "predict": "embed the training images, with WriteClusters: write their clusters",
 }
-VERBS = {
-    "demo": "train DeepCluster on real digits, judge it, and write a page to look at",
-    "embed": "features of a source's pictures to a file, to be clustered again and again",
+SUBCOMMANDS = {
+    "demo": "train DeepCluster on real digits, evaluate it, and write a page to look at",
+    "embed": "features of a source's images to a file, to be clustered again and again",
     "choose-k": "cluster a file of features for several K and draw what to choose by",
-    "clusters": "a page with pictures of the clusters in a file that WriteClusters wrote",
-    "experts": "state of the expert of every part of divided pictures, and what each knows of its own",
+    "clusters": "a page with images of the clusters in a file that WriteClusters wrote",
+    "experts": "state of the expert of every part of divided images, and what each knows of its own",
     "budget": "operations of runs in training, and for how many epochs the first would spend those of all",
     "check-setup": "versions, devices, data and speed that this machine has",
 }
@@ -38,25 +38,25 @@ STOPPED_BY_SIGNAL = {RequeueError.exit_code, InterruptError.exit_code, Preempted
 
 
 def overview() -> str:
-    """Every verb in a line."""
-    lines = [f"  {verb:<12} {text}" for verb, text in (LOOPS | VERBS).items()]
+    """Every subcommand in a line."""
+    lines = [f"  {subcommand:<12} {text}" for subcommand, text in (LOOPS | SUBCOMMANDS).items()]
     return "\n".join(
         [
-            f"ssl-lightning {__version__}: self-supervised learning by clustering, and from uncurated pictures",
+            f"ssl-lightning {__version__}: self-supervised learning by clustering, and from uncurated images",
             "",
-            "usage: ssl-lightning VERB [--config FILE ...] [--key value ...]",
+            "usage: ssl-lightning SUBCOMMAND [--config FILE ...] [--key value ...]",
             "",
             *lines,
             "",
             "For example:",
             "  ssl-lightning fit --config configs/deepcluster.yaml --config configs/data/cifar10.yaml",
-            "`ssl-lightning VERB --help` lists the options of a verb; README.md has the rest.",
+            "`ssl-lightning SUBCOMMAND --help` lists the options of a subcommand; README.md has the rest.",
         ]
     )
 
 
 def main() -> None:
-    """Run a verb and leave with its exit code."""
+    """Run a subcommand and leave with its exit code."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(overview() + "\n")
@@ -64,9 +64,9 @@ def main() -> None:
     if arguments[0] in ("-V", "--version"):
         sys.stdout.write(f"{__version__}\n")
         return
-    if arguments[0] not in LOOPS | VERBS:
-        known = ", ".join(LOOPS | VERBS)
-        sys.exit(_complain(f"found the verb {arguments[0]!r}; expected one of {known}", 2))
+    if arguments[0] not in LOOPS | SUBCOMMANDS:
+        known = ", ".join(LOOPS | SUBCOMMANDS)
+        sys.exit(_complain(f"found the subcommand {arguments[0]!r}; expected one of {known}", 2))
     code = run(arguments)
     if code in STOPPED_BY_SIGNAL:
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
@@ -103,13 +103,13 @@ def _carry_out(arguments: list[str]) -> None:
 
         CommandLine(arguments)
     else:
-        from ssl_lightning.commands import run_verb
+        from ssl_lightning.commands import run_subcommand
 
-        run_verb(arguments)
+        run_subcommand(arguments)
 
 
 def _mistake(error: Exception) -> str | None:
-    """What to tell the user if the error is theirs to mend; None for a mistake of ours, which needs its traceback.
+    """What to tell the user if the error is theirs to fix; None for a mistake of ours, which needs its traceback.
 
     While a run is put together the parser wraps what a constructor said, once for every level of the configuration,
     and torch and Lightning check their own options: there the innermost error counts. Later only our own checks do.

@@ -43,12 +43,12 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def refuse_unwritable(path: Path, remedy: str) -> None:
+def reject_unwritable(path: Path, suggestion: str) -> None:
     """Make the folder of a file, and find out that the file cannot be written there before what it is to hold is made.
 
     Args:
         path: File to make or replace, later.
-        remedy: What to do about it, for the error.
+        suggestion: What to do about it, for the error.
 
     Raises:
         UsageError: If it cannot be written.
@@ -62,7 +62,7 @@ def refuse_unwritable(path: Path, remedy: str) -> None:
         probe.unlink()
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}"
-        raise UsageError(f"found {path}, which cannot be written ({reason}); {remedy}") from error
+        raise UsageError(f"found {path}, which cannot be written ({reason}); {suggestion}") from error
 
 
 def sweep_temporary(folder: Path, name: str | None = None) -> int:

@@ -15,19 +15,19 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from ssl_lightning.callbacks.gallery import Gallery
+from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import read_checkpoint
 from ssl_lightning.checkpoints.durable import LAST, point_last
 from ssl_lightning.checkpoints.read import has_sidecar, sidecar_path
 from ssl_lightning.data import ImageModule
 from ssl_lightning.files import sha256_of, write_text
-from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods import Method
-from ssl_lightning.runs import Checkpointing, Guests, MetricsTable, RunDirectory
+from ssl_lightning.runs import Checkpointing, ExternalLoggers, MetricsTable, RunDirectory
 from ssl_lightning.runs.checkpointing import TABLE
-from ssl_lightning.runs.origin import Origin, find_origin, without_origin
-from ssl_lightning.runs.record import Record, recorded
-from ssl_lightning.runs.resume import CONTENT, DATA_BY_NAMES, Start, computed, decide, differences
+from ssl_lightning.runs.initial_weights import InitialWeights, find_initial_weights, without_initial_weights
+from ssl_lightning.runs.record import RunRecord, recorded
+from ssl_lightning.runs.resume import CONTENT, DATA_BY_NAMES, StartPlan, computed, decide, differences
+from ssl_lightning.sample_state import PseudoLabels
 from ssl_lightning.stops import (
     CollapseError,
     DataError,
@@ -58,7 +58,7 @@ class Fitting:
 
     Args:
         run: The folder.
-        trainer: With the run's checkpoints, metrics table, gallery and guests.
+        trainer: With the run's checkpoints, metrics table, reference set and external loggers.
         model: What is trained.
         datamodule: On what, set up to fit.
         options: The command line: where the run begins and how it resumes.
@@ -76,7 +76,7 @@ class Fitting:
     ) -> None:
         self.run, self.trainer, self.model, self.datamodule = run, trainer, model, datamodule
         self.options, self.config = options, config
-        self.guests = Guests(trainer.loggers, run)
+        self.external_loggers = ExternalLoggers(trainer.loggers, run)
 
     def inputs(self) -> dict[str, Any]:
         """All that decides what the run computes, as plain values."""
@@ -86,7 +86,7 @@ class Fitting:
         return computed(self.config) | data | _contents(files)
 
     def carry_out(self) -> None:
-        """Train, judge at the end, and leave a run that is finished, or that the same command finishes."""
+        """Train, evaluate at the end, and leave a run that is finished, or that the same command finishes."""
         if rank() == 0:
             self._lead()
         else:
@@ -96,21 +96,23 @@ class Fitting:
         """The first process finds out how to start, tells the others, and keeps the folder."""
         with ExitStack() as held:
             try:
-                if isinstance(self.model, Method):  # set-up would say so too, after the untrained network was judged
-                    self.model.refuse_few(self.datamodule.num_samples)
+                if isinstance(self.model, Method):  # set-up would say so too, after the untrained network was evaluated
+                    self.model.reject_few(self.datamodule.num_samples)
                 inputs = self.inputs()
                 record = self._known()
-                origin = find_origin(self.run, self.options.ckpt_path, self.options.run.start_from, record.origin)
-                start = self._settle(inputs, origin, record)
+                initial_weights = find_initial_weights(
+                    self.run, self.options.ckpt_path, self.options.run.start_from, record.initial_weights
+                )
+                start = self._settle(inputs, initial_weights, record)
                 if start.go:
                     held.enter_context(self.run.lock())
-                    self._record(inputs, origin)
+                    self._record(inputs, initial_weights)
             except BaseException:
-                self._agree(Start(go=False))  # processes that wait for an answer would wait for ever
+                self._agree(StartPlan(go=False))  # processes that wait for an answer would wait for ever
                 raise
             start = self._agree(start)
             if start.go:
-                held.enter_context(self.guests.until_the_end())
+                held.enter_context(self.external_loggers.until_the_end())
                 if start.checkpoint is not None:
                     table = cast(MetricsTable, self.trainer.loggers[0])  # before what a YAML file adds
                     checkpoint = read_checkpoint(start.checkpoint)
@@ -118,13 +120,13 @@ class Fitting:
                     _check_rows(checkpoint, start.checkpoint, self.datamodule.num_samples)
                     table.cut_after(int(checkpoint.get("global_step", 0)), checkpoint.get(TABLE) if own else None)
                 self._loops(start)
-                self._refuse_nothing_learnt(start)
+                self._reject_nothing_learned(start)
                 self.run.finish(self.trainer.global_step)
                 self._hand_out(inputs)
 
     def _follow(self) -> None:
         """What every other process does."""
-        start = self._agree(Start())
+        start = self._agree(StartPlan())
         if start.weights is not None:
             self._with_weights(start.weights)
         if start.go:
@@ -132,7 +134,7 @@ class Fitting:
             with suppress(*AGREED):
                 self._loops(start)
 
-    def _agree(self, start: Start) -> Start:
+    def _agree(self, start: StartPlan) -> StartPlan:
         """What the first process found, on every process, whoever started them: Lightning, torchrun or a scheduler."""
         strategy: Any = self.trainer.strategy
         if self.trainer.world_size == 1 or isinstance(strategy.launcher, _MultiProcessingLauncher):
@@ -140,7 +142,7 @@ class Fitting:
         if not start.go and not strategy.cluster_environment.creates_processes_externally:
             return start  # Lightning has started no others
 
-        def tell() -> Start:
+        def tell() -> StartPlan:
             strategy.connect(self.model)
             strategy.setup_environment()
             return strategy.broadcast(start)
@@ -149,44 +151,44 @@ class Fitting:
             return tell()
         return strategy.launcher.launch(tell, trainer=self.trainer)
 
-    def _known(self) -> Record:
+    def _known(self) -> RunRecord:
         """What an earlier run in the folder was started with."""
         if not self.run.path.is_dir():
-            return Record()
+            return RunRecord()
         self.run.open()
         with self.run.lock():  # or a living run could remove the checkpoint while it is read
             return recorded(self.run)
 
-    def _settle(self, inputs: dict[str, Any], origin: Origin, record: Record) -> Start:
+    def _settle(self, inputs: dict[str, Any], initial_weights: InitialWeights, record: RunRecord) -> StartPlan:
         """What the folder of the run and the command say together."""
         resume, start_from, ckpt_path = self.options.resume, self.options.run.start_from, self.options.ckpt_path
         self.run.open()
         with self.run.lock():
-            wanted = inputs | origin.inputs
+            wanted = inputs | initial_weights.inputs
             decision = decide(self.run, resume.policy, resume.allow_config_change, wanted, record)
             if decision.action == "restart":
-                aside = self.run.set_aside()
+                aside = self.run.archive()
                 (aside / "LOCK").unlink(missing_ok=True)
                 log.info(f"{decision.why}; the old run is {aside}")
             elif decision.why:
                 log.info(decision.why)
         if decision.action == "finished":
             self.run.renew()
-            return Start(go=False)
+            return StartPlan(go=False)
         if decision.action == "resume" and resume.allow_config_change:
-            self._refuse_misfits(str(decision.checkpoint), *_compared(str(decision.checkpoint), inputs))
+            self._reject_misfits(str(decision.checkpoint), *_compared(str(decision.checkpoint), inputs))
         self.run.open()
         (self.run.path / "done.json").unlink(missing_ok=True)
         if decision.action == "resume":
             point_last(cast(Path, decision.checkpoint))  # what a kill or a hand has left there may be another one
-            return Start(checkpoint=str(decision.checkpoint))
+            return StartPlan(checkpoint=str(decision.checkpoint))
         (self.run.path / "metrics.csv").unlink(missing_ok=True)
         if start_from:
             log.info(f"starting with the weights of {start_from}")
             return self._with_weights(start_from)
-        return self._given_checkpoint(ckpt_path, inputs) if ckpt_path else Start()
+        return self._given_checkpoint(ckpt_path, inputs) if ckpt_path else StartPlan()
 
-    def _given_checkpoint(self, path: str, inputs: dict[str, Any]) -> Start:
+    def _given_checkpoint(self, path: str, inputs: dict[str, Any]) -> StartPlan:
         """A checkpoint of the user's: resumed from if we wrote it, else only its weights are taken."""
         checkpoint, changed = _compared(path, inputs)
         if not has_sidecar(path):
@@ -199,20 +201,20 @@ class Fitting:
                 f"{path}"
             )
         if changed:
-            self._refuse_misfits(path, checkpoint, changed)
-        return Start(checkpoint=str(Path(path).resolve()))
+            self._reject_misfits(path, checkpoint, changed)
+        return StartPlan(checkpoint=str(Path(path).resolve()))
 
-    def _refuse_misfits(self, path: str, checkpoint: dict[str, Any], changed: list[str]) -> None:
+    def _reject_misfits(self, path: str, checkpoint: dict[str, Any], changed: list[str]) -> None:
         """Settings may change between a checkpoint and the run that goes on from it; what is in it must still fit.
 
         Raises:
-            UsageError: For other pictures, networks or another optimizer; nothing of the run has been touched.
+            UsageError: For other images, networks or another optimizer; nothing of the run has been touched.
         """
         afresh = f"change it back, or give --run.name for a new run and --run.start_from {path} for its weights alone"
         for change in changed:
             name = change.partition(" ")[0]
             if name == "data_fingerprint":
-                raise UsageError(f"found {path} of other pictures (data.fingerprint): its rows are theirs; {afresh}")
+                raise UsageError(f"found {path} of other images (data.fingerprint): its rows are theirs; {afresh}")
             if name in OF_THE_OPTIMIZER:
                 raise UsageError(f"found {path} with the state of another optimizer ({change}): {afresh}")
         misfit = cast(Method, self.model).misfit(checkpoint["state_dict"]) if changed else ""
@@ -222,7 +224,7 @@ class Fitting:
                 "for a new run"
             )
 
-    def _with_weights(self, path: str) -> Start:
+    def _with_weights(self, path: str) -> StartPlan:
         """Give the method the networks of a checkpoint and nothing that belongs to the rows it was trained on.
 
         Raises:
@@ -234,28 +236,28 @@ class Fitting:
         except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
             first = " ".join(str(error).split())[:200]
             raise UsageError(f"found weights in {path} that do not fit {type(self.model).__name__}: {first}") from error
-        return Start(weights=path)
+        return StartPlan(weights=path)
 
-    def _record(self, inputs: dict[str, Any], origin: Origin) -> None:
-        """Write config.yaml and run.json, and tell the guests where and who the run is."""
+    def _record(self, inputs: dict[str, Any], initial_weights: InitialWeights) -> None:
+        """Write config.yaml and run.json, and tell the external loggers where and who the run is."""
         write_text(self.run.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         known = self.run.read("run.json") or {}
         facts = {
             "name": self.run.name,
             "seed": self.options.seed_everything,
             "wandb_id": _wandb_id(known.get("wandb_id")),
-            "inputs": inputs | origin.inputs,
-            "origin": origin.noted(),
+            "inputs": inputs | initial_weights.inputs,
+            "initial_weights": initial_weights.noted(),
         }
         self.run.write("run.json", facts)
         checkpointing = _ours(self.trainer, Checkpointing)
-        checkpointing.config, checkpointing.origin = facts["inputs"], facts["origin"]
-        self.guests.introduce(facts["wandb_id"], facts["inputs"])
+        checkpointing.config, checkpointing.initial_weights = facts["inputs"], facts["initial_weights"]
+        self.external_loggers.introduce(facts["wandb_id"], facts["inputs"])
 
-    def _loops(self, start: Start) -> None:
-        """Judge, train, judge: every process goes through the same loops, or they would wait for each other."""
+    def _loops(self, start: StartPlan) -> None:
+        """Evaluate, train, evaluate: every process goes through the same loops, or they would wait for each other."""
         if start.checkpoint is None:
-            with isolate_rng():  # judging the untrained network must not shift what training draws
+            with isolate_rng():  # evaluating the untrained network must not shift what training draws
                 self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         try:
             self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=start.checkpoint)
@@ -271,7 +273,7 @@ class Fitting:
             ) from error
         self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
-    def _refuse_nothing_learnt(self, start: Start) -> None:
+    def _reject_nothing_learned(self, start: StartPlan) -> None:
         """A checkpoint of another run may lie at the end of its training, so that no step is left to take.
 
         Raises:
@@ -287,8 +289,8 @@ class Fitting:
     def _hand_out(self, inputs: dict[str, Any]) -> None:
         last = (self.run.checkpoints / LAST).resolve()
         labels = getattr(self.model, "pseudo_labels", None)
-        self.guests.hand_out(
-            _ours(self.trainer, Gallery).pictures,
+        self.external_loggers.hand_out(
+            _ours(self.trainer, WriteReport).images,
             [last, sidecar_path(last)],
             labels.rows if isinstance(labels, PseudoLabels) and not labels.is_empty else None,
             {"data_fingerprint": inputs["data_fingerprint"], "step": self.trainer.global_step},
@@ -332,7 +334,7 @@ def _ours(trainer: pl.Trainer, kind: type[T]) -> T:
 def _compared(path: str, inputs: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """A checkpoint, and what this run computes otherwise than the one that wrote it."""
     checkpoint = read_checkpoint(path)
-    return checkpoint, differences(without_origin(checkpoint.get("config", {})), inputs)
+    return checkpoint, differences(without_initial_weights(checkpoint.get("config", {})), inputs)
 
 
 def _contents(files: dict[str, str]) -> dict[str, str]:
@@ -343,5 +345,5 @@ def _contents(files: dict[str, str]) -> dict[str, str]:
     """
     for argument, path in files.items():
         if not Path(path).is_file():
-            raise UsageError(f"found no --model.{argument} {path}; run the stage that writes it, or mend the path")
+            raise UsageError(f"found no --model.{argument} {path}; run the stage that writes it, or fix the path")
     return {f"{argument}{CONTENT}": sha256_of(Path(path).resolve()) for argument, path in files.items()}

@@ -10,7 +10,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 def quieten() -> None:
     """Leave out what Lightning says about features that it sells, and warnings that do not apply here."""
     for pattern in (
-        ".*does not have many workers.*",  # pictures in memory are served by the main process, faster than by workers
+        ".*does not have many workers.*",  # images in memory are served by the main process, faster than by workers
         ".*smaller than the logging interval.*",  # we write a last row anyway
         ".*LeafSpec.*",  # Lightning 2.6 on torch 2.14: pytorch-lightning has not moved to the new spelling yet
         ".*returned a view tensor.*",  # of sharded modules; nothing is done to their outputs in place

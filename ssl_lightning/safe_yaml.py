@@ -22,7 +22,7 @@ MAX_NODES = 100_000
 """Scalars, lists and tables, those that aliases repeat included."""
 MAX_DEPTH = 100
 MAX_DIGITS = 100
-"""Characters of a number; more take time that grows with their square, and Python refuses 4,300."""
+"""Characters of a number; more take time that grows with their square, and Python rejects 4,300."""
 
 
 _NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.+-]*")
@@ -148,7 +148,7 @@ def _read_bounded(path: os.PathLike[str]) -> str:
         if is_file and facts.st_size == 0:
             return ""
         with open(name, encoding="utf-8") as file:
-            return file.read(MAX_BYTES + 1)  # which `check_yaml` then refuses
+            return file.read(MAX_BYTES + 1)  # which `check_yaml` then rejects
     except OSError as error:
         raise UnreadableFileError(f"found {name}, which cannot be read ({error.strerror})") from error
 
@@ -193,7 +193,7 @@ def _key(table: _Open, value: str | None, event: yaml.Event) -> None:
 
 
 def _check_scalar(event: yaml.ScalarEvent) -> None:
-    """Refuse numbers that take long, and what the parser would take for standard input or an address of a file."""
+    """Reject numbers that take long, and what the parser would take for standard input or an address of a file."""
     if event.value == "-" or event.value.startswith("file:"):
         raise UnsafeYAMLError(f"found {event.value!r} in line {_line(event)}; expected values and local paths")
     is_number = event.tag in _NUMBER_TAGS or (event.implicit[0] and _NUMBER.fullmatch(event.value))

@@ -10,19 +10,19 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 UNLABELLED = -1
-"""The label of a picture that has none, and the cluster of a picture that could not be read."""
+"""The label of an image that has none, and the cluster of an image that could not be read."""
 Weights = Literal["online", "ema"]
-"""Which weights of a method see a picture: those that learn, or their running average."""
+"""Which weights of a method see an image: those that learn, or their running average."""
 
 
 class RawBatch(NamedTuple):
-    """What every loader yields: pictures as they lie in memory or on disk.
+    """What every loader yields: images as they lie in memory or on disk.
 
     Attributes:
         index: Row of each sample in this run's training set (0..N-1): the key of all memory.
-        images: One uint8 picture each where all have one size, else one stack of finished crops per view.
+        images: One uint8 image each where all have one size, else one stack of finished crops per view.
         label: The source's own class, `UNLABELLED` where it has none.
-        valid: False for a picture that could not be read; its pixels are zeros.
+        valid: False for an image that could not be read; its pixels are zeros.
     """
 
     index: Int[Tensor, "B"]  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a batch
@@ -32,7 +32,7 @@ class RawBatch(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What every method sees: invalid rows dropped, views made and normalised, on the device of the model.
+    """What every method sees: invalid rows dropped, views made and normalized, on the device of the model.
 
     Attributes:
         index: Row of each sample in this run's training set.

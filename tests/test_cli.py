@@ -83,7 +83,7 @@ def fit(tmp_path, *arguments):
     return run(["fit", *arguments, "--run.dir", str(tmp_path)])
 
 
-def refused(capsys, *arguments):
+def rejected(capsys, *arguments):
     """The one line that a mistake ends in."""
     try:
         code = run(list(arguments))
@@ -110,12 +110,12 @@ def refused(capsys, *arguments):
         (["--data.views", "[{jiter: 1}]"], "found the key jiter, which is not known there"),
     ],
 )
-def test_a_misspelt_key_is_named_with_its_place(mistake, told, tmp_path, monkeypatch, capsys):
+def test_a_misspelled_key_is_named_with_its_place(mistake, told, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     probes = [{"class_path": "ssl_lightning.evaluation.KNN", "init_args": {"metrik": 3}}]
-    judges = [{"class_path": "ssl_lightning.callbacks.ProbeFeatures", "init_args": {"probes": probes}}]
-    (tmp_path / "keys.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": judges}}))
-    assert told in refused(capsys, "fit", "--config", str(CONFIGS / "demo.yaml"), *mistake)
+    probes = [{"class_path": "ssl_lightning.callbacks.ProbeFeatures", "init_args": {"probes": probes}}]
+    (tmp_path / "keys.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": probes}}))
+    assert told in rejected(capsys, "fit", "--config", str(CONFIGS / "demo.yaml"), *mistake)
 
 
 @pytest.mark.parametrize("config", METHODS, ids=lambda path: path.stem)
@@ -128,7 +128,7 @@ def test_every_method_takes_a_step_as_it_is_shipped(config, tmp_path, capsys):
     assert "untrained" in capsys.readouterr().out
 
 
-def test_averaged_weights_are_in_the_table_and_embed_pictures(tmp_path, capsys):
+def test_averaged_weights_are_in_the_table_and_embed_images(tmp_path, capsys):
     config = [
         "--config",
         "configs/byol.yaml",
@@ -179,10 +179,10 @@ def edge_for_digits(folder: Path) -> Path:
 
 
 def teacher_at_paper_scale(folder: Path, paper: Path) -> str:
-    """A base, or an expert, for pictures as the config has them."""
+    """A base, or an expert, for images as the config has them."""
     data = yaml.safe_load(paper.read_text())["data"]["init_args"]
-    normalisation = {name: tuple(data[name]) for name in ("mean", "std")}
-    teacher = MoCLR(ResNet18(8), hidden=(32,), projection=16, image_size=32, **normalisation)
+    normalization = {name: tuple(data[name]) for name in ("mean", "std")}
+    teacher = MoCLR(ResNet18(8), hidden=(32,), projection=16, image_size=32, **normalization)
     checkpoint = {"state_dict": teacher.state_dict(), "global_step": 1, "epoch": 0}
     teacher.on_save_checkpoint(checkpoint)
     DurableCheckpointIO().save_checkpoint(checkpoint, folder / "step-1.ckpt")
@@ -239,11 +239,11 @@ def test_a_config_at_paper_scale_has_the_papers_parameters(paper, capsys):
 def test_data_are_swapped_in_yaml_alone(overlay, tmp_path):
     if overlay != "synthetic" and not (PACKS / "cifar10.tar.xz").exists():
         pytest.skip("no packs: SSL_LIGHTNING_DATA does not name a folder with cifar10.tar.xz")
-    overlays = ["--config", f"configs/data/{overlay}.yaml", "--data.gallery", "64"]
+    overlays = ["--config", f"configs/data/{overlay}.yaml", "--data.reference_images", "64"]
     assert fit(tmp_path, "--config", "configs/deepcluster.yaml", *overlays, *TINY, "--trainer.limit_val_batches=0") == 0
 
 
-def test_clusterer_and_judge_are_swapped_on_the_command_line(tmp_path):
+def test_clusterer_and_evaluate_are_swapped_on_the_command_line(tmp_path):
     callbacks = yaml.safe_load((CONFIGS / "deepcluster.yaml").read_text())["trainer"]["callbacks"]
     callbacks[0]["init_args"]["clusterer"] = {
         "class_path": "ssl_lightning.clustering.KMeans",
@@ -258,13 +258,13 @@ def test_clusterer_and_judge_are_swapped_on_the_command_line(tmp_path):
     assert "eval/knn5/top1" in (tmp_path / "runs" / "swapped" / "metrics.csv").read_text().splitlines()[0]
 
 
-def test_a_checkpoint_is_judged_and_clustered_by_the_method_that_it_holds(tmp_path, capsys, caplog):
+def test_a_checkpoint_is_evaluated_and_clustered_by_the_method_that_it_holds(tmp_path, capsys, caplog):
     assert fit(tmp_path, "--config", "configs/demo.yaml", "--run.name", "first", *TINY) == 0
     checkpoint = str(tmp_path / "first" / "checkpoints" / "last.ckpt")
-    judge = ["validate", "--config", "configs/eval.yaml", "--ckpt_path", checkpoint, "--run.dir", str(tmp_path)]
-    assert run([*judge, "--data.image_size", "16", "--trainer.accelerator", "cpu", "--run.name", "judged"]) == 0
+    evaluate = ["validate", "--config", "configs/eval.yaml", "--ckpt_path", checkpoint, "--run.dir", str(tmp_path)]
+    assert run([*evaluate, "--data.image_size", "16", "--trainer.accelerator", "cpu", "--run.name", "evaluated"]) == 0
     assert "k-NN" in capsys.readouterr().out
-    assert (tmp_path / "judged" / "results.json").is_file()
+    assert (tmp_path / "evaluated" / "results.json").is_file()
     callback = {
         "class_path": "ssl_lightning.callbacks.WriteClusters",
         "init_args": {
@@ -285,34 +285,34 @@ def test_a_checkpoint_is_judged_and_clustered_by_the_method_that_it_holds(tmp_pa
     assert (inside / "clusters.parquet").is_file()
 
 
-def test_any_network_is_judged_and_clusters_say_which_weights_they_are_of(tmp_path, capsys):
+def test_any_network_is_evaluated_and_clusters_say_which_weights_they_are_of(tmp_path, capsys):
     weights = tmp_path / "weights.safetensors"
     save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), weights)
     frozen = ["--model", "FrozenBackbone", "--model.name", "timm:test_resnet", "--model.weights", str(weights)]
-    judge = ["validate", "--config", "configs/eval.yaml", *frozen, "--run.dir", str(tmp_path)]
-    assert run([*judge, "--trainer.accelerator", "cpu", "--run.name", "judged"]) == 0
+    evaluate = ["validate", "--config", "configs/eval.yaml", *frozen, "--run.dir", str(tmp_path)]
+    assert run([*evaluate, "--trainer.accelerator", "cpu", "--run.name", "evaluated"]) == 0
     assert "FrozenBackbone" in capsys.readouterr().out
     write = ["predict", "--config", "configs/clusters.yaml", *frozen, "--trainer.accelerator", "cpu"]
     path = ["--trainer.callbacks.path", str(tmp_path / "clusters"), "--trainer.callbacks.num_clusters", "10"]
     assert run([*write, *path, "--run.dir", str(tmp_path)]) == 0
     with safe_open(tmp_path / "clusters.safetensors", framework="pt") as edge:
         assert edge.metadata()["checkpoint"] == sha256_of(weights)
-    line = refused(capsys, "fit", "--config", "configs/eval.yaml", *frozen, "--run.dir", str(tmp_path))
+    line = rejected(capsys, "fit", "--config", "configs/eval.yaml", *frozen, "--run.dir", str(tmp_path))
     assert "nothing to train" in line
 
 
-def test_a_supervised_run_teaches_and_its_student_is_judged_without_it(tmp_path, capsys):
+def test_a_supervised_run_teaches_and_its_student_is_evaluated_without_it(tmp_path, capsys):
     config = ["--config", "configs/supervised.yaml", *TINY]
     assert fit(tmp_path, *config, "--run.name", "teacher") == 0
     teacher = str(tmp_path / "teacher" / "checkpoints" / "last.ckpt")
     student = [*config, "--model", "SoftDistillation", *TINY[:4], "--model.teacher", teacher]
-    line = refused(capsys, "fit", *student, "--model.num_classes", "7", "--run.dir", str(tmp_path / "refused"))
+    line = rejected(capsys, "fit", *student, "--model.num_classes", "7", "--run.dir", str(tmp_path / "rejected"))
     assert "--model.num_classes 10" in line
     assert fit(tmp_path, *student, "--run.name", "student") == 0
     (tmp_path / "teacher").rename(tmp_path / "gone")
-    judge = ["validate", "--config", "configs/eval.yaml", "--run.dir", str(tmp_path), "--run.name", "judged"]
-    judge += ["--ckpt_path", str(tmp_path / "student" / "checkpoints" / "last.ckpt")]
-    assert run([*judge, "--trainer.accelerator", "cpu"]) == 0
+    evaluate = ["validate", "--config", "configs/eval.yaml", "--run.dir", str(tmp_path), "--run.name", "evaluated"]
+    evaluate += ["--ckpt_path", str(tmp_path / "student" / "checkpoints" / "last.ckpt")]
+    assert run([*evaluate, "--trainer.accelerator", "cpu"]) == 0
     assert "SoftDistillation" in capsys.readouterr().out
 
 
@@ -336,7 +336,7 @@ def test_a_supervised_run_teaches_and_its_student_is_judged_without_it(tmp_path,
 )
 def test_a_mistake_is_one_line_before_any_step(arguments, words, tmp_path, capsys):
     where = [] if "--run.dir" in arguments else ["--run.dir", str(tmp_path)]
-    line = refused(capsys, "fit", "--config", "configs/demo.yaml", *arguments, *where, "--trainer.accelerator", "cpu")
+    line = rejected(capsys, "fit", "--config", "configs/demo.yaml", *arguments, *where, "--trainer.accelerator", "cpu")
     assert all(word in line for word in words), line
 
 
@@ -376,9 +376,9 @@ KMEANS = part("clustering.KMeans")
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
-def test_what_a_constructor_refuses_is_one_line(arguments, words, tmp_path, capsys):
+def test_what_a_constructor_rejects_is_one_line(arguments, words, tmp_path, capsys):
     where = ["--run.dir", str(tmp_path), "--trainer.accelerator", "cpu"]
-    line = refused(capsys, "fit", "--config", "configs/demo.yaml", *where, *arguments)
+    line = rejected(capsys, "fit", "--config", "configs/demo.yaml", *where, *arguments)
     assert line.startswith(f"ssl-lightning: error: {words}")
 
 
@@ -402,34 +402,34 @@ def test_what_a_constructor_refuses_is_one_line(arguments, words, tmp_path, caps
 )
 def test_what_cannot_be_trained_is_one_line(arguments, words, tmp_path, capsys):
     where = ["--run.dir", str(tmp_path), *TINY, "--trainer.limit_val_batches=0"]
-    line = refused(capsys, "fit", "--config", "configs/demo.yaml", *where, *arguments)
+    line = rejected(capsys, "fit", "--config", "configs/demo.yaml", *where, *arguments)
     assert line.startswith(f"ssl-lightning: error: {words}")
 
 
-@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
-def test_the_folder_of_a_trained_run_is_not_written_into(verb, tmp_path, capsys):
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_the_folder_of_a_trained_run_is_not_written_into(subcommand, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     for name in ("run.json", "metrics.csv"):
         (tmp_path / "mine" / name).write_text("{}")
     where = ["--run.dir", str(tmp_path), "--run.name", "mine", "--trainer.accelerator", "cpu"]
-    assert f"--run.name mine-{verb}" in refused(capsys, verb, "--config", "configs/eval.yaml", *where)
+    assert f"--run.name mine-{subcommand}" in rejected(capsys, subcommand, "--config", "configs/eval.yaml", *where)
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"run.json", "metrics.csv"}
 
 
 @pytest.mark.parametrize("readable", [0, 30])
-def test_unreadable_pictures_are_named_before_they_are_clustered(readable, tmp_path, capsys):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+def test_unreadable_images_are_named_before_they_are_clustered(readable, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
     for number in range(60):
-        path = pictures / f"{number:02}.jpg"
+        path = images / f"{number:02}.jpg"
         if number < readable:
             Image.new("RGB", (16, 16), (4 * number, 99, 255 - 4 * number)).save(path)
         else:
-            path.write_text("no picture")
+            path.write_text("no image")
     overlay = ["--config", "configs/demo.yaml", "--config", "configs/data/folder.yaml", *TINY]
-    where = ["--data.path", str(pictures), "--run.dir", str(tmp_path / "runs"), "--data.num_workers", "0"]
-    line = refused(capsys, "fit", *overlay, *where, "--model.num_clusters", "4", "--data.image_size", "16")
-    assert f"found {60 - readable} unreadable pictures" in line
+    where = ["--data.path", str(images), "--run.dir", str(tmp_path / "runs"), "--data.num_workers", "0"]
+    line = rejected(capsys, "fit", *overlay, *where, "--model.num_clusters", "4", "--data.image_size", "16")
+    assert f"found {60 - readable} unreadable images" in line
     assert f"{readable:02}.jpg" in line
     assert "data.max_unreadable=0.05" in line
 
@@ -460,17 +460,17 @@ def test_a_job_of_slurm_whose_time_ends_leaves_a_checkpoint_and_asks_to_be_queue
 
 
 @pytest.mark.parametrize(
-    ("verb", "number", "code"),
+    ("subcommand", "number", "code"),
     [
         ("validate", signal.SIGTERM, 143),
         ("test", signal.SIGUSR2, 85),
         ("predict", signal.SIGTERM, 143),
     ],
 )
-def test_a_signal_while_pictures_are_judged_or_embedded_ends_with_its_code(
-    verb, number, code, tmp_path, monkeypatch, capsys
+def test_a_signal_while_images_are_evaluated_or_embedded_ends_with_its_code(
+    subcommand, number, code, tmp_path, monkeypatch, capsys
 ):
-    step = "predict_step" if verb == "predict" else "validation_step"
+    step = "predict_step" if subcommand == "predict" else "validation_step"
     inner = getattr(Method, step)
 
     def interrupted(self, batch, batch_idx, dataloader_idx=0):
@@ -480,7 +480,7 @@ def test_a_signal_while_pictures_are_judged_or_embedded_ends_with_its_code(
     monkeypatch.setattr(Method, step, interrupted)
     before = signal.getsignal(number)
     arguments = ["--config", "configs/eval.yaml", "--model", "RawPixels", "--trainer.accelerator", "cpu"]
-    assert run([verb, *arguments, "--run.dir", str(tmp_path), "--run.name", "r"]) == code
+    assert run([subcommand, *arguments, "--run.dir", str(tmp_path), "--run.name", "r"]) == code
     assert "stopped by a signal" in capsys.readouterr().err
     assert not (tmp_path / "r" / "LOCK").exists()
     assert not (tmp_path / "r" / "results.json").exists()
@@ -504,7 +504,7 @@ def test_an_error_of_ours_in_a_training_step_keeps_its_traceback(tmp_path, monke
 def test_a_missing_pack_names_the_variable(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
     overlay = ["--config", "configs/demo.yaml", "--config", "configs/data/cifar10.yaml"]
-    line = refused(capsys, "fit", *overlay, "--run.dir", str(tmp_path / "runs"))
+    line = rejected(capsys, "fit", *overlay, "--run.dir", str(tmp_path / "runs"))
     assert "SSL_LIGHTNING_DATA" in line
     assert "cifar10.tar.xz" in line
 
@@ -520,21 +520,21 @@ def test_a_checkpoint_in_place_of_a_configuration_is_one_line(form, tmp_path, ca
     assert "--ckpt_path" in line
 
 
-def test_a_checkpoint_of_another_architecture_is_refused_and_the_run_kept(tmp_path, capsys):
+def test_a_checkpoint_of_another_architecture_is_rejected_and_the_run_kept(tmp_path, capsys):
     first = ["--config", "configs/demo.yaml", "--run.dir", str(tmp_path)]
     assert run(["fit", *first, "--run.name", "first", *TINY]) == 0
     checkpoint = tmp_path / "first" / "checkpoints" / "step-1.ckpt"
     before = checkpoint.read_bytes()
     (tmp_path / "foreign.ckpt").write_bytes(before)
     arguments = [*TINY, "--model.backbone.width", "16", "--run.name", "second"]
-    line = refused(capsys, "fit", *first, *arguments, "--ckpt_path", str(tmp_path / "foreign.ckpt"))
+    line = rejected(capsys, "fit", *first, *arguments, "--ckpt_path", str(tmp_path / "foreign.ckpt"))
     assert "do not fit" in line
-    line = refused(capsys, "fit", *first, *arguments, "--ckpt_path", str(checkpoint))
+    line = rejected(capsys, "fit", *first, *arguments, "--ckpt_path", str(checkpoint))
     assert "model.init_args.backbone.init_args.width 8 -> 16" in line
     assert checkpoint.read_bytes() == before
 
 
-UNJUDGED = ["--trainer.limit_val_batches", "0"]
+NOT_EVALUATED = ["--trainer.limit_val_batches", "0"]
 SMALL_DIGITS = ["--config", "configs/data/digits.yaml", "--data.image_size", "8"]
 SMALL_SHAPES = ["--config", "configs/data/synthetic.yaml", "--data.image_size", "8"]
 
@@ -544,14 +544,14 @@ SMALL_SHAPES = ["--config", "configs/data/synthetic.yaml", "--data.image_size", 
     [
         ("deepcluster", "200"),
         ("deepcluster_v2", "200"),
-        ("deepcluster_v2", "1438"),  # as many pictures as before, but others
+        ("deepcluster_v2", "1438"),  # as many images as before, but others
         ("instance_recognition", "200"),
         ("local_aggregation", "200"),
     ],
 )
-def test_a_run_begins_with_the_weights_of_one_on_other_pictures_and_with_nothing_of_its_rows(method, samples, tmp_path):
+def test_a_run_begins_with_the_weights_of_one_on_other_images_and_with_nothing_of_its_rows(method, samples, tmp_path):
     config = ["--config", f"configs/{method}.yaml"]
-    small = [*TINY, *SMALLER[method], *UNJUDGED, "--run.dir", str(tmp_path)]
+    small = [*TINY, *SMALLER[method], *NOT_EVALUATED, "--run.dir", str(tmp_path)]
     assert run(["fit", *config, *SMALL_DIGITS, *small, "--run.name", "first"]) == 0
     saved = tmp_path / "first" / "checkpoints" / "step-1.ckpt"
     (tmp_path / "alone.ckpt").write_bytes(saved.read_bytes())
@@ -583,26 +583,26 @@ def test_a_run_that_begins_with_trained_weights_is_not_called_untrained(tmp_path
         assert "untrained" not in said
 
 
-def test_a_checkpoint_of_other_pictures_is_refused_with_the_way_that_works(tmp_path, capsys):
-    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], *UNJUDGED, "--run.dir", str(tmp_path)]
+def test_a_checkpoint_of_other_images_is_rejected_with_the_way_that_works(tmp_path, capsys):
+    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], *NOT_EVALUATED, "--run.dir", str(tmp_path)]
     assert run(["fit", *small, "--run.name", "first"]) == 0
     saved = str(tmp_path / "first" / "checkpoints" / "step-1.ckpt")
     others = [*small, *SMALL_SHAPES, "--data.samples", "200", "--run.name", "second"]
-    line = refused(capsys, "fit", *others, "--ckpt_path", saved)
+    line = rejected(capsys, "fit", *others, "--ckpt_path", saved)
     assert f"--run.start_from {saved}" in line
     allowed = ["--resume.allow_config_change", "true"]
-    line = refused(capsys, "fit", *others, *allowed, "--ckpt_path", saved)
+    line = rejected(capsys, "fit", *others, *allowed, "--ckpt_path", saved)
     assert "data.fingerprint" in line
     assert "--run.start_from" in line
-    line = refused(capsys, "fit", *others, "--ckpt_path", saved, "--run.start_from", saved)
+    line = rejected(capsys, "fit", *others, "--ckpt_path", saved, "--run.start_from", saved)
     assert "expected one of them" in line
-    line = refused(capsys, "predict", *others, "--run.start_from", saved)
+    line = rejected(capsys, "predict", *others, "--run.start_from", saved)
     assert f"--ckpt_path {saved}" in line
     assert run(["fit", *others, "--run.name", "third", "--run.start_from", saved]) == 0
 
 
 def test_another_checkpoint_to_begin_with_is_another_input_and_the_same_one_may_have_gone(tmp_path, capsys, caplog):
-    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], *UNJUDGED, "--run.dir", str(tmp_path)]
+    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], *NOT_EVALUATED, "--run.dir", str(tmp_path)]
     two = [*small, "--trainer.max_steps", "2", "--run.save_every_n_steps", "1"]
     assert run(["fit", *two, "--run.name", "first"]) == 0
     both = [tmp_path / "first" / "checkpoints" / f"step-{step}.ckpt" for step in (1, 2)]
@@ -611,26 +611,26 @@ def test_another_checkpoint_to_begin_with_is_another_input_and_the_same_one_may_
         Path(copy).write_bytes(path.read_bytes())
     begun = ["fit", *two, "--run.name", "begun"]
     assert run([*begun, "--ckpt_path", one]) == 0
-    line = refused(capsys, *begun, "--ckpt_path", other)
+    line = rejected(capsys, *begun, "--ckpt_path", other)
     assert "has finished with other inputs: start_from_sha256" in line
-    assert "start_from_sha256" in refused(capsys, *begun)
+    assert "start_from_sha256" in rejected(capsys, *begun)
     Path(one).unlink()
     assert run([*begun, "--ckpt_path", one]) == 0
     assert "nothing to do" in caplog.text
     assert run([*begun, "--ckpt_path", str(tmp_path / "begun" / "checkpoints" / "last.ckpt")]) == 0
-    assert "an earlier checkpoint" in refused(
+    assert "an earlier checkpoint" in rejected(
         capsys, *begun, "--ckpt_path", str(tmp_path / "begun" / "checkpoints" / "step-1.ckpt")
     )
     for name in ("done.json", "checkpoints/step-2.ckpt", "checkpoints/step-2.json"):
         (tmp_path / "begun" / name).unlink()  # as if it had been killed after its first step
-    assert "was started with other inputs: start_from_sha256" in refused(capsys, *begun, "--run.start_from", other)
+    assert "was started with other inputs: start_from_sha256" in rejected(capsys, *begun, "--run.start_from", other)
     assert run([*begun, "--run.start_from", one]) == 0
     assert "from step-1.ckpt" in caplog.text
-    assert "check --ckpt_path" in refused(capsys, "fit", *two, "--run.name", "third", "--run.start_from", one)
+    assert "check --ckpt_path" in rejected(capsys, "fit", *two, "--run.name", "third", "--run.start_from", one)
 
 
 def test_a_run_that_goes_on_from_a_checkpoint_of_another_notes_which(tmp_path, capsys):
-    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], *UNJUDGED, "--run.dir", str(tmp_path)]
+    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], *NOT_EVALUATED, "--run.dir", str(tmp_path)]
     two = [*small, "--trainer.max_steps", "2", "--run.save_every_n_steps", "1"]
     assert run(["fit", *two, "--run.name", "first"]) == 0
     one, other = (str(tmp_path / "first" / "checkpoints" / f"step-{step}.ckpt") for step in (1, 2))
@@ -638,22 +638,22 @@ def test_a_run_that_goes_on_from_a_checkpoint_of_another_notes_which(tmp_path, c
     assert json.loads((tmp_path / "second" / "done.json").read_text())["steps"] == 2
     inputs = json.loads((tmp_path / "second" / "run.json").read_text())["inputs"]
     assert inputs["ckpt_path_sha256"] == sha256_of(Path(one))
-    assert "ckpt_path_sha256" in refused(capsys, "fit", *two, "--run.name", "second", "--ckpt_path", other)
+    assert "ckpt_path_sha256" in rejected(capsys, "fit", *two, "--run.name", "second", "--ckpt_path", other)
     end = str(tmp_path / "second" / "checkpoints" / "step-2.ckpt")
-    assert "no step is left" in refused(capsys, "fit", *two, "--run.name", "third", "--ckpt_path", end)
+    assert "no step is left" in rejected(capsys, "fit", *two, "--run.name", "third", "--ckpt_path", end)
 
 
 def test_checkpoints_may_be_farther_apart_than_epochs(tmp_path, capsys):
-    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], *UNJUDGED, "--run.dir", str(tmp_path)]
+    small = ["--config", "configs/demo.yaml", *TINY, *SMALLER["demo"], *NOT_EVALUATED, "--run.dir", str(tmp_path)]
     four = ["--trainer.max_epochs", "4", "--trainer.max_steps", "-1", "--trainer.limit_train_batches", "2"]
     rare = ["fit", *small, *four, "--run.name", "rare", "--run.save_every_n_epochs"]
-    assert "found run.save_every_n_epochs=0; expected 1" in refused(capsys, *rare, "0")
+    assert "found run.save_every_n_epochs=0; expected 1" in rejected(capsys, *rare, "0")
     assert run([*rare, "3"]) == 0
     checkpoints = (tmp_path / "rare" / "checkpoints").glob("step-*.ckpt")
     assert {path.name for path in checkpoints} == {"step-6.ckpt", "step-8.ckpt"}
 
 
-def test_two_runs_in_one_folder_are_refused_with_code_75(tmp_path, capsys):
+def test_two_runs_in_one_folder_are_rejected_with_code_75(tmp_path, capsys):
     folder = tmp_path / "busy"
     folder.mkdir()
     started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
@@ -678,11 +678,11 @@ def test_a_foreign_module_named_in_yaml_is_not_imported(tmp_path):
 
 
 def test_a_foreign_module_is_answered_first_by_what_would_allow_it(capsys):
-    line = refused(capsys, "fit", "--config", "configs/demo.yaml", "--model", "my_lab.Rotation")
+    line = rejected(capsys, "fit", "--config", "configs/demo.yaml", "--model", "my_lab.Rotation")
     said = "found my_lab.Rotation, which may not be imported; name a package of your own in the environment variable "
     assert line.startswith(f"ssl-lightning: error: {said}SSL_LIGHTNING_PLUGINS to allow it")
     assert "set_parsing_settings" not in line
-    other = refused(capsys, "fit", "--config", "configs/demo.yaml", "--data.path", "bad\udcff")
+    other = rejected(capsys, "fit", "--config", "configs/demo.yaml", "--data.path", "bad\udcff")
     assert "surrogates not allowed" in other
     assert "SSL_LIGHTNING_PLUGINS" not in other
 
@@ -697,7 +697,7 @@ def test_help_answers_at_once_without_torch():
     assert children_seconds() - before < 3
 
 
-def test_help_of_a_verb_answers_soon():
+def test_help_of_a_subcommand_answers_soon():
     before = children_seconds()
     done = subprocess.run(
         [sys.executable, "-m", "ssl_lightning", "fit", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -718,7 +718,7 @@ def test_weights_and_biases_runs_offline_beside_the_table(tmp_path, monkeypatch)
     overlay = ["--config", "configs/demo.yaml", "--config", "configs/shared/wandb.yaml"]
     assert fit(tmp_path, *overlay, "--run.name", "wandb", *TINY) == 0
     (sent,) = (tmp_path / "wandb" / "wandb").glob("offline-run-*/*.wandb")
-    names = (b"num_clusters", b"eval/knn/top1", b"cluster/seconds", b"gallery/cluster-")
+    names = (b"num_clusters", b"eval/knn/top1", b"cluster/seconds", b"report/cluster-")
     names += (b"checkpoint-wandb", b"assignments-wandb", b"data_fingerprint")
     until = time.monotonic() + 60  # another process writes the file, and on a busy machine it is behind
     while (missing := [name for name in names if name not in sent.read_bytes()]) and time.monotonic() < until:
@@ -733,9 +733,9 @@ def test_weights_and_biases_runs_offline_beside_the_table(tmp_path, monkeypatch)
     assert all(folder.name.endswith(known) for folder in folders)
 
 
-def test_judging_with_weights_and_biases_stays_in_the_folder_of_the_run(tmp_path, monkeypatch):
+def test_evaluating_with_weights_and_biases_stays_in_the_folder_of_the_run(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    judge = [
+    evaluate = [
         "validate",
         "--config",
         "configs/eval.yaml",
@@ -745,8 +745,8 @@ def test_judging_with_weights_and_biases_stays_in_the_folder_of_the_run(tmp_path
         "RawPixels",
     ]
     before = set(ROOT.glob("wandb"))
-    assert run([*judge, "--run.dir", str(tmp_path), "--run.name", "judged", "--trainer.accelerator", "cpu"]) == 0
-    (sent,) = (tmp_path / "judged" / "wandb").glob("offline-run-*/*.wandb")
+    assert run([*evaluate, "--run.dir", str(tmp_path), "--run.name", "evaluated", "--trainer.accelerator", "cpu"]) == 0
+    (sent,) = (tmp_path / "evaluated" / "wandb").glob("offline-run-*/*.wandb")
     assert b"eval/knn/top1" in sent.read_bytes()
     assert set(ROOT.glob("wandb")) == before
 

@@ -48,7 +48,7 @@ def test_every_metric_of_training_is_in_the_readme():
 def test_there_is_a_command_for_every_control_of_the_papers():
     assert len(COMMANDS) == 12
     asked = ("--model.learn_from base", "--model.learn_from experts", "--data.subset null", "3_distill", "label_noise")
-    assert all(option in CONTROLS for option in (*asked, "RandomParts"))
+    assert all(option in CONTROLS for option in (*asked, "RandomPartition"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

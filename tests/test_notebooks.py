@@ -26,7 +26,7 @@ def code_cells(path):
     return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
 
 
-def test_every_notebook_says_how_many_figures_it_makes():
+def test_every_notebook_reports_how_many_figures_it_makes():
     assert {path.stem for path in NOTEBOOKS} == set(FIGURES)
 
 
@@ -72,13 +72,13 @@ def checkpoint(tmp_path_factory):
 
 @pytest.mark.slow
 @each_notebook
-def test_a_notebook_runs_and_draws_without_a_warning(path, checkpoint, monkeypatch):
+def test_a_notebook_runs_and_samples_without_a_warning(path, checkpoint, monkeypatch):
     monkeypatch.setenv("SSL_LIGHTNING_CHECKPOINT", str(checkpoint))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(checkpoint.parent / "ipython"))  # no start-up files of the user
     notebook = nbformat.read(path, 4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
-    pictures = []
+    images = []
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         for output in cell.outputs:
             said = output.get("text", "") + json.dumps(output.get("data", {}).get("text/plain", ""))
@@ -86,10 +86,8 @@ def test_a_notebook_runs_and_draws_without_a_warning(path, checkpoint, monkeypat
             if output.get("name") == "stderr":  # a progress bar and nothing else
                 assert re.fullmatch(r"(\s|Features: .*batch/s\])*", output.text), f"{cell.id}: {output.text}"
             if "image/png" in output.get("data", {}):
-                pictures.append(
-                    np.array(Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("L"))
-                )
-    assert len(pictures) == FIGURES[path.stem]
-    for picture in pictures:
-        assert min(picture.shape) > 200
-        assert picture.std() > 5, "an empty figure"
+                images.append(np.array(Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("L")))
+    assert len(images) == FIGURES[path.stem]
+    for image in images:
+        assert min(image.shape) > 200
+        assert image.std() > 5, "an empty figure"

@@ -55,9 +55,9 @@ def test_every_target_that_it_names_is_in_the_makefile():
     assert [target for target in sorted(named) if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
 
 
-def test_there_are_commands_of_every_verb():
-    verbs = {line.split("ssl-lightning ")[1].split()[0] for line in commands()}
-    assert verbs >= {"fit", "validate", "predict", "check-setup"}
+def test_there_are_commands_of_every_subcommand():
+    subcommands = {line.split("ssl-lightning ")[1].split()[0] for line in commands()}
+    assert subcommands >= {"fit", "validate", "predict", "check-setup"}
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def test_its_commands_run_one_after_the_other(tmp_path):
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     (tmp_path / "my_lab.py").write_text(blocks("python")[0])
     (tmp_path / "overlay.yaml").write_text(blocks("yaml")[0])
-    make_pictures(tmp_path / "pictures")
+    make_images(tmp_path / "images")
     environment = os.environ | {"SSL_LIGHTNING_DATA": str(PACKS.resolve())}
     program = f"{sys.executable} -m ssl_lightning "
     example = "ssl-lightning fit --config configs/deepcluster.yaml --config overlay.yaml --run.name overlay"
@@ -85,8 +85,8 @@ def test_its_commands_run_one_after_the_other(tmp_path):
     assert "lowshot/1pct" in (tmp_path / "runs" / "overlay" / "metrics.csv").read_text()
 
 
-def make_pictures(folder):
+def make_images(folder):
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(256, size=(600, 24, 30, 3), dtype=np.uint8)
-    for number, picture in enumerate(pixels):
-        Image.fromarray(picture).save(folder / f"{number}.jpg")
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{number}.jpg")

@@ -14,10 +14,10 @@ from ssl_lightning.types import Batch
 
 
 class TwoViewDeepCluster(DeepCluster):
-    """DeepCluster that sees as many crops a step as DeepCluster-v2: the mean over all views of a picture."""
+    """DeepCluster that sees as many crops a step as DeepCluster-v2: the mean over all views of an image."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Float[Tensor, "..."]]:
-        """Cross-entropy of every view to the picture's cluster."""
+        """Cross-entropy of every view to the image's cluster."""
         features = self(torch.cat(batch.views))
         logits = self.head(features)
         labels = self.pseudo_labels[batch.index].repeat(len(batch.views), 1)
@@ -29,10 +29,10 @@ class TwoViewDeepCluster(DeepCluster):
 
 
 class MatchedDeepCluster(TwoViewDeepCluster):
-    """The head is kept: each new cluster takes the name of the old one that it shares most pictures with."""
+    """The head is kept: each new cluster takes the name of the old one that it shares most images with."""
 
     def on_reclustered(self, clusterings: list[Clustering], seed: int) -> None:
-        """Names by the assignment that keeps most pictures where they were."""
+        """Names by the assignment that keeps most images where they were."""
         if self.pseudo_labels.is_empty:
             super().on_reclustered(clusterings, seed)
             return
@@ -44,7 +44,7 @@ class MatchedDeepCluster(TwoViewDeepCluster):
 
 
 def matching(before: Tensor, now: Tensor, k: int) -> Tensor:
-    """The old name of each new cluster [K], each once, with as many pictures keeping their label as can be."""
+    """The old name of each new cluster [K], each once, with as many images keeping their label as can be."""
     shared = torch.bincount(now * k + before, minlength=k * k).reshape(k, k)
     new, old = linear_sum_assignment(shared.numpy(), maximize=True)
     names = torch.empty(k, dtype=torch.int64)

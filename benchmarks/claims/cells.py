@@ -33,7 +33,7 @@ ROOT = HERE.parents[1]
 SEEDS = (0, 1, 2)
 BATCH = 128
 EVERY = 50_000
-"""Training pictures that there are."""
+"""Training images that there are."""
 ROWS = 3
 """Steps between two rows of training."""
 
@@ -46,20 +46,20 @@ class Scale:
         epochs: Of every cell.
         width: Of the ResNet-18.
         image_size: In pixels.
-        pictures: How many of the 50,000.
+        images: How many of the 50,000.
         accelerator: Of the trainer.
     """
 
     epochs: int
     width: int = 8
     image_size: int = 16
-    pictures: int = 10_000
+    images: int = 10_000
     accelerator: str = "cpu"
 
     @property
     def steps(self):
         """Of an epoch."""
-        return self.pictures // BATCH
+        return self.images // BATCH
 
     def settings(self):
         """In the form of a config."""
@@ -68,7 +68,7 @@ class Scale:
         return {"model": {"init_args": {"backbone": backbone}}, "data": {"init_args": data}}
 
 
-def parse(doc, name, epochs, pictures=Scale.pictures):
+def parse(doc, name, epochs, images=Scale.images):
     """What every script is told: the folder, the scale, cells at a time, and minutes of this call."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/claims") / name)
@@ -77,7 +77,7 @@ def parse(doc, name, epochs, pictures=Scale.pictures):
     parser.add_argument("--epochs", type=int, default=epochs)
     for field in fields(Scale)[1:]:
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
-    parser.set_defaults(pictures=pictures)
+    parser.set_defaults(images=images)
     options = parser.parse_args()
     scale = Scale(**{field.name: getattr(options, field.name) for field in fields(Scale)})
     return options.out.resolve(), scale, options.jobs, options.minutes
@@ -102,7 +102,7 @@ class Arm:
     seeds_after: int = 0
 
 
-def run_cells(arms, folder, scale, jobs, minutes=math.inf, own_pictures=False):
+def run_cells(arms, folder, scale, jobs, minutes=math.inf, own_images=False):
     """Train every arm with every seed, several at a time; what is finished is left alone, what was begun goes on.
 
     Args:
@@ -111,15 +111,15 @@ def run_cells(arms, folder, scale, jobs, minutes=math.inf, own_pictures=False):
         scale: How large it is asked.
         jobs: Cells at a time.
         minutes: When to stop.
-        own_pictures: Whether the arms name their data; else they see `scale.pictures` of CIFAR-10.
+        own_images: Whether the arms name their data; else they see `scale.images` of CIFAR-10.
 
     Returns:
         Minutes that this call took, or None where its time was over before all cells were finished.
     """
     folder.mkdir(parents=True, exist_ok=True)
     keep_scale(folder / "scale.json", scale)
-    if not own_pictures:
-        choose_pictures(folder / "pictures.safetensors", scale.pictures)
+    if not own_images:
+        choose_images(folder / "images.safetensors", scale.images)
     cells = [(arm, seed) for seed in SEEDS for arm in arms]
     cells.sort(key=lambda cell: -cell[0].times)  # the longest first, else the last one is waited for alone
     begin = time.perf_counter()
@@ -142,8 +142,8 @@ def keep_scale(path, scale):
     path.write_text(json.dumps(asdict(scale)))
 
 
-def choose_pictures(path, count):
-    """The same part of the training pictures for all; no list where it is all of them."""
+def choose_images(path, count):
+    """The same part of the training images for all; no list where it is all of them."""
     if count == EVERY or path.exists():
         return
     data = CuratedImages(path="cifar10.tar.xz")
@@ -162,8 +162,8 @@ def run_cell(arm, seed, folder, scale, end=math.inf):
         return True
     if time.perf_counter() >= end:
         return False
-    pictures = folder / "pictures.safetensors"
-    subset = {"data": {"init_args": {"subset": {"path": str(pictures)} if pictures.exists() else None}}}
+    images = folder / "images.safetensors"
+    subset = {"data": {"init_args": {"subset": {"path": str(images)} if images.exists() else None}}}
     files = [ROOT / "configs" / arm.config, ROOT / "configs" / "data" / "cifar10.yaml"]
     for part, settings in {"small": scale.settings(), "subset": subset, "own": arm.settings}.items():
         files.append(folder / f"{name}.{part}.yaml")
@@ -252,7 +252,7 @@ def rows(folder, arm, seed):
         return list(csv.DictReader(file))
 
 
-def judged(folder, arm, metric):
+def evaluations(folder, arm, metric):
     """Percent of the trained network, one number a seed."""
     column = f"eval/{metric}"
     return [100 * [float(row[column]) for row in rows(folder, arm, seed) if row.get(column)][-1] for seed in SEEDS]
@@ -283,10 +283,12 @@ def text(values):
 
 
 def report(folder, name, arms, scale, minutes, outcomes, extra=None, by_seed="k-NN 20"):
-    """What the runs' own judges say of every arm, as `show` has it."""
+    """What the runs' own probes say of every arm, as `show` has it."""
     columns = {"k-NN 20": "knn/top1", "linear": "linear/top1"}
     before = {column: untrained(folder, arms[0], metric) for column, metric in columns.items()}
-    figures = {arm.name: {column: judged(folder, arm, metric) for column, metric in columns.items()} for arm in arms}
+    figures = {
+        arm.name: {column: evaluations(folder, arm, metric) for column, metric in columns.items()} for arm in arms
+    }
     show(folder, name, figures, before, scale, minutes, outcomes, extra or {}, by_seed)
 
 

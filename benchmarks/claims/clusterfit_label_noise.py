@@ -2,12 +2,12 @@
 
     SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/clusterfit_label_noise.py [--out FOLDER]
 
-Source: 10,000 pictures of five classes of CIFAR-10 (`--pictures`, at most 25,000), whose labels are drawn anew with
+Source: 10,000 images of five classes of CIFAR-10 (`--images`, at most 25,000), whose labels are drawn anew with
 probability p = 0, 0.5 or 0.8. Target: a linear probe on frozen features, clean, on the other five classes, which no arm
-has seen (as many training pictures, and the 5,000 test pictures). Arms at each p: pretrained, on the noisy labels for
+has seen (as many training images, and the 5,000 test images). Arms at each p: pretrained, on the noisy labels for
 ten epochs; longer, the same for twenty; distilled, ten epochs from scratch to the softened classes of the pretrained
 network; ClusterFit, ten epochs from scratch to 100 clusters of its pooled features. So the last three have seen as many
-pictures. Backbone, views, batch 128, optimizer and schedule are the same in all; three seeds.
+images. Backbone, views, batch 128, optimizer and schedule are the same in all; three seeds.
 
 Rule, fixed before the first run. An arm wins over another if its linear accuracy is higher on every seed, or by more
 than two standard deviations of the paired differences. "ClusterFit beats longer pretraining" and "ClusterFit beats
@@ -29,7 +29,7 @@ from typing import IO, cast
 
 import numpy as np
 import torch
-from cells import SEEDS, Arm, checkpoint, compare, judged, parse, report, run_cells, write_clusters, write_tar
+from cells import SEEDS, Arm, checkpoint, compare, evaluations, parse, report, run_cells, write_clusters, write_tar
 
 from ssl_lightning.clustering import normalized_mutual_info
 from ssl_lightning.data import CuratedImages
@@ -40,8 +40,8 @@ EPOCHS, K = 10, 100
 NOISES = (0.0, 0.5, 0.8)
 SOURCE = ("airplane", "automobile", "bird", "cat", "deer")
 MOST = 25_000
-"""Training pictures of five classes."""
-VIEWS = [{"scale": [0.5, 1.0], "jitter": [0.0, 0.0, 0.0, 0.0], "grey": 0.0}]
+"""Training images of five classes."""
+VIEWS = [{"scale": [0.5, 1.0], "color_jitter": [0.0, 0.0, 0.0, 0.0], "grayscale": 0.0}]
 PROBES = {
     "class_path": "ssl_lightning.callbacks.ProbeFeatures",
     "init_args": {
@@ -55,26 +55,26 @@ PROBES = {
 
 def main():
     folder, scale, jobs, minutes = parse(__doc__, "clusterfit_label_noise", EPOCHS)
-    if scale.pictures > MOST:
-        sys.exit(f"found --pictures {scale.pictures}; expected at most {MOST}, the training pictures of five classes")
+    if scale.images > MOST:
+        sys.exit(f"found --images {scale.images}; expected at most {MOST}, the training images of five classes")
     begin = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
-    split_pictures(folder, scale.pictures)
+    split_images(folder, scale.images)
     first, second = arms(folder)
-    if run_cells(first, folder, scale, jobs, minutes, own_pictures=True) is None:
+    if run_cells(first, folder, scale, jobs, minutes, own_images=True) is None:
         return
     if not cluster(folder, scale, jobs, begin + 60 * minutes):
         print("not all clusters are made; the same command goes on")
         return
     left = minutes - (time.perf_counter() - begin) / 60
-    if run_cells(second, folder, scale, jobs, left, own_pictures=True) is None:
+    if run_cells(second, folder, scale, jobs, left, own_images=True) is None:
         return
     tried = [*first, *second]
-    linear = {arm.name: judged(folder, arm, "linear/top1") for arm in tried}
+    linear = {arm.name: evaluations(folder, arm, "linear/top1") for arm in tried}
     agreement = agreements(folder)
-    learnt = {arm.name: agreement["clusters" if arm in second[1::2] else "labels", noise_of(arm)] for arm in tried}
+    learned = {arm.name: agreement["clusters" if arm in second[1::2] else "labels", noise_of(arm)] for arm in tried}
     found, took = outcomes(linear, agreement), (time.perf_counter() - begin) / 60
-    extra = {"NMI of what it is taught to the classes, %": learnt}
+    extra = {"NMI of what it is taught to the classes, %": learned}
     report(folder, "clusterfit_label_noise", tried, scale, took, found, extra, by_seed="linear")
     print("NMI of random clusters of the same sizes, %:", {p: agreement["chance", p] for p in NOISES})
 
@@ -114,8 +114,8 @@ def clusters(folder, noise, seed):
     return folder / "runs" / f"clusters-p-{noise:g}-s{seed}"
 
 
-def split_pictures(folder, count):
-    """Two tar files: the source classes for training, the others for training and judging the probe."""
+def split_images(folder, count):
+    """Two tar files: the source classes for training, the others for training and evaluating the probe."""
     if (folder / "target.tar").exists():
         return
     (pack,) = locate("cifar10.tar.xz")

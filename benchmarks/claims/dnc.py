@@ -2,10 +2,11 @@
 
     SSL_LIGHTNING_DATA=<folder of the packs> python benchmarks/claims/dnc.py [--out FOLDER] [--help]
 
-Pool: 2,560 pictures of 32 px, 40 % of CIFAR-10, 30 % uncurated, 15 % flowers and 15 % Omniglot, each but the uncurated
-ones with a long tail over its classes (the largest ten times the smallest); networks and judges are shown 16 px of them
-(`--image-size 32` for all). Judged by linear probes on frozen pooled features of the four domains (uncurated: 18 kinds
-of picture), at most 2,000 training and 1,000 other test pictures of each; the mean over domains counts, k-NN-20 stands
+Pool: 2,560 images of 32 px, 40 % of CIFAR-10, 30 % uncurated, 15 % flowers and 15 % Omniglot, each but the uncurated
+ones with a long tail over its classes (the largest ten times the smallest); networks and probes are shown 16 px of them
+(`--image-size 32` for all). Evaluated by linear probes on frozen pooled features of the four domains (uncurated: 18
+kinds
+of image), at most 2,000 training and 1,000 other test images of each; the mean over domains counts, k-NN-20 stands
 beside it. No label is seen in training.
 
 Stages as in configs/divide_contrast/ with K = 4 and 8 : 12 : 8 epochs; since steps are few, a quarter of its batches
@@ -14,25 +15,25 @@ hidden units. All but the students, which have AdamW, have LARS. Within a seed t
 the same weights, other than those of the base and of the k'-th, and all students with the same, other than any
 teacher's. Arms: base long, with the operations of all stages of Divide and Contrast, counted, not assumed, in whole
 epochs, rounded up: 32; DnC, experts of clusters; random parts, experts of equal parts drawn at random; full data,
-experts of all pictures, each with a seed of its own and 12 / K epochs, in the place of the clusters' experts; base
+experts of all images, each with a seed of its own and 12 / K epochs, in the place of the clusters' experts; base
 only, the student of DnC that learns from the base alone (no expert is asked, and none is counted). Three seeds, one
 base of 8 epochs for all students of a seed.
 
-Minutes on two cores: steps alone, timed, make 43,000 pictures a minute with bases, 29,000 with experts, 28,000 with
+Minutes on two cores: steps alone, timed, make 43,000 images a minute with bases, 29,000 with experts, 28,000 with
 students. 2,560 x 3 seeds x ((32 + 8) / 43,000 + 3 x 12 / 29,000 + 4 x 8 / 28,000) are 26 minutes, a third more beside
-the steps 34. 60 processes, 11 s of start, 2 at a time: 6. Pool and judging: 2. In all 42.
+the steps 34. 60 processes, 11 s of start, 2 at a time: 6. Pool and evaluating: 2. In all 42.
 
 Rule, fixed before the first run. An arm wins over another if its number is higher on every seed, or by more than two
 standard deviations of the paired differences. "A beats B" holds if A wins, fails if B wins, else is undecided at this
-size. Sub-claims: "Experts beat the long base on their own part, in fewer steps" is about the share of the test pictures
-of all parts, each judged within its part, that a linear probe on the features of their part's expert gets right, and
-the same of the long base; and on every seed each expert takes fewer steps than the long base, else it fails. A picture
+size. Sub-claims: "Experts beat the long base on their own part, in fewer steps" is about the share of the test images
+of all parts, each evaluated within its part, that a linear probe on the features of their part's expert gets right, and
+the same of the long base; and on every seed each expert takes fewer steps than the long base, else it fails. An image
 is of the part whose centroid is nearest to the base's hidden layer. "Clusters of the base separate domains" holds if
 their NMI to the four domains is above 0.8 on every seed, else fails. "Hidden-layer clusters vote better than pooled
-ones" is about the share of labelled pictures that have their cluster's commonest class, in as many clusters as classes.
+ones" is about the share of labelled images that have their cluster's commonest class, in as many clusters as classes.
 The claim: "DnC beats the long base", undecided if DnC is not better than its own base of 8 epochs, for then the student
-has not learnt yet what its teachers know; "the long base is not behind experts of all pictures" holds if it wins or no
-one does and its mean is at most one point lower, fails if the other wins, else is undecided; "experts of all pictures
+has not learned yet what its teachers know; "the long base is not behind experts of all images" holds if it wins or no
+one does and its mean is at most one point lower, fails if the other wins, else is undecided; "experts of all images
 beat those of random parts". "The paper's order" holds if these three do, fails if one of them does, else is undecided.
 Beside them: "DnC beats random parts" and "DnC beats learning from the base alone".
 """
@@ -48,8 +49,8 @@ from typing import Any
 
 import torch
 from cells import SEEDS, Arm, checkpoint, compare, parse, run_cells, show, write_clusters
-from dnc_judges import HIDDEN, NMI, OWN, POOLED, SAME, judge, judge_parts
-from dnc_pool import SHARES, every, open_probes, write_pictures
+from dnc_pool import SHARES, every, open_probes, write_images
+from dnc_probes import HIDDEN, NMI, OWN, POOLED, SAME, evaluate, evaluate_clusters
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_lightning import load_model
@@ -59,7 +60,7 @@ from ssl_lightning.methods import Distill, MoCLR
 from ssl_lightning.models import ResNet18
 from ssl_lightning.types import Batch
 
-EPOCHS, PICTURES, K = 4, 2560, 4
+EPOCHS, IMAGES, K = 4, 2560, 4
 BASE, EXPERTS, STUDENT = 2, 3, 2
 """Epochs of the stages, in those of `--epochs`."""
 BATCH, EXPERT_BATCH, STUDENT_BATCH = 64, 32, 32
@@ -74,7 +75,7 @@ CLUSTERERS = {
         "class_path": "ssl_lightning.clustering.KMeans",
         "init_args": {"metric": "cosine", "init": "k-means++", "iterations": 50},
     },
-    "random": {"class_path": "ssl_lightning.clustering.RandomParts"},
+    "random": {"class_path": "ssl_lightning.clustering.RandomPartition"},
 }
 BASIS, LONG, DNC, RANDOM, FULL, ALONE = "base", "base long", "DnC", "random parts", "full data", "base only"
 STEPS, UNDECIDED = "steps of the experts and of the long base", "undecided at this size"
@@ -82,21 +83,21 @@ ARMS = (BASIS, LONG, DNC, RANDOM, FULL, ALONE)
 
 
 def main():
-    folder, scale, jobs, minutes = parse(__doc__, "dnc", EPOCHS, PICTURES)
+    folder, scale, jobs, minutes = parse(__doc__, "dnc", EPOCHS, IMAGES)
     begin = time.perf_counter()
     end = begin + 60 * minutes
     folder.mkdir(parents=True, exist_ok=True)
-    write_pictures(folder, scale.pictures)
+    write_images(folder, scale.images)
     costs = operations(scale)
     if not train(folder, scale, jobs, end, costs):
         return
-    found = judge_all(folder, scale, end)
+    found = evaluate_all(folder, scale, end)
     if found is None:
-        print("not all networks are judged; the same command goes on")
+        print("not all networks are evaluated; the same command goes on")
         return
     told = {name: [part[name] for part in found["parts"]] for name in found["parts"][0]}
     linear, knn = (
-        {name: [judges[column]["mean"] for judges in found[name]] for name in ("untrained", *ARMS)}
+        {name: [probes[column]["mean"] for probes in found[name]] for name in ("untrained", *ARMS)}
         for column in ("linear", "k-NN 20")
     )
     before = {"k-NN 20": knn["untrained"], "linear": linear["untrained"]}
@@ -116,7 +117,7 @@ def train(folder, scale, jobs, end, costs):
 
     def cells(arms):
         left = (end - time.perf_counter()) / 60
-        return run_cells(arms, folder, scale, jobs, left, own_pictures=True) is not None
+        return run_cells(arms, folder, scale, jobs, left, own_images=True) is not None
 
     data = pool_settings(folder)
     full = [expert(scale, data, f"expert {k} of all", EXPERTS / K, seeds_after=of_expert(k)) for k in range(K)]
@@ -147,7 +148,7 @@ def experts(folder, scale, data, kind):
     edges = [f"{edge(folder, kind, seed)}.safetensors" for seed in SEEDS]
     smallest = torch.stack([Clustering.load(path)[0].sizes for path in edges]).amin(0).tolist()
     if min(smallest) < 2:
-        sys.exit(f"found a part of {min(smallest)} pictures; expected at least 2, of which an expert can be trained")
+        sys.exit(f"found a part of {min(smallest)} images; expected at least 2, of which an expert can be trained")
     named = f"{edge(folder, kind, 'SEED')}.safetensors"
     return [
         expert(
@@ -200,7 +201,7 @@ def schedule(epochs):
 
 
 def pool_settings(folder):
-    """Of the data of every run: the pool, its mean and standard deviation, and no judges, who come afterwards."""
+    """Of the data of every run: the pool, its mean and standard deviation, and no probes, who come afterwards."""
     path = str(folder / "pool.tar")
     images, _ = every(CuratedImages(path=path).training)
     mean, std = (
@@ -232,10 +233,10 @@ def divide(folder, scale, data, jobs, end):
 
 
 def operations(scale):
-    """What each arm multiplies and adds for a picture of the pool, and the epochs of the long base.
+    """What each arm multiplies and adds for an image of the pool, and the epochs of the long base.
 
     Counted are convolutions, linear layers and the loss's products, forward and backward, of one step a method; the
-    k-means itself, normalisation and the optimizer's work are left out.
+    k-means itself, normalization and the optimizer's work are left out.
     """
     step, student, glance = of_moclr(scale), of_student(scale), of_glance(scale)
     base, divided, taught = BASE * scale.epochs * step, EXPERTS * scale.epochs * step, STUDENT * scale.epochs * student
@@ -246,57 +247,57 @@ def operations(scale):
 
 
 def of_moclr(scale):
-    """Of a training step for each picture."""
+    """Of a training step for each image."""
     method: Any = MoCLR(ResNet18(scale.width), **HEADS)
-    batch = Batch(torch.arange(BATCH), [pictures(scale)] * 2, torch.zeros(BATCH))
+    batch = Batch(torch.arange(BATCH), [images(scale)] * 2, torch.zeros(BATCH))
     return counted(lambda: method.training_step(batch, 0)["loss"].backward())
 
 
 def of_student(scale, teachers=2):
     """The same of a student whose teachers see both views. All regressors answer, as they do in its step."""
     method: Any = Distill("", [""] * K, "", ResNet18(scale.width), **HEADS)
-    images = pictures(scale)
+    batch = images(scale)
     regressors = [method.base_regressor, *method.expert_regressors]
 
     def learn():
-        z = method.projector(method(images))
+        z = method.projector(method(batch))
         torch.stack([regressor(z) for regressor in regressors]).sum().backward()
 
     with torch.no_grad():
-        seen = counted(lambda: method.projector(method(images)))
+        seen = counted(lambda: method.projector(method(batch)))
     return 2 * (counted(learn) + teachers * seen)
 
 
 def of_glance(scale):
-    """The same of a picture whose hidden layer is clustered."""
-    method, images = MoCLR(ResNet18(scale.width), **HEADS), pictures(scale)
+    """The same of an image whose hidden layer is clustered."""
+    method, batch = MoCLR(ResNet18(scale.width), **HEADS), images(scale)
     with torch.no_grad():
-        return counted(lambda: method.embed(images, "hidden"))
+        return counted(lambda: method.embed(batch, "hidden"))
 
 
-def pictures(scale):
+def images(scale):
     return torch.zeros(BATCH, 3, scale.image_size, scale.image_size)
 
 
 def counted(work):
-    """Operations for each picture of a batch, a multiplication and an addition being two."""
+    """Operations for each image of a batch, a multiplication and an addition being two."""
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops() / BATCH
 
 
-def judge_all(folder, scale, end):
+def evaluate_all(folder, scale, end):
     """Of every seed what all networks are worth, by name, and under "parts" what the sub-claims ask for.
 
-    What has been judged is read from its file. None where the time is over before all is.
+    What has been evaluated is read from its file. None where the time is over before all is.
     """
-    torch.set_num_threads(1)  # two of them on two cores that are busy judge ten times as slowly
-    (folder / "judged").mkdir(exist_ok=True)
+    torch.set_num_threads(1)  # two of them on two cores that are busy evaluate ten times as slowly
+    (folder / "evaluated").mkdir(exist_ok=True)
     found, probes = {}, {}
     device = torch.device("cpu" if scale.accelerator == "cpu" else "cuda")
     for seed in SEEDS:
         for name in ("untrained", *ARMS, "parts"):
-            path = folder / "judged" / f"{name.replace(' ', '-')}-s{seed}.json"
+            path = folder / "evaluated" / f"{name.replace(' ', '-')}-s{seed}.json"
             if not path.exists():
                 if time.perf_counter() >= end:
                     return None
@@ -304,7 +305,7 @@ def judge_all(folder, scale, end):
                 if name == "parts":
                     answers = sub_claims(folder, probes, seed, device)
                 else:
-                    answers = judge(network(folder, scale, name, seed), probes, device)
+                    answers = evaluate(network(folder, scale, name, seed), probes, device)
                 temporary = path.with_suffix(".tmp")
                 temporary.write_text(json.dumps(answers))
                 os.replace(temporary, path)
@@ -318,18 +319,18 @@ def network(folder, scale, name, seed):
         return load_model(checkpoint(folder, Arm(name, "", {}), seed))
     data = pool_settings(folder)
     torch.manual_seed(seed)
-    colours = {name: tuple(data[name]) for name in ("mean", "std")}
-    return MoCLR(ResNet18(scale.width), **HEADS, image_size=scale.image_size, **colours).eval()
+    colors = {name: tuple(data[name]) for name in ("mean", "std")}
+    return MoCLR(ResNet18(scale.width), **HEADS, image_size=scale.image_size, **colors).eval()
 
 
 def sub_claims(folder, probes, seed, device):
-    """What `judge_parts` finds, and the steps of experts and long base."""
+    """What `evaluate_clusters` finds, and the steps of experts and long base."""
     names = [*(f"expert {k} of clusters" for k in range(K)), LONG]
     files = {name: checkpoint(folder, Arm(name, "", {}), seed) for name in (BASIS, *names)}
     *experts, long = (load_model(files[name]) for name in names)
     clusters, _ = Clustering.load(f"{edge(folder, 'clusters', seed)}.safetensors")
     domains = CuratedImages(path=str(folder / "pool.tar")).training.labels
-    found = judge_parts(load_model(files[BASIS]), long, experts, clusters, domains, probes, seed, device)
+    found = evaluate_clusters(load_model(files[BASIS]), long, experts, clusters, domains, probes, seed, device)
     done = [json.loads((files[name].parents[1] / "done.json").read_text()) for name in names]
     return found | {STEPS: [run["steps"] for run in done]}
 
@@ -349,8 +350,8 @@ def outcomes(linear, told):
         "clusters of the base separate domains": "holds" if min(told[NMI]) > 0.8 else "fails",
         "hidden-layer clusters vote better than pooled ones": compare(told[HIDDEN], told[POOLED]),
         "DnC beats the long base": first,
-        "the long base is not behind experts of all pictures": second,
-        "experts of all pictures beat those of random parts": third,
+        "the long base is not behind experts of all images": second,
+        "experts of all images beat those of random parts": third,
         "the paper's order": whole,
         "DnC beats random parts": compare(linear[DNC], linear[RANDOM]),
         "DnC beats learning from the base alone": compare(linear[DNC], linear[ALONE]),

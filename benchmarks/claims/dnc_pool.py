@@ -1,4 +1,4 @@
-"""The pool of Divide and Contrast: pictures of four domains, long-tailed, and labelled ones of each to judge by."""
+"""The pool of Divide and Contrast: images of four domains, long-tailed, and labelled ones of each to evaluate by."""
 
 import io
 import json
@@ -18,12 +18,12 @@ SHARES = {"cifar10": 0.4, "uncurated": 0.3, "flowers": 0.15, "omniglot": 0.15}
 PACKS = {"cifar10": "cifar10.tar.xz", "uncurated": "uncurated-*.tar"}
 TAIL = 10
 """How many times the smallest class the largest is."""
-SIDE, GALLERY, ASKED = 32, 2_000, 1_000
-"""Pixels of the kept pictures; training and test pictures of a domain's judges, at most."""
+SIDE, REFERENCE, ASKED = 32, 2_000, 1_000
+"""Pixels of the kept images; training and test images of a domain's probes, at most."""
 
 
-def write_pictures(folder, count):
-    """The pool, `train/<domain>/<picture>`, and a tar file of each domain for judging; what is there is left alone."""
+def write_images(folder, count):
+    """The pool, `train/<domain>/<image>`, and a tar file of each domain for evaluating; what is there is left alone."""
     if (folder / "pool.tar").exists():
         return
     pool = {}
@@ -33,18 +33,20 @@ def write_pictures(folder, count):
         draw = at_random if domain == "uncurated" else long_tail
         for name, size, kept in zip(classes, draw([len(kept) for kept in train], wanted), train, strict=True):
             pool |= {f"train/{domain}/{name}-{place:05d}.png": kept[place] for place in range(size)}
-        judged = {}
-        for split, most, part in (("train", GALLERY, 0), ("test", ASKED, 1)):
+        evaluations = {}
+        for split, most, part in (("train", REFERENCE, 0), ("test", ASKED, 1)):
             places = sorted((place, name) for name in classes for place in range(len(classes[name][part])))
-            judged |= {f"{split}/{name}/{place:05d}.png": classes[name][part][place] for place, name in places[:most]}
-        write_tar(folder / f"{domain}.tar", {name: square(content) for name, content in judged.items()})
+            evaluations |= {
+                f"{split}/{name}/{place:05d}.png": classes[name][part][place] for place, name in places[:most]
+            }
+        write_tar(folder / f"{domain}.tar", {name: square(content) for name, content in evaluations.items()})
     write_tar(folder / "pool.tar", {name: square(content) for name, content in pool.items()})
 
 
 def read_domain(domain):
-    """For each class the files of its training and of its test pictures, each in a drawn order.
+    """For each class the files of its training and of its test images, each in a drawn order.
 
-    Where a pack has no such splits, every fifth picture of a class is for test. The classes of uncurated pictures are
+    Where a pack has no such splits, every fifth image of a class is for test. The classes of uncurated images are
     their kinds.
     """
     files = {}
@@ -79,22 +81,20 @@ def long_tail(available, count):
     sizes = dict(zip(order.tolist(), np.diff(ends, prepend=0).tolist(), strict=True))
     short = [place for place, size in sizes.items() if size > available[place]]
     if short:
-        sys.exit(
-            f"found {available[short[0]]} pictures of a class where {sizes[short[0]]} are asked for: give --pictures"
-        )
+        sys.exit(f"found {available[short[0]]} images of a class where {sizes[short[0]]} are asked for: give --images")
     return [sizes[place] for place in range(len(available))]
 
 
 def at_random(available, count):
-    """How many of each class where pictures are drawn whatever they are."""
+    """How many of each class where images are drawn whatever they are."""
     if count > sum(available):
-        sys.exit(f"found {sum(available)} pictures where {count} are asked for: give --pictures")
+        sys.exit(f"found {sum(available)} images where {count} are asked for: give --images")
     every_one = np.repeat(np.arange(len(available)), available)
     return np.bincount(np.random.default_rng(0).permutation(every_one)[:count], minlength=len(available)).tolist()
 
 
 def square(content):
-    """The middle of a picture in a small PNG file."""
+    """The middle of an image in a small PNG file."""
     with Image.open(io.BytesIO(content)) as image:
         small = ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.BICUBIC)
     written = io.BytesIO()
@@ -103,7 +103,7 @@ def square(content):
 
 
 def open_probes(folder):
-    """For each domain pictures and labels of both splits, and how many classes there are."""
+    """For each domain images and labels of both splits, and how many classes there are."""
     found = {}
     for domain in SHARES:
         path = str(folder / f"{domain}.tar")
@@ -113,6 +113,6 @@ def open_probes(folder):
 
 
 def every(table):
-    """All pictures, which have one size, and their labels."""
+    """All images, which have one size, and their labels."""
     images, _ = table.read(torch.arange(len(table)))
     return cast(torch.Tensor, images), table.labels

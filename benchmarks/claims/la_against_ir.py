@@ -4,20 +4,20 @@
 
 One warm-up of ten epochs of instance recognition, the same to the bit in all arms of a seed, then ten more epochs: of
 the same (IR), or of Local Aggregation (LA) with the same memory, rate and views, three clusterings of N/30 and 1024
-background neighbours; and LA with one change each: one clustering, 256 neighbours, N/500 clusters. 10,000 pictures,
+background neighbors; and LA with one change each: one clustering, 256 neighbors, N/500 clusters. 10,000 images,
 batch 128, three seeds, otherwise configs/local_aggregation.yaml with a constant rate.
 
 Rule, fixed before the first run. An arm wins over another if its k-NN-20 is higher on every seed, or by more than two
 standard deviations of the paired differences. "LA beats IR on k-NN" holds if LA wins, fails if IR wins, else is
 undecided at this size. "The gap on k-NN is larger than that of the linear probe" holds if LA's mean lead over IR is
-larger on k-NN, else fails. "Close neighbours are purer than background ones, and these than chance" holds if both do
+larger on k-NN, else fails. "Close neighbors are purer than background ones, and these than chance" holds if both do
 at the last epoch of LA on every seed, else fails. "Too few clusters take purity and k-NN away" holds if LA with N/500
 has a lower close purity on every seed and loses to LA, fails if it wins, else is undecided.
 """
 
 import statistics
 
-from cells import SEEDS, Arm, compare, judged, parse, report, rows, run_cells
+from cells import SEEDS, Arm, compare, evaluations, parse, report, rows, run_cells
 
 EPOCHS, WARMUP = 20, 10
 PURITIES = {
@@ -27,13 +27,13 @@ PURITIES = {
 }
 
 
-def arms(pictures):
+def arms(images):
     """IR, LA, and LA with one change each."""
 
     def arm(name, **changes):
         settings = {
             "warmup_epochs": WARMUP,
-            "num_clusters": pictures // 30,
+            "num_clusters": images // 30,
             "num_neighbors": 1024,
             "num_heads": 3,
             "schedule": None,
@@ -45,28 +45,28 @@ def arms(pictures):
         arm("LA"),
         arm("LA H=1", num_heads=1),
         arm("LA k=256", num_neighbors=256),
-        arm("LA m=N/500", num_clusters=pictures // 500),
+        arm("LA m=N/500", num_clusters=images // 500),
     ]
 
 
 def main():
     folder, scale, jobs, minutes = parse(__doc__, "la_against_ir", EPOCHS)
-    tried = arms(scale.pictures)
+    tried = arms(scale.images)
     minutes = run_cells(tried, folder, scale, jobs, minutes)
     if minutes is None:
         return
-    knn = {arm.name: judged(folder, arm, "knn/top1") for arm in tried}
-    linear = {arm.name: judged(folder, arm, "linear/top1") for arm in tried}
+    knn = {arm.name: evaluations(folder, arm, "knn/top1") for arm in tried}
+    linear = {arm.name: evaluations(folder, arm, "linear/top1") for arm in tried}
     purity = {arm.name: {name: last(folder, arm, column) for name, column in PURITIES.items()} for arm in tried[1:]}
     close = {arm.name: purity[arm.name]["close"] if arm.name in purity else [0.0] * len(SEEDS) for arm in tried}
     found = outcomes(knn, linear, purity)
-    report(folder, "la_against_ir", tried, scale, minutes, found, {"purity of close neighbours, %": close})
+    report(folder, "la_against_ir", tried, scale, minutes, found, {"purity of close neighbors, %": close})
     print("purity at the last epoch, %, by seed:", purity)
 
 
 def outcomes(knn, linear, purity):
     """By the rule above."""
-    leads = [statistics.mean(judge["LA"]) - statistics.mean(judge["IR"]) for judge in (knn, linear)]
+    leads = [statistics.mean(evaluate["LA"]) - statistics.mean(evaluate["IR"]) for evaluate in (knn, linear)]
     la, few = purity["LA"], purity["LA m=N/500"]
     purer = all(
         close > background > chance
@@ -76,7 +76,7 @@ def outcomes(knn, linear, purity):
     return {
         "LA beats IR on k-NN": compare(knn["LA"], knn["IR"]),
         "the gap on k-NN is larger than that of the linear probe": "holds" if leads[0] > leads[1] else "fails",
-        "close neighbours are purer than background ones, and these than chance": "holds" if purer else "fails",
+        "close neighbors are purer than background ones, and these than chance": "holds" if purer else "fails",
         "too few clusters take purity and k-NN away": _few(knn, lower),
     }
 

@@ -3,7 +3,7 @@
     SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/swav_parts.py [--out FOLDER] [--help]
 
 Arms, each the base with one change: T=3 rounds of Sinkhorn, epsilon 0.05, K=256 learned prototypes; T=1, T=10; epsilon
-0.03, 0.2; prototypes fixed at random; K=64, K=1024. Two crops of 10,000 pictures, batch 128, 10 epochs, three seeds,
+0.03, 0.2; prototypes fixed at random; K=64, K=1024. Two crops of 10,000 images, batch 128, 10 epochs, three seeds,
 otherwise configs/swav.yaml. The queue at batch 64 and multi-crop at equal time wait for a GPU (benchmarks/gpu.md).
 
 Rule, fixed before the first run. An arm wins over another if its k-NN-20 is higher on every seed, or by more than two
@@ -15,7 +15,7 @@ its loss ends within 0.5 % of ln K on every seed.
 import math
 import statistics
 
-from cells import SEEDS, Arm, beats, judged, parse, report, rows, run_cells
+from cells import SEEDS, Arm, beats, evaluations, parse, report, rows, run_cells
 
 EPOCHS = 10
 BASE_K = 256
@@ -45,7 +45,7 @@ def main():
     minutes = run_cells(every, folder, scale, jobs, minutes)
     if minutes is None:
         return
-    knn = {arm.name: judged(folder, arm, "knn/top1") for arm in every}
+    knn = {arm.name: evaluations(folder, arm, "knn/top1") for arm in every}
     ends = {arm.name: [last_loss(folder, arm, seed) for seed in SEEDS] for arm in every}
     report(folder, "swav_parts", every, scale, minutes, outcomes(knn, ends), {"last loss, % of ln K": ends})
 

@@ -3,8 +3,8 @@
     SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/v2_against_v1.py [--out FOLDER] [--help]
 
 Arms: v1, whose head is drawn afresh at each clustering; v1 with a head that is kept, new clusters named after the old
-ones by the assignment that keeps most pictures (Hungarian); v2, whose centroids are the head. K=100, the same two crops
-of 10,000 pictures, batch 128, 30 epochs, three seeds; each with its own recipe's optimizer.
+ones by the assignment that keeps most images (Hungarian); v2, whose centroids are the head. K=100, the same two crops
+of 10,000 images, batch 128, 30 epochs, three seeds; each with its own recipe's optimizer.
 
 Rule, fixed before the first run. An arm wins over another if its k-NN-20 is higher on every seed, or by more than two
 standard deviations of the paired differences. "v2 beats v1" holds if v2 wins, fails if v1 wins, else is undecided at
@@ -16,10 +16,10 @@ by more than a tenth of ln K for v1 on every seed, and by less for v2 on every s
 import math
 import statistics
 
-from cells import ROWS, SEEDS, Arm, beats, judged, parse, report, rows, run_cells
+from cells import ROWS, SEEDS, Arm, beats, evaluations, parse, report, rows, run_cells
 
 K, EPOCHS = 100, 30
-VIEWS = [{"count": 2, "scale": [0.2, 1.0], "jitter": [0.4, 0.4, 0.4, 0.1], "grey": 0.2}]
+VIEWS = [{"count": 2, "scale": [0.2, 1.0], "color_jitter": [0.4, 0.4, 0.4, 0.1], "grayscale": 0.2}]
 RECLUSTER = {
     "class_path": "ssl_lightning.callbacks.Recluster",
     "init_args": {
@@ -76,7 +76,7 @@ def main():
     minutes = run_cells(ARMS, folder, scale, jobs, minutes)
     if minutes is None:
         return
-    knn = {arm.name: judged(folder, arm, "knn/top1") for arm in ARMS}
+    knn = {arm.name: evaluations(folder, arm, "knn/top1") for arm in ARMS}
     jumps = {arm.name: [jump(rows(folder, arm, seed), scale) for seed in SEEDS] for arm in ARMS}
     report(folder, "v2_against_v1", ARMS, scale, minutes, outcomes(knn, jumps), {"jump, % of ln K": jumps})
 

@@ -9,7 +9,7 @@ class Compile(pl.Callback):
     """Compiles backbone and heads in place; names of weights and so checkpoints stay as they are.
 
     Off unless asked for: on CPUs in bfloat16 it gains nothing over eager mode, and every new shape (another resolution,
-    a last batch, judging) is compiled once more. On the CPU with torch 2.14 the loss agrees with eager mode to
+    a last batch, evaluating) is compiled once more. On the CPU with torch 2.14 the loss agrees with eager mode to
     rounding, gradients of a ResNet-18 in float32 only to a thousandth (eager mode: 7e-6 of float64's).
 
     Args:
@@ -20,7 +20,7 @@ class Compile(pl.Callback):
         self.mode = mode
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Before the first step; compilation itself waits for the first pictures."""
+        """Before the first step; compilation itself waits for the first images."""
         if stage == "fit":
             for child in pl_module.children():
                 if any(True for _ in child.parameters()):

@@ -13,7 +13,7 @@ from ssl_lightning.stops import CollapseError
 log = logging.getLogger(__name__)
 
 PATIENCE = 200
-"""Steps of a run before anything is called a failure: every network starts out as one that has learnt nothing."""
+"""Steps of a run before anything is called a failure: every network starts out as one that has learned nothing."""
 WINDOW = 100
 """Steps whose mean is looked at."""
 FEWEST = 3
@@ -23,15 +23,15 @@ AFTER = 300
 
 
 @runtime_checkable
-class KnowsItsFailures(Protocol):
+class ReportsFailures(Protocol):
     """What this callback asks of a method."""
 
     def failures(self) -> list[Failure]:
-        """How the method is known to fail, with remedies for its settings."""
+        """How the method is known to fail, with suggestions for its settings."""
         ...
 
 
-class Course(NamedTuple):
+class Trend(NamedTuple):
     """Where a metric was heading when something was switched on."""
 
     switch: int
@@ -66,16 +66,16 @@ class Doctor(pl.Callback):
     def __init__(self, on_collapse: Literal["warn", "stop"] = "warn") -> None:
         self.on_collapse = on_collapse
         self.rows: list[tuple[int, dict[str, float]]] = []
-        self.courses: dict[str, Course | None] = {}
+        self.trends: dict[str, Trend | None] = {}
         self.found: dict[str, bool] = {}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """At every row."""
-        if not row_is_due(trainer, batch_idx) or not isinstance(pl_module, KnowsItsFailures):
+        if not row_is_due(trainer, batch_idx) or not isinstance(pl_module, ReportsFailures):
             return
-        failures = cast(KnowsItsFailures, pl_module).failures()
+        failures = cast(ReportsFailures, pl_module).failures()
         self._take(trainer.global_step, trainer.callback_metrics, failures)
         said = [line for failure in failures if (line := self._look(failure, trainer.global_step))]
         publish(trainer, {f"doctor/{failure.name}": float(self.found[failure.name]) for failure in failures})
@@ -93,15 +93,15 @@ class Doctor(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows of the window and what they showed."""
-        courses = {name: course and tuple(course) for name, course in self.courses.items()}
-        return {"rows": self.rows, "courses": courses, "found": self.found}
+        trends = {name: trend and tuple(trend) for name, trend in self.trends.items()}
+        return {"rows": self.rows, "courses": trends, "found": self.found}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a checkpoint's."""
         self.rows = [
             (int(step), {str(name): float(value) for name, value in row.items()}) for step, row in state_dict["rows"]
         ]
-        self.courses = {name: course and Course(*course) for name, course in state_dict["courses"].items()}
+        self.trends = {name: trend and Trend(*trend) for name, trend in state_dict["courses"].items()}
         self.found = {str(name): bool(found) for name, found in state_dict["found"].items()}
 
     def _take(self, step: int, metrics: Any, failures: Iterable[Failure]) -> None:
@@ -109,8 +109,8 @@ class Doctor(pl.Callback):
         names = {failure.metric for failure in failures} | {failure.since for failure in failures if failure.since}
         row = {name: float(metrics[name]) for name in sorted(names) if name in metrics}
         for failure in failures:
-            if failure.since and row.get(failure.since) == 1 and failure.name not in self.courses:
-                self.courses[failure.name] = _course(self.rows, failure.metric, step)
+            if failure.since and row.get(failure.since) == 1 and failure.name not in self.trends:
+                self.trends[failure.name] = _trend(self.rows, failure.metric, step)
         self.rows.append((step, row))
         recent = [(at, kept) for at, kept in self.rows if at > step - WINDOW]
         self.rows = recent if len(recent) >= FEWEST else self.rows[-FEWEST:]
@@ -121,7 +121,7 @@ class Doctor(pl.Callback):
         rows = [(at, row[failure.metric]) for at, row in self.rows if failure.metric in row]
         values: list[float] | None = [value for _, value in rows]
         if failure.since:
-            values = self._off_course(failure, rows, step)
+            values = self._off_trend(failure, rows, step)
         if values is not None and (step < PATIENCE or len(values) < FEWEST):
             return None
         value = sum(values) / len(values) if values else None
@@ -130,24 +130,26 @@ class Doctor(pl.Callback):
             latest = values[len(values) // 2 :]
             self.found[failure.name] &= failure.holds(sum(latest) / len(latest))
         if self.found[failure.name] and not known:
-            return f"doctor: {failure.name} at step {step}: {failure.says.format(value=value)}. Try {failure.remedy}."
+            return (
+                f"doctor: {failure.name} at step {step}: {failure.says.format(value=value)}. Try {failure.suggestion}."
+            )
         if known and not self.found[failure.name]:
             return f"doctor: {failure.name} is over at step {step}"
         return None
 
-    def _off_course(self, failure: Failure, rows: list[tuple[int, float]], step: int) -> list[float] | None:
+    def _off_trend(self, failure: Failure, rows: list[tuple[int, float]], step: int) -> list[float] | None:
         """How far each row after the switch lies off; None where there is nothing to compare (any more)."""
-        course = self.courses.get(failure.name)
-        if course is None or step > course.switch + AFTER:
+        trend = self.trends.get(failure.name)
+        if trend is None or step > trend.switch + AFTER:
             return None
-        return [course.left_by(at, value, failure.falls) for at, value in rows if at >= course.switch]
+        return [trend.left_by(at, value, failure.falls) for at, value in rows if at >= trend.switch]
 
 
-def _course(rows: list[tuple[int, dict[str, float]]], metric: str, switch: int) -> Course | None:
+def _trend(rows: list[tuple[int, dict[str, float]]], metric: str, switch: int) -> Trend | None:
     """The straight line through the rows before a switch; None where they are too few to know one."""
     points = [(at, row[metric]) for at, row in rows if metric in row]
     if len(points) < FEWEST:
         return None
     step, level = (sum(values) / len(points) for values in zip(*points, strict=True))
     rise = sum((at - step) * (value - level) for at, value in points)
-    return Course(switch, step, level, rise / sum((at - step) ** 2 for at, _ in points))
+    return Trend(switch, step, level, rise / sum((at - step) ** 2 for at, _ in points))

@@ -1,4 +1,4 @@
-"""One pass over the training pictures: every process its own rows, or all of them without a trainer."""
+"""One pass over the training images: every process its own rows, or all of them without a trainer."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ssl_lightning.callbacks.publish import publish
-from ssl_lightning.memory import FeatureBank
 from ssl_lightning.processes import gather_rows, share_buffers, world
+from ssl_lightning.sample_state import FeatureBank
 from ssl_lightning.stops import DataError
 from ssl_lightning.types import Batch, RawBatch, Weights
 
@@ -28,26 +28,26 @@ class Embeds(Protocol):
     def embed(
         self, images: Float[Tensor, "B 3 h w"], layer: str | None = None, weights: Weights = "online"
     ) -> Float[Tensor, "B D"]:
-        """Features of normalised pictures."""
+        """Features of normalized images."""
         ...
 
 
 @runtime_checkable
-class ServesPictures(Protocol):
+class ServesImages(Protocol):
     """What the pass needs of the data."""
 
     num_samples: int
 
     def predict_dataloader(self) -> Iterable[RawBatch]:
-        """This process's block of the training pictures, in row order."""
+        """This process's block of the training images, in row order."""
         ...
 
-    def centre(self, raw: RawBatch) -> Batch:
-        """One centre view of each readable picture."""
+    def center(self, raw: RawBatch) -> Batch:
+        """One center view of each readable image."""
         ...
 
     def note_unreadable(self, rows: list[int]) -> None:
-        """Say which rows could not be read; refuse too many."""
+        """Say which rows could not be read; reject too many."""
         ...
 
 
@@ -67,7 +67,7 @@ class ServesViews(Protocol):
     num_samples: int
 
     def views_dataloader(self) -> Iterable[RawBatch]:
-        """This process's part of the training pictures in a drawn order, every row once."""
+        """This process's part of the training images in a drawn order, every row once."""
         ...
 
     def augment(self, raw: RawBatch, epoch: int) -> Batch:
@@ -78,7 +78,7 @@ class ServesViews(Protocol):
 def embed_dataset(
     trainer: pl.Trainer, module: pl.LightningModule, layer: str | None = None
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
-    """Features of the centre views in eval mode; weights and random state stay as they are.
+    """Features of the center views in eval mode; weights and random state stay as they are.
 
     Buffers of all processes are those of the first, see `share_buffers`.
 
@@ -86,9 +86,9 @@ def embed_dataset(
         Rows of this process that have features, ascending, and their features, both on the device of the module.
 
     Raises:
-        ValueError: If more pictures of all processes are unreadable than the data allow.
+        ValueError: If more images of all processes are unreadable than the data allow.
     """
-    data = cast(ServesPictures, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning when fitting
+    data = cast(ServesImages, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning when fitting
     share_buffers(module)
     with trainer.precision_plugin.forward_context():
         rows, features, unreadable = _embed(_with_progress(trainer, data.predict_dataloader()), data, module, layer)
@@ -101,10 +101,10 @@ def embed_dataset(
 
 
 def fill_banks(trainer: pl.Trainer, module: pl.LightningModule, banks: list[FeatureBank]) -> None:
-    """Give every row of each bank the embedding of one training view of its picture, bank a that of view a.
+    """Give every row of each bank the embedding of one training view of its image, bank a that of view a.
 
     The views are those of an epoch before the first, in a drawn order; the network is in training mode, so untrained
-    networks normalise by their batches, but its running statistics, weights and random state stay as they are.
+    networks normalize by their batches, but its running statistics, weights and random state stay as they are.
     """
     data, method = cast(ServesViews, trainer.datamodule), cast(EmbedsViews, module)  # type: ignore[attr-defined]
     rows: list[Tensor] = []
@@ -127,7 +127,7 @@ def fill_banks(trainer: pl.Trainer, module: pl.LightningModule, banks: list[Feat
         bank.fill(every, valid)
 
 
-def embed_pictures(
+def embed_images(
     module: pl.LightningModule,
     data: Any,
     layer: str | None = None,
@@ -138,7 +138,7 @@ def embed_pictures(
 
     Args:
         module: A method, for example from `ssl_lightning.load_model`.
-        data: A data module with the pictures' size, mean and standard deviation of the module.
+        data: A data module with the images' size, mean and standard deviation of the module.
         layer: One of `module.layers`; None for the first.
         progress: Show a bar.
         weights: "ema" for the averaged weights of methods that have them.
@@ -157,12 +157,12 @@ def embed_pictures(
     try:
         rows, features, _ = _embed(loader, data, module, layer, weights)
     finally:
-        data.teardown("predict")  # ends the processes that read pictures
+        data.teardown("predict")  # ends the processes that read images
     return rows.cpu(), features.cpu()
 
 
 def _embed(
-    loader: tqdm, data: ServesPictures, module: pl.LightningModule, layer: str | None, weights: Weights = "online"
+    loader: tqdm, data: ServesImages, module: pl.LightningModule, layer: str | None, weights: Weights = "online"
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"], Int[Tensor, "u"]]:
     """Rows, their features, and the rows that could not be read. Features are there once: they may fill the memory.
 
@@ -175,7 +175,7 @@ def _embed(
     with isolate_rng(), torch.no_grad(), eval_mode(module):
         for raw in loader:
             unreadable.append(raw.index[~raw.valid])
-            batch = data.centre(module.transfer_batch_to_device(raw, module.device, 0))
+            batch = data.center(module.transfer_batch_to_device(raw, module.device, 0))
             seen = method.embed(batch.views[0], layer, weights)
             if not rows:
                 features = torch.empty(most, seen.shape[1], dtype=torch.float32, device=seen.device)
@@ -189,7 +189,7 @@ def _embed(
 
 @contextmanager
 def untracked(module: nn.Module) -> Iterator[None]:
-    """Training mode for a while, in which normalisation layers use their batch and remember nothing of it."""
+    """Training mode for a while, in which normalization layers use their batch and remember nothing of it."""
     before = {part: part.training for part in module.modules()}
     layers = [part for part in module.modules() if getattr(part, "track_running_stats", False)]
     module.train()

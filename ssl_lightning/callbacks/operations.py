@@ -16,7 +16,7 @@ class Operations(pl.Callback):
 
     Counted are convolutions, products of matrices and attention, forward and backward, of the run's first step, a
     multiplication and an addition being two; all steps are taken to cost what it does, after a resume too. Views,
-    normalisation, the optimizer's work, clustering and judging are left out. Nothing is written where the step is
+    normalization, the optimizer's work, clustering and evaluating are left out. Nothing is written where the step is
     compiled or its parameters are spread over processes: there the operations cannot be seen one by one.
     """
 

@@ -1,4 +1,4 @@
-"""ProbeFeatures: the judges on what validation just saw."""
+"""ProbeFeatures: the probes on what validation just saw."""
 
 import time
 from typing import Any, Protocol, cast, runtime_checkable
@@ -14,8 +14,8 @@ from ssl_lightning.evaluation.rank import feature_std, rank_me
 from ssl_lightning.processes import gather_rows, share_buffers, world
 from ssl_lightning.stops import diverged
 
-JUDGED = {"features": "eval", "ema_features": "eval_ema"}
-"""What a method's validation step gives to judge, and where the numbers stand."""
+EVALUATED = {"features": "eval", "ema_features": "eval_ema"}
+"""What a method's validation step gives to evaluate, and where the numbers stand."""
 
 
 @runtime_checkable
@@ -24,20 +24,20 @@ class HasProbeSets(Protocol):
 
     @property
     def probes(self) -> dict[str, tuple[Any, Any]]:
-        """Training and test pictures of each probe set; their `classes` are equal."""
+        """Training and test images of each probe set; their `classes` are equal."""
         ...
 
 
 class ProbeFeatures(pl.Callback):
-    """Fit each judge on frozen features of every probe set's training split and ask it about the test split.
+    """Fit each evaluate on frozen features of every probe set's training split and ask it about the test split.
 
-    The features come from validation itself, once for all judges, by row. How often is the trainer's validation
-    rhythm. Judging never touches the run: no weight, no buffer, no random state. It is a check during training, with
-    a subset of the training rows (`data.gallery`); `validate` judges with all of them. Where a method gives features
-    of averaged weights too, they are judged as `eval_ema/...`.
+    The features come from validation itself, once for all probes, by row. How often is the trainer's validation
+    rhythm. Evaluating never touches the run: no weight, no buffer, no random state. It is a check during training, with
+    a subset of the training rows (`data.reference_images`); `validate` probes with all of them. Where a method gives
+    features of averaged weights too, they are evaluated as `eval_ema/...`.
 
     Args:
-        probes: The judges.
+        probes: The probes.
     """
 
     def __init__(self, probes: list[Probe]) -> None:
@@ -61,28 +61,28 @@ class ProbeFeatures(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep what the method saw of one batch."""
-        features = {name: outputs[name].float().cpu() for name in JUDGED if name in outputs}
+        features = {name: outputs[name].float().cpu() for name in EVALUATED if name in outputs}
         kept = {"index": outputs["index"].cpu(), "label": outputs["label"].cpu()} | features
         self._seen.setdefault(dataloader_idx, []).append(kept)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask every judge about every probe set.
+        """Ask every evaluate about every probe set.
 
         Raises:
-            NonFiniteError: If there is nothing to judge.
+            NonFiniteError: If there is nothing to evaluate.
         """
         if trainer.sanity_checking or not self._seen:
             return
         data = cast(HasProbeSets, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning
         metrics: dict[str, float] = {}
-        for position, (name, (gallery, _)) in enumerate(data.probes.items()):
+        for position, (name, (training_set, _)) in enumerate(data.probes.items()):
             train, test = self._split(2 * position, trainer), self._split(2 * position + 1, trainer)
-            for features in (features for features in JUDGED if features in train):
+            for features in (features for features in EVALUATED if features in train):
                 if not all(torch.isfinite(split[features]).all() for split in (train, test)):
                     raise diverged(f"features of {name} that are not finite at step {trainer.global_step}")
-                prefix = JUDGED[features] if position == 0 else f"{JUDGED[features]}/{name}"
-                gallery_rows, test_rows = ((split[features], split["label"]) for split in (train, test))
-                answers = self._judge(gallery_rows, test_rows, len(gallery.classes))
+                prefix = EVALUATED[features] if position == 0 else f"{EVALUATED[features]}/{name}"
+                reference_rows, test_rows = ((split[features], split["label"]) for split in (train, test))
+                answers = self._evaluate(reference_rows, test_rows, len(training_set.classes))
                 metrics |= {f"{prefix}/{key}": value for key, value in answers.items()}
         metrics["eval/seconds"] = time.perf_counter() - self._start
         publish(trainer, metrics)
@@ -118,8 +118,10 @@ class ProbeFeatures(pl.Callback):
         _, first = _unique_first(whole["index"])
         return {name: rows[first] for name, rows in whole.items()}
 
-    def _judge(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int) -> dict[str, float]:
-        # validate() runs in inference mode, fit's own validation does not: a judge that trains needs real tensors
+    def _evaluate(
+        self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int
+    ) -> dict[str, float]:
+        # validate() runs in inference mode, fit's own validation does not: an evaluate that trains needs real tensors
         with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
             splits = [LabelledFeatures(x.clone(), y.clone(), num_classes) for x, y in (train, test)]
             metrics = {name: value for probe in self.probes for name, value in probe(*splits).items()}

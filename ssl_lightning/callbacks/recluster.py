@@ -15,9 +15,9 @@ from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics
 from ssl_lightning.clustering.whitening import FeatureTransform
-from ssl_lightning.draws import Purpose, number
-from ssl_lightning.memory import FeatureBank, PseudoLabels
+from ssl_lightning.counter_rng import Purpose, number
 from ssl_lightning.processes import gather_rows, highest, world
+from ssl_lightning.sample_state import FeatureBank, PseudoLabels
 from ssl_lightning.stops import diverged
 from ssl_lightning.types import UNLABELLED
 
@@ -29,7 +29,7 @@ class HasMemories(Protocol):
     """What is asked of a method before it fits. No submodule: since Python 3.12 `isinstance` does not see those."""
 
     def clustered_banks(self) -> list[FeatureBank]:
-        """Memories to cluster instead of the features of a pass over the pictures."""
+        """Memories to cluster instead of the features of a pass over the images."""
         ...
 
 
@@ -53,13 +53,13 @@ class KnowsItsRows(Protocol):
     seed: int
     num_samples: int
 
-    def judged_labels(self) -> Int[Tensor, "N"]:
-        """The pictures' own classes, for diagnostics only."""
+    def true_labels(self) -> Int[Tensor, "N"]:
+        """The images' own classes, for diagnostics only."""
         ...
 
 
 class Recluster(pl.Callback):
-    """Cluster the features of all training pictures at the start of epochs, or every few steps.
+    """Cluster the features of all training images at the start of epochs, or every few steps.
 
     The first clustering is made before the first step. Clusterings are a function of features, seed and epoch, so a
     run that is killed while it clusters makes the same clusters again.
@@ -96,7 +96,7 @@ class Recluster(pl.Callback):
         self.metrics: dict[str, float] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a transform of memories: the clusters belong to the space that the method compares them in."""
+        """Reject a transform of memories: the clusters belong to the space that the method compares them in."""
         if self.transform is not None and isinstance(pl_module, HasMemories) and pl_module.clustered_banks():
             raise ValueError(
                 f"found transform={type(self.transform).__name__} of Recluster with {type(pl_module).__name__}, whose "
@@ -105,7 +105,7 @@ class Recluster(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Before the first step, unless a checkpoint brought labels: the memory knows, the epoch counter not yet."""
-        _refuse_methods_without_clusters(pl_module)
+        _reject_methods_without_clusters(pl_module)
         if self._first(pl_module) == 0 and cast(LearnsFromClusters, pl_module).pseudo_labels.is_empty:
             self.recluster(trainer, pl_module)
 
@@ -140,7 +140,7 @@ class Recluster(pl.Callback):
         clusterings = self._cluster(trainer, pl_module, data, moment)
         method.on_reclustered(clusterings, number(data.seed, Purpose.HEAD, moment))
         self.last_epoch, self.last_step = epoch, step
-        metrics = _metrics(clusterings, previous, data.judged_labels())
+        metrics = _metrics(clusterings, previous, data.true_labels())
         self.metrics = {f"cluster/{name}": value for name, value in metrics.items()}
         publish(trainer, self.metrics | {"cluster/seconds": time.perf_counter() - start})
 
@@ -164,7 +164,7 @@ class Recluster(pl.Callback):
         method, group = cast(LearnsFromClusters, pl_module), world()
         _mention_many_clusters(method.num_clusters, data.num_samples)
         sources = _sources(trainer, pl_module)
-        _refuse_non_finite(trainer, sources)
+        _reject_non_finite(trainer, sources)
         if self.transform is not None:
             sources = [(rows, self.transform(features, group)) for rows, features in sources]
         clusterings = []
@@ -172,12 +172,12 @@ class Recluster(pl.Callback):
             rows, features = sources[head % len(sources)]
             seed = number(data.seed, Purpose.CLUSTERING, moment, view=head)
             clustering = self.clusterer(features, method.num_clusters, seed, group)
-            clusterings.append(_spread(clustering, rows, data.num_samples, group))
+            clusterings.append(_concentration(clustering, rows, data.num_samples, group))
         return clusterings
 
 
 def _sources(trainer: pl.Trainer, module: pl.LightningModule) -> list[tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]]:
-    """This process's rows and their features: a block of each memory, or of a pass over the pictures."""
+    """This process's rows and their features: a block of each memory, or of a pass over the images."""
     banks = cast(LearnsFromClusters, module).clustered_banks()
     if not banks:
         return [embed_dataset(trainer, module)]
@@ -192,7 +192,7 @@ def _sources(trainer: pl.Trainer, module: pl.LightningModule) -> list[tuple[Int[
     return sources
 
 
-def _refuse_non_finite(trainer: pl.Trainer, sources: list[tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]]) -> None:
+def _reject_non_finite(trainer: pl.Trainer, sources: list[tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]]) -> None:
     """On all processes alike, before they wait for each other."""
     # a sum is ten times faster than a look at every value, and finite only if all of them are
     doubtful = [features for _, features in sources if not torch.isfinite(features.sum())]
@@ -201,7 +201,7 @@ def _refuse_non_finite(trainer: pl.Trainer, sources: list[tuple[Int[Tensor, "n"]
         raise diverged(f"features to cluster that are not finite at step {trainer.global_step}")
 
 
-def _spread(
+def _concentration(
     clustering: Clustering, rows: Int[Tensor, "n"], num_samples: int, group: dist.ProcessGroup | None
 ) -> Clustering:
     """Labels and distances of all N rows on every process, from those of this process's rows."""
@@ -232,13 +232,13 @@ def _metrics(clusterings: list[Clustering], previous: Int[Tensor, "_M _H"], own:
 def _mention_many_clusters(k: int, num_samples: int) -> None:
     if k * 10 > num_samples:
         log.warning(
-            "found num_clusters=%d for %d pictures, fewer than 10 a cluster; consider a lower --model.num_clusters",
+            "found num_clusters=%d for %d images, fewer than 10 a cluster; consider a lower --model.num_clusters",
             k,
             num_samples,
         )
 
 
-def _refuse_methods_without_clusters(module: nn.Module) -> None:
+def _reject_methods_without_clusters(module: nn.Module) -> None:
     if not isinstance(getattr(module, "pseudo_labels", None), PseudoLabels):
         raise ValueError(
             f"found Recluster with {type(module).__name__}, which does not learn from clusters; take it out of "

@@ -10,7 +10,7 @@ from ssl_lightning.stops import UsageError
 class SyncBatchNorm(pl.Callback):
     """What `trainer.sync_batchnorm` becomes on the command line.
 
-    Lightning converts with torch's function, which puts a plain layer in the place of timm's normalisation layers and
+    Lightning converts with torch's function, which puts a plain layer in the place of timm's normalization layers and
     so drops the activation in them: a RegNet would silently lose its ReLUs. timm's own conversion keeps them, and is
     applied with `ModelParallelStrategy` too, which Lightning leaves unconverted.
 
@@ -21,8 +21,8 @@ class SyncBatchNorm(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Before the strategy wraps or spreads the module; a second time there is nothing to do.
 
-        Judging, training and judging again each set up, and a second conversion takes timm's layers for torch's and
-        drops the activations after all.
+        Evaluating, training and evaluating again each set up, and a second conversion takes timm's layers for torch's
+        and drops the activations after all.
         """
         if trainer.world_size == 1:
             return

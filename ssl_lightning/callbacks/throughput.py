@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from ssl_lightning.callbacks.means import Means
+from ssl_lightning.callbacks.mean_vector import MeanVector
 from ssl_lightning.callbacks.publish import publish, row_is_due
 from ssl_lightning.clustering.products import has_bfloat16_units
 from ssl_lightning.processes import gather_rows, rank, world
@@ -28,12 +28,12 @@ class Throughput(pl.Callback):
     """One row every `trainer.log_every_n_steps` steps.
 
     `train/loss` is the mean over the steps since the last row and over processes; what is summed so far travels in
-    the checkpoint, so a resumed run writes the same rows. `train/images_per_second` counts pictures, not views, and
-    leaves out the time of judging and clustering.
+    the checkpoint, so a resumed run writes the same rows. `train/images_per_second` counts images, not views, and
+    leaves out the time of evaluating and clustering.
     """
 
     def __init__(self) -> None:
-        self.loss = Means(1)
+        self.loss = MeanVector(1)
         self._images = 0
         self._seconds = 0.0
         self._since = 0.0
@@ -48,7 +48,7 @@ class Throughput(pl.Callback):
             )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The clock starts after clustering and judging."""
+        """The clock starts after clustering and evaluating."""
         self._since = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""WriteClusters: cluster once at the end of `predict`, and say in a file where every picture went."""
+"""WriteClusters: cluster once at the end of `predict`, and say in a file where every image went."""
 
 import logging
 from pathlib import Path
@@ -14,8 +14,8 @@ from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics
 from ssl_lightning.clustering.list_file import write_list
 from ssl_lightning.clustering.whitening import FeatureTransform
-from ssl_lightning.draws import Purpose, number
-from ssl_lightning.files import refuse_unwritable
+from ssl_lightning.counter_rng import Purpose, number
+from ssl_lightning.files import reject_unwritable
 from ssl_lightning.processes import gather_rows, world
 from ssl_lightning.types import UNLABELLED
 
@@ -30,13 +30,13 @@ class NamesItsRows(Protocol):
     num_samples: int
     fingerprint: str
 
-    def judged_labels(self) -> Int[Tensor, "N"]:
-        """The pictures' own classes, for diagnostics only."""
+    def true_labels(self) -> Int[Tensor, "N"]:
+        """The images' own classes, for diagnostics only."""
         ...
 
     @property
     def training(self) -> Any:
-        """The table of pictures: `sample_ids` and `names`."""
+        """The table of images: `sample_ids` and `names`."""
         ...
 
 
@@ -46,7 +46,7 @@ class WriteClusters(pl.Callback):
     The first holds labels, distances, centroids, sizes and objective, with the fingerprints of the data's order and of
     the checkpoint and a description of the data in its metadata; the second a table of row, sample_id, path, cluster
     and distance, which a machine without pyarrow goes without; bytes of a path that are no text are escaped in it. A
-    picture that could not be read has cluster -1. The safetensors file is written last, so it is there only when both
+    image that could not be read has cluster -1. The safetensors file is written last, so it is there only when both
     are. The clusters' numbers (`cluster/...`) go to the metrics of the run; `cluster/objective` among them is the
     file's last objective, a sum over rows, divided by the clustered rows.
 
@@ -71,23 +71,23 @@ class WriteClusters(pl.Callback):
     ) -> None:
         self.path, self.num_clusters, self.batch_size = path, num_clusters, batch_size
         self.clusterer, self.transform, self.layer = clusterer, transform, layer
-        self.checkpoint = self.seen_layer = ""
+        self.checkpoint = self.embedded_layer = ""
         self.data_config = ""
-        """How the data were described, as JSON, for whoever wants to see the pictures; the command line sets it."""
+        """How the data were described, as JSON, for whoever wants to see the images; the command line sets it."""
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the method which layer; note which checkpoint; see that there is a place for the files.
 
         Raises:
-            UsageError: If they cannot be written, which is known here before the pass over the pictures.
+            UsageError: If they cannot be written, which is known here before the pass over the images.
         """
         if trainer.is_global_zero:
             for path in self._files:
-                refuse_unwritable(path, "give another --trainer.callbacks.path")
+                reject_unwritable(path, "give another --trainer.callbacks.path")
         pl_module.predict_layer = self.layer  # type: ignore[assignment]  # an attribute of Method
         self.checkpoint = getattr(pl_module, "fingerprint", "")
-        self.seen_layer = self.layer or next(iter(getattr(pl_module, "layers", ("",))))
+        self.embedded_layer = self.layer or next(iter(getattr(pl_module, "layers", ("",))))
         self._seen = []
 
     def on_predict_batch_end(
@@ -120,7 +120,7 @@ class WriteClusters(pl.Callback):
                 labels, distances, clustering.centroids.cpu(), clustering.sizes.cpu(), clustering.objective
             )
             metrics = cluster_metrics(
-                whole.sizes, whole.labels, true_labels=data.judged_labels(), objective=whole.objective
+                whole.sizes, whole.labels, true_labels=data.true_labels(), objective=whole.objective
             )
             publish(trainer, {f"cluster/{name}": value for name, value in metrics.items()})
             self._write(whole, data, metrics.get("objective"))
@@ -138,31 +138,31 @@ class WriteClusters(pl.Callback):
         clustering.save(edge, self._metadata(data))
         used = int((clustering.sizes > 0).sum())
         log.info(
-            "wrote %s and .parquet: %d pictures in %d of %d clusters%s",
+            "wrote %s and .parquet: %d images in %d of %d clusters%s",
             edge,
             len(clustering.labels),
             used,
             self.num_clusters,
-            "" if objective is None else f", objective {objective:.4g} a picture",
+            "" if objective is None else f", objective {objective:.4g} an image",
         )
         self._name_small_parts(clustering.sizes.tolist())
 
     def _name_small_parts(self, sizes: list[int]) -> None:
-        """Say now what the run on such a cluster would be refused for."""
+        """Say now what the run on such a cluster would be rejected for."""
         small = [f"{k} ({size})" for k, size in enumerate(sizes) if size < (self.batch_size or 0)]
         if small:
             log.warning(
-                "found clusters of fewer pictures than a batch of %d: %s; give the runs on them a lower "
+                "found clusters of fewer images than a batch of %d: %s; give the runs on them a lower "
                 "--data.batch_size, or make fewer clusters with --trainer.callbacks.num_clusters",
                 self.batch_size,
                 ", ".join(small),
             )
 
     def _metadata(self, data: NamesItsRows) -> dict[str, str]:
-        # how to find the cluster of a picture that was not there; no metric where nearest centroids do not say
+        # how to find the cluster of an image that was not there; no metric where nearest centroids do not say
         nearest = self.transform is None and self.clusterer.labels_are_nearest
         metric = getattr(self.clusterer, "metric", "") if nearest else ""
-        found_by = {"layer": self.seen_layer, "metric": metric}
+        found_by = {"layer": self.embedded_layer, "metric": metric}
         return {"data": data.fingerprint, "checkpoint": self.checkpoint, "data_config": self.data_config} | found_by
 
 

@@ -17,8 +17,8 @@ def is_address(value: str) -> bool:
     return _ADDRESS.match(value.strip()) is not None
 
 
-def refuse_addresses(described: Any) -> None:
-    """Refuse a description that names an address which the user has not named too.
+def reject_addresses(described: Any) -> None:
+    """Reject a description that names an address which the user has not named too.
 
     The user does so by an option of the command, or by a prefix in the environment variable `SSL_LIGHTNING_REMOTE`.
 

@@ -25,7 +25,7 @@ from ssl_lightning.checkpoints.kinds import (
 from ssl_lightning.safe_yaml import bound_parser
 from ssl_lightning.stops import one_line
 
-_REFUSED = re.compile(r"Importing '([^']*)' is not allowed")
+_REJECTED = re.compile(r"Importing '([^']*)' is not allowed")
 LIBRARIES = {OURS, *(module.partition(".")[0] for kind in KINDS for module in kind.modules)}
 """Packages that have admitted classes, and much else."""
 
@@ -50,12 +50,12 @@ def restrict_imports() -> None:
     bound_parser()
 
 
-def explain_refusal(error: str) -> str:
+def explain_rejection(error: str) -> str:
     """What to do about a name that the parser may not import, before its own words."""
-    refused = _REFUSED.search(error)
-    if refused is None:
+    rejected = _REJECTED.search(error)
+    if rejected is None:
         return error
-    name = refused[1]
+    name = rejected[1]
     reason = rejection(name)
     if reason is not None:
         return f"found {name}, which is not admitted: {reason}"
@@ -67,7 +67,7 @@ def explain_refusal(error: str) -> str:
     )
 
 
-def refuse(error: str) -> NoReturn:
+def reject(error: str) -> NoReturn:
     """What every parser of ours does with a mistake: one line, what was found and what was expected, and code 2."""
-    sys.stderr.write(f"ssl-lightning: error: {one_line(explain_refusal(error))}\n")
+    sys.stderr.write(f"ssl-lightning: error: {one_line(explain_rejection(error))}\n")
     sys.exit(2)

@@ -155,7 +155,7 @@ REJECTED = {
         "XLAEnvironment": _NO_TPU,
     },
     f"{OURS}.runs": {"Checkpointing": _IN_EVERY_RUN, "MetricsTable": _IN_EVERY_RUN},
-    f"{OURS}.callbacks.gallery": {"Gallery": _IN_EVERY_RUN},
+    f"{OURS}.callbacks.write_report": {"WriteReport": _IN_EVERY_RUN},
 }
 """Public classes of Lightning and of ours that are not admitted, each with what to do instead."""
 

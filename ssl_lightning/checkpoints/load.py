@@ -11,11 +11,11 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from torch.nn.modules import module as torch_module
 
-from ssl_lightning.checkpoints.addresses import refuse_addresses
-from ssl_lightning.checkpoints.allowlist import explain_refusal, restrict_imports
+from ssl_lightning.checkpoints.addresses import reject_addresses
+from ssl_lightning.checkpoints.allowlist import explain_rejection, restrict_imports
 from ssl_lightning.checkpoints.kinds import OURS, Kind
 from ssl_lightning.checkpoints.places import check_arguments, leave_out_default_functions
-from ssl_lightning.checkpoints.plain import refuse_unbounded
+from ssl_lightning.checkpoints.plain import reject_unbounded
 from ssl_lightning.checkpoints.read import CorruptCheckpointError, read_checkpoint
 from ssl_lightning.safe_yaml import read_yaml
 from ssl_lightning.stops import DataError
@@ -42,7 +42,7 @@ def load_model(path: str | Path) -> Any:
     described = checkpoint.get("hyper_parameters", {})
     if not isinstance(described, dict) or "class_path" not in described:
         raise DataError(f"found {path} without a class_path in hyper_parameters; expected a checkpoint of this package")
-    _refuse_larger(described, checkpoint["state_dict"], path)
+    _reject_larger(described, checkpoint["state_dict"], path)
     method = _build(METHOD, described, path)
     try:
         method.load_state_dict(checkpoint["state_dict"])
@@ -54,7 +54,7 @@ def load_model(path: str | Path) -> Any:
 
 
 def load_data(run: str | Path) -> Any:
-    """The data module that a run was trained on, from its `config.yaml`; it reads pictures where that one did.
+    """The data module that a run was trained on, from its `config.yaml`; it reads images where that one did.
 
     Args:
         run: Folder of the run, for example `runs/<name>`.
@@ -66,12 +66,12 @@ def load_data(run: str | Path) -> Any:
     return build_data(data_section(path, "expected the folder of a run"), path)
 
 
-def data_section(path: str | Path, remedy: str) -> dict[str, Any]:
+def data_section(path: str | Path, suggestion: str) -> dict[str, Any]:
     """The data section of a configuration, a table of `class_path` and `init_args`.
 
     Args:
         path: A YAML file, such as a run's `config.yaml` or one of configs/data.
-        remedy: What to do where there is none, for the error.
+        suggestion: What to do where there is none, for the error.
 
     Raises:
         DataError: The file is not there, is not readable, or has no data section.
@@ -79,16 +79,16 @@ def data_section(path: str | Path, remedy: str) -> dict[str, Any]:
     try:
         return dict(read_yaml(path)["data"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"found no {path} with a data section ({error}); {remedy}") from error
+        raise DataError(f"found no {path} with a data section ({error}); {suggestion}") from error
 
 
-def described_data(metadata: dict[str, str], path: str | Path, remedy: str) -> Any:
+def described_data(metadata: dict[str, str], path: str | Path, suggestion: str) -> Any:
     """The data module that a stage file was made with, from the description in its metadata.
 
     Args:
         metadata: Of the file.
         path: The file, for the error.
-        remedy: What to do where there is no description, for the error.
+        suggestion: What to do where there is no description, for the error.
 
     Raises:
         DataError: If there is none, or it names a class that is not admitted.
@@ -96,7 +96,7 @@ def described_data(metadata: dict[str, str], path: str | Path, remedy: str) -> A
     try:
         described = json.loads(metadata["data_config"])
     except (KeyError, ValueError, RecursionError) as error:
-        raise DataError(f"found no description of the data in {path}; {remedy}") from error
+        raise DataError(f"found no description of the data in {path}; {suggestion}") from error
     return build_data(described, path)
 
 
@@ -113,8 +113,8 @@ def build_data(described: Any, path: str | Path) -> Any:
     return _build(DATA, described, path)
 
 
-def _refuse_larger(described: Any, state: dict[str, Any], path: str | Path) -> None:
-    """Refuse a description of a network that is larger than the weights that come with it.
+def _reject_larger(described: Any, state: dict[str, Any], path: str | Path) -> None:
+    """Reject a description of a network that is larger than the weights that come with it.
 
     A few bytes describe more memory than there is, or more layers than anyone would wait for. On the meta device
     tensors take no memory, and layers are counted as they come.
@@ -162,17 +162,17 @@ def _build(kind: Kind, described: Any, path: str | Path) -> Any:
     """What a description of a stranger describes, once it has been held against the import policy.
 
     Raises:
-        DataError: If it does not pass, or the constructor refuses it.
+        DataError: If it does not pass, or the constructor rejects it.
     """
     restrict_imports()
     try:
-        refuse_unbounded(described)
-        refuse_addresses(described)
+        reject_unbounded(described)
+        reject_addresses(described)
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(kind.cls, "built", required=True)
         config = parser.parse_object({"built": deepcopy(described)})  # it changes what it is given
         leave_out_default_functions(check_arguments(config, {"built": kind.cls}, "", {}))
         return parser.instantiate(config)["built"]
     except _FAILURES as error:
-        reason = explain_refusal(" ".join(str(error).split()))
+        reason = explain_rejection(" ".join(str(error).split()))
         raise DataError(f"found {path}, which names what is not admitted or does not fit: {reason}") from error

@@ -156,7 +156,7 @@ def _check(value: Any, hint: Any, place: str) -> list[Described]:
         item = _item_type(hint)
         return [one for number, each in enumerate(value) for one in _check(each, item, f"{place}.{number}")]
     if inspect.isclass(value):
-        _refuse_misplaced(class_named(class_path(value), place), hint, place, as_class=True)
+        _reject_misplaced(class_named(class_path(value), place), hint, place, as_class=True)
         return []
     raise UsageError(f"found {_named(value)} at {place}; expected plain values and classes: no file may name it")
 
@@ -166,7 +166,7 @@ def _check_spec(spec: Any, hint: Any, place: str) -> list[Described]:
     if odd:
         raise UsageError(f"found {', '.join(sorted(odd))} beside class_path at {place}; expected init_args alone")
     cls = class_named(spec["class_path"], place)
-    _refuse_misplaced(cls, hint, place)
+    _reject_misplaced(cls, hint, place)
     arguments = spec.get("init_args")
     found = [Described(place, cls, arguments if arguments is not None else {})]
     found += check_call(cls, arguments, place) if arguments else []
@@ -176,8 +176,8 @@ def _check_spec(spec: Any, hint: Any, place: str) -> list[Described]:
     return found
 
 
-def _refuse_misplaced(cls: type, hint: Any, place: str, as_class: bool = False) -> None:
-    """Refuse a class that is not of a kind which the declared type of its place holds."""
+def _reject_misplaced(cls: type, hint: Any, place: str, as_class: bool = False) -> None:
+    """Reject a class that is not of a kind which the declared type of its place holds."""
     declared = [base for base, is_class in _classes_in(hint) if is_class == as_class]
     held = [(base, kind) for base in declared for kind in KINDS if issubclass(base, kind.cls)]
     if not any(issubclass(cls, base) and kind.admits(cls) for base, kind in held):

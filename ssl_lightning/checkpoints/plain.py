@@ -47,8 +47,8 @@ def strings_in(value: Any) -> list[str]:
     return [text for item in items for text in strings_in(item)]
 
 
-def refuse_unbounded(value: Any) -> None:
-    """Refuse a description that is more than plain values, contains itself, or stands for more than it takes to store.
+def reject_unbounded(value: Any) -> None:
+    """Reject a description that is more than plain values, contains itself, or stands for more than it takes to store.
 
     Checkpoints may hold a list within itself, or one list a thousand times within a thousand others.
 

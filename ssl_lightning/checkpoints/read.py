@@ -53,9 +53,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if sidecar_path(path).is_file():
         _verify(path)
     try:
-        refuse_bombs(path)
+        reject_bombs(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about foreign pickles, which are refused anyway
+            warnings.simplefilter("ignore")  # about foreign pickles, which are rejected anyway
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -68,7 +68,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def refuse_bombs(path: Path) -> None:
+def reject_bombs(path: Path) -> None:
     """Before torch reads an archive: it holds no more than the file has bytes, as torch writes it.
 
     Raises:

@@ -11,7 +11,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "loops": dict,
     "callbacks": dict,
     "config": dict,
-    "origin": dict,
+    "initial_weights": dict,
     "memories": dict,
     "metrics": dict,
     "optimizer_states": list,

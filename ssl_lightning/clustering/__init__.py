@@ -4,7 +4,7 @@ from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, normalized_mutual_info, purity
 from ssl_lightning.clustering.faiss_kmeans import FaissKMeans
 from ssl_lightning.clustering.kmeans import KMeans
-from ssl_lightning.clustering.random_parts import RandomParts
+from ssl_lightning.clustering.random_partition import RandomPartition
 from ssl_lightning.clustering.whitening import FeatureTransform, PCAWhitening, UnitRows
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
     "FeatureTransform",
     "KMeans",
     "PCAWhitening",
-    "RandomParts",
+    "RandomPartition",
     "UnitRows",
     "cluster_metrics",
     "normalized_mutual_info",

@@ -78,18 +78,18 @@ def load_labels(path: str | Path) -> tuple[Int[Tensor, "N"], dict[str, str]]:
     return tensors["labels"], metadata
 
 
-def refuse_other_pictures(
-    path: str, clustering: Clustering, metadata: dict[str, str], fingerprint: str, num_samples: int, remedy: str
+def reject_other_images(
+    path: str, clustering: Clustering, metadata: dict[str, str], fingerprint: str, num_samples: int, suggestion: str
 ) -> None:
-    """Refuse clusters that were made for other pictures than those of a run, or for these in another order.
+    """Reject clusters that were made for other images than those of a run, or for these in another order.
 
     Args:
         path: Where they lie, for the error.
         clustering: As `Clustering.load` gives it, with its metadata.
         metadata: Where it comes from.
-        fingerprint: Of the pictures of the run.
+        fingerprint: Of the images of the run.
         num_samples: How many they are.
-        remedy: How to make the file again.
+        suggestion: How to make the file again.
 
     Raises:
         DataError: Names the file, what it was made for, and what was expected.
@@ -97,8 +97,8 @@ def refuse_other_pictures(
     made_for = metadata.get("data", "")
     if made_for != fingerprint or len(clustering.labels) != num_samples:
         raise DataError(
-            f"found {path} made for {len(clustering.labels)} pictures {made_for[:12]}, expected the {num_samples} of "
-            f"this run {fingerprint[:12]}, in their order: give the data that it was made for, or {remedy}"
+            f"found {path} made for {len(clustering.labels)} images {made_for[:12]}, expected the {num_samples} of "
+            f"this run {fingerprint[:12]}, in their order: give the data that it was made for, or {suggestion}"
         )
 
 
@@ -106,7 +106,7 @@ class Clusterer(ABC):
     """How to cluster; when is `Recluster`'s concern, and what it means is the method's.
 
     Attributes:
-        labels_are_nearest: Whether a label is that of the nearest centroid, which then tells any picture's.
+        labels_are_nearest: Whether a label is that of the nearest centroid, which then tells any image's.
     """
 
     labels_are_nearest: ClassVar[bool] = True

@@ -114,10 +114,10 @@ def cluster_metrics(
         sizes: Rows of each cluster.
         labels: Cluster of each row, -1 where it has none.
         previous: Clusters of the last time; adds `nmi_previous` and `reassigned`.
-        true_labels: The pictures' own classes; adds `nmi_labels`, `ami_labels` and, for comparison, `nmi_chance`, the
+        true_labels: The images' own classes; adds `nmi_labels`, `ami_labels` and, for comparison, `nmi_chance`, the
             NMI of clusters of the same sizes that were filled at random: it rises with K.
         objective: Of a `Clustering`, the sum of distances in each iteration; adds `objective`, the last one divided by
-            the clustered rows, so that it compares over numbers of pictures: the mean squared distance of a row to its
+            the clustered rows, so that it compares over numbers of images: the mean squared distance of a row to its
             centroid (cosine metric: 1 - cos).
     """
     metrics = size_metrics(sizes)

@@ -10,8 +10,8 @@ from torch import distributed as dist
 from torch.distributed import ProcessGroup
 
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
-from ssl_lightning.clustering.kmeans import drawn_rows, final_clustering, prepared_rows, start
-from ssl_lightning.clustering.rows import Rows, check
+from ssl_lightning.clustering.kmeans import final_clustering, prepared_rows, sampled_rows, start
+from ssl_lightning.clustering.rows import ShardedRows, check
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class FaissKMeans(Clusterer):
         """See `Clusterer`."""
         rows = prepared_rows(features, self.metric, group)
         check(rows, k)
-        fitted = drawn_rows(rows, self.max_points, k, seed)
+        fitted = sampled_rows(rows, self.max_points, k, seed)
         first = start(fitted, k, seed, self.init, self.metric)
         centroids, objective = self._fit(fitted, first)
         return final_clustering(rows, centroids, self.metric, objective, repairs=0)
 
-    def _fit(self, rows: Rows, first: Float[Tensor, "K D"]) -> tuple[Float[Tensor, "K D"], list[float]]:
+    def _fit(self, rows: ShardedRows, first: Float[Tensor, "K D"]) -> tuple[Float[Tensor, "K D"], list[float]]:
         """Centroids and objectives, equal on every process."""
         if rows.group is None:
             return self._train(rows.features, first)
@@ -88,12 +88,12 @@ class FaissKMeans(Clusterer):
         assert kmeans.centroids is not None
         assert kmeans.obj is not None
         objective = [float(value) for value in kmeans.obj]
-        if self.metric == "cosine":  # faiss maximises the sum of products there
+        if self.metric == "cosine":  # faiss maximizes the sum of products there
             objective = [len(features) - value for value in objective]
         return torch.from_numpy(kmeans.centroids.reshape(k, width).copy()).to(features.device), objective
 
 
-def _gather_to_first(rows: Rows) -> Float[Tensor, "N D"]:
+def _gather_to_first(rows: ShardedRows) -> Float[Tensor, "N D"]:
     """All rows in order; needed on the first process only, but gathered everywhere for want of a ragged gather."""
     count = torch.tensor([len(rows.features)], device=rows.features.device)
     counts = rows.gather(count)

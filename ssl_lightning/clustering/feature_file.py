@@ -16,11 +16,11 @@ _TENSORS = ("features", "rows", "labels")
 
 @dataclass(frozen=True, eq=False)
 class FeatureFile:
-    """Features of the pictures that could be read, and where they come from.
+    """Features of the images that could be read, and where they come from.
 
     Attributes:
-        features: One row a picture.
-        rows: Which pictures, ascending.
+        features: One row an image.
+        rows: Which images, ascending.
         labels: Their own classes, -1 where they have none; for diagnostics.
         metadata: Fingerprints of data and checkpoint, the layer, and a description of the data.
     """

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from ssl_lightning.clustering.assign import nearest
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
-from ssl_lightning.clustering.rows import Rows, check
+from ssl_lightning.clustering.rows import ShardedRows, check
 from ssl_lightning.clustering.starts import plus_plus, random_rows
-from ssl_lightning.draws import Purpose, number, permutation, uniform
+from ssl_lightning.counter_rng import Purpose, number, permutation, uniform
 
 PERTURBATION = 1 / 1024
 """By how much a centroid that fills an empty cluster differs from its donor, as faiss does."""
@@ -58,7 +58,7 @@ class KMeans(Clusterer):
         """See `Clusterer`."""
         rows = prepared_rows(features, self.metric, group)
         check(rows, k)
-        fitted = drawn_rows(rows, self.max_points, k, seed)
+        fitted = sampled_rows(rows, self.max_points, k, seed)
         centroids = start(fitted, k, seed, self.init, self.metric)
         squares = float(fitted.sum(fitted.features.norm(dim=1).double().square().sum()))
         cosine, objective, repairs, labels = self.metric == "cosine", [], 0, None
@@ -101,21 +101,21 @@ class KMeans(Clusterer):
         return len(empty)
 
 
-def prepared_rows(features: Float[Tensor, "N D"], metric: str, group: ProcessGroup | None) -> Rows:
+def prepared_rows(features: Float[Tensor, "N D"], metric: str, group: ProcessGroup | None) -> ShardedRows:
     """Features in float32, contiguous, of unit length for the cosine metric."""
     features = features.detach().float().contiguous()
-    return Rows(F.normalize(features, dim=1) if metric == "cosine" else features, group)
+    return ShardedRows(F.normalize(features, dim=1) if metric == "cosine" else features, group)
 
 
-def drawn_rows(rows: Rows, max_points: int | None, k: int, seed: int) -> Rows:
+def sampled_rows(rows: ShardedRows, max_points: int | None, k: int, seed: int) -> ShardedRows:
     """The rows to fit on: all, or `max_points` of them (never fewer than k)."""
     if max_points is None or max_points >= rows.total:
         return rows
     drawn = permutation(seed, Purpose.CLUSTERING, 2, rows.total)[: max(max_points, k)].sort().values
-    return Rows(rows.features[rows.own(drawn)], rows.group)
+    return ShardedRows(rows.features[rows.own(drawn)], rows.group)
 
 
-def start(rows: Rows, k: int, seed: int, init: str, metric: str) -> Float[Tensor, "K D"]:
+def start(rows: ShardedRows, k: int, seed: int, init: str, metric: str) -> Float[Tensor, "K D"]:
     """The first centroids."""
     if init == "k-means++":
         return plus_plus(rows, k, seed, metric == "cosine")
@@ -123,7 +123,7 @@ def start(rows: Rows, k: int, seed: int, init: str, metric: str) -> Float[Tensor
 
 
 def final_clustering(
-    rows: Rows, centroids: Float[Tensor, "K D"], metric: str, objective: list[float], repairs: int
+    rows: ShardedRows, centroids: Float[Tensor, "K D"], metric: str, objective: list[float], repairs: int
 ) -> Clustering:
     """Label every row with its nearest centroid."""
     labels = nearest(rows.features, centroids, metric == "cosine")
@@ -131,7 +131,7 @@ def final_clustering(
 
 
 def labelled(
-    rows: Rows,
+    rows: ShardedRows,
     labels: Int[Tensor, "N"],
     centroids: Float[Tensor, "K D"],
     metric: str,

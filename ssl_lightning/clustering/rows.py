@@ -7,7 +7,7 @@ from torch import distributed as dist
 from torch.distributed import ProcessGroup
 
 
-class Rows:
+class ShardedRows:
     """This process's rows of a table whose rows lie in rank order over a group.
 
     Args:
@@ -52,29 +52,29 @@ class Rows:
         return self.sum(taken)
 
 
-def check(rows: Rows, k: int) -> None:
-    """Refuse what no clusterer can cluster, on all processes alike.
+def check(rows: ShardedRows, k: int) -> None:
+    """Reject what no clusterer can cluster, on all processes alike.
 
     Raises:
         ValueError: For k < 1, more clusters than rows, or features that are not finite.
     """
     if k < 1:
         raise ValueError(f"found k={k} clusters; expected at least 1")
-    refuse_few_rows(rows.total, k)
+    reject_few_rows(rows.total, k)
     _check_finite(rows)
 
 
-def refuse_few_rows(count: int, k: int) -> None:
-    """Refuse more clusters than rows, also before there are features.
+def reject_few_rows(count: int, k: int) -> None:
+    """Reject more clusters than rows, also before there are features.
 
     Raises:
         ValueError: If `count` is less than k.
     """
     if k > count:
-        raise ValueError(f"found k={k} clusters for {count} rows; lower num_clusters or give more pictures")
+        raise ValueError(f"found k={k} clusters for {count} rows; lower num_clusters or give more images")
 
 
-def _check_finite(rows: Rows) -> None:
+def _check_finite(rows: ShardedRows) -> None:
     # one sum is ten times faster than a look at every value, and finite only if all of them are
     doubtful = rows.sum((~torch.isfinite(rows.features.sum())).long())
     if not doubtful:

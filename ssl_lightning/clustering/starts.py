@@ -6,52 +6,54 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ssl_lightning.clustering.rows import Rows
-from ssl_lightning.draws import Purpose, bits, permutation
+from ssl_lightning.clustering.rows import ShardedRows
+from ssl_lightning.counter_rng import Purpose, bits, permutation
 
 
-def random_rows(rows: Rows, k: int, seed: int) -> Int[Tensor, "k"]:
+def random_rows(rows: ShardedRows, k: int, seed: int) -> Int[Tensor, "k"]:
     """Positions of k different rows among all rows."""
     return permutation(seed, Purpose.CLUSTERING, 0, rows.total)[:k]
 
 
-def plus_plus(rows: Rows, k: int, seed: int, cosine: bool) -> Float[Tensor, "k D"]:
-    """Greedy k-means++: each next centre is the best of 2 + ln k rows drawn by their squared distance.
+def plus_plus(rows: ShardedRows, k: int, seed: int, cosine: bool) -> Float[Tensor, "k D"]:
+    """Greedy k-means++: each next center is the best of 2 + ln k rows drawn by their squared distance.
 
     All candidates of a step are one matrix product that reads the features once, so the cost is about that of
     (2 + ln k) / 2 iterations of Lloyd's algorithm, in memory traffic k readings of the features.
 
     Args:
         rows: The features; unit rows for the cosine metric.
-        k: Number of centres.
+        k: Number of centers.
         seed: Start of the draws.
         cosine: Distance 1 - cos instead of squared Euclidean.
     """
     features = rows.features
     trials = 2 + int(math.log(k))
     norms = features.square().sum(1)
-    centres = rows.take(random_rows(rows, 1, seed))
-    closest = _distances(features, norms, centres, cosine).squeeze(0)  # [N]
+    centers = rows.take(random_rows(rows, 1, seed))
+    closest = _distances(features, norms, centers, cosine).squeeze(0)  # [N]
     for step in range(1, k):
         candidates = rows.take(_draw_by_weight(rows, closest, trials, seed, step))  # [T, D]
         distances = torch.minimum(_distances(features, norms, candidates, cosine), closest)  # [T, N]
         potential = rows.sum(distances.double().sum(1))
         best = int(potential.argmin())
         closest = distances[best]
-        centres = torch.cat([centres, candidates[best : best + 1]])
-    return centres
+        centers = torch.cat([centers, candidates[best : best + 1]])
+    return centers
 
 
 def _distances(
-    features: Float[Tensor, "N D"], norms: Float[Tensor, "N"], centres: Float[Tensor, "T D"], cosine: bool
+    features: Float[Tensor, "N D"], norms: Float[Tensor, "N"], centers: Float[Tensor, "T D"], cosine: bool
 ) -> Float[Tensor, "T N"]:
-    products = centres @ features.T
+    products = centers @ features.T
     if cosine:
         return (1 - products).clamp_(min=0)
-    return (norms + centres.square().sum(1, keepdim=True) - 2 * products).clamp_(min=0)
+    return (norms + centers.square().sum(1, keepdim=True) - 2 * products).clamp_(min=0)
 
 
-def _draw_by_weight(rows: Rows, weights: Float[Tensor, "N"], count: int, seed: int, step: int) -> Int[Tensor, "T"]:
+def _draw_by_weight(
+    rows: ShardedRows, weights: Float[Tensor, "N"], count: int, seed: int, step: int
+) -> Int[Tensor, "T"]:
     """Positions among all rows, each with probability in proportion to its weight; uniform where all are 0."""
     cumulative = weights.double().cumsum(0)
     own = cumulative[-1:] if len(cumulative) else cumulative.new_zeros(1)

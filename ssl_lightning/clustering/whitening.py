@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.nn import functional as F
 
-from ssl_lightning.clustering.rows import Rows
+from ssl_lightning.clustering.rows import ShardedRows
 
 
 class FeatureTransform(ABC):
@@ -22,7 +22,7 @@ class FeatureTransform(ABC):
 
 @dataclass(frozen=True)
 class PCAWhitening(FeatureTransform):
-    """Centre, rotate to the largest principal components, divide by their standard deviation, scale rows to length 1.
+    """Center, rotate to the largest principal components, divide by their standard deviation, scale rows to length 1.
 
     Caron et al. 2018, section 3.2 ("PCA-reduced to 256 dimensions, whitened and l2-normalized"). The covariance is
     taken in float64. Components whose variance is below `epsilon` of the largest are divided by that floor, so constant
@@ -47,7 +47,7 @@ class PCAWhitening(FeatureTransform):
         Raises:
             ValueError: If there are fewer features, or fewer rows over all processes, than `dim`.
         """
-        rows = Rows(features.detach().float(), group)
+        rows = ShardedRows(features.detach().float(), group)
         width = features.shape[1]
         if self.dim > min(width, rows.total):
             raise ValueError(
@@ -71,14 +71,14 @@ class UnitRows(FeatureTransform):
         return F.normalize(features.detach().float(), dim=1)
 
 
-def _moments(rows: Rows) -> tuple[Float[Tensor, "D"], Float[Tensor, "D D"]]:
+def _moments(rows: ShardedRows) -> tuple[Float[Tensor, "D"], Float[Tensor, "D D"]]:
     """Mean and covariance over all processes, in float64, block by block."""
     width = rows.features.shape[1]
     mean = rows.sum(rows.features.double().sum(0)) / rows.total
     covariance = torch.zeros(width, width, dtype=torch.float64, device=rows.features.device)
     for block in rows.features.split(8192):
-        centred = block.double() - mean
-        covariance.addmm_(centred.T, centred)
+        centerd = block.double() - mean
+        covariance.addmm_(centerd.T, centerd)
     return mean, rows.sum(covariance) / rows.total
 
 

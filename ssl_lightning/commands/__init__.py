@@ -1,4 +1,4 @@
-"""Every verb but the four of Lightning, one file each."""
+"""Every subcommand but the four of Lightning, one file each."""
 
 import json
 from importlib import import_module
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from jsonargparse import ArgumentParser
 
-from ssl_lightning.checkpoints.allowlist import refuse, restrict_imports
+from ssl_lightning.checkpoints.allowlist import reject, restrict_imports
 from ssl_lightning.checkpoints.places import check_call
 from ssl_lightning.runs.artifacts import fetch_all
 
@@ -21,7 +21,7 @@ MODULES = {
     "embed": "ssl_lightning.commands.embed",
     "experts": "ssl_lightning.commands.experts",
 }
-"""Verb to module; each module has a function `main` whose arguments are the options."""
+"""Subcommand to module; each module has a function `main` whose arguments are the options."""
 SEVERAL = {"budget"}
 """Verbs of several folders one after the other, as a shell writes them; `main` gets them as a list."""
 
@@ -31,18 +31,18 @@ class OneLineParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say it and leave with exit code 2."""
-        refuse(str(message))
+        reject(str(message))
 
 
-def run_verb(arguments: list[str]) -> None:
-    """Carry out a verb with its options; classes that they name come through the import allowlist."""
-    verb, *options = arguments
-    if verb in SEVERAL:
+def run_subcommand(arguments: list[str]) -> None:
+    """Carry out a subcommand with its options; classes that they name come through the import allowlist."""
+    subcommand, *options = arguments
+    if subcommand in SEVERAL:
         folders = list(takewhile(lambda option: not option.startswith("-"), options))
         options = ([json.dumps(folders)] if folders else []) + options[len(folders) :]
     restrict_imports()
-    main = import_module(MODULES[verb]).main
-    parser = OneLineParser(prog=f"ssl-lightning {verb}", description=main.__doc__.splitlines()[0])
+    main = import_module(MODULES[subcommand]).main
+    parser = OneLineParser(prog=f"ssl-lightning {subcommand}", description=main.__doc__.splitlines()[0])
     parser.add_function_arguments(main, as_positional=True)
     parsed = parser.parse_args(options)
     check_call(main, parsed)

@@ -9,7 +9,7 @@ from ssl_lightning.stops import DataError
 
 
 @dataclass(frozen=True)
-class Spent:
+class TrainingCost:
     """Of one run.
 
     Attributes:
@@ -29,11 +29,11 @@ def main(runs: list[str]) -> None:
     Args:
         runs: Folders of runs, such as runs/*-base runs/*-expert-* runs/*-distill.
     """
-    spent = [read_spent(Path(run)) for run in runs]
-    whole, first = sum(one.operations for one in spent), spent[0]
+    cost = [read_cost(Path(run)) for run in runs]
+    whole, first = sum(one.operations for one in cost), cost[0]
     width = max(map(len, runs))
     print(f"{'run':<{width}}  epochs   steps  operations   share")
-    for run, one in zip(runs, spent, strict=True):
+    for run, one in zip(runs, cost, strict=True):
         print(
             f"{run:<{width}}  {one.epochs:>6}  {one.steps:>6}  {one.operations:>10.3g}  {one.operations / whole:>6.1%}"
         )
@@ -42,7 +42,7 @@ def main(runs: list[str]) -> None:
         print(f"all: {whole:.3g}, for which {runs[0]} would train {epochs} epochs: --trainer.max_epochs {epochs}")
 
 
-def read_spent(run: Path) -> Spent:
+def read_cost(run: Path) -> TrainingCost:
     """What its table says last; steps after the last row that counts cost what those before it do.
 
     Raises:
@@ -57,4 +57,4 @@ def read_spent(run: Path) -> Spent:
             "taken a step"
         )
     last, steps = counted[-1], max(int(row["step"]) for row in rows)
-    return Spent(int(last["epoch"]) + 1, steps, float(last["train/operations"]) * steps / int(last["step"]))
+    return TrainingCost(int(last["epoch"]) + 1, steps, float(last["train/operations"]) * steps / int(last["step"]))

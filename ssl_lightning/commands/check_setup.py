@@ -28,13 +28,13 @@ def main() -> None:
     print(f"packs in {folder} (SSL_LIGHTNING_DATA): {_packs(folder)}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     what = f"ResNet-18 of width {WIDTH}, {SIZE} px, batches of {BATCH}, one view of each, made anew"
-    print(f"speed on {device.type}, pictures/s in training ({what}):")
+    print(f"speed on {device.type}, images/s in training ({what}):")
     for precision, half in (("32-true", False), ("bf16-mixed", True)):
-        print(f"  --trainer.precision {precision:<10} {pictures_per_second(device, half):.0f}")
+        print(f"  --trainer.precision {precision:<10} {images_per_second(device, half):.0f}")
 
 
-def pictures_per_second(device: torch.device, half: bool = False) -> float:
-    """Pictures that training takes in a second: views, forward, backward, update; nothing is read or decoded.
+def images_per_second(device: torch.device, half: bool = False) -> float:
+    """Images that training takes in a second: views, forward, backward, update; nothing is read or decoded.
 
     Args:
         device: Where.

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ssl_lightning.clustering import Clusterer, FeatureTransform, KMeans, UnitRows
 from ssl_lightning.clustering.choosing import Choice, choices
 from ssl_lightning.clustering.feature_file import FeatureFile
-from ssl_lightning.files import refuse_unwritable, write_text
+from ssl_lightning.files import reject_unwritable, write_text
 from ssl_lightning.report.page import Figure, Section, write_page
 
 COLUMNS = ("objective", "stability", "imbalance", "empty", "ami", "nmi")
@@ -27,7 +27,7 @@ def main(
     clusterer: Clusterer = KMeans(iterations=50),  # a frozen description, as configs/clusterfit/2_cluster.yaml has it
     transform: FeatureTransform | None = UnitRows(),  # a frozen description
 ) -> None:
-    """Cluster features for several numbers of clusters and several starts; a table, a picture and a page to choose by.
+    """Cluster features for several numbers of clusters and several starts; a table, an image and a page to choose by.
 
     Args:
         features: What `ssl-lightning embed` wrote.
@@ -48,7 +48,7 @@ def main(
     if few < 2 or many > len(stored.rows):
         raise ValueError(f"found k={k} for {len(stored.rows)} rows; expected numbers of clusters from 2 to as many")
     folder = Path(out) if out else Path(features).with_name(f"{Path(features).stem}-k")
-    refuse_unwritable(folder / "choices.csv", "give --out")
+    reject_unwritable(folder / "choices.csv", "give --out")
     rows = stored.features if transform is None else transform(stored.features)
     found = list(choices(rows, stored.labels, clusterer, sorted(set(k)), seeds, _with_bar))
     write_text(folder / "choices.csv", _csv(found))

@@ -1,4 +1,4 @@
-"""clusters: where did my pictures go? A page with pictures of the clusters."""
+"""clusters: where did my images go? A page with images of the clusters."""
 
 from pathlib import Path
 from typing import Any
@@ -8,22 +8,22 @@ from tqdm import tqdm
 from ssl_lightning.checkpoints.load import build_data, data_section, described_data
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, purity
-from ssl_lightning.files import refuse_unwritable
-from ssl_lightning.report.cluster_sheets import CLUSTERS, PICTURES, draw_cluster_sheets
+from ssl_lightning.files import reject_unwritable
+from ssl_lightning.report.cluster_sheets import CLUSTERS, IMAGES, draw_cluster_sheets
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.types import UNLABELLED
 
 
 def main(
-    file: str, out: str | None = None, data: str | None = None, pictures: int = PICTURES, most: int = CLUSTERS
+    file: str, out: str | None = None, data: str | None = None, images: int = IMAGES, most: int = CLUSTERS
 ) -> None:
     """Write a page with contact sheets of the clusters, their sizes and their numbers.
 
     Args:
         file: What WriteClusters wrote, <path>.safetensors.
         out: Folder of the page; by default <path>-page.
-        data: A file with a data section that finds the pictures, where they have moved since.
-        pictures: Pictures of a cluster; half are those closest to its centroid.
+        data: A file with a data section that finds the images, where they have moved since.
+        images: Images of a cluster; half are those closest to its centroid.
         most: Clusters on the page; of more, the largest and the smallest half.
 
     Raises:
@@ -35,12 +35,12 @@ def main(
     source.setup("predict")
     if metadata.get("data") != source.fingerprint_as(metadata.get("data")):
         raise ValueError(
-            f"found {file} made for pictures {metadata.get('data', '')[:12]}, the data are {source.fingerprint[:12]}; "
+            f"found {file} made for images {metadata.get('data', '')[:12]}, the data are {source.fingerprint[:12]}; "
             "give --data with those that it was made for"
         )
     folder = Path(out) if out else Path(file).with_name(f"{Path(file).stem}-page")
-    refuse_unwritable(folder / "index.html", "give --out")
-    own = source.judged_labels()
+    reject_unwritable(folder / "index.html", "give --out")
+    own = source.true_labels()
     sheets = draw_cluster_sheets(
         folder,
         clustering.labels,
@@ -48,19 +48,19 @@ def main(
         source.training,
         own,
         clustering.distances,
-        pictures,
+        images,
         most,
         lambda shown: tqdm(shown, desc="Clusters", unit="cluster", leave=False),
     )
     write_page(folder / "index.html", Path(file).name, [_numbers(clustering, own, folder), sheets])
-    print(f"{sheets.text}\npictures of them: {folder / 'index.html'}")
+    print(f"{sheets.text}\nimages of them: {folder / 'index.html'}")
 
 
 def _source(metadata: dict[str, str], file: str, data: str | None) -> Any:
-    remedy = "give --data, for example configs/data/x.yaml"
+    suggestion = "give --data, for example configs/data/x.yaml"
     if data is not None:
-        return build_data(data_section(data, remedy), data)
-    return described_data(metadata, file, remedy)
+        return build_data(data_section(data, suggestion), data)
+    return described_data(metadata, file, suggestion)
 
 
 def _numbers(clustering: Clustering, own: Any, folder: Path) -> Section:

@@ -1,4 +1,4 @@
-"""demo: DeepCluster on real digits, judged against pixels and against its untrained self, in minutes on a laptop."""
+"""demo: DeepCluster on real digits, evaluated against pixels and against its untrained self, in minutes on a laptop."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ssl_lightning.report.table import percent_table
 
 
 def main(config: str = "configs/demo.yaml", name: str = "demo", seed: int = 0, run_dir: str = "runs") -> None:
-    """Train DeepCluster on real digits, judge it against pixels and its untrained self, and write a page to look at.
+    """Train DeepCluster on real digits, evaluate it against pixels and its untrained self, and write a page to look at.
 
     Args:
         config: Another configuration to demonstrate.
@@ -28,14 +28,14 @@ def main(config: str = "configs/demo.yaml", name: str = "demo", seed: int = 0, r
         raise ValueError(f"found no {config}; run this from the root of the repository or give --config")
     command = ["fit", "--config", config, "--run.name", name, "--run.dir", run_dir, "--seed_everything", str(seed)]
     line = CommandLine([*command, "--resume.policy", "restart"], quiet=True)
-    rows = {"pixels": _judge_pixels(line)} | line.results()
+    rows = {"pixels": _evaluate_pixels(line)} | line.results()
     table = percent_table(rows, title="percent")
-    line.gallery.write(lead=[Section("Pixels, untrained, trained, in percent", table)])
-    print(f"\n{table}\n\nPictures of the clusters, curves and numbers: {line.run.path / 'report' / 'index.html'}")
+    line.report.write(lead=[Section("Pixels, untrained, trained, in percent", table)])
+    print(f"\n{table}\n\nImages of the clusters, curves and numbers: {line.run.path / 'report' / 'index.html'}")
 
 
-def _judge_pixels(line: CommandLine) -> dict[str, float]:
-    """Raw pixels, by the same judges on the same pictures."""
+def _evaluate_pixels(line: CommandLine) -> dict[str, float]:
+    """Raw pixels, by the same probes on the same images."""
     callbacks: list[pl.Callback] = line.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     probes = [callback for callback in callbacks if isinstance(callback, ProbeFeatures)]
     data = line.datamodule

@@ -1,14 +1,14 @@
-"""embed: what a trained network sees of every picture of a source, in a file."""
+"""embed: what a trained network sees of every image of a source, in a file."""
 
 import json
 from pathlib import Path
 
 import torch
 
-from ssl_lightning.callbacks.embed import embed_pictures
+from ssl_lightning.callbacks.embed import embed_images
 from ssl_lightning.checkpoints.load import build_data, data_section, load_model
 from ssl_lightning.clustering.feature_file import FeatureFile
-from ssl_lightning.files import refuse_unwritable, sha256_of
+from ssl_lightning.files import reject_unwritable, sha256_of
 from ssl_lightning.types import Weights
 
 
@@ -20,12 +20,12 @@ def main(
     weights: Weights = "online",
     device: str = "auto",
 ) -> None:
-    """Embed the training pictures of a source with the network in a checkpoint, and write their features to a file.
+    """Embed the training images of a source with the network in a checkpoint, and write their features to a file.
 
     Args:
         checkpoint: For example runs/NAME/checkpoints/last.ckpt.
         out: The file to write, <name>.safetensors.
-        data: A file with a data section, for example configs/data/cifar10.yaml; by default the run's own pictures.
+        data: A file with a data section, for example configs/data/cifar10.yaml; by default the run's own images.
         layer: One of the method's layers; by default its first.
         weights: "ema" for the averaged weights of methods that have them (BYOL, MoCLR).
         device: cpu, cuda, or auto for a GPU where there is one.
@@ -41,19 +41,19 @@ def main(
     described = data_section(config, "give --data, for example configs/data/x.yaml")
     seen_as = {"image_size": model.image_size, "mean": list(model.mean), "std": list(model.std)}
     described["init_args"] = (described.get("init_args") or {}) | seen_as  # as the network was trained to see them
-    pictures = build_data(described, data or checkpoint)
-    refuse_unwritable(Path(out), "give another file to write")
-    pictures.setup("predict")
-    rows, features = embed_pictures(model.to(device_named(device)), pictures, layer, weights=weights)
+    images = build_data(described, data or checkpoint)
+    reject_unwritable(Path(out), "give another file to write")
+    images.setup("predict")
+    rows, features = embed_images(model.to(device_named(device)), images, layer, weights=weights)
     metadata = {
-        "data": pictures.fingerprint,
+        "data": images.fingerprint,
         "checkpoint": sha256_of(Path(checkpoint).resolve()),
         "layer": layer or model.layers[0],
         "weights": weights,
         "data_config": json.dumps(described),
     }
-    FeatureFile(features, rows, pictures.judged_labels()[rows], metadata).save(out)
-    print(f"wrote {out}: {features.shape[1]} features of {len(rows)} pictures; next: ssl-lightning choose-k {out}")
+    FeatureFile(features, rows, images.true_labels()[rows], metadata).save(out)
+    print(f"wrote {out}: {features.shape[1]} features of {len(rows)} images; next: ssl-lightning choose-k {out}")
 
 
 def device_named(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""experts: which experts of a divided set of pictures are there, how far each is, and what it knows of its own part."""
+"""experts: which experts of a divided set of images are there, how far each is, and what it knows of its own part."""
 
 import math
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from tqdm import tqdm
 from ssl_lightning.checkpoints.durable import LAST
 from ssl_lightning.checkpoints.load import described_data, load_model
 from ssl_lightning.clustering.assign import nearest
-from ssl_lightning.clustering.clusterer import Clustering, refuse_other_pictures
+from ssl_lightning.clustering.clusterer import Clustering, reject_other_images
 from ssl_lightning.commands.embed import device_named
 from ssl_lightning.evaluation import KNN, LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures
 from ssl_lightning.runs.directory import RunDirectory
 from ssl_lightning.runs.metrics import read_rows
 
-JUDGED = {"knn/top1": "k-NN", "linear/top1": "linear"}
-"""Metrics of a judge, and their headings."""
+EVALUATED = {"knn/top1": "k-NN", "linear/top1": "linear"}
+"""Metrics of an evaluate, and their headings."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Expert:
         state: finished, running, or stopped, which the same command continues.
         step: Of its last row, or its last.
         planned: Steps of the whole run.
-        knn: Its last k-NN accuracy on all test pictures, percent.
+        knn: Its last k-NN accuracy on all test images, percent.
     """
 
     part: int
@@ -47,24 +47,24 @@ class Expert:
 
 
 def main(
-    clusters: str, runs: str | None = None, judge: bool = False, base: str | None = None, device: str = "auto"
+    clusters: str, runs: str | None = None, evaluate: bool = False, base: str | None = None, device: str = "auto"
 ) -> None:
-    """Show the experts of every cluster of a file: pictures, state, steps, accuracy; with --judge true on its own part.
+    """Print the state of each expert, one per cluster: images, steps, accuracy; --evaluate true adds its own cluster.
 
     Args:
         clusters: What WriteClusters wrote, <path>.safetensors.
         runs: Folder of the runs; by default that of the file.
-        judge: Ask experts and base about the pictures of each part: both splits of the first probe set are divided by
-            the base as the training pictures were, and a judge is fitted and asked within each part.
+        evaluate: Ask experts and base about the images of each part: both splits of the first probe set are divided by
+            the base as the training images were, and an evaluate is fitted and asked within each part.
         base: Checkpoint of the network that was clustered; by default looked for in the folder of the runs.
         device: cpu, cuda, or auto for a GPU where there is one.
 
     Raises:
-        ValueError: If the file is damaged or the pictures are not those that it was made for; with `judge` also if the
+        ValueError: If the file is damaged or the images are not those that it was made for; with `evaluate` also if the
             base is not found, or parts are not those of nearest centroids.
     """
     clustering, metadata = Clustering.load(clusters)
-    data = _pictures(clusters, clustering, metadata)
+    data = _images(clusters, clustering, metadata)
     folder = Path(runs) if runs else Path(clusters).parent
     experts = _experts(folder, data.training, clustering.labels, len(clustering.sizes))
     print(_state_table(experts, clustering))
@@ -75,17 +75,17 @@ def main(
             "configs/divide_contrast/3_expert.yaml --config configs/data/<data>.yaml "
             f"--data.subset.path {clusters} --data.subset.value {missing[0]} --run.name <name>-expert-{missing[0]}"
         )
-    if judge:
+    if evaluate:
         network = load_model(base or _base(folder, clusters, metadata)).to(device_named(device))
-        print("\n" + _judged_table(network, experts, data, clustering, metadata))
+        print("\n" + _evaluation_table(network, experts, data, clustering, metadata))
 
 
-def _pictures(path: str, clustering: Clustering, metadata: dict[str, str]) -> Any:
+def _images(path: str, clustering: Clustering, metadata: dict[str, str]) -> Any:
     """The data that the clusters were made for."""
     again = "make it again with predict"
     data = described_data(metadata, path, again)
     own = data.fingerprint_as(metadata.get("data"))
-    refuse_other_pictures(path, clustering, metadata, own, data.num_samples, again)
+    reject_other_images(path, clustering, metadata, own, data.num_samples, again)
     return data
 
 
@@ -93,11 +93,11 @@ def _pictures(path: str, clustering: Clustering, metadata: dict[str, str]) -> An
 
 
 def _experts(folder: Path, training: Any, labels: Int[Tensor, "N"], k: int) -> list[Expert]:
-    """Runs on one of the parts, whatever their names: the fingerprint of its pictures tells whose expert a run is."""
+    """Runs on one of the parts, whatever their names: the fingerprint of its images tells whose expert a run is."""
     rows = [(labels == part).nonzero().flatten() for part in range(k)]
-    pictures = {part: training.select(own) for part, own in enumerate(rows) if len(own)}
-    parts = {own.fingerprint_by_names: part for part, own in pictures.items()}  # runs from before content was read
-    parts |= {own.fingerprint: part for part, own in pictures.items()}
+    images = {part: training.select(own) for part, own in enumerate(rows) if len(own)}
+    parts = {own.fingerprint_by_names: part for part, own in images.items()}  # runs from before content was read
+    parts |= {own.fingerprint: part for part, own in images.items()}
     found = []
     for path in sorted(folder.glob("*/run.json")):
         run = RunDirectory(folder, path.parent.name)
@@ -108,24 +108,24 @@ def _experts(folder: Path, training: Any, labels: Int[Tensor, "N"], k: int) -> l
     return sorted(found, key=lambda expert: (expert.part, expert.run.name))
 
 
-def _expert(part: int, run: RunDirectory, inputs: dict[str, Any], pictures: int) -> Expert:
+def _expert(part: int, run: RunDirectory, inputs: dict[str, Any], images: int) -> Expert:
     done = run.finished()
     state = "finished" if done else "running" if run.is_held else "stopped"
     table = run.path / "metrics.csv"
     rows = read_rows(table) if table.is_file() else []
-    judged = [row["eval/knn/top1"] for row in rows if row.get("eval/knn/top1")]
+    evaluations = [row["eval/knn/top1"] for row in rows if row.get("eval/knn/top1")]
     step = done["steps"] if done else max((int(row["step"]) for row in rows), default=0)
-    knn = f"{100 * float(judged[-1]):.1f}" if judged else ""
-    return Expert(part, run, state, step, done["steps"] if done else _planned(inputs, pictures), knn)
+    knn = f"{100 * float(evaluations[-1]):.1f}" if evaluations else ""
+    return Expert(part, run, state, step, done["steps"] if done else _planned(inputs, images), knn)
 
 
-def _planned(inputs: dict[str, Any], pictures: int) -> int:
-    """Optimiser steps that a run will have taken."""
+def _planned(inputs: dict[str, Any], images: int) -> int:
+    """Optimizer steps that a run will have taken."""
     if (inputs.get("trainer.max_steps") or -1) > 0:
         return inputs["trainer.max_steps"]
     whole = inputs.get("data.init_args.drop_last", True)
     batch = inputs["data.init_args.batch_size"]
-    batches = pictures // batch if whole else -(-pictures // batch)
+    batches = images // batch if whole else -(-images // batch)
     limit = inputs.get("trainer.limit_train_batches")
     if limit is not None:
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
@@ -133,7 +133,7 @@ def _planned(inputs: dict[str, Any], pictures: int) -> int:
 
 
 def _state_table(experts: list[Expert], clustering: Clustering) -> str:
-    header = ("part", "pictures", "share", "state", "steps", "k-NN of all", "run")
+    header = ("part", "images", "share", "state", "steps", "k-NN of all", "run")
     lines = []
     for part, size in enumerate(clustering.sizes.tolist()):
         share = f"{100 * size / max(int(clustering.sizes.sum()), 1):.1f} %"
@@ -161,29 +161,31 @@ def _base(folder: Path, clusters: str, metadata: dict[str, str]) -> str:
     )
 
 
-def _judged_table(base: Any, experts: list[Expert], data: Any, clustering: Clustering, metadata: dict[str, str]) -> str:
+def _evaluation_table(
+    base: Any, experts: list[Expert], data: Any, clustering: Clustering, metadata: dict[str, str]
+) -> str:
     """Base and experts within each part, in percent."""
     probe = next(iter(data.probes), None)
     if probe is None:
-        raise ValueError("found no labelled pictures to judge on; expected data.probe_sets in the run that clustered")
+        raise ValueError("found no labelled images to evaluate on; expected data.probe_sets in the run that clustered")
     parts = [_parts(base, loader, data, probe, clustering, metadata) for loader in data.probe_dataloaders(probe)]
     newest = [(expert, expert.run.newest_checkpoint()) for expert in experts]
     known = [(expert.part, expert.run.name, path) for expert, path in newest if path is not None]
-    lines: list[tuple[str, ...]] = [("part", "train", "test", *JUDGED.values(), "network")]
-    for part in tqdm(range(len(clustering.sizes)), desc="Judging", unit="part", leave=False):
+    lines: list[tuple[str, ...]] = [("part", "train", "test", *EVALUATED.values(), "network")]
+    for part in tqdm(range(len(clustering.sizes)), desc="Evaluating", unit="part", leave=False):
         rows = [(own == part).nonzero().flatten() for own in parts]
         for name, path in (("base", None), *((name, path) for own, name, path in known if own == part)):
             network = base if path is None else load_model(path).to(base.device)
-            answers = _judged(network, data, probe, rows)
-            numbers = (f"{100 * answers[metric]:.1f}" for metric in JUDGED)
+            answers = _evaluations(network, data, probe, rows)
+            numbers = (f"{100 * answers[metric]:.1f}" for metric in EVALUATED)
             lines.append((str(part), *(str(len(own)) for own in rows), *numbers, name))
     return f"within the parts of {probe}, percent\n{_aligned(lines)}"
 
 
-def _judged(network: Any, data: Any, probe: str, rows: list[Int[Tensor, "_n"]]) -> dict[str, float]:
-    """Of a judge that is fitted and asked within these rows of both splits."""
+def _evaluations(network: Any, data: Any, probe: str, rows: list[Int[Tensor, "_n"]]) -> dict[str, float]:
+    """Of an evaluate that is fitted and asked within these rows of both splits."""
     if not all(len(own) for own in rows):
-        return dict.fromkeys(JUDGED, math.nan)
+        return dict.fromkeys(EVALUATED, math.nan)
     classes = len(data.probes[probe][0].classes)
     loaders = data.probe_dataloaders(probe, rows)
     splits = [LabelledFeatures(*_see(network, loader, data, probe), classes) for loader in loaders]
@@ -193,12 +195,12 @@ def _judged(network: Any, data: Any, probe: str, rows: list[Int[Tensor, "_n"]]) 
 def _parts(
     base: Any, loader: Any, data: Any, probe: str, clustering: Clustering, metadata: dict[str, str]
 ) -> Int[Tensor, "n"]:
-    """The part of each picture of a split: the nearest centroid in what was clustered."""
+    """The part of each image of a split: the nearest centroid in what was clustered."""
     metric = metadata.get("metric")
     if metric not in ("l2", "cosine"):
         raise ValueError(
             "found parts that are not those of nearest centroids (made at random, of transformed features, or by an "
-            "earlier version); expected parts of KMeans without a transform, to divide the pictures of a probe set by"
+            "earlier version); expected parts of KMeans without a transform, to divide the images of a probe set by"
         )
     features, _ = _see(base, loader, data, probe, metadata["layer"])
     features = F.normalize(features, dim=1) if metric == "cosine" else features
@@ -208,12 +210,12 @@ def _parts(
 def _see(
     network: Any, loader: Any, data: Any, probe: str, layer: str | None = None
 ) -> tuple[Float[Tensor, "n D"], Int[Tensor, "n"]]:
-    """Features and labels of the pictures of a loader, on the CPU."""
+    """Features and labels of the images of a loader, on the CPU."""
     features, labels = [], []
     with torch.no_grad():
         for raw in loader:
             moved = network.transfer_batch_to_device(raw, network.device, 0)
-            batch = data.centre(moved, data.probe_size(probe))
+            batch = data.center(moved, data.probe_size(probe))
             features.append(network.embed(batch.views[0], layer).float().cpu())
             labels.append(batch.label.cpu())
     return torch.cat(features), torch.cat(labels)

@@ -1,12 +1,12 @@
-"""Pictures that need no file: scikit-learn's handwritten digits, and drawn shapes."""
+"""Images that need no file: scikit-learn's handwritten digits, and drawn shapes."""
 
 from functools import cache
 
 import numpy as np
 import torch
 
-from ssl_lightning.data.drawn import draw_pictures
-from ssl_lightning.data.pictures import MemoryPictures, Pictures
+from ssl_lightning.data.dataset import ImageDataset, InMemoryImages
+from ssl_lightning.data.rendered import render_images
 from ssl_lightning.stops import UsageError
 
 MOST_MEMORY = 4_000_000_000
@@ -14,7 +14,7 @@ MOST_MEMORY = 4_000_000_000
 
 
 @cache
-def open_digits(split: str) -> Pictures:
+def open_digits(split: str) -> ImageDataset:
     """One split of the digits, 8 x 8 pixels: row i is for test when i % 5 == 4 (359 rows), else for training (1,438).
 
     Raises:
@@ -26,24 +26,24 @@ def open_digits(split: str) -> Pictures:
     pixels, targets = load_digits(return_X_y=True)
     levels = np.asarray(pixels).reshape(-1, 8, 8)  # 0..16
     chosen = (np.arange(len(levels)) % 5 == 4) == (split == "test")
-    grey = torch.from_numpy(np.rint(levels[chosen] * (255 / 16)).astype(np.uint8))
-    images = grey.unsqueeze(1).repeat(1, 3, 1, 1)
+    gray = torch.from_numpy(np.rint(levels[chosen] * (255 / 16)).astype(np.uint8))
+    images = gray.unsqueeze(1).repeat(1, 3, 1, 1)
     labels = torch.from_numpy(np.asarray(targets)[chosen])
-    return MemoryPictures(images, labels, [str(digit) for digit in range(10)], title=f"digits/{split}")
+    return InMemoryImages(images, labels, [str(digit) for digit in range(10)], title=f"digits/{split}")
 
 
 @cache
 def open_synthetic(
     split: str, num_samples: int = 1024, num_classes: int = 10, size: int = 32, seed: int = 0
-) -> Pictures:
-    """One split of drawn pictures; row i is of class i % num_classes.
+) -> ImageDataset:
+    """One split of drawn images; row i is of class i % num_classes.
 
     Args:
-        split: "train" or "test"; no picture is in both, whatever the numbers.
-        num_samples: Pictures in the split.
+        split: "train" or "test"; no image is in both, whatever the numbers.
+        num_samples: Images in the split.
         num_classes: At most `drawn.MOST_CLASSES`.
         size: Side in pixels.
-        seed: Another one gives other pictures of the same classes.
+        seed: Another one gives other images of the same classes.
 
     Raises:
         UsageError: The split is neither "train" nor "test", or there are more classes than can be drawn, or
@@ -56,9 +56,9 @@ def open_synthetic(
         )
     rows = torch.arange(num_samples)
     labels = rows % num_classes
-    images = draw_pictures(rows if split == "train" else -1 - rows, labels, size, seed)
+    images = render_images(rows if split == "train" else -1 - rows, labels, size, seed)
     classes = [str(label) for label in range(num_classes)]
-    return MemoryPictures(images, labels, classes, title=f"synthetic/{split}")
+    return InMemoryImages(images, labels, classes, title=f"synthetic/{split}")
 
 
 def _check_split(source: str, split: str) -> None:

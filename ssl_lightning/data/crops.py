@@ -1,7 +1,7 @@
-"""Where the pixels of a view come from: random boxes, antialiased crops, small affine moves, centre views.
+"""Where the pixels of a view come from: random boxes, antialiased crops, small affine moves, center views.
 
-All of it is linear interpolation, so the crops of a batch are two batched matrix products, `rows @ picture @ columns`,
-with one small matrix a picture and axis. Flips are free: they reverse the columns' matrix.
+All of it is linear interpolation, so the crops of a batch are two batched matrix products, `rows @ image @ columns`,
+with one small matrix an image and axis. Flips are free: they reverse the columns' matrix.
 """
 
 import math
@@ -19,7 +19,7 @@ BOX_NUMBERS = 2 * BOX_TRIES + 2
 """Random numbers that one box takes: an area and a ratio a try, then the place."""
 
 _DENSE_SIDE = 96
-"""Up to this longest side a matrix product beats torchvision's sparse resize of one picture at a time (CPU)."""
+"""Up to this longest side a matrix product beats torchvision's sparse resize of one image at a time (CPU)."""
 
 
 def random_boxes(
@@ -32,12 +32,12 @@ def random_boxes(
     """Boxes by the law of torchvision's `RandomResizedCrop`, its ten tries and its fallback included.
 
     Area uniform in `scale`, aspect ratio log-uniform in `ratio`; the first of ten tries that fits is placed uniformly.
-    If none fits: the largest centred box with the nearest allowed ratio.
+    If none fits: the largest centerd box with the nearest allowed ratio.
 
     Args:
         numbers: Uniform in [0, 1).
-        heights: Of the pictures, in pixels.
-        widths: Of the pictures, in pixels.
+        heights: Of the images, in pixels.
+        widths: Of the images, in pixels.
         scale: Smallest and largest share of the area.
         ratio: Smallest and largest width over height.
 
@@ -45,21 +45,21 @@ def random_boxes(
         Top, left, height, width in pixels.
     """
     # float64, so that no kernel's last bit moves a box; NumPy, because a worker's batches are small
-    draws, room = numbers.double().cpu().numpy(), torch.stack([heights, widths], 1).double().cpu().numpy()
-    areas = (scale[0] + (scale[1] - scale[0]) * draws[:, :BOX_TRIES]) * room.prod(1, keepdims=True)
+    counter_rng, room = numbers.double().cpu().numpy(), torch.stack([heights, widths], 1).double().cpu().numpy()
+    areas = (scale[0] + (scale[1] - scale[0]) * counter_rng[:, :BOX_TRIES]) * room.prod(1, keepdims=True)
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    ratios = np.exp(low + (high - low) * draws[:, BOX_TRIES : 2 * BOX_TRIES])
+    ratios = np.exp(low + (high - low) * counter_rng[:, BOX_TRIES : 2 * BOX_TRIES])
     tries = np.stack([np.sqrt(areas / ratios), np.sqrt(areas * ratios)], 2).round()  # [B, tries, height and width]
     fits = ((tries > 0) & (tries <= room[:, None])).all(2)
     found = np.any(fits, axis=1, keepdims=True)
     sides = np.where(found, tries[np.arange(len(tries)), fits.argmax(1)], _largest_boxes(room, ratio))
     spare = room - sides
-    places = np.floor(np.where(found, draws[:, 2 * BOX_TRIES :] * (spare + 1), spare / 2))
+    places = np.floor(np.where(found, counter_rng[:, 2 * BOX_TRIES :] * (spare + 1), spare / 2))
     return torch.from_numpy(np.concatenate([places, sides], 1).astype(np.int64)).to(numbers.device)
 
 
 def _largest_boxes(room: Float[np.ndarray, "B 2"], ratio: tuple[float, float]) -> Float[np.ndarray, "B 2"]:
-    """The largest boxes whose ratio is as near as `ratio` allows to that of the whole picture."""
+    """The largest boxes whose ratio is as near as `ratio` allows to that of the whole image."""
     height, width = room.T
     shape = (width / height).clip(*ratio)
     return np.stack([np.minimum(height, width / shape), np.minimum(width, height * shape)], 1).round().clip(1)
@@ -71,13 +71,13 @@ def crop_resize(
     size: int,
     flip: Bool[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "B 3 s s"]:
-    """Cuts a box out of each picture and resizes it to a square, bilinear with antialias.
+    """Cuts a box out of each image and resizes it to a square, bilinear with antialias.
 
-    The same as `torchvision.transforms.v2.functional.resized_crop(..., antialias=True)` picture by picture.
+    The same as `torchvision.transforms.v2.functional.resized_crop(..., antialias=True)` image by image.
 
     Args:
         images: uint8, or floats in 0..1.
-        boxes: Top, left, height and width in pixels, within the pictures; on any device.
+        boxes: Top, left, height and width in pixels, within the images; on any device.
         size: Side of the result in pixels.
         flip: Which results are mirrored left to right; None for none.
 
@@ -109,20 +109,20 @@ def _crop_by_matrices(images: Tensor, boxes: Tensor, flip: Tensor | None, out: T
 def interpolation(
     start: Float[Tensor, "B"], length: Float[Tensor, "B"], size: int, side: int, flip: Bool[Tensor, "B"] | None = None
 ) -> Float[Tensor, "B {size} {side}"]:
-    """One matrix a picture that resizes the pixels `start .. start + length` of an axis of `side` pixels to `size`.
+    """One matrix an image that resizes the pixels `start .. start + length` of an axis of `side` pixels to `size`.
 
-    A triangle around each output pixel's centre, as wide as the output pixel but no narrower than an input pixel, cut
+    A triangle around each output pixel's center, as wide as the output pixel but no narrower than an input pixel, cut
     at the border of the box and scaled to sum 1: torch's antialiased bilinear rule.
     """
     reach = (length / size).clamp(min=1.0).unsqueeze(1)
     outputs = (torch.arange(size, device=start.device) + 0.5).expand(len(start), size)
     if flip is not None:
         outputs = torch.where(flip.unsqueeze(1), size - outputs, outputs)
-    centres = (start.unsqueeze(1) + outputs * (length / size).unsqueeze(1)) / reach
+    centers = (start.unsqueeze(1) + outputs * (length / size).unsqueeze(1)) / reach
     inputs = torch.arange(side, device=start.device).expand(len(start), side)
     inside = (inputs >= start.unsqueeze(1)) & (inputs < (start + length).unsqueeze(1))
     inputs = torch.where(inside, (inputs + 0.5) / reach, 1e6)  # what lies outside the box is out of reach
-    far = (inputs.unsqueeze(1) - centres.unsqueeze(2)).abs_().clamp_(max=1.0)
+    far = (inputs.unsqueeze(1) - centers.unsqueeze(2)).abs_().clamp_(max=1.0)
     weights = far.neg_().add_(1.0)
     return weights.div_(weights.sum(2, keepdim=True))
 
@@ -137,7 +137,7 @@ def _crop_one_by_one(images: Tensor, boxes: Tensor, flip: Tensor | None, out: Te
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """One picture [3, h, w] to [3, height, width] in its own dtype, bilinear with antialias."""
+    """One image [3, h, w] to [3, height, width] in its own dtype, bilinear with antialias."""
     if image.shape[-2:] == (height, width):
         return image
     return F.interpolate(image.unsqueeze(0), (height, width), mode="bilinear", antialias=True)[0]
@@ -149,7 +149,7 @@ def unit(images: UInt8[Tensor, "*B h w"] | Float[Tensor, "*B h w"]) -> Float[Ten
 
 
 def mirror_(images: UInt8[Tensor, "B 3 h w"] | Float[Tensor, "B 3 h w"], flip: Bool[Tensor, "B"]) -> None:
-    """Mirrors the chosen pictures left to right, in place."""
+    """Mirrors the chosen images left to right, in place."""
     for _, block in blocks(images, flip):
         block.copy_(block.flip(-1))
 
@@ -160,12 +160,12 @@ def affine(
     shift: Float[Tensor, "B 2"],
     flip: Bool[Tensor, "B"],
 ) -> Float[Tensor, "B 3 s s"]:
-    """Turns and moves each picture about its centre, black where nothing was, then mirrors the chosen ones.
+    """Turns and moves each image about its center, black where nothing was, then mirrors the chosen ones.
 
     The same as `torchvision.transforms.v2.functional.affine(..., scale=1, shear=[0, 0])` with bilinear interpolation.
 
     Args:
-        images: Square pictures in 0..1.
+        images: Square images in 0..1.
         degrees: Clockwise.
         shift: To the right and down, in pixels.
         flip: Which results are mirrored.
@@ -184,16 +184,16 @@ def affine(
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def centre_view(images: UInt8[Tensor, "B 3 h w"], size: int, fraction: float = 1.0) -> Float[Tensor, "B 3 s s"]:
-    """The view to judge by: the short side is resized to `size / fraction`, then the centre is cut out.
+def center_view(images: UInt8[Tensor, "B 3 h w"], size: int, fraction: float = 1.0) -> Float[Tensor, "B 3 s s"]:
+    """The view to evaluate by: the short side is resized to `size / fraction`, then the center is cut out.
 
     Args:
-        images: Pictures of one size.
+        images: Images of one size.
         size: Side of the result in pixels.
         fraction: Share of the short side that is kept; 0.875 is the usual 224 of 256.
 
     Returns:
-        Floats in 0..1. Pictures that have the right size already are only converted.
+        Floats in 0..1. Images that have the right size already are only converted.
 
     Raises:
         ValueError: If `fraction` is not in (0, 1].

@@ -1,37 +1,37 @@
-"""CuratedImages: labelled pictures in class folders, in a folder, in a tar file, or as torchvision downloads them."""
+"""CuratedImages: labelled images in class folders, in a folder, in a tar file, or as torchvision downloads them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.module import ImageModule, Probes
 from ssl_lightning.data.packs import open_labelled, splits
-from ssl_lightning.data.pictures import Pictures
 from ssl_lightning.types import UNLABELLED
 
 
 @dataclass(kw_only=True, eq=False)
 class CuratedImages(ImageModule):
-    """Pictures laid out as `split/class/file`, in a folder or a tar file (plain, or compressed and small).
+    """Images laid out as `split/class/file`, in a folder or a tar file (plain, or compressed and small).
 
     Also `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary`, the folders that torchvision makes.
 
     Args:
         path: The folder or tar file: a name in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
-            such as `./pictures`.
+            such as `./images`.
         split: The split to train on; null where the class folders lie directly in `path`.
-        test_split: The split to judge on unless `probe_sets` is given; it is left out where there is none.
+        test_split: The split to evaluate on unless `probe_sets` is given; it is left out where there is none.
     """
 
     path: str
     split: str | None = "train"
     test_split: str = "test"
 
-    def open_training(self) -> Pictures:
+    def open_training(self) -> ImageDataset:
         """The training split."""
         return open_labelled(self.path, self.split, self.limits)
 
     def default_probe_sets(self) -> Probes:
-        """The training split and the test split, if there is one and every picture has a label."""
+        """The training split and the test split, if there is one and every image has a label."""
         if self.split is None or self.test_split not in splits(self.path):
             return {}
         train = self.open_training()

@@ -53,8 +53,8 @@ def probe(data: bytes) -> Header:
     Raises:
         Unreadable: If the bytes are no image of a known format.
     """
-    with _guarded(), _open(layout_of(data, DEFAULT_LIMITS)) as picture:
-        return _header(picture)
+    with _guarded(), _open(layout_of(data, DEFAULT_LIMITS)) as image:
+        return _header(image)
 
 
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[Tensor, "3 h w"]:
@@ -75,11 +75,11 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[Tensor, "3 h w
     """
     with _guarded(), quiet_decoders():
         layout = layout_of(data, limits)
-        with _open(layout) as picture:
-            header = _header(picture)
+        with _open(layout) as image:
+            header = _header(image)
             check_header(header, limits)
             _check_cost(header, layout, limits, data)
-            return _upright(_pixels(data, layout, header, picture), layout.orientation)
+            return _upright(_pixels(data, layout, header, image), layout.orientation)
 
 
 def check_header(header: Header, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -163,11 +163,11 @@ def _open(layout: Layout) -> Image.Image:
         raise Unreadable("format", f"cannot be opened as {layout.format}") from error
 
 
-def _header(picture: Image.Image) -> Header:
-    return Header(*picture.size, format=picture.format or "", mode=picture.mode)
+def _header(image: Image.Image) -> Header:
+    return Header(*image.size, format=image.format or "", mode=image.mode)
 
 
-def _pixels(data: bytes, layout: Layout, header: Header, picture: Image.Image) -> UInt8[Tensor, "3 h w"]:
+def _pixels(data: bytes, layout: Layout, header: Header, image: Image.Image) -> UInt8[Tensor, "3 h w"]:
     if _is_direct(header, layout):
         return _direct(data, layout)
     result = np.empty((header.height, header.width, 3), dtype=np.uint8)
@@ -176,8 +176,8 @@ def _pixels(data: bytes, layout: Layout, header: Header, picture: Image.Image) -
     elif layout.format == "WEBP" and layout.still:
         bands = _webp_bands(data)
     else:
-        bands = _bands(picture, header)
-    inverted = layout.format == "TIFF" and _white_is_zero(picture)
+        bands = _bands(image, header)
+    inverted = layout.format == "TIFF" and _white_is_zero(image)
     top = 0
     for band in bands:
         rows = _rgb(band)
@@ -208,23 +208,23 @@ def _tensor(found: Tensor | list[Tensor]) -> UInt8[Tensor, "c h w"]:
     return found
 
 
-def _white_is_zero(picture: Image.Image) -> bool:
+def _white_is_zero(image: Image.Image) -> bool:
     """Whether Pillow leaves the pixels of such a TIFF as they are: it inverts those of 1 and 8 bits only."""
-    tags = getattr(picture, "tag_v2", {})
-    return picture.mode.startswith("I") and tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO) == _WHITE_IS_ZERO
+    tags = getattr(image, "tag_v2", {})
+    return image.mode.startswith("I") and tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO) == _WHITE_IS_ZERO
 
 
-def _bands(picture: Image.Image, header: Header) -> Iterator[Image.Image]:
+def _bands(image: Image.Image, header: Header) -> Iterator[Image.Image]:
     """What Pillow decodes, from top to bottom: converted as a whole it would take several times its memory."""
-    picture.load()
-    if picture.size != (header.width, header.height):
-        raise Unreadable("broken", f"found {picture.size} pixels, {header.width} x {header.height} in the header")
+    image.load()
+    if image.size != (header.width, header.height):
+        raise Unreadable("broken", f"found {image.size} pixels, {header.width} x {header.height} in the header")
     rows = max(1, _BAND // header.width)
     if rows >= header.height:
-        yield picture
+        yield image
         return
     for top in range(0, header.height, rows):
-        yield picture.crop((0, top, header.width, min(header.height, top + rows)))
+        yield image.crop((0, top, header.width, min(header.height, top + rows)))
 
 
 def _webp_bands(data: bytes) -> Iterator[Image.Image]:
@@ -234,15 +234,15 @@ def _webp_bands(data: bytes) -> Iterator[Image.Image]:
         yield Image.fromarray(pixels[top : top + rows])
 
 
-def _rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    mode = picture.mode
+def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    mode = image.mode
     if mode == "F":
         raise Unreadable("float", "floating-point pixels have no agreed white")
     if mode == "I" or mode.startswith("I;16"):
-        return _scaled(np.asarray(picture))
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        picture = _over_gray(picture.convert("RGBA"))
-    return np.array(picture.convert("RGB"))
+        return _scaled(np.asarray(image))
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = _over_gray(image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
 
 
 def _scaled(deep: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
@@ -252,9 +252,9 @@ def _scaled(deep: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
-def _over_gray(picture: Image.Image) -> Image.Image:
-    ground = Image.new("RGB", picture.size, _GRAY)
-    ground.paste(picture, mask=picture.getchannel("A"))
+def _over_gray(image: Image.Image) -> Image.Image:
+    ground = Image.new("RGB", image.size, _GRAY)
+    ground.paste(image, mask=image.getchannel("A"))
     return ground
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torchvision import datasets
 
-from ssl_lightning.data.pictures import MemoryPictures, Pictures
+from ssl_lightning.data.dataset import ImageDataset, InMemoryImages
 from ssl_lightning.stops import DataError, UsageError
 
 _CLASSES = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100", "stl10_binary": "STL10"}
@@ -19,7 +19,7 @@ def is_downloaded(path: str) -> bool:
     return Path(path).name in _CLASSES
 
 
-def open_downloaded(path: str, split: str, locate: Callable[[str], list[Path]]) -> Pictures:
+def open_downloaded(path: str, split: str, locate: Callable[[str], list[Path]]) -> ImageDataset:
     """One split of a data set that torchvision has downloaded before.
 
     Args:
@@ -42,7 +42,7 @@ def open_downloaded(path: str, split: str, locate: Callable[[str], list[Path]]) 
         recipe = f"python -c \"from torchvision.datasets import {name}; {name}('{folder}', download=True)\""
         raise DataError(f"{path} is not there or not whole ({error}): get it by {recipe}") from error
     images, labels, classes = data
-    return MemoryPictures(torch.from_numpy(images), torch.from_numpy(labels), classes, title=f"{path}/{split}")
+    return InMemoryImages(torch.from_numpy(images), torch.from_numpy(labels), classes, title=f"{path}/{split}")
 
 
 def _load(name: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -1,4 +1,4 @@
-"""Loaders with a position: rows of `Pictures` in a known order, each process its share."""
+"""Loaders with a position: rows of `ImageDataset` in a known order, each process its share."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.order import balanced_order, epoch_order
-from ssl_lightning.data.pictures import Pictures
-from ssl_lightning.data.reading import Cutting, Reading, Share, Task
+from ssl_lightning.data.reading import CropSpec, RankShard, Task, TaskReader
 from ssl_lightning.stops import DataError, UsageError
 from ssl_lightning.types import RawBatch
 
@@ -25,11 +25,11 @@ class TrainingLoader:
     Lightning makes the first iterator before the first clustering.
 
     Args:
-        pictures: All training pictures.
-        cutting: Views of pictures that have several sizes.
+        dataset: All training images.
+        cutting: Views of images that have several sizes.
         batch_size: G, rows of all processes together.
         share: Which block of each batch is this process's.
-        num_workers: Processes that read pictures from disk.
+        num_workers: Processes that read images from disk.
         drop_last: Leave out the last, incomplete batch. Without it, it is left out all the same if it has fewer than
             two rows a process.
         max_unreadable: Largest share of an epoch's rows that may be unreadable.
@@ -43,10 +43,10 @@ class TrainingLoader:
 
     def __init__(
         self,
-        pictures: Pictures,
-        cutting: Cutting,
+        dataset: ImageDataset,
+        crop_spec: CropSpec,
         batch_size: int,
-        share: Share = Share(),  # noqa: B008  # an immutable pair of numbers
+        share: RankShard = RankShard(),  # noqa: B008  # an immutable pair of numbers
         num_workers: int = 0,
         drop_last: bool = True,
         max_unreadable: float = 0.05,
@@ -57,8 +57,8 @@ class TrainingLoader:
             )
         if batch_size < 2 * share.world_size:
             raise UsageError(f"data.batch_size={batch_size} gives a process fewer than two rows: raise it")
-        self.pictures = pictures
-        self.cutting = cutting
+        self.dataset = dataset
+        self.crop_spec = crop_spec
         self.batch_size = batch_size
         self.share = share
         self.drop_last = drop_last
@@ -67,14 +67,12 @@ class TrainingLoader:
         self.labels: Labels = None
         self._labels_in_use: Labels = None
         self._start = 0
-        self._read = Reading(pictures, cutting, num_workers, keep_workers=True)
+        self._read = TaskReader(dataset, crop_spec, num_workers, keep_workers=True)
         if len(self) == 0:
-            raise DataError(
-                f"found {len(pictures)} pictures, fewer than one batch of {batch_size}: lower data.batch_size"
-            )
+            raise DataError(f"found {len(dataset)} images, fewer than one batch of {batch_size}: lower data.batch_size")
 
     def __len__(self) -> int:
-        return batches_per_epoch(len(self.pictures), self.batch_size, self.drop_last, self.share.world_size)
+        return batches_per_epoch(len(self.dataset), self.batch_size, self.drop_last, self.share.world_size)
 
     @property
     def sampler(self) -> "TrainingLoader":
@@ -103,11 +101,11 @@ class TrainingLoader:
             yield batch
 
     def _tasks(self) -> list[Task]:
-        count = len(self.pictures)
+        count = len(self.dataset)
         if self._labels_in_use is None:
-            order = epoch_order(self.cutting.seed, self.epoch, count)
+            order = epoch_order(self.crop_spec.seed, self.epoch, count)
         else:
-            order = balanced_order(self.cutting.seed, self.epoch, self._labels_in_use, count)
+            order = balanced_order(self.crop_spec.seed, self.epoch, self._labels_in_use, count)
         return [Task(self.epoch, self.share.of(rows)) for rows in order.split(self.batch_size)[: len(self)]]
 
     def _count_unreadable(self, batch: RawBatch) -> None:
@@ -115,12 +113,12 @@ class TrainingLoader:
             return
         unreadable = batch.index[~batch.valid].tolist()
         self.masked += len(unreadable)
-        names = ", ".join(self.pictures.name(row) for row in unreadable[:5])
-        remedy = f"{names}, ...: mend or remove the files"
+        names = ", ".join(self.dataset.name(row) for row in unreadable[:5])
+        suggestion = f"{names}, ...: fix or remove the files"
         if len(batch.index) - len(unreadable) < 2:
-            raise DataError(f"found fewer than two readable pictures in a batch of {len(batch.index)}; not {remedy}")
+            raise DataError(f"found fewer than two readable images in a batch of {len(batch.index)}; not {suggestion}")
         if self.masked > self.max_unreadable * len(self) * self.batch_size / self.share.world_size:
-            raise DataError(too_many_unreadable(self.masked, f"epoch {self.epoch}", self.max_unreadable, remedy))
+            raise DataError(too_many_unreadable(self.masked, f"epoch {self.epoch}", self.max_unreadable, suggestion))
 
     def end_workers(self) -> None:
         """Let the worker processes end; another epoch would start new ones."""
@@ -141,10 +139,10 @@ class TrainingLoader:
         """Go on from there, with any number of processes and workers.
 
         Raises:
-            ValueError: The state belongs to other pictures, another batch size or another seed.
+            ValueError: The state belongs to other images, another batch size or another seed.
         """
         made_for = self._made_for() | {
-            "fingerprint": self.pictures.fingerprint_as(str(state["made_for"]["fingerprint"]))
+            "fingerprint": self.dataset.fingerprint_as(str(state["made_for"]["fingerprint"]))
         }
         for name, now in made_for.items():
             if state["made_for"][name] != now:
@@ -160,18 +158,18 @@ class TrainingLoader:
 
     def _made_for(self) -> dict[str, Any]:
         return {
-            "fingerprint": self.pictures.fingerprint,
+            "fingerprint": self.dataset.fingerprint,
             "batch_size": self.batch_size,
-            "seed": self.cutting.seed,
+            "seed": self.crop_spec.seed,
             "drop_last": self.drop_last,
         }
 
 
-def too_many_unreadable(count: int, where: str, limit: float, remedy: str) -> str:
-    """What is wrong and how to mend it, with the names of some files in `remedy`."""
+def too_many_unreadable(count: int, where: str, limit: float, suggestion: str) -> str:
+    """What is wrong and how to fix it, with the names of some files in `suggestion`."""
     return (
-        f"found {count} unreadable pictures in {where}, more than data.max_unreadable={limit:g} of its rows; among "
-        f"them {remedy}, or raise data.max_unreadable"
+        f"found {count} unreadable images in {where}, more than data.max_unreadable={limit:g} of its rows; among "
+        f"them {suggestion}, or raise data.max_unreadable"
     )
 
 
@@ -182,35 +180,35 @@ def batches_per_epoch(num_samples: int, batch_size: int, drop_last: bool, world_
 
 
 class SequentialLoader:
-    """Some rows in order, this process's block of them, unpadded: for judging and for passes over all features.
+    """Some rows in order, this process's block of them, unpadded: for evaluating and for passes over all features.
 
     All processes have as many batches, since networks that are spread over processes compute together.
 
     Args:
-        pictures: What the rows are rows of.
-        cutting: The centre view of pictures that have several sizes.
+        dataset: What the rows are rows of.
+        cutting: The center view of images that have several sizes.
         batch_size: Rows of this process in a batch.
         share: Which block is this process's.
-        num_workers: Processes that read pictures from disk.
+        num_workers: Processes that read images from disk.
         rows: Which rows; None for all.
         epoch: Whose draws random views are made of.
     """
 
     def __init__(
         self,
-        pictures: Pictures,
-        cutting: Cutting,
+        dataset: ImageDataset,
+        crop_spec: CropSpec,
         batch_size: int,
-        share: Share = Share(),  # noqa: B008  # an immutable pair of numbers
+        share: RankShard = RankShard(),  # noqa: B008  # an immutable pair of numbers
         num_workers: int = 0,
         rows: Int[Tensor, "M"] | None = None,
         epoch: int = 0,
     ) -> None:
         self.epoch = epoch
-        every = torch.arange(len(pictures)) if rows is None else rows
+        every = torch.arange(len(dataset)) if rows is None else rows
         self.rows = share.of(every)
         self._batches = _batches(self.rows, batch_size, -(-len(every) // share.world_size))
-        self._read = Reading(pictures, cutting, num_workers, keep_workers=False)
+        self._read = TaskReader(dataset, crop_spec, num_workers, keep_workers=False)
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ssl_lightning.draws import Purpose, bits, permutation
+from ssl_lightning.counter_rng import Purpose, bits, permutation
 from ssl_lightning.types import UNLABELLED
 
 
@@ -13,7 +13,7 @@ def epoch_order(seed: int, epoch: int, num_samples: int) -> Int[Tensor, "N"]:
     return permutation(seed, Purpose.ORDER, epoch, num_samples)
 
 
-def balanced_order(seed: int, epoch: int, labels: Int[Tensor, "N"], num_draws: int) -> Int[Tensor, "M"]:
+def balanced_order(seed: int, epoch: int, labels: Int[Tensor, "N"], num_random: int) -> Int[Tensor, "M"]:
     """Rows drawn uniformly over the clusters that have members (DeepCluster, section 3.2, "trivial parametrization").
 
     Each of the K' non-empty clusters gives floor(M / K') + 1 draws; all draws are shuffled and cut to M.
@@ -22,7 +22,7 @@ def balanced_order(seed: int, epoch: int, labels: Int[Tensor, "N"], num_draws: i
         seed: Of the run.
         epoch: Counted from zero.
         labels: Cluster of each row; rows with -1 are never drawn.
-        num_draws: M, as a rule the number of rows.
+        num_random: M, as a rule the number of rows.
 
     Returns:
         Rows of `labels`, not positions in a list sorted by cluster: `labels[row]` is the row's own cluster.
@@ -43,9 +43,9 @@ def balanced_order(seed: int, epoch: int, labels: Int[Tensor, "N"], num_draws: i
     by_cluster = shuffled[labels[shuffled].argsort(stable=True)]
     sizes = labels[members].unique(return_counts=True)[1]  # [K']
     starts = sizes.cumsum(0) - sizes
-    quota = num_draws // len(sizes) + 1
+    quota = num_random // len(sizes) + 1
     places = starts.unsqueeze(1) + torch.arange(quota) % sizes.unsqueeze(1)  # [K', quota]
     drawn = by_cluster[places.flatten()]
     # view=1: with the numbers that shuffled the members, the two orders would depend on each other
     mixed = bits(seed, Purpose.BALANCE, epoch, torch.arange(len(drawn)), view=1).argsort(stable=True)
-    return drawn[mixed[:num_draws]]
+    return drawn[mixed[:num_random]]

@@ -1,4 +1,4 @@
-"""From what a user names - a folder, a tar file, several shards - to a table of pictures."""
+"""From what a user names - a folder, a tar file, several shards - to a table of images."""
 
 import glob
 import os
@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
+from ssl_lightning.data.dataset import ImageDataset, PackedNames, SelectedImages
 from ssl_lightning.data.downloaded import is_downloaded, open_downloaded
 from ssl_lightning.data.fingerprint import digest
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
-from ssl_lightning.data.pictures import Names, Pictures, Selection
-from ssl_lightning.data.stored import ByteTable, StoredPictures
+from ssl_lightning.data.stored import ByteTable, StoredImages
 from ssl_lightning.data.tars import index_tar
 from ssl_lightning.stops import DataError, UsageError
 from ssl_lightning.types import UNLABELLED
@@ -27,7 +27,7 @@ from ssl_lightning.types import UNLABELLED
 VARIABLE = "SSL_LIGHTNING_DATA"
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _TARS = re.compile(r"\.(tar(\.(xz|gz|bz2))?|tgz|txz|tbz2?)\Z", re.IGNORECASE)
-_in_use: WeakValueDictionary[tuple[str, str, str, Limits], Pictures] = WeakValueDictionary()
+_in_use: WeakValueDictionary[tuple[str, str, str, Limits], ImageDataset] = WeakValueDictionary()
 _MOST_SHARDS, _MOST_DIGITS, _MOST_BRACES = 100_000, 18, 10
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
@@ -63,25 +63,25 @@ def locate(path: str) -> list[Path]:
     return sorted((match for matches in found for match in matches), key=os.fsencode)
 
 
-def open_unlabelled(path: str, limits: Limits = DEFAULT_LIMITS) -> Pictures:
-    """All pictures of a folder (nested or flat), a tar file or several shards, without labels.
+def open_unlabelled(path: str, limits: Limits = DEFAULT_LIMITS) -> ImageDataset:
+    """All images of a folder (nested or flat), a tar file or several shards, without labels.
 
     Rows are in the order of the shards and within each in that of the names' bytes. Where every file name is a number
     of its own, as in WebDataset shards, that number is the sample id; else the row is.
 
     Raises:
-        DataError: Nothing there, no picture in it, or a tar file that is broken or unsafe.
+        DataError: Nothing there, no image in it, or a tar file that is broken or unsafe.
     """
-    return _pack(locate(path), limits).pictures
+    return _pack(locate(path), limits).dataset
 
 
-def open_labelled(path: str, split: str | None, limits: Limits = DEFAULT_LIMITS) -> Pictures:
-    """The pictures of one split, `split/class/file` in a folder or tar file; with no split, `class/file`.
+def open_labelled(path: str, split: str | None, limits: Limits = DEFAULT_LIMITS) -> ImageDataset:
+    """The images of one split, `split/class/file` in a folder or tar file; with no split, `class/file`.
 
     Also the folders `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary` as torchvision downloads them.
 
     Raises:
-        DataError: Nothing there, no such split, pictures outside a class folder, or a broken or unsafe tar file.
+        DataError: Nothing there, no such split, images outside a class folder, or a broken or unsafe tar file.
     """
     if is_downloaded(path):
         return open_downloaded(path, split or "train", locate)
@@ -95,7 +95,7 @@ def open_labelled(path: str, split: str | None, limits: Limits = DEFAULT_LIMITS)
         there = ", ".join(splits(path)) or "files"
         raise DataError(f"{path} has no split {split!r}, only {there}: give one of these")
     classes, labels = _by_class(path, [pack.names[row].removeprefix(prefix) for row in rows])
-    return Selection(pack.pictures, torch.tensor(rows), labels, classes)
+    return SelectedImages(pack.dataset, torch.tensor(rows), labels, classes)
 
 
 def splits(path: str) -> list[str]:
@@ -114,32 +114,32 @@ def splits(path: str) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class _Pack:
-    names: Names
-    pictures: Pictures
+    names: PackedNames
+    dataset: ImageDataset
 
 
 def _pack(files: list[Path], limits: Limits) -> _Pack:
     pack = _folder_pack(files[0], limits) if files[0].is_dir() else _tar_pack(files, limits)
     if len(pack.names) == 0:
-        raise DataError(f"{files[0]} holds no picture ({' '.join(_ENDINGS)}): give a folder or tar file that does")
+        raise DataError(f"{files[0]} holds no image ({' '.join(_ENDINGS)}): give a folder or tar file that does")
     return pack
 
 
 def _folder_pack(root: Path, limits: Limits) -> _Pack:
-    """A folder is listed each time, for it can change; its pictures are decoded once while a run uses them."""
+    """A folder is listed each time, for it can change; its images are decoded once while a run uses them."""
     table, times = _folder_table(root)
     key = (str(root), table.fingerprint, times, limits)
-    pictures = _in_use.get(key)
-    if pictures is None:
-        pictures = _in_use[key] = _pictures(table, limits)
-    return _Pack(table.names, pictures)
+    dataset = _in_use.get(key)
+    if dataset is None:
+        dataset = _in_use[key] = _dataset(table, limits)
+    return _Pack(table.names, dataset)
 
 
 def _tar_pack(files: list[Path], limits: Limits) -> _Pack:
     return _decode_shards_once(tuple(files), _times(files), limits)
 
 
-def _tar_names(files: list[Path]) -> Names:
+def _tar_names(files: list[Path]) -> PackedNames:
     return _read_shards_once(tuple(files), _times(files)).names
 
 
@@ -151,7 +151,7 @@ def _times(files: list[Path]) -> tuple[tuple[int, int], ...]:
 def _decode_shards_once(files: tuple[Path, ...], times: tuple[tuple[int, int], ...], limits: Limits) -> _Pack:
     """Training images and probe sets are often splits of one tar file: unpacked and decoded once for all."""
     table = _read_shards_once(files, times)
-    return _Pack(table.names, _pictures(table, limits))
+    return _Pack(table.names, _dataset(table, limits))
 
 
 @lru_cache(maxsize=3)
@@ -160,9 +160,9 @@ def _read_shards_once(files: tuple[Path, ...], times: tuple[tuple[int, int], ...
     return tables[0] if len(tables) == 1 else _joined(tables)
 
 
-def _pictures(table: ByteTable, limits: Limits) -> Pictures:
+def _dataset(table: ByteTable, limits: Limits) -> ImageDataset:
     labels = torch.full((len(table),), UNLABELLED)
-    return StoredPictures(table, labels, [], _sample_ids(table.names), limits).in_memory()
+    return StoredImages(table, labels, [], _sample_ids(table.names), limits).in_memory()
 
 
 def _tar_table(path: Path) -> ByteTable:
@@ -171,8 +171,8 @@ def _tar_table(path: Path) -> ByteTable:
             f"{path} is neither a folder nor a tar file (.tar, .tar.xz, .tar.gz, .tar.bz2): give one of these"
         )
     index = index_tar(path)
-    order = _picture_order(index.names)
-    names = Names([index.names[row] for row in order])
+    order = _image_order(index.names)
+    names = PackedNames([index.names[row] for row in order])
     zeros = np.zeros(len(order), dtype=np.int32)
     return ByteTable([str(path)], zeros, names, index.offsets[order], index.sizes[order], index.unpacked)
 
@@ -184,8 +184,8 @@ def _folder_table(root: Path) -> tuple[ByteTable, str]:
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}"
         raise DataError(f"{root} cannot be read ({reason}): check the folder and its rights") from error
-    order = _picture_order([name for name, *_ in files])
-    names = Names([files[row][0] for row in order])
+    order = _image_order([name for name, *_ in files])
+    names = PackedNames([files[row][0] for row in order])
     sizes = np.array([files[row][1] for row in order], dtype=np.int64)
     times = digest(np.array([files[row][2] for row in order], dtype=np.int64).tobytes())
     return ByteTable([str(root)], np.zeros(len(order), dtype=np.int32), names, np.full(len(order), -1), sizes), times
@@ -206,7 +206,7 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
                 yield prefix + entry.name, status.st_size, status.st_mtime_ns
 
 
-def _picture_order(names: list[str]) -> Int64[np.ndarray, "N"]:
+def _image_order(names: list[str]) -> Int64[np.ndarray, "N"]:
     rows = [row for row, name in enumerate(names) if name.lower().endswith(_ENDINGS)]
     return np.array(sorted(rows, key=lambda row: os.fsencode(names[row])), dtype=np.int64)
 
@@ -217,13 +217,13 @@ def _joined(tables: list[ByteTable]) -> ByteTable:
     return ByteTable(
         [table.containers[0] for table in tables],
         np.repeat(np.arange(len(tables), dtype=np.int32), [len(table) for table in tables]),
-        Names([name for table in tables for name in table.names]),
+        PackedNames([name for table in tables for name in table.names]),
         np.concatenate([table.offsets for table in tables]),
         np.concatenate([table.sizes for table in tables]),
     )
 
 
-def _sample_ids(names: Names) -> Int[Tensor, "N"]:
+def _sample_ids(names: PackedNames) -> Int[Tensor, "N"]:
     stems = [name.rsplit("/", 1)[-1].rsplit(".", 1)[0] for name in names]
     if all(stem.isascii() and stem.isdigit() and len(stem) < 19 for stem in stems):
         numbers = torch.tensor([int(stem) for stem in stems], dtype=torch.int64)
@@ -258,12 +258,12 @@ def _not_found(missing: list[str], roots: list[Path]) -> str:
     told = missing[0] + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
     if roots == [Path()]:
         below = "" if Path(missing[0]).is_absolute() else f" in {Path.cwd()}"
-        return f"{told} not found{below}: mend the path"
-    remedy = f"set {VARIABLE} to the folder that holds it"
+        return f"{told} not found{below}: fix the path"
+    suggestion = f"set {VARIABLE} to the folder that holds it"
     if _first_match([Path()], missing[0]):
-        remedy += f", or give ./{missing[0]} for the one in the current folder"
+        suggestion += f", or give ./{missing[0]} for the one in the current folder"
     where = " or ".join(dict.fromkeys("the current folder" if root == Path() else str(root) for root in roots))
-    return f"{told} not found in {where}: {remedy}"
+    return f"{told} not found in {where}: {suggestion}"
 
 
 def _first_match(roots: list[Path], pattern: str) -> list[Path]:

@@ -1,38 +1,38 @@
-"""Labelled pairs of splits that a run is judged on."""
+"""Labelled pairs of splits that a run is evaluated on."""
 
 from dataclasses import dataclass
 
 from ssl_lightning.data.built_in import open_digits, open_synthetic
+from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.packs import open_labelled
-from ssl_lightning.data.pictures import Pictures
 from ssl_lightning.stops import DataError, UsageError
 from ssl_lightning.types import UNLABELLED
 
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Labelled pictures to judge frozen features on.
+    """Labelled images to evaluate frozen features on.
 
     Attributes:
         train: Where the probes are fitted: `<folder or tar file>/<split>` such as `cifar10.tar.xz/train`, or one of
             `digits/train`, `synthetic/train`.
-        test: Where they are judged, such as `cifar10.tar.xz/test`; the classes must be the same.
-        image_size: Side of the centre view in pixels; null for that of the data.
+        test: Where they are evaluated, such as `cifar10.tar.xz/test`; the classes must be the same.
+        image_size: Side of the center view in pixels; null for that of the data.
     """
 
     train: str
     test: str
     image_size: int | None = None
 
-    def open(self, limits: Limits = DEFAULT_LIMITS) -> tuple[Pictures, Pictures]:
+    def open(self, limits: Limits = DEFAULT_LIMITS) -> tuple[ImageDataset, ImageDataset]:
         """Both splits.
 
         Args:
             limits: What decoding one image may cost.
 
         Raises:
-            ValueError: One is not there or has pictures without a label, or their classes differ.
+            ValueError: One is not there or has images without a label, or their classes differ.
         """
         train, test = (_open_split(split, limits) for split in (self.train, self.test))
         if train.classes != test.classes:
@@ -44,18 +44,18 @@ class ProbeSet:
         return train, test
 
 
-def _open_split(split: str, limits: Limits) -> Pictures:
-    pictures = _find_split(split, limits)
-    without = int((pictures.labels == UNLABELLED).sum())
+def _open_split(split: str, limits: Limits) -> ImageDataset:
+    dataset = _find_split(split, limits)
+    without = int((dataset.labels == UNLABELLED).sum())
     if without:
         raise DataError(
-            f"found {without} of {len(pictures)} pictures without a label in the probe set {split}; expected a label "
-            "on each, to judge by: name a labelled split in data.probe_sets"
+            f"found {without} of {len(dataset)} images without a label in the probe set {split}; expected a label "
+            "on each, to evaluate by: name a labelled split in data.probe_sets"
         )
-    return pictures
+    return dataset
 
 
-def _find_split(split: str, limits: Limits) -> Pictures:
+def _find_split(split: str, limits: Limits) -> ImageDataset:
     pack, _, part = split.rstrip("/").rpartition("/")
     if not pack or not part:
         raise UsageError(f"found probe set {split!r}; expected <folder or tar file>/<split>")

@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_lightning.data.crops import resize
-from ssl_lightning.data.pictures import Pictures
-from ssl_lightning.data.views import View, centre_view, crop_boxes
+from ssl_lightning.data.dataset import ImageDataset
+from ssl_lightning.data.views import View, center_view, crop_boxes
 from ssl_lightning.types import RawBatch
 
 _ATTEMPTS = 2
 
 
-class Share(NamedTuple):
+class RankShard(NamedTuple):
     """Which part of every global batch, or of all rows, is this process's."""
 
     rank: int = 0
@@ -44,25 +44,25 @@ class Task(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Cutting:
-    """How pictures of several sizes become stacks of crops: in the worker, one after the other.
+class CropSpec:
+    """How images of several sizes become stacks of crops: in the worker, one after the other.
 
     Attributes:
-        views: One random crop each; empty for one centre view.
+        views: One random crop each; empty for one center view.
         image_size: Side of the largest crop in pixels.
         seed: Of the run.
-        centre_fraction: Side of the centre view as a fraction of the picture's short side.
+        center_fraction: Side of the center view as a fraction of the image's short side.
     """
 
     views: list[View]
     image_size: int
     seed: int = 0
-    centre_fraction: float = 1.0
+    center_fraction: float = 1.0
 
     def __call__(self, images: list[UInt8[Tensor, "3 _h _w"]], task: Task) -> list[UInt8[Tensor, "B 3 _s _s"]]:
-        """One stack a view, not yet flipped or coloured."""
+        """One stack a view, not yet flipped or colored."""
         if not self.views:
-            return [torch.stack([self._centre(image) for image in images])]
+            return [torch.stack([self._center(image) for image in images])]
         return [self._crops(images, task, number, view) for number, view in enumerate(self.views)]
 
     def _crops(self, images: list[Tensor], task: Task, number: int, view: View) -> UInt8[Tensor, "B 3 s s"]:
@@ -75,27 +75,27 @@ class Cutting:
             crop.copy_(resize(image[:, top : top + height, left : left + width], side, side))
         return crops
 
-    def _centre(self, image: UInt8[Tensor, "3 h w"]) -> UInt8[Tensor, "3 s s"]:
-        view = centre_view(image.unsqueeze(0), self.image_size, self.centre_fraction)[0]
+    def _center(self, image: UInt8[Tensor, "3 h w"]) -> UInt8[Tensor, "3 s s"]:
+        view = center_view(image.unsqueeze(0), self.image_size, self.center_fraction)[0]
         return (view * 255).round().byte()
 
 
-class Reader(Dataset):
+class TaskDataset(Dataset):
     """A task in, a raw batch out; the same in the main process and in workers."""
 
-    def __init__(self, pictures: Pictures, cutting: Cutting) -> None:
-        self.pictures = pictures
-        self.cutting = cutting
+    def __init__(self, dataset: ImageDataset, crop_spec: CropSpec) -> None:
+        self.dataset = dataset
+        self.crop_spec = crop_spec
 
     def __getitem__(self, key: tuple[int, np.ndarray]) -> RawBatch:
         return self.read(Task(key[0], torch.from_numpy(key[1])))
 
     def read(self, task: Task) -> RawBatch:
-        """The pictures of one batch."""
-        images, valid = self.pictures.read(task.rows)
+        """The images of one batch."""
+        images, valid = self.dataset.read(task.rows)
         if isinstance(images, list):
-            images = self.cutting(images, task)
-        return RawBatch(task.rows, images, self.pictures.labels[task.rows], valid)
+            images = self.crop_spec(images, task)
+        return RawBatch(task.rows, images, self.dataset.labels[task.rows], valid)
 
 
 class Tasks:
@@ -112,17 +112,17 @@ class Tasks:
         return len(self.left)
 
 
-class Reading:
-    """Reads tasks in order: here if the pictures are in memory or there are no workers, else in worker processes."""
+class TaskReader:
+    """Reads tasks in order: here if the images are in memory or there are no workers, else in worker processes."""
 
-    def __init__(self, pictures: Pictures, cutting: Cutting, num_workers: int, keep_workers: bool) -> None:
-        self.reader = Reader(pictures, cutting)
-        self.num_workers = 0 if pictures.size else num_workers
+    def __init__(self, dataset: ImageDataset, crop_spec: CropSpec, num_workers: int, keep_workers: bool) -> None:
+        self.reader = TaskDataset(dataset, crop_spec)
+        self.num_workers = 0 if dataset.size else num_workers
         self.keep_workers = keep_workers
         self._tasks = Tasks()
         self._loader: DataLoader | None = None
         self._iterator: Any = None
-        _readings.add(self)
+        _task_readers.add(self)
 
     def __call__(self, tasks: list[Task]) -> Iterator[RawBatch]:
         """One batch a task. How many workers there are changes no bit.
@@ -172,26 +172,26 @@ class Reading:
                 collate_fn=_unchanged,
                 worker_init_fn=_heed_only_the_main_process,
                 # of its own: it would draw the seeds of workers from the global one, which dropout draws from
-                generator=torch.Generator().manual_seed(self.reader.cutting.seed),
+                generator=torch.Generator().manual_seed(self.reader.crop_spec.seed),
             )
         return self._loader
 
     def _told(self, error: Exception, in_flight: list[Task]) -> RuntimeError:
         rows = torch.cat([task.rows for task in in_flight]).tolist()
-        names = ", ".join(self.reader.pictures.name(row) for row in rows[:3])
+        names = ", ".join(self.reader.dataset.name(row) for row in rows[:3])
         return RuntimeError(
             f"{error} while reading rows {rows}, the first being {names}: "
             "if it ran out of memory, lower data.num_workers or data.batch_size"
         )
 
 
-_readings: WeakSet[Reading] = WeakSet()
+_task_readers: WeakSet[TaskReader] = WeakSet()
 
 
 @atexit.register
 def _end_all_workers() -> None:
     """Python itself would wait for ever for workers that leave its signal to the main process."""
-    for reading in list(_readings):
+    for reading in list(_task_readers):
         reading.end_workers()
 
 
@@ -208,7 +208,7 @@ def _tells_of_death(error: Exception) -> bool:
 def _deaths_told_in_place() -> Iterator[None]:
     """Without torch's signal handler, which raises wherever the main process happens to be when a worker dies.
 
-    The loader that waits for a batch finds the death too, after five seconds at most, and there it can be mended.
+    The loader that waits for a batch finds the death too, after five seconds at most, and there it can be fixed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

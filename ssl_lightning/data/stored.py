@@ -1,4 +1,4 @@
-"""Pictures that lie encoded in folders and tar files: bytes by (file, offset, size), decoded when asked for."""
+"""Images that lie encoded in folders and tar files: bytes by (file, offset, size), decoded when asked for."""
 
 import hashlib
 import os
@@ -12,10 +12,10 @@ from jaxtyping import Bool, Int, Int32, Int64, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from ssl_lightning.data.dataset import ImageDataset, Images, InMemoryImages, PackedNames
 from ssl_lightning.data.decode import decode
 from ssl_lightning.data.fingerprint import of_files
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits, Unreadable
-from ssl_lightning.data.pictures import Images, MemoryPictures, Names, Pictures
 
 _LARGEST_IN_MEMORY = 2 << 30
 _TRIED_FIRST = 64
@@ -23,12 +23,12 @@ _TRIED_FIRST = 64
 
 @dataclass(frozen=True, eq=False)
 class ByteTable:
-    """Where the bytes of each picture lie. Arrays, not lists: worker processes read them without copying them.
+    """Where the bytes of each image lie. Arrays, not lists: worker processes read them without copying them.
 
     Attributes:
         containers: Folders and tar files.
-        container: Which of them each picture is in.
-        names: Path of each picture within its container.
+        container: Which of them each image is in.
+        names: Path of each image within its container.
         offsets: First byte within the container; -1 for a file of its own.
         sizes: Length in bytes.
         unpacked: The content of the only container, where it was compressed.
@@ -36,7 +36,7 @@ class ByteTable:
 
     containers: list[str]
     container: Int32[np.ndarray, "N"]
-    names: Names
+    names: PackedNames
     offsets: Int64[np.ndarray, "N"]
     sizes: Int64[np.ndarray, "N"]
     unpacked: UInt8[np.ndarray, "bytes"] | None = None
@@ -45,7 +45,7 @@ class ByteTable:
         return len(self.sizes)
 
     def read(self, row: int) -> bytes:
-        """The bytes of one picture.
+        """The bytes of one image.
 
         Raises:
             OSError: The file is gone or cannot be read.
@@ -60,12 +60,12 @@ class ByteTable:
             return stream.read()
 
     def name(self, row: int) -> str:
-        """Container and name of one picture."""
+        """Container and name of one image."""
         return os.path.join(self.containers[self.container[row]], self.names[row])
 
     def take(self, rows: Int64[np.ndarray, "M"]) -> "ByteTable":
         """The table of these rows alone."""
-        names = Names([self.names[row] for row in rows])
+        names = PackedNames([self.names[row] for row in rows])
         container, offsets, sizes = self.container[rows], self.offsets[rows], self.sizes[rows]
         return replace(self, container=container, names=names, offsets=offsets, sizes=sizes)
 
@@ -78,7 +78,7 @@ class ByteTable:
         return state.hexdigest()
 
 
-class StoredPictures(Pictures):
+class StoredImages(ImageDataset):
     """Images decoded one by one when they are read, of any sizes.
 
     Args:
@@ -105,7 +105,7 @@ class StoredPictures(Pictures):
         self.size = None
 
     def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
-        """The pictures of these rows, and which of them could be read; the others are zeros."""
+        """The images of these rows, and which of them could be read; the others are zeros."""
         found = [self._decoded(row) for row in rows.tolist()]
         valid = torch.tensor([image is not None for image in found], dtype=torch.bool)
         return [torch.zeros(3, 1, 1, dtype=torch.uint8) if image is None else image for image in found], valid
@@ -122,8 +122,8 @@ class StoredPictures(Pictures):
         """The same without content."""
         return self.table.fingerprint
 
-    def in_memory(self) -> Pictures:
-        """All pictures decoded, if they have one size and fit into 2 GiB; else these as they are."""
+    def in_memory(self) -> ImageDataset:
+        """All images decoded, if they have one size and fit into 2 GiB; else these as they are."""
         size = self._one_size()
         if size is None or 3 * size[0] * size[1] * len(self) > _LARGEST_IN_MEMORY:
             return self
@@ -134,7 +134,7 @@ class StoredPictures(Pictures):
                 if image.shape[1:] != images.shape[2:]:
                     return self
                 images[row], readable[row] = image, True
-        return MemoryPictures(
+        return InMemoryImages(
             images,
             self.labels,
             self.classes,
@@ -146,7 +146,7 @@ class StoredPictures(Pictures):
         )
 
     def _one_size(self) -> tuple[int, int] | None:
-        """The size of some pictures, spread over all, if they agree."""
+        """The size of some images, spread over all, if they agree."""
         if len(self) == 0:
             return None
         rows = np.unique(np.linspace(0, len(self) - 1, _TRIED_FIRST).astype(int)).tolist()
@@ -155,7 +155,7 @@ class StoredPictures(Pictures):
 
     def _all_decoded(self) -> Iterator[UInt8[Tensor, "3 _h _w"] | None]:
         title = f"decoding {os.path.basename(self.table.containers[0])}"
-        for row in tqdm(range(len(self)), desc=title, unit="pictures", delay=2, leave=False, disable=None):
+        for row in tqdm(range(len(self)), desc=title, unit="images", delay=2, leave=False, disable=None):
             yield self._decoded(row)
 
     def _decoded(self, row: int) -> UInt8[Tensor, "3 _h _w"] | None:

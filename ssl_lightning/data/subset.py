@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ssl_lightning.clustering.clusterer import load_labels
 from ssl_lightning.clustering.list_file import read_list
-from ssl_lightning.data.pictures import Pictures
+from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.stops import DataError, UsageError
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Which rows of the training pictures a run sees; they are numbered afresh, in their old order.
+    """Which rows of the training images a run sees; they are numbered afresh, in their old order.
 
     Attributes:
         path: A stage edge (`.safetensors`, whose labels are the column "cluster") or a list with a column `sample_id`
@@ -29,42 +29,42 @@ class Subset:
     column: str = "cluster"
     value: int | None = None
 
-    def of(self, pictures: Pictures) -> Pictures:
+    def of(self, dataset: ImageDataset) -> ImageDataset:
         """The chosen rows alone.
 
         Raises:
             UsageError: The file is neither of the two kinds, or has no such column or value.
-            DataError: The file is not there, damaged or changed, or was made for other pictures.
+            DataError: The file is not there, damaged or changed, or was made for other images.
         """
         if not Path(self.path).is_file():
-            raise DataError(f"subset.path={self.path} not found: run the stage that writes it, or mend the path")
+            raise DataError(f"subset.path={self.path} not found: run the stage that writes it, or fix the path")
         readers = {".safetensors": self._of_stage, ".parquet": self._of_list}
         reader = readers.get(Path(self.path).suffix)
         if reader is None:
             raise UsageError(f"subset.path={self.path} is neither .safetensors nor .parquet: give one of these")
-        return pictures.select(reader(pictures))
+        return dataset.select(reader(dataset))
 
-    def _of_stage(self, pictures: Pictures) -> Int[Tensor, "M"]:
+    def _of_stage(self, dataset: ImageDataset) -> Int[Tensor, "M"]:
         if self.column != "cluster":
             raise UsageError(f"subset.column={self.column!r} is not in {self.path}, only 'cluster': give that")
         labels, metadata = load_labels(self.path)
-        self._refuse_other_data(metadata.get("data"), pictures)
-        if len(labels) != len(pictures):
+        self._reject_other_data(metadata.get("data"), dataset)
+        if len(labels) != len(dataset):
             raise DataError(
-                f"{self.path} has {len(labels)} rows, the data {len(pictures)}: give the data it was made for"
+                f"{self.path} has {len(labels)} rows, the data {len(dataset)}: give the data it was made for"
             )
-        return self._chosen(labels.long(), torch.arange(len(pictures)))
+        return self._chosen(labels.long(), torch.arange(len(dataset)))
 
-    def _of_list(self, pictures: Pictures) -> Int[Tensor, "M"]:
+    def _of_list(self, dataset: ImageDataset) -> Int[Tensor, "M"]:
         names = ["sample_id"] if self.value is None else list(dict.fromkeys(["sample_id", self.column]))
-        columns, made_for = read_list(self.path, names, len(pictures))
-        self._refuse_other_data(made_for, pictures)
-        rows = self._rows_of(columns["sample_id"], pictures)
+        columns, made_for = read_list(self.path, names, len(dataset))
+        self._reject_other_data(made_for, dataset)
+        rows = self._rows_of(columns["sample_id"], dataset)
         values = np.zeros(len(rows)) if self.value is None else columns[self.column].copy()
         return self._chosen(torch.from_numpy(values).long(), rows)
 
-    def _rows_of(self, wanted: np.ndarray, pictures: Pictures) -> Int[Tensor, "M"]:
-        ids = pictures.sample_ids.numpy()
+    def _rows_of(self, wanted: np.ndarray, dataset: ImageDataset) -> Int[Tensor, "M"]:
+        ids = dataset.sample_ids.numpy()
         order = np.argsort(ids, kind="stable")
         places = np.searchsorted(ids[order], wanted).clip(max=len(ids) - 1)
         rows = order[places]
@@ -83,9 +83,9 @@ class Subset:
             raise UsageError(f"no row of {self.path} has {self.column}={self.value}; found {there}: give one of these")
         return rows[keep].unique()  # sorted, each once
 
-    def _refuse_other_data(self, made_for: str | None, pictures: Pictures) -> None:
-        if made_for not in (None, pictures.fingerprint_as(made_for)):
+    def _reject_other_data(self, made_for: str | None, dataset: ImageDataset) -> None:
+        if made_for not in (None, dataset.fingerprint_as(made_for)):
             raise DataError(
-                f"{self.path} was made for data {made_for[:12]}, found {pictures.fingerprint[:12]}: "
+                f"{self.path} was made for data {made_for[:12]}, found {dataset.fingerprint[:12]}: "
                 "give the same data, or make the file again"
             )

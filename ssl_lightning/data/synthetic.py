@@ -3,37 +3,37 @@
 from dataclasses import dataclass
 
 from ssl_lightning.data.built_in import open_synthetic
+from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.module import RGB, ImageModule, Probes
-from ssl_lightning.data.pictures import Pictures
 
 
 @dataclass(kw_only=True, eq=False)
 class SyntheticImages(ImageModule):
-    """Striped shapes on shaded grounds. Shape and stripes are the class; place, size, colours and noise are chance.
+    """Striped shapes on shaded grounds. Shape and stripes are the class; place, size, colors and noise are chance.
 
     Args:
-        samples: Pictures for training.
-        test_samples: Pictures for test.
+        samples: Images for training.
+        test_samples: Images for test.
         classes: Kinds of shapes, at most 60.
-        size: Side of the pictures in pixels, before any crop.
-        picture_seed: Another one gives other pictures of the same classes.
-        mean: Mean of the pictures' channels, as fractions 0..1.
-        std: Standard deviation of the pictures' channels, as fractions 0..1.
+        size: Side of the images in pixels, before any crop.
+        image_seed: Another one gives other images of the same classes.
+        mean: Mean of the images' channels, as fractions 0..1.
+        std: Standard deviation of the images' channels, as fractions 0..1.
     """
 
     samples: int = 1024
     test_samples: int = 512
     classes: int = 10
     size: int = 32
-    picture_seed: int = 0
+    image_seed: int = 0
     mean: RGB = (0.5062, 0.4985, 0.4998)
     std: RGB = (0.2175, 0.22, 0.2177)
 
-    def open_training(self) -> Pictures:
-        """The training pictures."""
-        return open_synthetic("train", self.samples, self.classes, self.size, self.picture_seed)
+    def open_training(self) -> ImageDataset:
+        """The training images."""
+        return open_synthetic("train", self.samples, self.classes, self.size, self.image_seed)
 
     def default_probe_sets(self) -> Probes:
-        """Their own classes, on pictures that no training run sees."""
-        test = open_synthetic("test", self.test_samples, self.classes, self.size, self.picture_seed)
+        """Their own classes, on images that no training run sees."""
+        test = open_synthetic("test", self.test_samples, self.classes, self.size, self.image_seed)
         return {"synthetic": (self.open_training(), test)}

@@ -105,24 +105,24 @@ def _members(path: Path, read: Read, length: int) -> tuple[list[str], np.ndarray
     try:
         for header in Headers(read, length):
             if header.kind != "folder":
-                _refuse_unsafe(path, header)
+                _reject_unsafe(path, header)
                 names.append(header.name.removeprefix("./"))
                 offsets.append(header.offset)
                 sizes.append(header.size)
     except BadTarError as error:
         raise _broken(path, f"{error} after {len(names)} members") from error
-    _refuse_duplicates(path, names)
+    _reject_duplicates(path, names)
     return names, np.array(offsets, dtype=np.int64), np.array(sizes, dtype=np.int64)
 
 
-def _refuse_unsafe(path: Path, header: Header) -> None:
+def _reject_unsafe(path: Path, header: Header) -> None:
     if header.kind != "file":
         raise _broken(path, f"holds a {header.kind}, {header.name!r}", "pack plain files only")
     if header.name.startswith("/") or ".." in PurePosixPath(header.name).parts:
         raise _broken(path, f"holds a name that leaves its folder, {header.name!r}", "pack relative names only")
 
 
-def _refuse_duplicates(path: Path, names: list[str]) -> None:
+def _reject_duplicates(path: Path, names: list[str]) -> None:
     if len(set(names)) < len(names):
         seen: set[str] = set()
         twice = next(name for name in names if name in seen or seen.add(name))

@@ -1,31 +1,31 @@
-"""UncuratedImages: a pile of pictures that nobody sorted."""
+"""UncuratedImages: a pile of images that nobody sorted."""
 
 from dataclasses import dataclass
 
+from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.module import ImageModule, Probes
 from ssl_lightning.data.packs import open_unlabelled
-from ssl_lightning.data.pictures import Pictures
 
 
 @dataclass(kw_only=True, eq=False)
 class UncuratedImages(ImageModule):
-    """Unlabelled pictures of any sizes: a folder, nested or flat, or tar shards as WebDataset and img2dataset do.
+    """Unlabelled images of any sizes: a folder, nested or flat, or tar shards as WebDataset and img2dataset do.
 
-    Shards are indexed once and read by offset; nothing is extracted and no sidecar is trusted. A picture that cannot
+    Shards are indexed once and read by offset; nothing is extracted and no sidecar is trusted. An image that cannot
     be read keeps its row and is left out of batches.
 
     Args:
         path: A folder, a tar file, or several shards by a pattern (`pool-*.tar`) or braces
             (`pool-{000000..000005}.tar`): names in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
-            such as `./pictures`.
+            such as `./images`.
     """
 
     path: str
 
-    def open_training(self) -> Pictures:
-        """All pictures of the pile."""
+    def open_training(self) -> ImageDataset:
+        """All images of the pile."""
         return open_unlabelled(self.path, self.limits)
 
     def default_probe_sets(self) -> Probes:
-        """None: a pile without labels is judged on other sets, which `probe_sets` names."""
+        """None: a pile without labels is evaluated on other sets, which `probe_sets` names."""
         return {}

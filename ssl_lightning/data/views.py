@@ -1,6 +1,6 @@
-"""Views of a whole batch: crop, flip, jitter, grey, blur, solarise, each drawn by counter and done all at once.
+"""Views of a whole batch: crop, flip, jitter, gray, blur, solarize, each drawn by counter and done all at once.
 
-What a picture's view looks like is a function of (seed, epoch, row, number) alone: neither the other rows of the batch
+What an image's view looks like is a function of (seed, epoch, row, number) alone: neither the other rows of the batch
 nor their order, the device or the number of workers matters.
 """
 
@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ssl_lightning.data.colour import ORDERS, blur_, grey_, jitter_, solarise_
-from ssl_lightning.data.crops import BOX_NUMBERS, affine, centre_view, crop_resize, mirror_, random_boxes, resize, unit
-from ssl_lightning.draws import Purpose, uniform
+from ssl_lightning.counter_rng import Purpose, uniform
+from ssl_lightning.data.color import ORDERS, blur_, grayscale_, jitter_, solarize_
+from ssl_lightning.data.crops import BOX_NUMBERS, affine, center_view, crop_resize, mirror_, random_boxes, resize, unit
 
 __all__ = [
     "View",
-    "centre_view",
+    "center_view",
     "crop_boxes",
     "crop_resize",
     "cut_crop",
@@ -37,17 +37,17 @@ class View:
     Attributes:
         count: How many views of this kind.
         size: Side, as a fraction of the data's image size.
-        scale: Smallest and largest share of the picture's area in a crop.
+        scale: Smallest and largest share of the image's area in a crop.
         ratio: Smallest and largest width over height of a crop.
-        flip: Probability of a mirror image.
-        jitter: Strength of brightness, contrast, saturation (factors in 1 ± strength, not below 0) and hue (a shift in
-            ± strength turns, at most 0.5); they come in a drawn order.
-        jitter_probability: Probability that colours are jittered at all.
-        grey: Probability of losing all colour.
-        blur: Probability of a Gaussian blur, over a tenth of the side (SimCLR's rule).
-        blur_sigma: Smallest and largest standard deviation of the blur, in pixels of the view.
-        solarise: Probability of inverting the brighter half of the values.
-        rotate: Largest turn either way, in degrees; 0 for none.
+        horizontal_flip: Probability of a mirror image.
+        color_jitter: Strength of brightness, contrast, saturation (factors in 1 ± strength, not below 0) and hue (a
+            shift in ± strength turns, at most 0.5); they come in a drawn order.
+        color_jitter_p: Probability that colors are jittered at all.
+        grayscale: Probability of losing all color.
+        gaussian_blur: Probability of a Gaussian blur, over a tenth of the side (SimCLR's rule).
+        sigma: Smallest and largest standard deviation of the blur, in pixels of the view.
+        solarize: Probability of inverting the brighter half of the values.
+        degrees: Largest turn either way, in degrees; 0 for none.
         translate: Largest move either way, in fractions of the side, rounded to whole pixels; 0 for none.
 
     Raises:
@@ -58,14 +58,14 @@ class View:
     size: float = 1.0
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
-    jitter_probability: float = 0.8
-    grey: float = 0.2
-    blur: float = 0.0
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    solarise: float = 0.0
-    rotate: float = 0.0
+    horizontal_flip: float = 0.5
+    color_jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    color_jitter_p: float = 0.8
+    grayscale: float = 0.2
+    gaussian_blur: float = 0.0
+    sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+    degrees: float = 0.0
     translate: float = 0.0
 
     def __post_init__(self) -> None:
@@ -73,11 +73,16 @@ class View:
         _expect(self, "size", self.size > 0, "a positive fraction of data.image_size")
         _expect(self, "scale", 0 < self.scale[0] <= self.scale[1] <= 1, "0 < low <= high <= 1")
         _expect(self, "ratio", 0 < self.ratio[0] <= self.ratio[1] < math.inf, "0 < low <= high")
-        for name in ("flip", "jitter_probability", "grey", "blur", "solarise"):
+        for name in ("horizontal_flip", "color_jitter_p", "grayscale", "gaussian_blur", "solarize"):
             _expect(self, name, 0 <= getattr(self, name) <= 1, "a probability, 0 to 1")
-        _expect(self, "jitter", min(self.jitter) >= 0 and self.jitter[3] <= 0.5, "strengths >= 0, that of hue <= 0.5")
-        _expect(self, "blur_sigma", 0 < self.blur_sigma[0] <= self.blur_sigma[1] < math.inf, "0 < low <= high (pixels)")
-        _expect(self, "rotate", 0 <= self.rotate <= 180, "degrees, 0 to 180")
+        _expect(
+            self,
+            "color_jitter",
+            min(self.color_jitter) >= 0 and self.color_jitter[3] <= 0.5,
+            "strengths >= 0, that of hue <= 0.5",
+        )
+        _expect(self, "sigma", 0 < self.sigma[0] <= self.sigma[1] < math.inf, "0 < low <= high (pixels)")
+        _expect(self, "degrees", 0 <= self.degrees <= 180, "degrees, 0 to 180")
         _expect(self, "translate", 0 <= self.translate <= 1, "a fraction of the side, 0 to 1")
 
     def pixels(self, image_size: int) -> int:
@@ -95,7 +100,7 @@ def expand(views: list[View]) -> list[View]:
     return [replace(view, count=1) for view in views for _ in range(view.count)]
 
 
-class _Draw(IntEnum):
+class _Stream(IntEnum):
     """Which of a row's random numbers decides what. Numbers are for ever, old runs depend on them."""
 
     FLIP = BOX_NUMBERS
@@ -103,10 +108,10 @@ class _Draw(IntEnum):
     BRIGHTNESS = BOX_NUMBERS + 2
     HUE = BOX_NUMBERS + 5
     ORDER = BOX_NUMBERS + 6
-    GREY = BOX_NUMBERS + 7
+    GRAY = BOX_NUMBERS + 7
     BLUR = BOX_NUMBERS + 8
     SIGMA = BOX_NUMBERS + 9
-    SOLARISE = BOX_NUMBERS + 10
+    SOLARIZE = BOX_NUMBERS + 10
     ROTATE = BOX_NUMBERS + 11
     RIGHT = BOX_NUMBERS + 12
     DOWN = BOX_NUMBERS + 13
@@ -127,11 +132,11 @@ def crop_boxes(
 
     Args:
         view: Its `scale` and `ratio`.
-        heights: Of the pictures, in pixels.
-        widths: Of the pictures, in pixels.
+        heights: Of the images, in pixels.
+        widths: Of the images, in pixels.
         seed: Of the run.
         epoch: Of the run.
-        rows: Rows of the pictures in the training set.
+        rows: Rows of the images in the training set.
         number: Which view of the step, 0..V-1, so that two views of one kind differ.
 
     Returns:
@@ -151,21 +156,21 @@ def make_view(
     rows: Int[Tensor, "B"],
     number: int,
 ) -> Float[Tensor, "B 3 {size} {size}"]:
-    """One view of each picture: crop, small affine move, flip, jitter in drawn order, grey, blur, solarise.
+    """One view of each image: crop, small affine move, flip, jitter in drawn order, gray, blur, solarize.
 
-    Picture by picture the maths is that of `torchvision.transforms.v2`, given the parameters.
+    Image by image the maths is that of `torchvision.transforms.v2`, given the parameters.
 
     Args:
-        images: Pictures of one size; their device is where the work is done.
+        images: Images of one size; their device is where the work is done.
         view: What to do.
         size: Side of the result in pixels, `view.pixels(image_size)`.
         seed: Of the run.
         epoch: Of the run.
-        rows: Rows of the pictures in the training set. On a GPU, rows that lie on the CPU spare a wait.
+        rows: Rows of the images in the training set. On a GPU, rows that lie on the CPU spare a wait.
         number: Which view of the step, 0..V-1, so that two views of one kind differ.
 
     Returns:
-        Floats in 0..1, not yet normalised.
+        Floats in 0..1, not yet normalized.
     """
     return make_views(images, view, size, seed=seed, epoch=epoch, rows=rows, numbers=range(number, number + 1))
 
@@ -182,7 +187,7 @@ def make_views(
 ) -> Float[Tensor, "VB 3 {size} {size}"]:
     """Several views of one kind, one below the other: what `make_view` gives one by one, in fewer operations.
 
-    A GPU waits for the CPU to name operations: for two views of 512 pictures 560 are left of 1050.
+    A GPU waits for the CPU to name operations: for two views of 512 images 560 are left of 1050.
 
     Args:
         images: See `make_view`, as the rest.
@@ -190,13 +195,13 @@ def make_views(
         size: Side of the result in pixels.
         seed: Of the run.
         epoch: Of the run.
-        rows: Rows of the pictures in the training set.
+        rows: Rows of the images in the training set.
         numbers: Which views of the step.
     """
     drawn = torch.cat([_numbers(seed, epoch, rows, number) for number in numbers])
     sides = torch.tensor(images.shape[-2:]).expand(len(drawn), 2)
     boxes = random_boxes(drawn[:, :BOX_NUMBERS], sides[:, 0], sides[:, 1], view.scale, view.ratio)
-    flip = None if _moves(view) else drawn[:, _Draw.FLIP] < view.flip
+    flip = None if _moves(view) else drawn[:, _Stream.FLIP] < view.horizontal_flip
     with torch.autocast(images.device.type, enabled=False):  # half precision would show
         return _finish(crop_resize(images.repeat(len(numbers), 1, 1, 1), boxes, size, flip), view, drawn)
 
@@ -211,24 +216,24 @@ def cut_crop(
     row: int,
     number: int,
 ) -> UInt8[Tensor, "3 {size} {size}"]:
-    """The crop of one picture, for a worker whose pictures differ in size; `finish_crops` does the rest.
+    """The crop of one image, for a worker whose images differ in size; `finish_crops` does the rest.
 
     Draws what `make_view` draws. It cuts and resizes only, so no flip, and rounds to uint8 as torchvision does.
 
     Args:
-        image: One picture.
+        image: One image.
         view: What to do.
         size: Side of the result in pixels.
         seed: Of the run.
         epoch: Of the run.
-        row: Row of the picture in the training set.
+        row: Row of the image in the training set.
         number: Which view of the step.
     """
-    picture = torch.as_tensor(image)
-    high, wide = (torch.tensor([side]) for side in picture.shape[-2:])
+    image = torch.as_tensor(image)
+    high, wide = (torch.tensor([side]) for side in image.shape[-2:])
     boxes = crop_boxes(view, high, wide, seed=seed, epoch=epoch, rows=torch.tensor([row]), number=number)
     top, left, height, width = boxes[0].tolist()
-    return resize(picture[:, top : top + height, left : left + width], size, size).contiguous()
+    return resize(image[:, top : top + height, left : left + width], size, size).contiguous()
 
 
 def finish_crops(
@@ -241,53 +246,53 @@ def finish_crops(
         view: What to do.
         seed: Of the run.
         epoch: Of the run.
-        rows: Rows of the pictures in the training set.
+        rows: Rows of the images in the training set.
         number: Which view of the step.
 
     Returns:
-        Floats in 0..1, not yet normalised.
+        Floats in 0..1, not yet normalized.
     """
     numbers = _numbers(seed, epoch, rows, number)
     if not _moves(view):
         crops = crops.clone()
-        mirror_(crops, numbers[:, _Draw.FLIP] < view.flip)
+        mirror_(crops, numbers[:, _Stream.FLIP] < view.horizontal_flip)
     with torch.autocast(crops.device.type, enabled=False):
         return _finish(unit(crops), view, numbers)
 
 
 def _numbers(seed: int, epoch: int, rows: Int[Tensor, "B"], number: int) -> Float[Tensor, "B 36"]:
     # always on the CPU: there the decisions cost nothing, and a GPU does exactly what a CPU would have done
-    return uniform(seed, Purpose.VIEW, epoch, rows.cpu(), view=number, count=_Draw.COUNT)
+    return uniform(seed, Purpose.VIEW, epoch, rows.cpu(), view=number, count=_Stream.COUNT)
 
 
 def _moves(view: View) -> bool:
-    return view.rotate > 0 or view.translate > 0
+    return view.degrees > 0 or view.translate > 0
 
 
 def _finish(images: Float[Tensor, "B 3 s s"], view: View, numbers: Float[Tensor, "B 36"]) -> Float[Tensor, "B 3 s s"]:
     if _moves(view):
         images = _move(images, view, numbers)
-    if view.jitter_probability > 0 and max(view.jitter) > 0:
-        order = ORDERS[(numbers[:, _Draw.ORDER] * len(ORDERS)).long()]
-        jitter_(images, _jitter_factors(view, numbers), order, numbers[:, _Draw.JITTER] < view.jitter_probability)
-    if view.grey > 0:
-        grey_(images, numbers[:, _Draw.GREY] < view.grey)
-    if view.blur > 0:
-        low, high = view.blur_sigma
-        blur_(images, low + (high - low) * numbers[:, _Draw.SIGMA], numbers[:, _Draw.BLUR] < view.blur)
-    if view.solarise > 0:
-        solarise_(images, numbers[:, _Draw.SOLARISE] < view.solarise)
+    if view.color_jitter_p > 0 and max(view.color_jitter) > 0:
+        order = ORDERS[(numbers[:, _Stream.ORDER] * len(ORDERS)).long()]
+        jitter_(images, _jitter_factors(view, numbers), order, numbers[:, _Stream.JITTER] < view.color_jitter_p)
+    if view.grayscale > 0:
+        grayscale_(images, numbers[:, _Stream.GRAY] < view.grayscale)
+    if view.gaussian_blur > 0:
+        low, high = view.sigma
+        blur_(images, low + (high - low) * numbers[:, _Stream.SIGMA], numbers[:, _Stream.BLUR] < view.gaussian_blur)
+    if view.solarize > 0:
+        solarize_(images, numbers[:, _Stream.SOLARIZE] < view.solarize)
     return images
 
 
 def _jitter_factors(view: View, numbers: Float[Tensor, "B 36"]) -> Float[Tensor, "B 4"]:
-    strength = torch.tensor(view.jitter)
+    strength = torch.tensor(view.color_jitter)
     low = torch.cat([(1.0 - strength[:3]).clamp(min=0.0), -strength[3:]])
     high = torch.cat([1.0 + strength[:3], strength[3:]])
-    return low + (high - low) * numbers[:, _Draw.BRIGHTNESS : _Draw.HUE + 1]
+    return low + (high - low) * numbers[:, _Stream.BRIGHTNESS : _Stream.HUE + 1]
 
 
 def _move(images: Float[Tensor, "B 3 s s"], view: View, numbers: Float[Tensor, "B 36"]) -> Float[Tensor, "B 3 s s"]:
-    either_way = 2.0 * numbers[:, _Draw.ROTATE : _Draw.DOWN + 1] - 1.0
+    either_way = 2.0 * numbers[:, _Stream.ROTATE : _Stream.DOWN + 1] - 1.0
     shift = (either_way[:, 1:] * (view.translate * images.shape[-1])).round()
-    return affine(images, either_way[:, 0] * view.rotate, shift, numbers[:, _Draw.FLIP] < view.flip)
+    return affine(images, either_way[:, 0] * view.degrees, shift, numbers[:, _Stream.FLIP] < view.horizontal_flip)

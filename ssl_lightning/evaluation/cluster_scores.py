@@ -21,7 +21,7 @@ class ClusterAgreement(Probe):
     seed: int = 0
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
-        """`clusters/nmi`; NaN where there are fewer pictures than classes."""
+        """`clusters/nmi`; NaN where there are fewer images than classes."""
         if len(test.labels) < test.num_classes:
             found = f"{len(test.labels)} test rows"
             expected = f"at least {test.num_classes}, the number of classes"

@@ -23,8 +23,8 @@ def inner_products(
     """
     kernels, crosses = [], []
     for block in rows.to(features.device).split(EPISODES_AT_ONCE):
-        pictures = features[block]
-        known, asked = pictures[:, :, :shots].flatten(1, 2), pictures[:, :, shots:].flatten(1, 2)
+        images = features[block]
+        known, asked = images[:, :, :shots].flatten(1, 2), images[:, :, shots:].flatten(1, 2)
         kernels.append(known @ known.transpose(1, 2))
         crosses.append(asked @ known.transpose(1, 2))
     return torch.cat(kernels), torch.cat(crosses)

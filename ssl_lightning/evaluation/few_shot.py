@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_lightning.draws import Purpose, uniform
+from ssl_lightning.counter_rng import Purpose, uniform
 from ssl_lightning.evaluation.episodes import inner_products, logistic_scores, mean_scores
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, no_answer
 
@@ -27,9 +27,9 @@ class FewShot(Probe):
 
     Args:
         ways: Classes of an episode.
-        shots: Labelled pictures of each class; one result each.
+        shots: Labelled images of each class; one result each.
         episodes: How many.
-        queries: Pictures of each class to classify; what is left where a class has fewer, at least 5.
+        queries: Images of each class to classify; what is left where a class has fewer, at least 5.
         seed: Which episodes.
         classifier: What is fitted to the shots of an episode.
     """
@@ -46,7 +46,7 @@ class FewShot(Probe):
             raise ValueError(f"found {self}; expected at least 2 ways, 1 shot, 2 episodes and {FEWEST_QUERIES} queries")
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
-        """`fewshot/<w>way<s>shot` and its `ci95`; NaN where too few classes have enough pictures."""
+        """`fewshot/<w>way<s>shot` and its `ci95`; NaN where too few classes have enough images."""
         answers: dict[str, float] = {}
         for shots in self.shots:
             correct = self._accuracies(test, shots)
@@ -70,14 +70,14 @@ class FewShot(Probe):
         if len(eligible) < self.ways:
             return None
         queries = min(self.queries, int(sizes[eligible].min()) - shots)
-        rows = self.draw(test.labels, shots, queries)
+        rows = self.sample_episodes(test.labels, shots, queries)
         kernel, asked = inner_products(F.normalize(test.features.float(), dim=1), rows, shots)
         scores = (mean_scores if self.classifier == "centroid" else logistic_scores)(kernel, asked, self.ways)
         answers = scores.argmax(2).unflatten(1, (self.ways, queries))
         truth = torch.arange(self.ways, device=answers.device).view(1, -1, 1)
         return (answers == truth).double().mean((1, 2))
 
-    def draw(self, labels: Int[Tensor, "N"], shots: int, queries: int) -> Int[Tensor, "E W S"]:
+    def sample_episodes(self, labels: Int[Tensor, "N"], shots: int, queries: int) -> Int[Tensor, "E W S"]:
         """Rows of every episode: distinct classes, within each first the shots, then the queries, all distinct."""
         labels = labels.cpu()
         sizes = torch.bincount(labels)
@@ -88,19 +88,19 @@ class FewShot(Probe):
         keys = uniform(self.seed, Purpose.EPISODE, shots, episodes, 0, len(eligible))
         classes = eligible[keys.argsort(1)[:, : self.ways]]  # [E, W]
         slots = (episodes.unsqueeze(1) * self.ways + torch.arange(self.ways)).flatten()
-        draws = uniform(self.seed, Purpose.EPISODE, shots, slots, 1, 2 * (shots + queries))
-        chosen = _distinct(draws, sizes[classes].flatten()).view(*classes.shape, -1)
+        counter_rng = uniform(self.seed, Purpose.EPISODE, shots, slots, 1, 2 * (shots + queries))
+        chosen = _distinct(counter_rng, sizes[classes].flatten()).view(*classes.shape, -1)
         return by_class[starts[classes].unsqueeze(2) + chosen]
 
 
-def _distinct(draws: Float[Tensor, "M two_k"], sizes: Int[Tensor, "M"]) -> Int[Tensor, "M k"]:
+def _distinct(counter_rng: Float[Tensor, "M two_k"], sizes: Int[Tensor, "M"]) -> Int[Tensor, "M k"]:
     """Draw k distinct numbers below each size, in random order.
 
     Floyd's algorithm (Bentley & Floyd 1987, "A sample of brilliance"): the t-th pick is drawn below size - k + t + 1;
     where it was picked before, the largest possible number, which cannot have been, takes its place. Half of the draws
     pick, the others shuffle.
     """
-    picks, order = draws.chunk(2, dim=1)
+    picks, order = counter_rng.chunk(2, dim=1)
     count = picks.shape[1]
     chosen = torch.full(picks.shape, -1, dtype=torch.int64)
     for turn in range(count):

@@ -1,4 +1,4 @@
-"""KNN: the weighted nearest-neighbour vote of instance recognition."""
+"""KNN: the weighted nearest-neighbor vote of instance recognition."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,15 @@ from ssl_lightning.clustering.products import has_bfloat16_units, rounded_factor
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, no_answer
 
 SCORES_AT_ONCE = 1 << 26
-"""Similarities held at once: 256 MB. The gallery passes through the caches once for each such block of queries."""
+"""Similarities held at once: 256 MB. The reference passes through the caches once for each such block of queries."""
 PARTS = 8
-"""Of the gallery; also the members of a group in the first round of the search."""
+"""Of the reference; also the members of a group in the first round of the search."""
 WORTH_ROUNDING = 4096
-"""Rows of a gallery from which time is worth more than the last digit."""
-FEW_NEIGHBOURS = 50
+"""Rows of a reference from which time is worth more than the last digit."""
+FEW_NEIGHBORS = 50
 """Up to so many are chosen from twice as many by exact products."""
 CANDIDATES = 64
-"""And from no fewer: rows that are nearly the same picture differ by less than is rounded."""
+"""And from no fewer: rows that are nearly the same image differ by less than is rounded."""
 
 
 def nearest_rows(features: Float[Tensor, "N D"], rows: Int[Tensor, "Q"], count: int) -> Int[Tensor, "Q n"]:
@@ -27,18 +27,18 @@ def nearest_rows(features: Float[Tensor, "N D"], rows: Int[Tensor, "Q"], count: 
 
     Args:
         features: Of all rows.
-        rows: Whose neighbours.
-        count: How many neighbours of each.
+        rows: Whose neighbors.
+        count: How many neighbors of each.
 
     Raises:
         ValueError: If there are not that many other rows.
     """
     if not 1 <= count < len(features):
         raise ValueError(f"found count={count} among {len(features)} rows; expected 1 to {len(features) - 1}")
-    gallery = F.normalize(features, dim=1)
+    reference = F.normalize(features, dim=1)
     blocks = []
     for block in rows.split(max(1, SCORES_AT_ONCE // len(features))):
-        similarity = gallery[block] @ gallery.T
+        similarity = reference[block] @ reference.T
         similarity.scatter_(1, block.unsqueeze(1), -torch.inf)
         blocks.append(similarity.topk(count, dim=1).indices)
     return torch.cat(blocks)
@@ -46,18 +46,18 @@ def nearest_rows(features: Float[Tensor, "N D"], rows: Int[Tensor, "Q"], count: 
 
 @dataclass(frozen=True)
 class KNN(Probe):
-    """k nearest training pictures by cosine vote with weight exp(similarity / temperature).
+    """k nearest training images by cosine vote with weight exp(similarity / temperature).
 
     Wu et al. 2018 (arXiv 1805.01978), section 3.4. `eval/knn/top1` is k=20, other k are `eval/knn<k>/top1`. The search
     is exhaustive.
 
     Note:
-        CPUs that multiply bfloat16 round the factors of the similarities to 4096 rows and more: a neighbour nearly as
-        close as the k-th may take its place. Up to 50 neighbours are chosen by exact similarities, from at least 64 and
+        CPUs that multiply bfloat16 round the factors of the similarities to 4096 rows and more: a neighbor nearly as
+        close as the k-th may take its place. Up to 50 neighbors are chosen by exact similarities, from at least 64 and
         twice as many. What that does to the accuracy is in benchmarks/README.md.
 
     Args:
-        k: Neighbours; all training rows where there are fewer.
+        k: Neighbors; all training rows where there are fewer.
         temperature: 0.1 on CIFAR-10, 0.07 on ImageNet.
     """
 
@@ -89,39 +89,39 @@ class KNN(Probe):
         return torch.cat(blocks)
 
 
-def _search(gallery: Float[Tensor, "N D"], k: int) -> "_Search | _RoundedSearch":
-    """The faster search for this gallery here."""
-    if len(gallery) >= WORTH_ROUNDING and gallery.device.type == "cpu" and has_bfloat16_units():
-        return _RoundedSearch(gallery, k)
-    return _Search(gallery, k)
+def _search(reference: Float[Tensor, "N D"], k: int) -> "_Search | _RoundedSearch":
+    """The faster search for this reference here."""
+    if len(reference) >= WORTH_ROUNDING and reference.device.type == "cpu" and has_bfloat16_units():
+        return _RoundedSearch(reference, k)
+    return _Search(reference, k)
 
 
 class _Search:
-    """The k rows of a gallery with the largest inner products, by an exhaustive search in two rounds.
+    """The k rows of a reference with the largest inner products, by an exhaustive search in two rounds.
 
-    The gallery is cut into `PARTS` equal parts; rows at the same place of each part form a group. The k largest
+    The reference is cut into `PARTS` equal parts; rows at the same place of each part form a group. The k largest
     products lie in the k groups with the largest maxima, whatever the groups are. So a pass of maxima, a search among
     those and one among the members of the best k groups find what one long `topk` would find, in half its time.
     """
 
-    def __init__(self, gallery: Float[Tensor, "N D"], k: int) -> None:
-        self.gallery, self.k = gallery, k
-        self.length = len(gallery) // PARTS
+    def __init__(self, reference: Float[Tensor, "N D"], k: int) -> None:
+        self.reference, self.k = reference, k
+        self.length = len(reference) // PARTS
         self.in_one_round = self.length <= 2 * k
-        self.rows_at_once = max(1, SCORES_AT_ONCE // len(gallery))
+        self.rows_at_once = max(1, SCORES_AT_ONCE // len(reference))
         # one buffer for all blocks: fresh memory of this size would cost as much as the products
-        self.scores = gallery.new_empty(0 if self.in_one_round else PARTS, self.rows_at_once, self.length)
+        self.scores = reference.new_empty(0 if self.in_one_round else PARTS, self.rows_at_once, self.length)
 
     def __call__(self, queries: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
         """Their products in float32 and their rows, in any order."""
         with rounded_factors():
             if self.in_one_round:
-                values, rows = (queries @ self.gallery.T).topk(self.k, dim=1, sorted=False)
+                values, rows = (queries @ self.reference.T).topk(self.k, dim=1, sorted=False)
                 return values.float(), rows
             scores = self.scores[:, : len(queries)]  # [PARTS, B, length]
-            for part, rows in zip(scores, self.gallery.split(self.length), strict=False):
+            for part, rows in zip(scores, self.reference.split(self.length), strict=False):
                 torch.mm(queries, rows.T, out=part)
-            rest = queries @ self.gallery[PARTS * self.length :].T  # [B, fewer than PARTS]
+            rest = queries @ self.reference[PARTS * self.length :].T  # [B, fewer than PARTS]
         groups = _columns_of_largest(scores.amax(0).float(), self.k)  # [B, k]
         candidates = torch.cat([*(part.gather(1, groups) for part in scores), rest], dim=1)  # [B, PARTS k + rest]
         places = _columns_of_largest(candidates.float(), self.k)
@@ -132,28 +132,30 @@ class _Search:
 
 
 class _RoundedSearch:
-    """The same in bfloat16, in half the time; up to `FEW_NEIGHBOURS` come with exact products.
+    """The same in bfloat16, in half the time; up to `FEW_NEIGHBORS` come with exact products.
 
     What is rounded is not the cosine, which may be 0.99 for all rows, but how it differs from a guess of the k-th
-    largest: the gallery's mean is taken off its rows, and what a query has with it and with the guess off its products,
-    by a column of ones.
+    largest: the reference's mean is taken off its rows, and what a query has with it and with the guess off its
+    products, by a column of ones.
     """
 
-    def __init__(self, gallery: Float[Tensor, "N D"], k: int) -> None:
-        self.exact, self.k = gallery, k
-        self.mean = gallery.mean(0)
-        self.some = gallery[:: max(k, 50)] - self.mean  # the largest product with one row in k is about the k-th of all
-        rounded = gallery.new_ones(len(gallery), gallery.shape[1] + 1, dtype=torch.bfloat16)
-        for rows, block in zip(rounded.split(1 << 13), gallery.split(1 << 13), strict=True):
+    def __init__(self, reference: Float[Tensor, "N D"], k: int) -> None:
+        self.exact, self.k = reference, k
+        self.mean = reference.mean(0)
+        self.some = (
+            reference[:: max(k, 50)] - self.mean
+        )  # the largest product with one row in k is about the k-th of all
+        rounded = reference.new_ones(len(reference), reference.shape[1] + 1, dtype=torch.bfloat16)
+        for rows, block in zip(rounded.split(1 << 13), reference.split(1 << 13), strict=True):
             rows[:, :-1] = block - self.mean
-        self.search = _Search(rounded, min(max(2 * k, CANDIDATES), len(gallery)) if k <= FEW_NEIGHBOURS else k)
+        self.search = _Search(rounded, min(max(2 * k, CANDIDATES), len(reference)) if k <= FEW_NEIGHBORS else k)
         self.rows_at_once = self.search.rows_at_once
 
     def __call__(self, queries: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
         """See `_Search`."""
         guess = (queries @ self.some.T).amax(1).bfloat16()
         values, rows = self.search(torch.cat([queries.bfloat16(), -guess.unsqueeze(1)], dim=1))
-        if self.k > FEW_NEIGHBOURS:
+        if self.k > FEW_NEIGHBORS:
             return values + (guess.float() + queries @ self.mean).unsqueeze(1), rows
         values, places = self._products(queries, rows).topk(self.k, dim=1, sorted=False)
         return values, rows.gather(1, places)

@@ -28,7 +28,7 @@ class LinearProbe(Probe):
 
     One eigendecomposition serves all penalties. On cached features it takes less than a tenth of the time of 100 epochs
     of SGD; squares instead of logarithms cost a point at most on features of networks, and four on the pixels of digits
-    (benchmarks/judges.py), which "logistic" wins back in two to six times the time of "ridge". It is a check during
+    (benchmarks/probes.py), which "logistic" wins back in two to six times the time of "ridge". It is a check during
     training, not a paper's protocol (which augments).
 
     Args:
@@ -92,7 +92,7 @@ class _Sums:
 
     @classmethod
     def of(cls, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"], num_classes: int) -> "_Sums":
-        """Sums over features that are about centred: products are taken in float32."""
+        """Sums over features that are about centerd: products are taken in float32."""
         y = F.one_hot(labels, num_classes).to(features.dtype)
         xx, xy = features.T @ features, features.T @ y
         return cls(len(labels), features.sum(0).double(), y.sum(0).double(), xx.double(), xy.double())
@@ -103,7 +103,7 @@ class _Sums:
 
 
 class _Ridge:
-    """Penalised classifiers of standardised features, in the eigenbasis that serves every penalty.
+    """Penalized classifiers of standardized features, in the eigenbasis that serves every penalty.
 
     A penalty p adds p m |w|^2 / 2, m the mean eigenvalue of the correlations, to half the mean square or to the mean
     cross-entropy.

@@ -6,21 +6,21 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ssl_lightning.draws import Purpose, permutation
+from ssl_lightning.counter_rng import Purpose, permutation
 from ssl_lightning.evaluation.linear import LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 
 
 @dataclass(frozen=True)
 class LowShot(Probe):
-    """The linear probe on a share of the training split, the same share of every class and at least one picture.
+    """The linear probe on a share of the training split, the same share of every class and at least one image.
 
     Smaller shares are parts of larger ones. As in the semi-supervised protocols of SimCLR and SwAV, which fine-tune;
     here the features stay frozen.
 
     Args:
         shares: Of the training split, as fractions.
-        seed: Which pictures.
+        seed: Which images.
     """
 
     shares: tuple[float, ...] = (0.01, 0.1)
@@ -42,7 +42,7 @@ class LowShot(Probe):
         return answers
 
     def rows(self, labels: Int[Tensor, "N"], share: float) -> Int[Tensor, "M"]:
-        """The first pictures of every class in one random order, in that order."""
+        """The first images of every class in one random order, in that order."""
         order = permutation(self.seed, Purpose.LOW_SHOT, 0, len(labels))
         shuffled = labels.cpu()[order]
         by_class = torch.argsort(shuffled, stable=True)

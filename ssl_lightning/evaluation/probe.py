@@ -1,4 +1,4 @@
-"""The contract of every judge: frozen features of two labelled splits in, named numbers out."""
+"""The contract of every evaluate: frozen features of two labelled splits in, named numbers out."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ class LabelledFeatures:
     """Features of one labelled split.
 
     Attributes:
-        features: As the network gives them, not normalised.
+        features: As the network gives them, not normalized.
         labels: 0..num_classes-1.
         num_classes: Length of the fixed class list, whether or not each class occurs in this split.
     """
@@ -39,10 +39,10 @@ class Probe(ABC):
 
 @lru_cache(maxsize=256)  # a run asks the same question every few epochs: each reason is said once
 def no_answer(question: str, found: str, expected: str) -> float:
-    """NaN, and a line in the log that says why a judge has no answer.
+    """NaN, and a line in the log that says why an evaluate has no answer.
 
     Args:
-        question: The judge, and its metric.
+        question: The evaluate, and its metric.
         found: What there is.
         expected: What it takes.
     """

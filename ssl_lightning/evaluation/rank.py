@@ -10,7 +10,7 @@ ROWS = 10_000
 
 
 def rank_me(features: Float[Tensor, "N D"]) -> float:
-    """Effective rank: exp of the entropy of the normalised singular values, 1 to min(N, D).
+    """Effective rank: exp of the entropy of the normalized singular values, 1 to min(N, D).
 
     Garrido et al. 2023 (arXiv 2210.02885), equation 1. All-zero features give 0.
     """
@@ -35,8 +35,8 @@ def participation_ratio(features: Float[Tensor, "N D"]) -> float:
     a training step can spare it. Equal rows give 0.
     """
     unit = F.normalize(features.float(), dim=1)
-    centred = unit - unit.mean(0)
+    centerd = unit - unit.mean(0)
     wide = unit.shape[0] < unit.shape[1]
-    product = centred @ centred.T if wide else centred.T @ centred  # both have the same eigenvalues, but for zeros
+    product = centerd @ centerd.T if wide else centerd.T @ centerd  # both have the same eigenvalues, but for zeros
     squares = product.square().sum()
     return float(product.diagonal().sum().square() / squares) if squares > 0 else 0.0

@@ -11,7 +11,7 @@ def byol_loss(
 ) -> Float[Tensor, ""]:
     """Squared distance of unit predictions and the other view's unit targets, 2 - 2 cos, summed over both directions.
 
-    Equation 2 of Grill et al. 2020 (BYOL, arXiv 2006.07733) and its symmetric counterpart, averaged over pictures. In
+    Equation 2 of Grill et al. 2020 (BYOL, arXiv 2006.07733) and its symmetric counterpart, averaged over images. In
     float32 whatever the precision of the embeddings; targets get no gradient.
 
     Args:

@@ -1,4 +1,4 @@
-"""Every picture is a class of its own: an embedding, the memory of all pictures, and how well it finds itself [IR]."""
+"""Every image is a class of its own: an embedding, the memory of all images, and how well it finds itself [IR]."""
 
 import math
 
@@ -41,19 +41,19 @@ def nce_loss(
     temperature: float,
     partition: float,
 ) -> Float[Tensor, ""]:
-    """Noise-contrastive estimate of `instance_loss` for memories too long to compare with: m rows drawn for a picture.
+    """Noise-contrastive estimate of `instance_loss` for memories too long to compare with: m rows drawn for an image.
 
     Equations 5 to 7 of Wu et al. 2018: with p_j = exp(z M_j / tau) / Z and q = m / N,
     -mean_i [ log(p_i / (p_i + q)) + sum_j log(q / (p_j + q)) ].
 
     Note:
         Computed from differences of logarithms, so without the 1e-7 that public code adds to the denominators. As
-        there, a draw may hit the picture itself.
+        there, a draw may hit the image itself.
 
     Args:
         z: Unit embeddings.
         index: Row of each in the memory.
-        negatives: Rows drawn from the whole memory, for each picture its own.
+        negatives: Rows drawn from the whole memory, for each image its own.
         bank: Unit rows.
         temperature: tau.
         partition: Z, from `estimate_partition`: it depends on tau and D.

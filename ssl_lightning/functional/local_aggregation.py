@@ -1,4 +1,4 @@
-"""Close neighbours against background neighbours: who they are, and how much nearer the close ones are [LA]."""
+"""Close neighbors against background neighbors: who they are, and how much nearer the close ones are [LA]."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-class Neighbours(NamedTuple):
-    """The background neighbours of some pictures, and which of them are close ones.
+class Neighbors(NamedTuple):
+    """The background neighbors of some images, and which of them are close ones.
 
     Attributes:
-        rows: Rows of the memory: first the picture itself, then its k nearest.
-        background: False where the picture itself came up again among its k nearest.
-        close: Which of the background neighbours share one of the picture's clusters; the picture itself does.
+        rows: Rows of the memory: first the image itself, then its k nearest.
+        background: False where the image itself came up again among its k nearest.
+        close: Which of the background neighbors share one of the image's clusters; the image itself does.
     """
 
     rows: Int[Tensor, "B 1+k"]
@@ -29,14 +29,14 @@ def local_aggregation_loss(
     num_neighbors: int,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """How little of the background neighbours' share goes to close ones: -mean_i log( P(C_i and B_i) / P(B_i) ).
+    """How little of the background neighbors' share goes to close ones: -mean_i log( P(C_i and B_i) / P(B_i) ).
 
     Equation 4 of Zhuang, Zhai, Yamins 2019 (arXiv 1903.12355): B_i are the k rows nearest to z_i, C_i those that share
     a cluster with row i in any of the H clusterings, and P(A) the sum of exp(z_i M_j / tau) over j in A; the partition
     cancels. In float32 whatever the precision of the embeddings. Gradients flow through z alone.
 
     Note:
-        The picture's own row is always in both sets. In public code it may leave the k nearest; the loss is then capped
+        The image's own row is always in both sets. In public code it may leave the k nearest; the loss is then capped
         by the 1e-7 that is added inside the logarithm, and has no gradient there.
 
     Args:
@@ -57,20 +57,20 @@ def local_aggregation_loss(
         raise ValueError(f"found temperature={temperature}; expected a positive number")
     with torch.autocast(z.device.type, enabled=False):
         scores = z.float() @ bank.detach().float().T / temperature
-        found = neighbours(scores.detach(), index, labels, num_neighbors)
+        found = neighbors(scores.detach(), index, labels, num_neighbors)
         nearest = scores.gather(1, found.rows)
         return (_log_sum(nearest, found.background) - _log_sum(nearest, found.close)).mean()
 
 
 @torch.no_grad()
-def neighbours(
+def neighbors(
     scores: Float[Tensor, "B N"], index: Int[Tensor, "B"], labels: Int[Tensor, "N H"], num_neighbors: int
-) -> Neighbours:
-    """Background and close neighbours of some pictures, by their scores with all rows of the memory.
+) -> Neighbors:
+    """Background and close neighbors of some images, by their scores with all rows of the memory.
 
     Args:
         scores: The higher the nearer.
-        index: Row of each picture in the memory.
+        index: Row of each image in the memory.
         labels: Cluster of each row in each clustering; -1 shares with no other row.
         num_neighbors: k.
 
@@ -78,7 +78,7 @@ def neighbours(
         ValueError: If k is not within 1..N.
     """
     if not 1 <= num_neighbors <= scores.shape[1]:
-        raise ValueError(f"found num_neighbors={num_neighbors} for {scores.shape[1]} pictures; expected 1 to as many")
+        raise ValueError(f"found num_neighbors={num_neighbors} for {scores.shape[1]} images; expected 1 to as many")
     own = index.unsqueeze(1)
     nearest = scores.topk(num_neighbors, dim=1, sorted=False).indices  # [B, k]
     close = torch.zeros_like(nearest, dtype=torch.bool)
@@ -87,7 +87,7 @@ def neighbours(
         close |= (head[nearest] == mine) & (mine >= 0)
     others = nearest != own
     always = torch.ones_like(own, dtype=torch.bool)
-    return Neighbours(
+    return Neighbors(
         torch.cat([own, nearest], dim=1), torch.cat([always, others], dim=1), torch.cat([always, close & others], dim=1)
     )
 

@@ -17,12 +17,12 @@ def moclr_loss(
     temperature: float,
     group: dist.ProcessGroup | None = None,
 ) -> Float[Tensor, ""]:
-    """Find the averaged network's embedding of the other view among its embeddings of the other views of all pictures.
+    """Find the averaged network's embedding of the other view among its embeddings of the other views of all images.
 
     Equation 1 of Tian, Henaff, van den Oord 2021 (Divide and Contrast, arXiv 2105.08054), summed over both directions:
     for q of one view and k of the other, -mean_i log( exp(cos(q_i, k_i) / tau) / sum_j exp(cos(q_i, k_j) / tau) ). The
-    negatives are the B - 1 other pictures' k. In float32 whatever the precision of the embeddings; k gets no gradient.
-    With a group the sum runs over the pictures of all processes and the mean over this process's.
+    negatives are the B - 1 other images' k. In float32 whatever the precision of the embeddings; k gets no gradient.
+    With a group the sum runs over the images of all processes and the mean over this process's.
 
     Args:
         q1: Embeddings of the first view by the network that learns, of any length.

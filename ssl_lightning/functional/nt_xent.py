@@ -1,4 +1,4 @@
-"""Two views to the normalised, temperature-scaled cross-entropy of finding the other view [SimCLR]."""
+"""Two views to the normalized, temperature-scaled cross-entropy of finding the other view [SimCLR]."""
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from ssl_lightning.processes import gather_rows_with_gradient
 def nt_xent_loss(
     z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], temperature: float, group: dist.ProcessGroup | None = None
 ) -> Float[Tensor, ""]:
-    """Find the other view of a picture among the views of all pictures, itself left out.
+    """Find the other view of an image among the views of all images, itself left out.
 
     Equation 1 and algorithm 1 of Chen et al. 2020 (SimCLR, arXiv 2002.05709): for each of the 2B views a, whose
     partner is p, -log( exp(cos(z_a, z_p) / tau) / sum_{b != a} exp(cos(z_a, z_b) / tau) ), averaged over a. In

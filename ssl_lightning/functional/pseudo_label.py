@@ -11,7 +11,7 @@ from ssl_lightning.types import UNLABELLED
 def pseudo_label_loss(
     logits: list[Float[Tensor, "B _K"]], labels: Int[Tensor, "B H"], temperature: float = 1.0
 ) -> Float[Tensor, ""]:
-    """Cross-entropy to the cluster of each picture, averaged over the labelled rows, then over the heads.
+    """Cross-entropy to the cluster of each image, averaged over the labelled rows, then over the heads.
 
     Equation 2 of Caron et al. 2018 (DeepCluster) for one head; the H-fold mean of Caron et al. 2020, appendix D, for
     several. In float32 whatever the precision of the logits. A row labelled -1 (it was never clustered) contributes

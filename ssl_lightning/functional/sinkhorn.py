@@ -21,7 +21,7 @@ def sinkhorn(
     """Codes near exp(scores / epsilon) that give every prototype its share of the batch.
 
     Equations 3 to 5 of Caron et al. 2020 (SwAV, arXiv 2006.09882): in rounds, each prototype is scaled to its share,
-    then each picture to 1. So rows sum to 1, and shares are met the better the more rounds there are.
+    then each image to 1. So rows sum to 1, and shares are met the better the more rounds there are.
 
     The matrix is never rewritten: with A = exp((scores - the largest score of each prototype) / epsilon) the codes are
     u_i A_ik v_k, and a round updates u and v by two matrix-vector products. The largest scores cancel in the first

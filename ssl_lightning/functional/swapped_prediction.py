@@ -12,7 +12,7 @@ def swapped_prediction_loss(
     """Cross-entropy between the codes of the first A views and the predictions from every other view.
 
     Equations 2 and 6 of Caron et al. 2020 (SwAV, arXiv 2006.09882): the mean over the A assigned views a of the mean
-    over the V - 1 other views v of the mean over pictures of -sum_k q_a[k] log softmax(s_v / temperature)[k]. In
+    over the V - 1 other views v of the mean over images of -sum_k q_a[k] log softmax(s_v / temperature)[k]. In
     float32 whatever the precision of the scores; codes get no gradient.
 
     Args:

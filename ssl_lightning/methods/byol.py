@@ -26,12 +26,12 @@ class BYOL(Method):
     (arXiv 2006.07733). The online network is a backbone, a projector and a predictor; the target network is the
     running average of the first two, whose momentum rises from `momentum` to 1 over the run. The loss is the squared
     distance of the unit prediction to the unit target (equation 2), summed over both directions. Nothing pushes
-    pictures apart: that they do not all become equal is up to the predictor and the average.
+    images apart: that they do not all become equal is up to the predictor and the average.
 
-    The target's features are judged beside the online ones, as `eval_ema/...`.
+    The target's features are evaluated beside the online ones, as `eval_ema/...`.
 
     Note:
-        Each view passes by itself, and the target network normalises by its own batches, as in the authors' code. Its
+        Each view passes by itself, and the target network normalizes by its own batches, as in the authors' code. Its
         running statistics are those of its own passes, drawn to the online network's by the averaging, which theirs
         are not.
 
@@ -42,18 +42,18 @@ class BYOL(Method):
         hidden: Widths of the projector's hidden layers.
         projection: D of the embedding.
         predictor_hidden: Widths of the predictor's hidden layers.
-        projector_norm: Batch normalisation in projector and predictor.
+        projector_norm: Batch normalization in projector and predictor.
         momentum: tau of the average at the first step: the paper's 0.996, 0.99 for 300 epochs and fewer.
-        decay_all: Weight decay (and adaptation) for biases and normalisation layers too; the paper leaves them out.
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        decay_all: Weight decay (and adaptation) for biases and normalization layers too; the paper leaves them out.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
 
     Raises:
         ValueError: For a momentum outside [0, 1].
     """
 
-    fewest_views = 2
+    min_views = 2
 
     def __init__(
         self,

@@ -6,46 +6,46 @@ from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn, optim
 
-from ssl_lightning.clustering.clusterer import Clustering, refuse_other_pictures
-from ssl_lightning.draws import Purpose, drawn_apart
+from ssl_lightning.clustering.clusterer import Clustering, reject_other_images
+from ssl_lightning.counter_rng import Purpose, separate_rng
 from ssl_lightning.failures import Failure, stuck_at_chance, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
-from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.optim.schedules import Schedule
+from ssl_lightning.sample_state import PseudoLabels
 from ssl_lightning.types import Batch
 
 
 class ClusterFit(Method):
-    """Predict the cluster that a pretrained network put each picture into, by a network that starts from nothing.
+    """Predict the cluster that a pretrained network put each image into, by a network that starts from nothing.
 
     Yan, Misra, Gupta, Ghadiyaram, Mahajan: "ClusterFit: Improving Generalization of Visual Representations", CVPR 2020
-    (arXiv 1912.03330), section 3. The first stage is any network; the second clusters its features of all pictures once
+    (arXiv 1912.03330), section 3. The first stage is any network; the second clusters its features of all images once
     (`predict` with `WriteClusters`); this is the third: cross-entropy to the K clusters, which stay as they are. No
     alternation, no balanced sampling. The head is thrown away afterwards. First weights are drawn apart: those of a
     pretrained network of the same seed and architecture would be the very same.
 
-    The file of clusters must have been made for the pictures of this run, in their order; its labels travel in the
+    The file of clusters must have been made for the images of this run, in their order; its labels travel in the
     checkpoint, so a trained model is read without it.
 
     Note:
-        Pictures that the second stage could not read have no cluster and contribute nothing.
+        Images that the second stage could not read have no cluster and contribute nothing.
 
     Args:
         clusters: The second stage's file, `<path>.safetensors`.
         num_clusters: K, as in that file; the paper's 16,000 on ImageNet.
         backbone: Description of the network, of whatever architecture.
         optimizer: The published recipe on ImageNet: SGD, lr 0.1 at batch 256, momentum 0.9, weight decay 1e-4 except on
-            normalisation layers.
+            normalization layers.
         schedule: The published recipe: five epochs of warm-up, a tenth at epochs 30, 60, 90 and 100 of 105.
-        decay_all: Weight decay for biases and normalisation layers too.
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        decay_all: Weight decay for biases and normalization layers too.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
 
     Raises:
-        ValueError: In `setup`: if the file is missing or damaged, was made for other pictures, or has another K.
+        ValueError: In `setup`: if the file is missing or damaged, was made for other images, or has another K.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ClusterFit(Method):
         mean: RGB = (0.5, 0.5, 0.5),
         std: RGB = (0.25, 0.25, 0.25),
     ) -> None:
-        with drawn_apart(Purpose.STUDENT):
+        with separate_rng(Purpose.STUDENT):
             super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if num_clusters < 2:
             raise ValueError(f"found num_clusters={num_clusters}; expected at least 2")
@@ -77,15 +77,15 @@ class ClusterFit(Method):
         super().setup(stage)
         if stage == "fit":
             clustering, made_for = Clustering.load(self.clusters)
-            self._refuse_other(clustering, made_for)
+            self._reject_other(clustering, made_for)
             self.pseudo_labels.assign([clustering])
 
     def logits(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B K"]:
-        """Normalised pictures to one logit a cluster."""
+        """Normalized images to one logit a cluster."""
         return self.head(self(images))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Float[Tensor, "..."]]:
-        """Cross-entropy of the first view to the picture's cluster."""
+        """Cross-entropy of the first view to the image's cluster."""
         features = self(batch.views[0])
         logits = self.head(features)
         loss = pseudo_label_loss([logits], self.pseudo_labels[batch.index].to(logits.device))
@@ -97,8 +97,8 @@ class ClusterFit(Method):
         fewer = f"fewer clusters in the second stage (now {self.num_clusters})"
         return [*super().failures(), stuck_at_chance(slower), unused_prototypes(f"{fewer}, or {slower}")]
 
-    def _refuse_other(self, clustering: Clustering, made_for: dict[str, str]) -> None:
-        """Refuse clusters of other pictures, or another number of them.
+    def _reject_other(self, clustering: Clustering, made_for: dict[str, str]) -> None:
+        """Reject clusters of other images, or another number of them.
 
         Raises:
             ValueError: Names the file, what it holds, what was expected.
@@ -112,4 +112,4 @@ class ClusterFit(Method):
             )
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
         own = data.fingerprint_as(made_for.get("data"))
-        refuse_other_pictures(self.clusters, clustering, made_for, own, data.num_samples, again)
+        reject_other_images(self.clusters, clustering, made_for, own, data.num_samples, again)

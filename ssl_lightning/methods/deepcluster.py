@@ -11,12 +11,12 @@ from torch import Tensor
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.failures import Failure, one_cluster, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
-from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.heads import ClusterHead
 from ssl_lightning.models.sobel import Sobel
 from ssl_lightning.optim.schedules import Schedule
+from ssl_lightning.sample_state import PseudoLabels
 from ssl_lightning.types import Batch
 
 
@@ -30,12 +30,12 @@ class TakesLabels(Protocol):
 
 
 class DeepCluster(Method):
-    """Cluster the features of all pictures, learn to predict each picture's cluster, repeat.
+    """Cluster the features of all images, learn to predict each image's cluster, repeat.
 
     Caron, Bojanowski, Joulin, Douze: "Deep Clustering for Unsupervised Learning of Visual Features", ECCV 2018
-    (arXiv 1807.05520). At the start of every epoch `Recluster` takes penultimate features of the centre views in eval
+    (arXiv 1807.05520). At the start of every epoch `Recluster` takes penultimate features of the center views in eval
     mode, applies PCA, whitening and unit length, and runs k-means; then the head is drawn afresh and one epoch of
-    cross-entropy to the clusters follows (equation 2), with pictures drawn uniformly over clusters (section 3.3).
+    cross-entropy to the clusters follows (equation 2), with images drawn uniformly over clusters (section 3.3).
 
     Note:
         Balanced sampling follows the paper. The released code draws by natural frequency, since it indexes a sorted
@@ -51,10 +51,10 @@ class DeepCluster(Method):
         backbone: Description of the network.
         optimizer: Takes the parameter groups. The paper: SGD, lr 0.05 constant, momentum 0.9, weight decay 1e-5.
         schedule: Of the learning rate; the paper has none.
-        sobel: Put a frozen grey-and-Sobel stem before the network, as the paper does.
+        sobel: Put a frozen gray-and-Sobel stem before the network, as the paper does.
         sampler: "balanced" over non-empty clusters, or "natural".
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
     """
 
@@ -80,11 +80,11 @@ class DeepCluster(Method):
         self.pseudo_labels = PseudoLabels()
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
-        """Normalised pictures to penultimate features."""
+        """Normalized images to penultimate features."""
         return self.backbone(self.stem(images))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Float[Tensor, "..."]]:
-        """Cross-entropy of the first view to the picture's cluster."""
+        """Cross-entropy of the first view to the image's cluster."""
         features = self(batch.views[0])
         logits = self.head(features)
         loss = pseudo_label_loss([logits], self.pseudo_labels[batch.index])
@@ -103,7 +103,7 @@ class DeepCluster(Method):
     def on_reclustered(self, clusterings: list[Clustering], seed: int) -> None:
         """New labels, a fresh head that has no momentum yet, and an order that is uniform over the new clusters."""
         self.pseudo_labels.assign(clusterings)
-        self.head.draw(seed)
+        self.head.reset(seed)
         for optimizer in self.trainer.optimizers:
             for parameter in self.head.parameters():
                 optimizer.state.pop(parameter, None)

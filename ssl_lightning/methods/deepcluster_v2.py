@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.failures import Failure, one_cluster, stuck_at_chance, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
-from ssl_lightning.memory import FeatureBank, PseudoLabels
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.heads import Projector, Prototypes
@@ -22,6 +21,7 @@ from ssl_lightning.models.multi_crop import features_of_views
 from ssl_lightning.optim.lars import LARC
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.sample_state import FeatureBank, PseudoLabels
 from ssl_lightning.types import Batch
 
 ASSIGNED_VIEWS = 2
@@ -29,12 +29,12 @@ ASSIGNED_VIEWS = 2
 
 
 class DeepClusterV2(Method):
-    """Cluster what the pictures looked like in the last epoch, several times over; predict the clusters from all views.
+    """Cluster what the images looked like in the last epoch, several times over; predict the clusters from all views.
 
     Caron, Misra, Mairal, Goyal, Bojanowski, Joulin: "Unsupervised Learning of Visual Features by Contrasting Cluster
     Assignments", NeurIPS 2020 (arXiv 2006.09882), appendix D. Two banks keep the unit embeddings of the two global
     crops as training makes them. At the start of every epoch `Recluster` runs spherical k-means on a bank for each of H
-    heads; the centroids become the heads, which no gradient ever changes, and each view predicts its picture's cluster.
+    heads; the centroids become the heads, which no gradient ever changes, and each view predicts its image's cluster.
     Nothing is drawn afresh, so the loss does not jump.
 
     Note:
@@ -51,18 +51,18 @@ class DeepClusterV2(Method):
         schedule: The paper: ten epochs of warm-up, then a cosine to a thousandth.
         hidden: Widths of the projector's hidden layers.
         projection: D of the embedding.
-        projector_norm: Batch normalisation in the projector.
+        projector_norm: Batch normalization in the projector.
         temperature: tau; the paper's 0.1.
-        decay_all: Weight decay for biases and normalisation layers too, as the paper's code has it.
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        decay_all: Weight decay for biases and normalization layers too, as the paper's code has it.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
 
     Raises:
         ValueError: For numbers out of range, or a run of a single epoch, which has no epoch before it to learn from.
     """
 
-    fewest_views = ASSIGNED_VIEWS
+    min_views = ASSIGNED_VIEWS
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class DeepClusterV2(Method):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Cross-entropy of every view to the picture's cluster, averaged over heads."""
+        """Cross-entropy of every view to the image's cluster, averaged over heads."""
         embeddings = self.embed_views(batch.views)  # V x [B, D]
         scores = [head(torch.cat(embeddings)) for head in self.heads]  # H x [V * B, K]
         labels = self.pseudo_labels[batch.index].repeat(len(embeddings), 1)  # [V * B, H]

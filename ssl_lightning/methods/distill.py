@@ -13,12 +13,11 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_lightning.draws import Purpose, drawn_apart
+from ssl_lightning.counter_rng import Purpose, separate_rng
 from ssl_lightning.failures import Failure
 from ssl_lightning.functional.distillation import distillation_loss
-from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.methods.method import RGB, Method
-from ssl_lightning.methods.parts import KnowsItsPictures, read_parts, refuse_other_parts
+from ssl_lightning.methods.partition import KnowsItsImages, read_parts, reject_other_parts
 from ssl_lightning.methods.teachers import embedding_network, megabytes, read_teacher, seconds
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.experts import Experts
@@ -27,57 +26,58 @@ from ssl_lightning.models.layers import ENCODER_LAYERS, features_at
 from ssl_lightning.optim.lars import LARS
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.sample_state import PseudoLabels
 from ssl_lightning.types import UNLABELLED, Batch, RawBatch, Weights
 
 log = logging.getLogger(__name__)
 
 Targets = tuple[Float[Tensor, "B E"], Float[Tensor, "B D"]]
-"""Embeddings of each picture by the base and by its own expert."""
+"""Embeddings of each image by the base and by its own expert."""
 
 
 @runtime_checkable
-class ShowsItsPictures(KnowsItsPictures, Protocol):
-    """What this method needs of the data beside, for its teachers: the size of a batch, and centre views."""
+class ShowsItsImages(KnowsItsImages, Protocol):
+    """What this method needs of the data beside, for its teachers: the size of a batch, and center views."""
 
     batch_size: int
 
     def predict_dataloader(self) -> Iterable[RawBatch]:
-        """This process's block of the training pictures, in row order."""
+        """This process's block of the training images, in row order."""
         ...
 
-    def centre(self, raw: RawBatch) -> Batch:
-        """One centre view of each readable picture."""
+    def center(self, raw: RawBatch) -> Batch:
+        """One center view of each readable image."""
         ...
 
 
 class Distill(Method):
-    """Predict from one network what the base, and the expert of the picture's own cluster, see in the same view.
+    """Predict from one network what the base, and the expert of the image's own cluster, see in the same view.
 
     Tian, Henaff, van den Oord: "Divide and Contrast: Self-supervised Learning from Uncurated Data", ICCV 2021
-    (arXiv 2105.08054), section 3.3. Stage 1 trains a base on all pictures, stage 2 clusters what the base sees into K
+    (arXiv 2105.08054), section 3.3. Stage 1 trains a base on all images, stage 2 clusters what the base sees into K
     parts, stage 3 trains an expert on each part; this is the fourth. On the student's embedding z stand K + 1
-    regressors: r_b for the base, r_k for each expert. For a picture of cluster k the loss is, averaged over views,
-    1/2 |r_b(z) - t_b|^2 + 1/2 |r_k(z) - t_k|^2 with the teachers' unit embeddings t. Predictions are not normalised.
+    regressors: r_b for the base, r_k for each expert. For an image of cluster k the loss is, averaged over views,
+    1/2 |r_b(z) - t_b|^2 + 1/2 |r_k(z) - t_k|^2 with the teachers' unit embeddings t. Predictions are not normalized.
     Projector and regressors are thrown away afterwards. First weights are drawn apart: those of a base or an expert of
     the same seed and architecture would be the very same.
 
-    Teachers are no part of this network: they are read from their files when training starts, are neither optimised nor
-    saved, and a finished run is loaded without them. Each picture passes through two of them, whatever K is.
+    Teachers are no part of this network: they are read from their files when training starts, are neither optimized nor
+    saved, and a finished run is loaded without them. Each image passes through two of them, whatever K is.
 
     Note:
-        The paper does not say whether a teacher's online or averaged weights are regressed, nor how it normalises: here
+        The paper does not say whether a teacher's online or averaged weights are regressed, nor how it normalizes: here
         the online ones unless `teacher_weights` says "ema", and by running statistics. Each view passes the student by
-        itself. Every regressor sees the whole batch, so that its batch normalisation does not depend on how many
-        pictures of its cluster there are; gradient reaches the weights of those of the base and of the picture's own
+        itself. Every regressor sees the whole batch, so that its batch normalization does not depend on how many
+        images of its cluster there are; gradient reaches the weights of those of the base and of the image's own
         cluster alone. What the regressors say is divided by sqrt(D), for targets of length one: predictions of torch's
         default start are sqrt(D / 6) times as long, and a step of Adam, which moves every weight of their last layers
-        as far, is longer than the targets, so that training diverges. Pictures that the second stage could not read
+        as far, is longer than the targets, so that training diverges. Images that the second stage could not read
         have no cluster and are learned from the base only.
 
     Args:
         base: Checkpoint of the first stage: any method with a projector of several layers, such as MoCLR.
         experts: Those of the third stage, one a cluster, in the order of the clusters.
-        clusters: The second stage's file, `<path>.safetensors`, made for the pictures of this run.
+        clusters: The second stage's file, `<path>.safetensors`, made for the images of this run.
         backbone: Description of the network; it need not be the teachers'.
         optimizer: The paper's is LARS, lr 4.8 at batch 4096 and 0.3 at 256, weight decay 1.5e-6; for fewer than 300
             epochs a higher one (table 18).
@@ -85,22 +85,22 @@ class Distill(Method):
         hidden: Widths of the hidden layers of projector and regressors.
         projection: D of the embedding, which is that of the experts.
         base_projection: Width of the base's embedding, where that is another.
-        projector_norm: Batch normalisation in projector and regressors, after the projector's last layer too.
+        projector_norm: Batch normalization in projector and regressors, after the projector's last layer too.
         learn_from: "both"; "base" or "experts" alone are the paper's controls (table 11): the other half is 0, and who
             teaches nothing is not asked.
         teacher_weights: "ema" to regress the averaged weights of teachers that keep them.
-        cached: Show the teachers the centre view of each picture, once when training starts, and forget them: the
+        cached: Show the teachers the center view of each image, once when training starts, and forget them: the
             paper's cheaper option (75.6 against 75.8 % on ImageNet). Takes 8 N D bytes on each process.
         vectorized: All experts in one pass, each part padded to the largest of the batch, instead of one after the
             other; for experts of one architecture. The losses are the same, the time is not: `models.Experts`.
-        decay_all: Weight decay (and adaptation) for biases and normalisation layers too; the paper leaves them out.
-        image_size: Side of the pictures of the run, in pixels; the teachers'.
-        mean: Mean of the pictures' channels as fractions 0..1; the teachers'.
+        decay_all: Weight decay (and adaptation) for biases and normalization layers too; the paper leaves them out.
+        image_size: Side of the images of the run, in pixels; the teachers'.
+        mean: Mean of the images' channels as fractions 0..1; the teachers'.
         std: Their standard deviation; the teachers'.
 
     Raises:
         ValueError: For no experts; in `setup`, if a file is missing or damaged, the clusters were made for other
-            pictures or are not as many as the experts, an expert was trained on another part, or a teacher has no
+            images or are not as many as the experts, an expert was trained on another part, or a teacher has no
             projector, or embeddings of another width.
     """
 
@@ -128,7 +128,7 @@ class Distill(Method):
         if not experts:
             raise ValueError("found no experts; expected a checkpoint for each cluster: give --model.experts '[...]'")
         base_projection = base_projection or projection
-        with drawn_apart(Purpose.STUDENT):
+        with separate_rng(Purpose.STUDENT):
             super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
             width = self.backbone.num_features
             self.projector = Projector(width, list(hidden), projection, projector_norm, last_norm=projector_norm)
@@ -144,7 +144,7 @@ class Distill(Method):
         self.num_clusters, self.pseudo_labels = len(experts), PseudoLabels()
         # in a list, where torch sees no submodules: neither optimizers nor checkpoints nor train() reach them
         self._teachers: list[nn.Module] = []
-        self._centre_targets: Targets | None = None
+        self._center_targets: Targets | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -165,19 +165,19 @@ class Distill(Method):
         super().setup(stage)
         if stage != "fit":
             return
-        clustering = read_parts(self.clusters, len(self.experts), self._pictures())
+        clustering = read_parts(self.clusters, len(self.experts), self._images())
         self.pseudo_labels.assign([clustering])
         base = read_teacher(self.base, "base", self)
         experts = [read_teacher(path, "experts", self) for path in self.experts]
         trained_on = [expert.data_fingerprint for expert in experts]
-        refuse_other_parts(self.experts, trained_on, self.clusters, clustering.labels, self._pictures())
+        reject_other_parts(self.experts, trained_on, self.clusters, clustering.labels, self._images())
         weights = self.teacher_weights
-        seen_by_base = embedding_network(self.base, base, weights, self.base_projection, "base_projection")
-        seen_by_experts = [
+        of_base = embedding_network(self.base, base, weights, self.base_projection, "base_projection")
+        of_experts = [
             embedding_network(path, expert, weights, self.projection, "projection")
             for path, expert in zip(self.experts, experts, strict=True)
         ]
-        self._teachers = [seen_by_base.eval(), Experts(seen_by_experts, self.vectorized)]
+        self._teachers = [of_base.eval(), Experts(of_experts, self.vectorized)]
 
     def on_fit_start(self) -> None:
         """The teachers go where the student is; say what they take there, or note what they see once and for all."""
@@ -190,63 +190,63 @@ class Distill(Method):
         )
         if self.cached:
             start = monotonic()
-            self._centre_targets = self._of_centre_views()
+            self._center_targets = self._of_center_views()
             self._teachers = []
-            log.info("what they see of all centre views took %.0f s; they are not asked again", monotonic() - start)
+            log.info("what they see of all center views took %.0f s; they are not asked again", monotonic() - start)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """How far the student's predictions are from its two teachers', averaged over the views."""
         clusters = self._clusters(batch.index)
         embedded = [self.projector(self(view)) for view in batch.views]  # V [B, D]
-        if self._centre_targets is None:
+        if self._center_targets is None:
             targets = [self._of_view(view, clusters) for view in batch.views]
         else:
-            base, expert = self._centre_targets
+            base, expert = self._center_targets
             targets = [(base[batch.index], expert[batch.index])] * len(batch.views)
         losses = [self._distance(z, seen, clusters) for z, seen in zip(embedded, targets, strict=True)]
         return {"loss": torch.stack(losses).mean(), "embeddings": F.normalize(embedded[0].detach().float(), dim=1)}
 
     def failures(self) -> list[Failure]:
         """See `Method.failures`; a student also fails where its teachers have."""
-        judge = f"ssl-lightning validate --config configs/eval.yaml --ckpt_path {self.base}"
-        remedy = f"--model.base and --model.experts that tell pictures apart ({judge} judges one), or "
+        evaluate = f"ssl-lightning validate --config configs/eval.yaml --ckpt_path {self.base}"
+        suggestion = f"--model.base and --model.experts that tell images apart ({evaluate} probes one), or "
         inherited = ("equal_embeddings", "rank_one")
         found = super().failures()
-        return [replace(one, remedy=remedy + one.remedy) if one.name in inherited else one for one in found]
+        return [replace(one, suggestion=suggestion + one.suggestion) if one.name in inherited else one for one in found]
 
     def _clusters(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         return self.pseudo_labels[index][:, 0].to(self.device)
 
     @torch.no_grad()
     def _of_view(self, view: Float[Tensor, "B 3 h w"], clusters: Int[Tensor, "B"]) -> Targets:
-        """What the base and the own expert see in one view; the first expert's for a picture without one.
+        """What the base and the own expert see in one view; the first expert's for an image without one.
 
         Zeros of whom the student does not learn from.
         """
         base, experts = self._teachers
         if self.learn_from == "base":
             return base(view), view.new_zeros(len(view), self.projection)
-        seen_by_expert = experts(view, clusters.clamp(min=0))
+        of_expert = experts(view, clusters.clamp(min=0))
         if self.learn_from == "experts":
-            return view.new_zeros(len(view), self.base_projection), seen_by_expert
-        return base(view), seen_by_expert
+            return view.new_zeros(len(view), self.base_projection), of_expert
+        return base(view), of_expert
 
     def _time_of_a_view(self) -> str:
         """What a process's share of a batch costs the teachers, measured once: no step waits for a clock."""
-        data, side = self._pictures(), self.image_size
+        data, side = self._images(), self.image_size
         rows = torch.linspace(0, data.num_samples - 1, max(1, data.batch_size // self.trainer.world_size)).long()
         clusters = self._clusters(rows)  # as unequal as the parts are
         blank = torch.zeros(len(rows), 3, side, side, device=self.device, dtype=cast(torch.dtype, self.dtype))
         with isolate_rng(), self.trainer.precision_plugin.forward_context():
             taken = seconds(lambda: self._of_view(blank, clusters), self.device)
-        return f" and {1000 * taken:.0f} ms for each view of {len(rows)} pictures"
+        return f" and {1000 * taken:.0f} ms for each view of {len(rows)} images"
 
-    def _of_centre_views(self) -> Targets:
-        """The same of the centre views of all pictures, each process its own; zeros for those that are unreadable."""
-        data, rows, seen = self._pictures(), [], []
+    def _of_center_views(self) -> Targets:
+        """The same of the center views of all images, each process its own; zeros for those that are unreadable."""
+        data, rows, seen = self._images(), [], []
         with isolate_rng(), self.trainer.precision_plugin.forward_context():
             for raw in data.predict_dataloader():
-                batch = data.centre(self.transfer_batch_to_device(raw, self.device, 0))
+                batch = data.center(self.transfer_batch_to_device(raw, self.device, 0))
                 rows.append(batch.index)
                 seen.append(self._of_view(batch.views[0], self._clusters(batch.index)))
         own, base, expert = torch.cat(rows), *(torch.cat(parts).float() for parts in zip(*seen, strict=True))
@@ -266,8 +266,8 @@ class Distill(Method):
             expert_target,
         )
 
-    def _pictures(self) -> ShowsItsPictures:
-        return cast(ShowsItsPictures, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
+    def _images(self) -> ShowsItsImages:
+        return cast(ShowsItsImages, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
 
 
 def _by_row(own: Float[Tensor, "n D"], rows: Int[Tensor, "n"], num_samples: int) -> Float[Tensor, "N D"]:

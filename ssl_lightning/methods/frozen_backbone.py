@@ -1,4 +1,4 @@
-"""FrozenBackbone: any network of timm or torchvision as it is, to be judged and to cluster with, never trained."""
+"""FrozenBackbone: any network of timm or torchvision as it is, to be evaluated and to cluster with, never trained."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ssl_lightning.checkpoints.read import UNREADABLE, CorruptCheckpointError, refuse_bombs
+from ssl_lightning.checkpoints.read import UNREADABLE, CorruptCheckpointError, reject_bombs
 from ssl_lightning.files import sha256_of
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.models.backbones import TimmBackbone, TorchvisionBackbone
@@ -24,7 +24,7 @@ State = dict[str, Tensor]
 
 
 class FrozenBackbone(Method):
-    """A network that others have trained, or nobody, judged and used by the same code as every method.
+    """A network that others have trained, or nobody, evaluated and used by the same code as every method.
 
     `ssl-lightning validate --model FrozenBackbone --model.name timm:resnet18 --model.weights resnet18.safetensors` and
     `predict` need no checkpoint of this package; it cannot be trained. Give the data the mean and standard deviation
@@ -34,8 +34,8 @@ class FrozenBackbone(Method):
         name: `timm:<name>` or `torchvision:<name>`; a bare name is timm's where timm has it, else torchvision's.
         weights: A `.safetensors`, `.pth` or `.pt` file of a state dict with the library's own keys; "published" for
             what the library downloads or has in its cache; None for random ones, drawn from the run's seed.
-        image_size: Side of the pictures, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        image_size: Side of the images, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
 
     Raises:
@@ -103,7 +103,7 @@ def _read(path: Path) -> State:
             f"{PUBLISHED!r}"
         )
     try:
-        refuse_bombs(path)
+        reject_bombs(path)
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, *UNREADABLE) as error:
         reason = " ".join(str(error).split())[:100]

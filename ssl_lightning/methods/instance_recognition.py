@@ -1,4 +1,4 @@
-"""Instance recognition: every picture is a class of its own, kept in a memory [Wu et al. 2018]."""
+"""Instance recognition: every image is a class of its own, kept in a memory [Wu et al. 2018]."""
 
 import math
 from typing import Any, Protocol, cast, runtime_checkable
@@ -9,14 +9,14 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_lightning.draws import Purpose, number, uniform
+from ssl_lightning.counter_rng import Purpose, number, uniform
 from ssl_lightning.failures import Failure, stuck_at_chance
 from ssl_lightning.functional.instance import estimate_partition, instance_loss, nce_loss
-from ssl_lightning.memory import FeatureBank
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.sample_state import FeatureBank
 from ssl_lightning.types import Batch
 
 
@@ -29,12 +29,12 @@ class KnowsItsRows(Protocol):
 
 
 class InstanceRecognition(Method):
-    """Tell every picture from all others, by a memory of what each looked like when it was last seen.
+    """Tell every image from all others, by a memory of what each looked like when it was last seen.
 
     Wu, Xiong, Yu, Lin: "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018
-    (arXiv 1805.01978). One view a picture; a linear layer to a unit embedding v; cross-entropy of v to its own row of
+    (arXiv 1805.01978). One view an image; a linear layer to a unit embedding v; cross-entropy of v to its own row of
     the memory among all rows (equation 2), or the noise-contrastive estimate of it over `negatives` drawn rows
-    (equations 5 to 7). After the step the row becomes normalise(m M_i + (1 - m) v_i).
+    (equations 5 to 7). After the step the row becomes normalize(m M_i + (1 - m) v_i).
 
     Note:
         The memory begins with random unit vectors; public code draws them uniformly from a cube and does not always
@@ -49,18 +49,18 @@ class InstanceRecognition(Method):
         projection: D of the embedding.
         temperature: tau; the paper's 0.07, 0.1 on CIFAR-10.
         momentum: m of the memory.
-        negatives: Rows drawn for each picture, 4096 in the paper; 0 compares with all, which is exact and cheap up to
-            some hundred thousand pictures.
-        decay_all: Weight decay for biases and normalisation layers too.
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        negatives: Rows drawn for each image, 4096 in the paper; 0 compares with all, which is exact and cheap up to
+            some hundred thousand images.
+        decay_all: Weight decay for biases and normalization layers too.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
 
     Raises:
         ValueError: For numbers out of range.
     """
 
-    of_rows = ("partition",)
+    per_sample_buffers = ("partition",)
     partition: Float[Tensor, ""]
 
     def __init__(
@@ -103,11 +103,11 @@ class InstanceRecognition(Method):
         """A memory of random unit vectors, unless a checkpoint brought one."""
         data = cast(KnowsItsRows, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
         if self.bank.is_empty:
-            self.bank.draw(data.num_samples, self.projector.out_features, number(data.seed, Purpose.BANK))
+            self.bank.initialize(data.num_samples, self.projector.out_features, number(data.seed, Purpose.BANK))
         self.chance_loss = None if self.negatives else math.log(data.num_samples)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """How well each picture finds its own row."""
+        """How well each image finds its own row."""
         z = F.normalize(self.projector(self(batch.views[0])).float(), dim=1)  # [B, D]
         index = batch.index.to(z.device)
         self._seen = index, z.detach()

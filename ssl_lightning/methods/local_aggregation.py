@@ -1,4 +1,4 @@
-"""Local Aggregation: close neighbours against background neighbours, from a memory [Zhuang et al. 2019]."""
+"""Local Aggregation: close neighbors against background neighbors, from a memory [Zhuang et al. 2019]."""
 
 import logging
 import math
@@ -12,16 +12,16 @@ from torch.nn import functional as F
 
 from ssl_lightning.checkpoints.load import load_model
 from ssl_lightning.clustering.clusterer import Clustering
-from ssl_lightning.draws import Purpose, number
+from ssl_lightning.counter_rng import Purpose, number
 from ssl_lightning.failures import Failure, one_cluster
 from ssl_lightning.functional.instance import instance_loss
-from ssl_lightning.functional.local_aggregation import Neighbours, local_aggregation_loss, neighbours
-from ssl_lightning.memory import FeatureBank, PseudoLabels
+from ssl_lightning.functional.local_aggregation import Neighbors, local_aggregation_loss, neighbors
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.multi_crop import features_of_views
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.sample_state import FeatureBank, PseudoLabels
 from ssl_lightning.types import Batch
 
 log = logging.getLogger(__name__)
@@ -40,14 +40,14 @@ class KnowsItsRows(Protocol):
 
 
 class LocalAggregation(Method):
-    """Bring each picture near to its close neighbours, as compared with its background neighbours.
+    """Bring each image near to its close neighbors, as compared with its background neighbors.
 
     Zhuang, Zhai, Yamins: "Local Aggregation for Unsupervised Learning of Visual Embeddings", ICCV 2019 (arXiv
-    1903.12355). A memory holds a running average of every picture's unit embedding. At the start of every epoch
-    `Recluster` runs k-means on the memory H times over; the close neighbours of a picture are the rows that share a
-    cluster with it in any of them, its background neighbours the k rows nearest to it. The loss is -log of the share of
-    the background's probability that the close ones have (equation 4). After the step the picture's row becomes
-    normalise(m M_i + (1 - m) v_i).
+    1903.12355). A memory holds a running average of every image's unit embedding. At the start of every epoch
+    `Recluster` runs k-means on the memory H times over; the close neighbors of an image are the rows that share a
+    cluster with it in any of them, its background neighbors the k rows nearest to it. The loss is -log of the share of
+    the background's probability that the close ones have (equation 4). After the step the image's row becomes
+    normalize(m M_i + (1 - m) v_i).
 
     It starts from instance recognition: from a checkpoint of it (`warm_start`), or from `warmup_epochs` of it in the
     same run. The optimizer starts afresh with the first clusters.
@@ -55,14 +55,14 @@ class LocalAggregation(Method):
     Note:
         Clusterings start from rows that are a function of (seed, epoch, h); the original's begin at the same rows in
         every epoch. Public PyTorch code clusters when a batch's number equals N // B, which never happens where B
-        divides N, and begins with clusters of one picture each; here every epoch has clusters of its own, the first one
+        divides N, and begins with clusters of one image each; here every epoch has clusters of its own, the first one
         too. With neither `warm_start` nor `warmup_epochs` the memory begins with the untrained network's embeddings.
 
     Args:
-        num_clusters: m of each clustering; the paper's 30,000 for a ResNet, about 43 pictures each. N/50 at 32 px.
+        num_clusters: m of each clustering; the paper's 30,000 for a ResNet, about 43 images each. N/50 at 32 px.
         num_heads: H, clusterings with different starts; the paper's 10 for a ResNet.
-        num_neighbors: k, the background neighbours; the paper's 4096.
-        warm_start: Checkpoint of an `InstanceRecognition` or `LocalAggregation` run on the same pictures, whose network
+        num_neighbors: k, the background neighbors; the paper's 4096.
+        warm_start: Checkpoint of an `InstanceRecognition` or `LocalAggregation` run on the same images, whose network
             and memory this one starts from.
         warmup_epochs: Epochs of instance recognition before the first clustering; the paper's 10.
         backbone: Description of the network.
@@ -71,13 +71,13 @@ class LocalAggregation(Method):
         projection: D of the embedding.
         temperature: tau; the paper's 0.07.
         momentum: m of the memory.
-        decay_all: Weight decay for biases and normalisation layers too; False as in the paper's code.
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        decay_all: Weight decay for biases and normalization layers too; False as in the paper's code.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
 
     Raises:
-        ValueError: For numbers out of range; in `setup`, for more neighbours or clusters than pictures, or a
+        ValueError: For numbers out of range; in `setup`, for more neighbors or clusters than images, or a
             `warm_start` that does not fit.
     """
 
@@ -140,12 +140,12 @@ class LocalAggregation(Method):
         if self.warm_start and self.bank.is_empty and isinstance(data, KnowsItsRows):
             self._start_from(self.warm_start, data)
 
-    def refuse_few(self, num_samples: int) -> None:
-        """See `Method.refuse_few`; a background of more pictures than there are is refused too."""
-        super().refuse_few(num_samples)
+    def reject_few(self, num_samples: int) -> None:
+        """See `Method.refuse_few`; a background of more images than there are is rejected too."""
+        super().reject_few(num_samples)
         if self.num_neighbors > num_samples:
             raise ValueError(
-                f"found num_neighbors={self.num_neighbors} for {num_samples} pictures; expected at most as many: lower "
+                f"found num_neighbors={self.num_neighbors} for {num_samples} images; expected at most as many: lower "
                 "--model.num_neighbors"
             )
 
@@ -153,10 +153,10 @@ class LocalAggregation(Method):
         """Warm-up begins with random unit rows, unless a checkpoint brought the memory."""
         data = cast(KnowsItsRows, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
         if self.bank.is_empty:
-            self.bank.draw(data.num_samples, self.projector.out_features, number(data.seed, Purpose.BANK))
+            self.bank.initialize(data.num_samples, self.projector.out_features, number(data.seed, Purpose.BANK))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """How much of each picture's background is close to it; while warming up, how well it finds itself."""
+        """How much of each image's background is close to it; while warming up, how well it finds itself."""
         z, index = self._unit(self(batch.views[0])), batch.index.to(self.device)
         self._seen = index, z.detach()
         bank, tau = self.bank.rows, self.temperature
@@ -187,15 +187,15 @@ class LocalAggregation(Method):
         self.pseudo_labels.assign(clusterings)
 
     @property
-    def has_neighbours(self) -> bool:
+    def has_neighbors(self) -> bool:
         """False before the first clusters."""
         return not self.pseudo_labels.is_empty
 
-    def neighbours(self, index: Int[Tensor, "B"]) -> Neighbours:
-        """Background and close neighbours of some rows of the memory, as they are now."""
+    def neighbors(self, index: Int[Tensor, "B"]) -> Neighbors:
+        """Background and close neighbors of some rows of the memory, as they are now."""
         index = index.to(self.bank.rows.device)
         scores = self.bank.rows[index] @ self.bank.rows.T
-        return neighbours(scores, index, self.pseudo_labels.all_rows(), self.num_neighbors)
+        return neighbors(scores, index, self.pseudo_labels.all_rows(), self.num_neighbors)
 
     def failures(self) -> list[Failure]:
         """See `Method.failures`."""
@@ -210,10 +210,10 @@ class LocalAggregation(Method):
         return F.normalize(self.projector(features).float(), dim=1)
 
     def _start_from(self, path: str, data: KnowsItsRows) -> None:
-        """Network and memory of another run, whose rows must be these pictures.
+        """Network and memory of another run, whose rows must be these images.
 
         Raises:
-            ValueError: If it has no memory, saw other pictures, or has a network of another shape.
+            ValueError: If it has no memory, saw other images, or has a network of another shape.
         """
         earlier = load_model(path)
         if not isinstance(getattr(earlier, "bank", None), FeatureBank):
@@ -226,7 +226,7 @@ class LocalAggregation(Method):
             or len(earlier.bank.rows) != data.num_samples
         ):
             raise ValueError(
-                f"found --model.warm_start {path} with a memory of {len(earlier.bank.rows)} other pictures than the "
+                f"found --model.warm_start {path} with a memory of {len(earlier.bank.rows)} other images than the "
                 f"{data.num_samples} of this run; expected a checkpoint trained on the same data"
             )
         for name in ("backbone", "projector"):

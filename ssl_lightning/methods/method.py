@@ -1,4 +1,4 @@
-"""Method: what every learning method shares. The one floor of inheritance of the house."""
+"""Method: what every learning method shares. The one floor of inheritance of the package."""
 
 import inspect
 from collections.abc import Iterable, Iterator
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 
 from ssl_lightning.checkpoints.plain import class_path, to_plain
 from ssl_lightning.clustering.clusterer import Clustering
-from ssl_lightning.clustering.rows import refuse_few_rows
-from ssl_lightning.failures import Failure, equal_embeddings, rank_one, unnormalised_inputs
-from ssl_lightning.memory import FeatureBank, FeatureQueue, PseudoLabels
-from ssl_lightning.methods.refusals import (
-    CountsPictures,
+from ssl_lightning.clustering.rows import reject_few_rows
+from ssl_lightning.failures import Failure, equal_embeddings, rank_one, unnormalized_inputs
+from ssl_lightning.methods.checks import (
+    CountsImages,
     MakesViews,
-    refuse_precision,
-    refuse_strategy,
-    refuse_views,
+    reject_precision,
+    reject_strategy,
+    reject_views,
     warn_of_micro_batches,
 )
 from ssl_lightning.models.backbones import Backbone
 from ssl_lightning.models.sharded import shard
 from ssl_lightning.optim.exclusion import without_decay
 from ssl_lightning.optim.schedules import Schedule
+from ssl_lightning.sample_state import FeatureBank, FeatureQueue, PseudoLabels
 from ssl_lightning.types import Batch, Weights
 
 RGB = tuple[float, float, float]
@@ -47,10 +47,11 @@ class CountsSteps(Protocol):
 
 
 class Method(pl.LightningModule):
-    """A backbone, how to embed a picture with it, and what the other rooms ask of a method.
+    """A backbone, how to embed an image with it, and what the other rooms ask of a method.
 
     A concrete method adds its constructor (which is its configuration), `training_step`, and `on_reclustered` if it
-    has pseudo-labels. It stores state that belongs to dataset rows in `ssl_lightning.memory`, so that checkpoints hold
+    has pseudo-labels. It stores state that belongs to dataset rows in `ssl_lightning.sample_state`, so that
+    checkpoints hold
     all of it. What a step changes besides parameters is to be written by `on_after_backward`: a checkpoint is written
     after the step, before `LightningModule.on_train_batch_end`.
 
@@ -58,11 +59,11 @@ class Method(pl.LightningModule):
         backbone: Description of the network.
         optimizer: Parameters or parameter groups to an optimizer; None for methods that do not train.
         schedule: Of the learning rate of every parameter group, in steps; None keeps it constant.
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1; travels in the checkpoint.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1; travels in the checkpoint.
         std: Their standard deviation.
         in_channels: What reaches the backbone: 3, or 2 behind a Sobel stem.
-        decay_all: Give weight decay (and the adaptation of LARS) to biases and normalisation layers too.
+        decay_all: Give weight decay (and the adaptation of LARS) to biases and normalization layers too.
     """
 
     num_clusters: int | None = None
@@ -73,20 +74,20 @@ class Method(pl.LightningModule):
     """What the concrete class was made with, defaults included."""
     described_arguments: dict[str, Any]
     """The same as a configuration describes them, for what is no plain value: modules, classes, factories."""
-    fewest_views: int = 1
-    """How many views of a picture a training step needs."""
+    min_views: int = 1
+    """How many views of an image a training step needs."""
     chance_loss: float | None = None
-    """The loss of predictions that are the same for every picture, where the method has such a thing: mostly ln K."""
-    sees_micro_batches: str = ""
+    """The loss of predictions that are the same for every image, where the method has such a thing: mostly ln K."""
+    micro_batch_effect: str = ""
     """What gradient accumulation does to the loss beyond averaging it; empty for nothing."""
     predict_layer: str | None = None
     """Which of `layers` `predict` embeds with; None for the first."""
     fingerprint: str = ""
     """sha256 of the checkpoint that the weights came from, empty for a fresh network."""
     data_fingerprint: str = ""
-    """Of the pictures that a method from a checkpoint was trained on, where that is known."""
-    of_rows: tuple[str, ...] = ()
-    """Buffers that are functions of the training rows, as memories are, and mean nothing for other pictures."""
+    """Of the images that a method from a checkpoint was trained on, where that is known."""
+    per_sample_buffers: tuple[str, ...] = ()
+    """Buffers that are functions of the training rows, as memories are, and mean nothing for other images."""
     warmup_epochs: int = 0
     """Epochs that need no clusters yet; the first clustering comes after them."""
 
@@ -132,7 +133,7 @@ class Method(pl.LightningModule):
         self.image_size, self.mean, self.std = image_size, mean, std
 
     def normalize(self, images: UInt8[Tensor, "B 3 h w"]) -> Float[Tensor, "B 3 h w"]:
-        """Pictures to what `embed` takes, by the mean and standard deviation of this run."""
+        """Images to what `embed` takes, by the mean and standard deviation of this run."""
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
         return (images.float() / 255 - mean) / std
@@ -149,13 +150,13 @@ class Method(pl.LightningModule):
         return ("backbone",)
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
-        """Normalised pictures to the backbone's features."""
+        """Normalized images to the backbone's features."""
         return self.backbone(images)
 
     def embed(
         self, images: Float[Tensor, "B 3 h w"], layer: str | None = None, weights: Weights = "online"
     ) -> Float[Tensor, "B D"]:
-        """Features of normalised pictures, for clustering, judging and people, in float32.
+        """Features of normalized images, for clustering, evaluating and people, in float32.
 
         Args:
             images: From `normalize`, or the views of a batch.
@@ -184,29 +185,29 @@ class Method(pl.LightningModule):
 
     @property
     def keeps_average(self) -> bool:
-        """Whether there are averaged weights beside the online ones; they are judged too, as `eval_ema/...`."""
+        """Whether there are averaged weights beside the online ones; they are evaluated too, as `eval_ema/...`."""
         return type(self).averaged_features is not Method.averaged_features
 
     def setup(self, stage: str) -> None:
-        """Refuse data and trainers that do not suit the method before anything else is done.
+        """Reject data and trainers that do not suit the method before anything else is done.
 
         Raises:
-            ValueError: For fewer views or pictures than the method needs, weights that are not float32, or parameters
+            ValueError: For fewer views or images than the method needs, weights that are not float32, or parameters
                 spread over processes where clusters become a head or an average is kept.
         """
         name, data = type(self).__name__, getattr(self.trainer, "datamodule", None)
-        refuse_precision(self.trainer.precision)
-        refuse_strategy(self.trainer.strategy, name, self.keeps_average, self._learns_from_clusters)
+        reject_precision(self.trainer.precision)
+        reject_strategy(self.trainer.strategy, name, self.keeps_average, self._learns_from_clusters)
         if stage != "fit":
             return
-        if isinstance(data, CountsPictures):
-            self.refuse_few(data.num_samples)
+        if isinstance(data, CountsImages):
+            self.reject_few(data.num_samples)
         if isinstance(data, MakesViews):
-            refuse_views(data, name, self.fewest_views)
-            warn_of_micro_batches(self.trainer.accumulate_grad_batches, self.sees_micro_batches)
+            reject_views(data, name, self.min_views)
+            warn_of_micro_batches(self.trainer.accumulate_grad_batches, self.micro_batch_effect)
 
-    def refuse_few(self, num_samples: int) -> None:
-        """Refuse fewer training pictures than the method needs, which is known before any is embedded.
+    def reject_few(self, num_samples: int) -> None:
+        """Reject fewer training images than the method needs, which is known before any is embedded.
 
         Args:
             num_samples: N.
@@ -215,11 +216,11 @@ class Method(pl.LightningModule):
             ValueError: If there are fewer than clusters, for methods that learn from those.
         """
         if self._learns_from_clusters:
-            refuse_few_rows(num_samples, self.num_clusters or 0)
+            reject_few_rows(num_samples, self.num_clusters or 0)
 
     @property
     def _learns_from_clusters(self) -> bool:
-        """Whether `Recluster` makes `num_clusters` of the training pictures, not an earlier stage or the method."""
+        """Whether `Recluster` makes `num_clusters` of the training images, not an earlier stage or the method."""
         return type(self).on_reclustered is not Method.on_reclustered
 
     def take_weights(self, state: dict[str, Any]) -> None:
@@ -252,14 +253,14 @@ class Method(pl.LightningModule):
         return {name: tuple(tensor.shape) for name, tensor in state.items() if not self._is_of_rows(name)}
 
     def _is_of_rows(self, name: str) -> bool:
-        return name in self.of_rows or name.endswith(_EXTRA_STATE)
+        return name in self.per_sample_buffers or name.endswith(_EXTRA_STATE)
 
     def stage_files(self) -> dict[str, str]:
         """Files of earlier stages that this method reads, by the name of the argument; the run notes their sha256."""
         return {}
 
     def clustered_banks(self) -> list[FeatureBank]:
-        """Memories whose rows are clustered; with none, `Recluster` embeds the pictures. Head h takes bank h mod A."""
+        """Memories whose rows are clustered; with none, `Recluster` embeds the images. Head h takes bank h mod A."""
         return []
 
     def on_reclustered(self, clusterings: list[Clustering], seed: int) -> None:
@@ -285,7 +286,7 @@ class Method(pl.LightningModule):
         return self.validation_step(batch, batch_idx, dataloader_idx)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Features of one batch of the training pictures."""
+        """Features of one batch of the training images."""
         return {"index": batch.index, "features": self.embed(batch.views[0], self.predict_layer)}
 
     def configure_optimizers(self) -> Any:
@@ -323,9 +324,9 @@ class Method(pl.LightningModule):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def failures(self) -> list[Failure]:
-        """How training is known to fail, for the doctor; methods add theirs, with remedies for their settings.
+        """How training is known to fail, for the doctor; methods add theirs, with suggestions for their settings.
 
-        What shows a failure is measured from what `training_step` returns beside "loss" (`VitalSigns` lists the names).
+        The signals are measured on what `training_step` returns beside "loss"; `DiagnosticSignals` lists the names.
         """
         groups = (group for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
         rate = max(float(group.get("initial_lr", group["lr"])) for group in groups)  # that of the settings
@@ -333,8 +334,8 @@ class Method(pl.LightningModule):
         return [
             equal_embeddings(slower),
             rank_one(slower),
-            unnormalised_inputs(
-                f"--data.mean and --data.std of these pictures as fractions 0..1, now {self.mean} and {self.std}"
+            unnormalized_inputs(
+                f"--data.mean and --data.std of these images as fractions 0..1, now {self.mean} and {self.std}"
             ),
         ]
 

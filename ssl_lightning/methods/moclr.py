@@ -35,15 +35,15 @@ class MoCLR(Method):
     Tian, Henaff, van den Oord: "Divide and Contrast: Self-supervised Learning from Uncurated Data", ICCV 2021
     (arXiv 2105.08054), section 3.1. SimCLR's contrast with BYOL's second network: embeddings z of the online network,
     z' of its running average, whose momentum rises from `momentum` to 1 over the run. The loss (equation 1) is summed
-    over both directions; negatives are the average's embeddings of the other pictures, without predictor or queue. The
-    projector ends in batch normalisation (figure 3).
+    over both directions; negatives are the average's embeddings of the other images, without predictor or queue. The
+    projector ends in batch normalization (figure 3).
 
-    The average's features are judged beside the online ones, as `eval_ema/...`.
+    The average's features are evaluated beside the online ones, as `eval_ema/...`.
 
     Note:
-        The paper states no temperature. Each view passes by itself, and the averaged network normalises by its own
+        The paper states no temperature. Each view passes by itself, and the averaged network normalizes by its own
         batches, as in BYOL's code; its running statistics are those of its own passes, drawn to the online network's by
-        the averaging. The sum runs over the pictures of all processes. With gradient accumulation the pictures of a
+        the averaging. The sum runs over the images of all processes. With gradient accumulation the images of a
         micro-batch are told apart among themselves.
 
     Args:
@@ -52,20 +52,20 @@ class MoCLR(Method):
         schedule: The paper: ten epochs of warm-up, then a cosine to 0.
         hidden: Widths of the projector's hidden layers.
         projection: D of the embedding.
-        projector_norm: Batch normalisation in the projector, after its last layer too.
+        projector_norm: Batch normalization in the projector, after its last layer too.
         temperature: tau.
         momentum: tau of the average at the first step; the paper's 0.996.
-        decay_all: Weight decay (and adaptation) for biases and normalisation layers too; the paper leaves them out.
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        decay_all: Weight decay (and adaptation) for biases and normalization layers too; the paper leaves them out.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
 
     Raises:
         ValueError: For a temperature that is not positive or a momentum outside [0, 1].
     """
 
-    fewest_views = 2
-    sees_micro_batches = "pictures are told from those of their micro-batch alone; raise data.batch_size instead"
+    min_views = 2
+    micro_batch_effect = "images are told from those of their micro-batch alone; raise data.batch_size instead"
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class MoCLR(Method):
         return features_at(layer, backbone, cast(Projector, projector), images)
 
     def on_fit_start(self) -> None:
-        """At chance each picture is equally near to all of the batch of all processes, in both directions."""
+        """At chance each image is equally near to all of the batch of all processes, in both directions."""
         data = cast(KnowsItsBatch, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
         self.chance_loss = 2 * math.log(data.batch_size)
 
@@ -126,8 +126,8 @@ class MoCLR(Method):
 
     def failures(self) -> list[Failure]:
         """See `Method.failures`."""
-        remedy = (
+        suggestion = (
             f"a lower --model.optimizer.lr, --model.temperature {self.temperature / 2:g} (now {self.temperature:g}), "
             "or views with a larger scale in data.views"
         )
-        return [*super().failures(), stuck_at_chance(remedy)]
+        return [*super().failures(), stuck_at_chance(suggestion)]

@@ -1,4 +1,4 @@
-"""Rotation prediction: by how many quarter turns was a picture turned? [Gidaris et al. 2018]."""
+"""Rotation prediction: by how many quarter turns was an image turned? [Gidaris et al. 2018]."""
 
 import math
 
@@ -19,23 +19,23 @@ TURNS = 4
 
 
 class RotationPrediction(Method):
-    """Show every picture in all four rotations, learn to tell which is which.
+    """Show every image in all four rotations, learn to tell which is which.
 
     Gidaris, Singh, Komodakis: "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018
-    (arXiv 1803.07728). All four copies of a picture are in the same batch (section 4.1); the loss is the cross-entropy
-    of one linear layer to the four turns, averaged over turns and pictures (equations 1 and 2).
+    (arXiv 1803.07728). All four copies of an image are in the same batch (section 4.1); the loss is the cross-entropy
+    of one linear layer to the four turns, averaged over turns and images (equations 1 and 2).
 
     Note:
-        The paper judges the blocks of a network in network and finds the second of four the best. Here any backbone is
-        judged by its pooled output, which has more of the pretext task in it than earlier layers have.
+        The paper probes the blocks of a network in network and finds the second of four the best. Here any backbone is
+        evaluated by its pooled output, which has more of the pretext task in it than earlier layers have.
 
     Args:
         backbone: Description of the network.
         optimizer: The paper on CIFAR-10: SGD, lr 0.1, momentum 0.9 (Nesterov's in its code), weight decay 5e-4.
         schedule: The paper on CIFAR-10: a fifth at epochs 30, 60 and 80 of 100.
-        decay_all: Weight decay for biases and normalisation layers too.
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        decay_all: Weight decay for biases and normalization layers too.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
     """
 
@@ -56,7 +56,7 @@ class RotationPrediction(Method):
         self.chance_loss = math.log(TURNS)
 
     def logits(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 4"]:
-        """One logit a turn of pictures as they are."""
+        """One logit a turn of images as they are."""
         return self.head(self(images))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Float[Tensor, "..."]]:
@@ -67,10 +67,12 @@ class RotationPrediction(Method):
         features = self(turned)
         logits = self.head(features)
         loss = pseudo_label_loss([logits], turns.unsqueeze(1))
-        # those of the pictures as they are: features that told turns apart and no pictures would look spread
+        # those of the images as they are: features that told turns apart and no images would look spread
         return {"loss": loss, "embeddings": features[: len(view)].detach(), "scores": logits.detach()}
 
     def failures(self) -> list[Failure]:
         """See `Method.failures`."""
-        remedy = "a lower --model.optimizer.lr, or --data.views that neither turn pictures nor hide what is up in them"
-        return [*super().failures(), stuck_at_chance(remedy)]
+        suggestion = (
+            "a lower --model.optimizer.lr, or --data.views that neither turn images nor hide what is up in them"
+        )
+        return [*super().failures(), stuck_at_chance(suggestion)]

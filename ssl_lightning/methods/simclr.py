@@ -1,4 +1,4 @@
-"""SimCLR: find the other view of a picture among the views of a whole batch [Chen et al. 2020]."""
+"""SimCLR: find the other view of an image among the views of a whole batch [Chen et al. 2020]."""
 
 import math
 from typing import Any, Protocol, cast, runtime_checkable
@@ -29,14 +29,14 @@ class KnowsItsBatch(Protocol):
 
 
 class SimCLR(Method):
-    """Two views of each picture through one network; each view finds its partner among all other views of the batch.
+    """Two views of each image through one network; each view finds its partner among all other views of the batch.
 
     Chen, Kornblith, Norouzi, Hinton: "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020
-    (arXiv 2002.05709). Algorithm 1: features h of the backbone, embeddings z of a small projector, and the normalised,
+    (arXiv 2002.05709). Algorithm 1: features h of the backbone, embeddings z of a small projector, and the normalized,
     temperature-scaled cross-entropy over 2B views (equation 1). The projector is thrown away afterwards.
 
     Note:
-        The projector has batch normalisation before its ReLU; the released code has it after the last layer too, the
+        The projector has batch normalization before its ReLU; the released code has it after the last layer too, the
         paper's formula has none. The sum runs over the views of all processes. With gradient accumulation the views of
         a micro-batch are told apart among themselves.
 
@@ -46,19 +46,19 @@ class SimCLR(Method):
         schedule: The paper: ten epochs of warm-up, then a cosine to 0.
         hidden: Widths of the projector's hidden layers; the paper's 2048 is the width of ResNet-50's features.
         projection: D of the embedding.
-        projector_norm: Batch normalisation in the projector.
+        projector_norm: Batch normalization in the projector.
         temperature: tau.
-        decay_all: Weight decay (and adaptation) for biases and normalisation layers too; the paper leaves them out.
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        decay_all: Weight decay (and adaptation) for biases and normalization layers too; the paper leaves them out.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
 
     Raises:
         ValueError: If the temperature is not positive.
     """
 
-    fewest_views = 2
-    sees_micro_batches = "pictures are told from those of their micro-batch alone; raise data.batch_size instead"
+    min_views = 2
+    micro_batch_effect = "images are told from those of their micro-batch alone; raise data.batch_size instead"
 
     def __init__(
         self,
@@ -102,8 +102,8 @@ class SimCLR(Method):
 
     def failures(self) -> list[Failure]:
         """See `Method.failures`."""
-        remedy = (
+        suggestion = (
             f"a lower --model.optimizer.lr, --model.temperature {self.temperature / 2:g} (now {self.temperature:g}), "
             "or views with a larger scale in data.views"
         )
-        return [*super().failures(), stuck_at_chance(remedy)]
+        return [*super().failures(), stuck_at_chance(suggestion)]

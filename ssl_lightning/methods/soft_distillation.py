@@ -1,4 +1,4 @@
-"""Soft distillation: a network from scratch learns what a finished one says of each picture. A control arm."""
+"""Soft distillation: a network from scratch learns what a finished one says of each image. A control arm."""
 
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from ssl_lightning.draws import Purpose, drawn_apart
+from ssl_lightning.counter_rng import Purpose, separate_rng
 from ssl_lightning.functional.soft_targets import soft_target_loss
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.methods.teachers import read_teacher
@@ -21,7 +21,7 @@ class GivesLogits(Protocol):
     """What a teacher needs beside what every method has: `Supervised` and `RotationPrediction` have it."""
 
     def logits(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B C"]:
-        """One logit a class of normalised pictures."""
+        """One logit a class of normalized images."""
         ...
 
 
@@ -30,17 +30,17 @@ class SoftDistillation(Method):
 
     The control arm of ClusterFit (Yan, Misra, Gupta, Ghadiyaram, Mahajan, CVPR 2020, arXiv 1912.03330, section 4): it
     too trains a second network on what a first one says, but keeps the classes of the first one's pretext task, where
-    ClusterFit keeps the neighbourhoods of its features; like ClusterFit's, its first weights are not those that the
+    ClusterFit keeps the neighborhoods of its features; like ClusterFit's, its first weights are not those that the
     teacher of the same seed had. The loss is that of Hinton, Vinyals, Dean 2015
     (arXiv 1503.02531, equation 1): T^2 KL(teacher || student) at temperature T.
 
-    The teacher is no part of this network: it is read from its file when training starts, is neither optimised nor
+    The teacher is no part of this network: it is read from its file when training starts, is neither optimized nor
     saved, and a finished run is loaded without it.
 
     Note:
         Soft targets alone, without the term of true labels that Hinton et al. add where there are any. Teachers are
-        what has `logits`; of `RotationPrediction` those of the picture as it is, so its student learns how sure the
-        teacher is that a picture is upright.
+        what has `logits`; of `RotationPrediction` those of the image as it is, so its student learns how sure the
+        teacher is that an image is upright.
 
     Args:
         teacher: Checkpoint of a finished run, made at the same image size, mean and standard deviation.
@@ -49,9 +49,9 @@ class SoftDistillation(Method):
         backbone: Description of the network; it need not be the teacher's.
         optimizer: By default the usual one of CIFAR-10: SGD, lr 0.1, Nesterov's momentum 0.9, weight decay 5e-4.
         schedule: Of the learning rate; None keeps it constant.
-        decay_all: Weight decay for biases and normalisation layers too.
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        decay_all: Weight decay for biases and normalization layers too.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
 
     Raises:
@@ -73,7 +73,7 @@ class SoftDistillation(Method):
         mean: RGB = (0.5, 0.5, 0.5),
         std: RGB = (0.25, 0.25, 0.25),
     ) -> None:
-        with drawn_apart(Purpose.STUDENT):
+        with separate_rng(Purpose.STUDENT):
             super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if temperature <= 0 or num_classes < 2:
             raise ValueError(
@@ -90,11 +90,11 @@ class SoftDistillation(Method):
         return {"teacher": self.teacher}
 
     def setup(self, stage: str) -> None:
-        """Read the teacher for training, and refuse one that does not suit.
+        """Read the teacher for training, and reject one that does not suit.
 
         Raises:
             ValueError: For a file that is not there or no checkpoint, a method without logits, one that was trained on
-                pictures of other size or normalisation, or another number of classes.
+                images of other size or normalization, or another number of classes.
         """
         super().setup(stage)
         if stage != "fit":
@@ -122,8 +122,8 @@ class SoftDistillation(Method):
                 f"found a {type(teacher).__name__} in {self.teacher}; expected a method with logits, such as "
                 "Supervised or RotationPrediction: give --model.teacher a checkpoint of one"
             )
-        pictures = torch.zeros(1, 3, self.image_size, self.image_size)
-        found = cast(GivesLogits, teacher).logits(pictures).shape[1]
+        images = torch.zeros(1, 3, self.image_size, self.image_size)
+        found = cast(GivesLogits, teacher).logits(images).shape[1]
         if found != self.num_classes:
             raise ValueError(
                 f"found num_classes={self.num_classes} and a teacher of {found} classes; expected the same: give "

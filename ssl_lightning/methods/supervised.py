@@ -1,4 +1,4 @@
-"""Supervised: the pictures' own labels, as many of them wrong as asked. A control arm, not self-supervised."""
+"""Supervised: the images' own labels, as many of them wrong as asked. A control arm, not self-supervised."""
 
 import math
 from typing import Protocol, cast, runtime_checkable
@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from ssl_lightning.draws import Purpose, uniform
+from ssl_lightning.counter_rng import Purpose, uniform
 from ssl_lightning.failures import Failure, stuck_at_chance
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.methods.method import RGB, Method
@@ -23,15 +23,15 @@ class KnowsItsLabels(Protocol):
 
     seed: int
 
-    def judged_labels(self) -> Int[Tensor, "N"]:
-        """The training pictures' own classes."""
+    def true_labels(self) -> Int[Tensor, "N"]:
+        """The training images' own classes."""
         ...
 
 
 class Supervised(Method):
-    """Learn the classes that people gave the pictures: a pretext and a control arm. This method does see labels.
+    """Learn the classes that people gave the images: a pretext and a control arm. This method does see labels.
 
-    Cross-entropy of one linear layer to the label of the first view's picture. With `label_noise` it is the pretext
+    Cross-entropy of one linear layer to the label of the first view's image. With `label_noise` it is the pretext
     task of ClusterFit's control experiment (Yan, Misra, Gupta, Ghadiyaram, Mahajan, CVPR 2020, arXiv 1912.03330), which
     asks what survives of a network that was trained on wrong labels.
 
@@ -46,9 +46,9 @@ class Supervised(Method):
         backbone: Description of the network.
         optimizer: By default the usual one of CIFAR-10: SGD, lr 0.1, Nesterov's momentum 0.9, weight decay 5e-4.
         schedule: Of the learning rate; None keeps it constant.
-        decay_all: Weight decay for biases and normalisation layers too.
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        decay_all: Weight decay for biases and normalization layers too.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
 
     Raises:
@@ -84,7 +84,7 @@ class Supervised(Method):
         return self.head(self(images))
 
     def setup(self, stage: str) -> None:
-        """Refuse data without labels, or with more classes than the head has.
+        """Reject data without labels, or with more classes than the head has.
 
         Raises:
             ValueError: For either of them.
@@ -92,20 +92,20 @@ class Supervised(Method):
         super().setup(stage)
         if stage != "fit":
             return
-        highest = int(self._data.judged_labels().max())
+        highest = int(self._data.true_labels().max())
         if highest == UNLABELLED:
             raise ValueError(
-                "found training pictures without labels; Supervised learns from nothing else: give --data with labels, "
+                "found training images without labels; Supervised learns from nothing else: give --data with labels, "
                 "such as CuratedImages, or another --model"
             )
         if highest >= self.num_classes:
             raise ValueError(
-                f"found the label {highest} among the training pictures and num_classes={self.num_classes}; expected "
+                f"found the label {highest} among the training images and num_classes={self.num_classes}; expected "
                 f"labels below it: give --model.num_classes {highest + 1}"
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Float[Tensor, "..."]]:
-        """Cross-entropy of the first view to the picture's label, right or wrong."""
+        """Cross-entropy of the first view to the image's label, right or wrong."""
         features = self(batch.views[0])
         logits = self.head(features)
         labels = batch.label
@@ -116,10 +116,10 @@ class Supervised(Method):
 
     def failures(self) -> list[Failure]:
         """See `Method.failures`."""
-        remedy = "a lower --model.optimizer.lr"
+        suggestion = "a lower --model.optimizer.lr"
         if self.label_noise > 0:
-            remedy = f"{remedy}, or a lower --model.label_noise (now {self.label_noise:g})"
-        return [*super().failures(), stuck_at_chance(remedy)]
+            suggestion = f"{suggestion}, or a lower --model.label_noise (now {self.label_noise:g})"
+        return [*super().failures(), stuck_at_chance(suggestion)]
 
     @property
     def _data(self) -> KnowsItsLabels:
@@ -131,7 +131,7 @@ def noisy_labels(
 ) -> Int[Tensor, "B"]:
     """Labels of which a share is drawn anew, uniformly over all classes: a function of (seed, row) alone.
 
-    The rows replaced at one noise are among those replaced at any higher one, and by the same classes. A picture
+    The rows replaced at one noise are among those replaced at any higher one, and by the same classes. An image
     without a label stays without.
 
     Args:

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from ssl_lightning.failures import Failure, queue_blow_up, small_batch, stuck_at_chance, unused_prototypes
 from ssl_lightning.functional.sinkhorn import sinkhorn
 from ssl_lightning.functional.swapped_prediction import swapped_prediction_loss
-from ssl_lightning.memory import FeatureQueue
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.heads import Projector, Prototypes
@@ -23,6 +22,7 @@ from ssl_lightning.models.multi_crop import features_of_views
 from ssl_lightning.optim.lars import LARC
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.sample_state import FeatureQueue
 from ssl_lightning.types import Batch
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ COLLAPSES = ("equal_embeddings", "rank_one")
 
 
 class SwAV(Method):
-    """Assign two views of each picture to prototypes, all prototypes equally often; predict the codes crosswise.
+    """Assign two views of each image to prototypes, all prototypes equally often; predict the codes crosswise.
 
     Caron, Misra, Mairal, Goyal, Bojanowski, Joulin: "Unsupervised Learning of Visual Features by Contrasting Cluster
     Assignments", NeurIPS 2020 (arXiv 2006.09882). Scores are cosines of embeddings and prototypes (section 3.1), codes
@@ -51,7 +51,7 @@ class SwAV(Method):
     cross-entropy of each code to the predictions of all other views (equations 2 and 6).
 
     SEER (Goyal et al. 2021, arXiv 2103.01988) is this method with a RegNetY, a deeper projector, 16,000 prototypes, ten
-    iterations and one pass over pictures that nobody sorted: configs/seer.yaml.
+    iterations and one pass over images that nobody sorted: configs/seer.yaml.
 
     Note:
         The queue is equal on all processes and each balances its own part of it, so neither codes nor checkpoints
@@ -60,13 +60,13 @@ class SwAV(Method):
         With gradient accumulation each micro-batch is balanced by itself.
 
     Args:
-        num_prototypes: K. The paper's 3000; any number a few times that of the kinds of pictures will do.
+        num_prototypes: K. The paper's 3000; any number a few times that of the kinds of images will do.
         backbone: Description of the network.
         optimizer: The paper's is SGD with LARC on all tensors, lr 4.8 at batch 4096 or 0.6 at 256, weight decay 1e-6.
         schedule: The paper: ten epochs of warm-up, then a cosine to a thousandth.
         hidden: Widths of the projector's hidden layers.
         projection: D of the embedding.
-        projector_norm: Batch normalisation in the projector.
+        projector_norm: Batch normalization in the projector.
         temperature: tau, of the predictions.
         epsilon: Of Sinkhorn; smaller is harder. Where training collapses, the authors' first advice is 0.03.
         sinkhorn_iterations: The paper's 3; SEER's 10.
@@ -75,17 +75,17 @@ class SwAV(Method):
         queue_length: L, embeddings of earlier batches that codes are balanced with; 0 for none. For batches far below
             K; the paper's 3840.
         queue_start_epoch: When the queue begins to fill; it is used once it is full.
-        decay_all: Weight decay for biases and normalisation layers too, as the paper's code has it.
-        image_size: Side of the pictures of the run, in pixels.
-        mean: Mean of the pictures' channels as fractions 0..1.
+        decay_all: Weight decay for biases and normalization layers too, as the paper's code has it.
+        image_size: Side of the images of the run, in pixels.
+        mean: Mean of the images' channels as fractions 0..1.
         std: Their standard deviation.
 
     Raises:
         ValueError: For numbers out of range; the message names the argument.
     """
 
-    fewest_views = ASSIGNED_VIEWS
-    sees_micro_batches = (
+    min_views = ASSIGNED_VIEWS
+    micro_batch_effect = (
         "Sinkhorn balances each micro-batch by itself over all prototypes; raise data.batch_size, or give "
         "--model.queue_length"
     )
@@ -171,7 +171,7 @@ class SwAV(Method):
         return codes
 
     def failures(self) -> list[Failure]:
-        """See `Method.failures`; remedies in the order of the authors' README."""
+        """See `Method.failures`; suggestions in the order of the authors' README."""
         k = self.prototypes.weight.shape[0]
         harder = (
             f"--model.epsilon {min(0.03, 0.6 * self.epsilon):.2g} (now {self.epsilon:g}), the authors' first advice"
@@ -226,7 +226,7 @@ class SwAV(Method):
             self.prototypes.normalize_()
 
     def _balanced_rows(self, batch_size: int) -> int:
-        """Pictures of all processes that are balanced at a time, once a queue that is asked for is in use."""
+        """Images of all processes that are balanced at a time, once a queue that is asked for is in use."""
         return batch_size * self.trainer.world_size + self.queue.length
 
     def _in_steps(self, epochs: float) -> int:
@@ -253,5 +253,5 @@ def _expect(holds: bool, name: str, found: object, what: str) -> None:
 
 
 def _with(failure: Failure, first: str) -> Failure:
-    """The same, with something to try before its own remedy where embeddings collapse."""
-    return replace(failure, remedy=f"{first}; then {failure.remedy}") if failure.name in COLLAPSES else failure
+    """The same, with something to try before its own suggestion where embeddings collapse."""
+    return replace(failure, suggestion=f"{first}; then {failure.suggestion}") if failure.name in COLLAPSES else failure

@@ -23,8 +23,8 @@ def read_teacher(path: str, argument: str, student: Method) -> Method:
         student: Who learns from it.
 
     Raises:
-        ValueError: For a file that is not there or no checkpoint, or a teacher that was trained on pictures of other
-            size or normalisation than the student's.
+        ValueError: For a file that is not there or no checkpoint, or a teacher that was trained on images of other
+            size or normalization than the student's.
     """
     if not Path(path).is_file():
         raise ValueError(
@@ -44,7 +44,7 @@ def read_teacher(path: str, argument: str, student: Method) -> Method:
 
 @torch.no_grad()
 def embedding_network(path: str, teacher: Method, weights: Weights, width: int, option: str) -> nn.Module:
-    """Pictures to the embeddings of a teacher, and nothing else of it.
+    """Images to the embeddings of a teacher, and nothing else of it.
 
     Args:
         path: Where it was read, for the error.

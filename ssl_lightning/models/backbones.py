@@ -1,4 +1,4 @@
-"""Pictures to features: networks by timm or torchvision name, ResNet-18 by width, DeepCluster's AlexNet and VGG16.
+"""Images to features: networks by timm or torchvision name, ResNet-18 by width, DeepCluster's AlexNet and VGG16.
 
 A backbone in a configuration is a description (a frozen dataclass) that `build` turns into a network with
 `num_features`. Descriptions are plain values, so every checkpoint can say what it was made of.
@@ -25,7 +25,7 @@ class Network(nn.Module):
     """A built backbone.
 
     Args:
-        body: Pictures to pooled features.
+        body: Images to pooled features.
         num_features: D.
         rectified: False where a ReLU was cut off behind the features (AlexNet, VGG16): the head opens with it.
     """
@@ -39,7 +39,7 @@ class Network(nn.Module):
         self.rectified = rectified
 
     def forward(self, images: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D"]:
-        """Normalised pictures to features."""
+        """Normalized images to features."""
         return self.body(images.contiguous(memory_format=self.layout))
 
 
@@ -57,7 +57,7 @@ class ResNet18(Backbone):
 
     Args:
         width: Channels of the first stage; 64 is the usual network (11.2 M parameters), 16 suits two cores.
-        stem: "cifar" is one 3x3 convolution of stride 1 with padding 1 and no pooling, for pictures of about 32
+        stem: "cifar" is one 3x3 convolution of stride 1 with padding 1 and no pooling, for images of about 32
             pixels; "imagenet" is the usual 7x7 of stride 2 and a max-pool.
     """
 
@@ -97,7 +97,7 @@ class TimmBackbone(Backbone):
         stem: "cifar" replaces the first convolution and the max-pool of a ResNet; a RegNet's stem gets stride 1.
         activation_checkpointing: Keep only the inputs of a ResNet's or RegNet's blocks and compute the rest twice: a
             third more time for a fraction of the memory, and not a number changes.
-        zero_init_last: Begin with the last normalisation's gain of every residual block at zero, as timm does by itself
+        zero_init_last: Begin with the last normalization's gain of every residual block at zero, as timm does by itself
             and the released code of SimCLR and BYOL does; SwAV's, VISSL's RegNets and torchvision begin with one.
     """
 
@@ -165,7 +165,7 @@ class TorchvisionBackbone(Backbone):
 
 @dataclass(frozen=True)
 class AlexNet(Backbone):
-    """DeepCluster's AlexNet: batch normalisation instead of local response, five convolutions, two wide layers.
+    """DeepCluster's AlexNet: batch normalization instead of local response, five convolutions, two wide layers.
 
     Caron et al. 2018, section 4. Features are the 4096 outputs of the last hidden layer before its ReLU. Made for 224
     pixels; other sizes are pooled to the same 6x6 map.
@@ -191,7 +191,7 @@ class AlexNet(Backbone):
 
 @dataclass(frozen=True)
 class VGG16(Backbone):
-    """DeepCluster's VGG16 with batch normalisation; features as for `AlexNet`. Made for 224 pixels."""
+    """DeepCluster's VGG16 with batch normalization; features as for `AlexNet`. Made for 224 pixels."""
 
     def build(self, in_channels: int = 3) -> Network:
         """See `Backbone.build`."""

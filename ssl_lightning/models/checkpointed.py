@@ -70,7 +70,7 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 
 @contextmanager
 def _with_spare_buffers(block: nn.Module) -> Iterator[None]:
-    """Let normalisation layers update copies of their statistics, which are then thrown away.
+    """Let normalization layers update copies of their statistics, which are then thrown away.
 
     Not by switching their tracking off: then they would keep other tensors for the backward pass than the first time.
     """

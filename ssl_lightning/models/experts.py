@@ -1,4 +1,4 @@
-"""Experts: frozen networks of which each picture meets the one of its own part [Divide and Contrast]."""
+"""Experts: frozen networks of which each image meets the one of its own part [Divide and Contrast]."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -15,16 +15,16 @@ Images = Float[Tensor, "_m 3 h w"]
 
 
 class Experts(nn.Module):
-    """K frozen networks; every picture passes through the one of its own part, and through no other.
+    """K frozen networks; every image passes through the one of its own part, and through no other.
 
-    Pictures are sorted by part first, so a pass costs what one network costs, whatever K is. They stay in eval mode,
-    whatever `train` asks for, so that an answer does not depend on the other pictures of a batch.
+    Images are sorted by part first, so a pass costs what one network costs, whatever K is. They stay in eval mode,
+    whatever `train` asks for, so that an answer does not depend on the other images of a batch.
 
     Args:
-        networks: One a part, pictures to embeddings of one width.
+        networks: One a part, images to embeddings of one width.
         vectorized: All parts in one pass of stacked weights (`torch.vmap`), each padded to the largest, instead of one
             after the other: fewer and larger operations, for which the padding is computed too. On one thread of a CPU,
-            five ResNet-18 of width 16 on 128 pictures of 32 px: 2.2 times one network's time, against 1.1 for one after
+            five ResNet-18 of width 16 on 128 images of 32 px: 2.2 times one network's time, against 1.1 for one after
             the other.
 
     Raises:
@@ -47,10 +47,10 @@ class Experts(nn.Module):
         super().train(False)
 
     def forward(self, images: Float[Tensor, "B 3 h w"], own: Int[Tensor, "B"]) -> Float[Tensor, "B D"]:
-        """What each picture's own expert answers.
+        """What each image's own expert answers.
 
         Args:
-            images: Normalised pictures.
+            images: Normalized images.
             own: The part of each, 0..K-1.
         """
         order = own.argsort(stable=True)
@@ -68,7 +68,7 @@ class Experts(nn.Module):
     def _in_one_pass(self, parts: Sequence[Images]) -> list[Float[Tensor, "_m D"]]:
         (stacked,) = self.networks
         weights = dict(stacked.named_parameters()) | dict(stacked.named_buffers())
-        padded = pad_sequence(list(parts), batch_first=True)  # [K, M, 3, h, w], M pictures in the largest part
+        padded = pad_sequence(list(parts), batch_first=True)  # [K, M, 3, h, w], M images in the largest part
         answers = torch.vmap(lambda own, images: functional_call(stacked, own, (images,)))(weights, padded)
         return [rows[: len(part)] for rows, part in zip(answers, parts, strict=True)]
 

@@ -26,8 +26,8 @@ class ClusterHead(nn.Module):
         return self.linear(features.relu() if self.rectify else features)
 
     @torch.no_grad()
-    def draw(self, seed: int) -> None:
-        """Draw weights from N(0, 0.01^2) and set the biases to 0, in place: optimisers keep their parameters."""
+    def reset(self, seed: int) -> None:
+        """Draw weights from N(0, 0.01^2) and set the biases to 0, in place: optimizers keep their parameters."""
         generator = torch.Generator().manual_seed(seed)
         weight = torch.empty(self.linear.weight.shape).normal_(0.0, 0.01, generator=generator)
         self.linear.weight.copy_(weight)
@@ -35,14 +35,14 @@ class ClusterHead(nn.Module):
 
 
 class Projector(nn.Module):
-    """Linear layers with ReLU, and batch normalisation if asked, between features and the space of the loss.
+    """Linear layers with ReLU, and batch normalization if asked, between features and the space of the loss.
 
     Args:
         num_features: Width of the backbone's features.
         hidden: Widths of the hidden layers; none for one linear layer.
         width: D of the embedding.
-        norm: Batch normalisation before each ReLU. SEER goes without from RegNetY-64GF on.
-        last_norm: Batch normalisation of the embedding too, as MoCLR has it.
+        norm: Batch normalization before each ReLU. SEER goes without from RegNetY-64GF on.
+        last_norm: Batch normalization of the embedding too, as MoCLR has it.
         scale: What the embedding is multiplied by.
     """
 

@@ -1,4 +1,4 @@
-"""Layers of a backbone with a projector that a method is clustered and judged at."""
+"""Layers of a backbone with a projector that a method is clustered and evaluated at."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ ENCODER_LAYERS = ("backbone", "hidden", "projector")
 def features_at(
     layer: str, backbone: nn.Module, projector: Projector, images: Float[Tensor, "B 3 h w"]
 ) -> Float[Tensor, "B D"]:
-    """What one of `ENCODER_LAYERS` gives for normalised pictures."""
+    """What one of `ENCODER_LAYERS` gives for normalized images."""
     features = backbone(images)
     if layer == "hidden":
         return projector.hidden(features)

@@ -12,8 +12,8 @@ def features_of_views(backbone: nn.Module, views: list[Float[Tensor, "B 3 _h _w"
     code of Caron et al. 2020; those of different resolutions do not mix.
 
     Args:
-        backbone: Pictures to features.
-        views: Of equally many pictures each.
+        backbone: Images to features.
+        views: Of equally many images each.
     """
     places: dict[int, list[int]] = {}
     for place, view in enumerate(views):

@@ -18,7 +18,7 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> None:
 
     Parameters become DTensors, whose norms are those of the whole tensor, so LARC adapts as it does on one device.
     Each block of a ResNet's or RegNet's stages is gathered by itself; other networks as a whole. Running
-    statistics that are not synchronised are those of the first process at each call, as with DDP. Calling it again
+    statistics that are not synchronized are those of the first process at each call, as with DDP. Calling it again
     changes nothing, and a module without parameters stays as it is.
 
     Args:

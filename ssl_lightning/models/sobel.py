@@ -1,4 +1,4 @@
-"""The frozen grey-and-Sobel stem that keeps DeepCluster from clustering by colour."""
+"""The frozen gray-and-Sobel stem that keeps DeepCluster from clustering by color."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Sobel(nn.Module):
-    """Mean over the colours, then the horizontal and the vertical Sobel filter; nothing is learned.
+    """Mean over the colors, then the horizontal and the vertical Sobel filter; nothing is learned.
 
     Caron et al. 2018, section 4: "we use a fixed linear transformation based on Sobel filters to remove color and
     increase local contrast".
@@ -20,5 +20,5 @@ class Sobel(nn.Module):
         self.register_buffer("kernels", torch.stack([horizontal, horizontal.T]).unsqueeze(1))
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 2 h w"]:
-        """Normalised pictures to two edge maps of the same size (zeros beyond the border)."""
+        """Normalized images to two edge maps of the same size (zeros beyond the border)."""
         return nn.functional.conv2d(images.mean(dim=1, keepdim=True), self.kernels.to(images.dtype), padding=1)

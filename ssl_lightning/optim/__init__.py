@@ -2,6 +2,6 @@
 
 from ssl_lightning.optim.exclusion import without_decay
 from ssl_lightning.optim.lars import LARC, LARS
-from ssl_lightning.optim.schedules import Drops, Schedule, WarmupCosine
+from ssl_lightning.optim.schedules import MultiStep, Schedule, WarmupCosine
 
-__all__ = ["LARC", "LARS", "Drops", "Schedule", "WarmupCosine", "without_decay"]
+__all__ = ["LARC", "LARS", "MultiStep", "Schedule", "WarmupCosine", "without_decay"]

@@ -1,4 +1,4 @@
-"""Parameter groups without weight decay: biases and normalisation layers, told by their one dimension."""
+"""Parameter groups without weight decay: biases and normalization layers, told by their one dimension."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -11,7 +11,7 @@ from timm.optim import Lars
 
 
 class LARC(Lars):
-    """SwAV's, DeepCluster-v2's and SEER's: every tensor is adapted, biases and normalisation too; nothing is clipped.
+    """SwAV's, DeepCluster-v2's and SEER's: every tensor is adapted, biases and normalization too; nothing is clipped.
 
     g <- (g + wd p) * trust |p| / (|g| + wd |p| + 1e-8), then SGD with momentum at the scheduled rate. Tensors without
     a gradient are skipped. As NVIDIA apex's LARC with clip=False, which those papers train with.
@@ -45,7 +45,7 @@ class LARC(Lars):
 class LARS(Lars):
     """BYOL's, MoCLR's and solo-learn's: only tensors with weight decay are adapted; the rest is plain SGD.
 
-    To leave out biases and normalisation layers, as those recipes do, set the method's `decay_all` to false.
+    To leave out biases and normalization layers, as those recipes do, set the method's `decay_all` to false.
 
     Args:
         params: Parameters or groups of them.

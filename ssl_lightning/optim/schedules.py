@@ -47,7 +47,7 @@ class WarmupCosine(Schedule):
 
 
 @dataclass(frozen=True)
-class Drops(Schedule):
+class MultiStep(Schedule):
     """The full rate, multiplied by a factor at some epochs: the schedule of Wu et al. 2018 and Zhuang et al. 2019.
 
     Args:

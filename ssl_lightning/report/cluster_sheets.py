@@ -11,20 +11,20 @@ from ssl_lightning.report.contact_sheet import contact_sheet, representatives, s
 from ssl_lightning.report.page import Figure, Section
 from ssl_lightning.types import UNLABELLED
 
-PICTURES = 20
-"""Pictures of a cluster."""
+IMAGES = 20
+"""Images of a cluster."""
 CLUSTERS = 100
 """Clusters on a page, the largest and the smallest ones."""
 
 
 @runtime_checkable
-class ReadsPictures(Protocol):
-    """What is asked of a table of pictures."""
+class ReadsImages(Protocol):
+    """What is asked of a table of images."""
 
     classes: list[str]
 
     def read(self, rows: Int[Tensor, "n"]) -> tuple[Any, Any]:
-        """The pictures of some rows, and which of them could be read."""
+        """The images of some rows, and which of them could be read."""
         ...
 
 
@@ -32,10 +32,10 @@ def draw_cluster_sheets(
     folder: Path,
     labels: Int[Tensor, "N"],
     num_clusters: int,
-    pictures: ReadsPictures,
+    dataset: ReadsImages,
     own: Int[Tensor, "N"],
     distances: Float[Tensor, "N"] | None = None,
-    count: int = PICTURES,
+    count: int = IMAGES,
     most: int = CLUSTERS,
     progress: Any = iter,
 ) -> Section:
@@ -45,10 +45,10 @@ def draw_cluster_sheets(
         folder: Where to.
         labels: Cluster of each row, -1 where it has none.
         num_clusters: K, empty ones included.
-        pictures: To read the rows from.
-        own: The pictures' own classes, -1 where they have none.
-        distances: To the own centroid; then half of the pictures shown are the closest ones.
-        count: Pictures of a cluster.
+        dataset: To read the rows from.
+        own: The images' own classes, -1 where they have none.
+        distances: To the own centroid; then half of the images shown are the closest ones.
+        count: Images of a cluster.
         most: Clusters shown: of more, the largest and the smallest half.
         progress: What the list of clusters is wrapped in, for a bar.
     """
@@ -57,27 +57,27 @@ def draw_cluster_sheets(
     bar: Iterable[int] = progress(shown)
     figures = []
     for cluster in bar:
-        images, valid = pictures.read(representatives(labels, distances, cluster, count))
+        images, valid = dataset.read(representatives(labels, distances, cluster, count))
         readable = [image for image, good in zip(images, valid, strict=True) if good]
         name = f"cluster-{cluster}.png"
         if readable:
             save_png(contact_sheet(readable), folder / name)
-            figures.append(Figure(name, _caption(cluster, int(sizes[cluster]), own[labels == cluster], pictures)))
+            figures.append(Figure(name, _caption(cluster, int(sizes[cluster]), own[labels == cluster], dataset)))
     used = int((sizes > 0).sum())
-    text = f"{len(labels)} pictures in {used} of {num_clusters} clusters"
+    text = f"{len(labels)} images in {used} of {num_clusters} clusters"
     if len(shown) < used:
         half = len(shown) // 2
         text += f"; shown: the {half} largest and {half} smallest of {used}"
     return Section("Clusters, largest first", text, figures)
 
 
-def _caption(cluster: int, size: int, own: Int[Tensor, "n"], pictures: ReadsPictures) -> str:
-    caption = f"cluster {cluster}: {size} pictures"
+def _caption(cluster: int, size: int, own: Int[Tensor, "n"], images: ReadsImages) -> str:
+    caption = f"cluster {cluster}: {size} images"
     known = own[own != UNLABELLED]
     if not len(known):
         return caption
     top = int(known.bincount().argmax())
-    title = pictures.classes[top] if top < len(pictures.classes) else str(top)
+    title = images.classes[top] if top < len(images.classes) else str(top)
     return f"{caption}, {100 * float((known == top).double().mean()):.0f} % {title}"
 
 

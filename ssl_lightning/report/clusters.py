@@ -1,4 +1,4 @@
-"""Figures of a clustering: sizes, purity, what each cluster holds, and who is whose neighbour."""
+"""Figures of a clustering: sizes, purity, what each cluster holds, and who is whose neighbor."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from ssl_lightning.report.contact_sheet import contact_sheet
 NAMED = 60
 """Bars up to which each one carries its cluster's number."""
 BARS, EMPTY, LINE = "#4c78a8", "#d62728", "#444444"
-"""Colours: of bars, of what is empty or wrong, of what is compared with."""
+"""Colors: of bars, of what is empty or wrong, of what is compared with."""
 
 
 def draw_cluster_sizes(sizes: Int[Tensor, "K"]) -> Figure:
@@ -29,31 +29,31 @@ def draw_cluster_sizes(sizes: Int[Tensor, "K"]) -> Figure:
         axes.scatter(
             range(k - empty, k), [0] * empty, marker="x", color=EMPTY, label=f"empty: {empty}", zorder=3, clip_on=False
         )
-    axes.set_ylabel("pictures")
+    axes.set_ylabel("images")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(f"{int(sizes.sum()):,} pictures in {k - empty:,} of {k:,} clusters")
+    axes.set_title(f"{int(sizes.sum()):,} images in {k - empty:,} of {k:,} clusters")
     axes.legend(frameon=False)
     return figure
 
 
 def draw_purity(purity: Float[Tensor, "K"], sizes: Int[Tensor, "K"], commonest: float) -> Figure:
-    """A bar a cluster, the purest first, against the share of the commonest label among all pictures.
+    """A bar a cluster, the purest first, against the share of the commonest label among all images.
 
     Args:
-        purity: 0 to 1; NaN for clusters without labelled pictures, which are left out.
-        sizes: Labelled pictures of each cluster, the weights of the mean.
+        purity: 0 to 1; NaN for clusters without labelled images, which are left out.
+        sizes: Labelled images of each cluster, the weights of the mean.
         commonest: What one big cluster would reach, 0 to 1.
 
     Raises:
-        ValueError: Without any labelled picture.
+        ValueError: Without any labelled image.
     """
     known = (~purity.isnan()).nonzero().squeeze(1)
     if not len(known):
-        raise ValueError("found no labelled pictures; expected some: purity needs labels")
+        raise ValueError("found no labelled images; expected some: purity needs labels")
     order = known[purity[known].argsort(descending=True, stable=True)]
     mean = float((purity[known] * sizes[known]).sum() / sizes[known].sum())
     figure, axes = _bars(100 * purity[order].double(), order)
-    axes.axhline(100 * mean, color="#f58518", linewidth=1.5, label=f"over all pictures: {100 * mean:.1f} %")
+    axes.axhline(100 * mean, color="#f58518", linewidth=1.5, label=f"over all images: {100 * mean:.1f} %")
     label = f"commonest label: {100 * commonest:.1f} %"
     axes.axhline(100 * commonest, color=LINE, linestyle="--", linewidth=1, label=label)
     axes.set_ylim(0, 120)  # room for the legend above full bars
@@ -64,7 +64,7 @@ def draw_purity(purity: Float[Tensor, "K"], sizes: Int[Tensor, "K"], commonest: 
     return figure
 
 
-def draw_gallery(sheets: Mapping[str, Image.Image], columns: int = 3) -> Figure:
+def draw_sheets(sheets: Mapping[str, Image.Image], columns: int = 3) -> Figure:
     """Contact sheets in a grid, each under its title.
 
     Raises:
@@ -86,31 +86,31 @@ def draw_gallery(sheets: Mapping[str, Image.Image], columns: int = 3) -> Figure:
     return figure
 
 
-def draw_neighbours(
+def draw_neighbors(
     queries: Sequence[UInt8[Tensor, "3 _h _w"]],
-    neighbours: Sequence[UInt8[Tensor, "3 _a _b"]],
+    neighbors: Sequence[UInt8[Tensor, "3 _a _b"]],
     other: Bool[Tensor, "Q n"] | None = None,
     side: int = 48,
 ) -> Figure:
-    """A row a picture: itself, and after a space those nearest to it, the closest first.
+    """A row an image: itself, and after a space those nearest to it, the closest first.
 
     Args:
-        queries: Q pictures.
-        neighbours: Q times n pictures, those of the first query first.
-        other: Which neighbours are of another class; they get a red frame.
-        side: Pixels of a picture.
+        queries: Q images.
+        neighbors: Q times n images, those of the first query first.
+        other: Which neighbors are of another class; they get a red frame.
+        side: Pixels of an image.
 
     Raises:
-        ValueError: Not equally many neighbours for each query.
+        ValueError: Not equally many neighbors for each query.
     """
-    if not queries or not neighbours or len(neighbours) % len(queries):
-        raise ValueError(f"found {len(neighbours)} neighbours of {len(queries)} pictures; expected as many for each")
-    gap, columns = 4, len(neighbours) // len(queries)
+    if not queries or not neighbors or len(neighbors) % len(queries):
+        raise ValueError(f"found {len(neighbors)} neighbors of {len(queries)} images; expected as many for each")
+    gap, columns = 4, len(neighbors) // len(queries)
     figure = Figure(figsize=((columns + 1.8) * 0.9, len(queries) * 0.9 + 0.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, columns])
     left.imshow(contact_sheet(queries, 1, side, gap), interpolation="none")
-    left.set_title("picture", fontsize=10)
-    right.imshow(contact_sheet(neighbours, columns, side, gap), interpolation="none")
+    left.set_title("image", fontsize=10)
+    right.imshow(contact_sheet(neighbors, columns, side, gap), interpolation="none")
     title = "nearest, the closest first"
     right.set_title(title if other is None else f"{title}; red: another class", fontsize=10)
     for row, column in [] if other is None else other.nonzero().tolist():

@@ -1,4 +1,4 @@
-"""Contact sheets: the pictures of a cluster side by side."""
+"""Contact sheets: the images of a cluster side by side."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,29 +11,29 @@ from torchvision.transforms.v2 import functional as F
 
 
 def contact_sheet(
-    pictures: Sequence[UInt8[Tensor, "3 _h _w"]], columns: int = 10, side: int = 48, gap: int = 2
+    images: Sequence[UInt8[Tensor, "3 _h _w"]], columns: int = 10, side: int = 48, gap: int = 2
 ) -> Image.Image:
-    """Pictures of any size, each fitted into a square, row by row.
+    """Images of any size, each fitted into a square, row by row.
 
     Args:
-        pictures: At least one.
-        columns: Pictures in a row.
+        images: At least one.
+        columns: Images in a row.
         side: Pixels of a square.
         gap: White pixels between squares.
 
     Raises:
-        ValueError: Without pictures, or for a grid without columns or size.
+        ValueError: Without images, or for a grid without columns or size.
     """
-    if not pictures:
-        raise ValueError("found no pictures for a contact sheet; expected at least one")
+    if not images:
+        raise ValueError("found no images for a contact sheet; expected at least one")
     if columns < 1 or side < 1 or gap < 0:
         raise ValueError(f"found columns={columns}, side={side}, gap={gap}; expected at least 1, 1 and 0")
-    rows = -(-len(pictures) // columns)
+    rows = -(-len(images) // columns)
     step = side + gap
-    sheet = torch.full((3, rows * step - gap, min(columns, len(pictures)) * step - gap), 255, dtype=torch.uint8)
-    for position, picture in enumerate(pictures):
+    sheet = torch.full((3, rows * step - gap, min(columns, len(images)) * step - gap), 255, dtype=torch.uint8)
+    for position, image in enumerate(images):
         top, left = (position // columns) * step, (position % columns) * step
-        fitted = _fit(picture, side)
+        fitted = _fit(image, side)
         height, width = fitted.shape[1:]
         top, left = top + (side - height) // 2, left + (side - width) // 2
         sheet[:, top : top + height, left : left + width] = fitted
@@ -68,15 +68,15 @@ def representatives(
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Write a picture, making its folder."""
+    """Write an image, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
 
 
-def _fit(picture: UInt8[Tensor, "3 h w"], side: int) -> UInt8[Tensor, "3 a b"]:
-    """Enlarge or shrink so that the longer side fills the square; small pictures keep hard pixels."""
-    height, width = picture.shape[1:]
+def _fit(image: UInt8[Tensor, "3 h w"], side: int) -> UInt8[Tensor, "3 a b"]:
+    """Enlarge or shrink so that the longer side fills the square; small images keep hard pixels."""
+    height, width = image.shape[1:]
     scale = side / max(height, width)
     size = [max(1, round(height * scale)), max(1, round(width * scale))]
     mode = F.InterpolationMode.NEAREST if scale >= 2 else F.InterpolationMode.BILINEAR
-    return F.resize(picture, size, interpolation=mode, antialias=mode is F.InterpolationMode.BILINEAR)
+    return F.resize(image, size, interpolation=mode, antialias=mode is F.InterpolationMode.BILINEAR)

@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 PANELS = (
     ("Clusters", ("cluster/nmi_labels", "cluster/nmi_previous", "cluster/reassigned")),
-    ("Judged", ("eval/knn/top1", "eval/linear/top1", "eval/fewshot/5way1shot", "eval/clusters/nmi")),
+    ("Evaluated", ("eval/knn/top1", "eval/linear/top1", "eval/fewshot/5way1shot", "eval/clusters/nmi")),
     ("Loss", ("train/loss",)),
 )
 """What is drawn together: a title, and the columns of the metrics table."""
@@ -21,7 +21,7 @@ CLUSTER_PANELS = (
     ("Imbalance, 1 where all sizes are equal", ("cluster/imbalance",)),
     ("Empty clusters", ("cluster/empty",)),
     ("Distance to the centroid", ("cluster/objective",)),
-    ("Neighbours", ("cluster/close_purity", "cluster/background_purity", "cluster/chance_purity")),
+    ("Neighbors", ("cluster/close_purity", "cluster/background_purity", "cluster/chance_purity")),
 )
 """The same for all that is known of clusters."""
 COLUMNS = 3

@@ -1,4 +1,4 @@
-"""Features as points in a plane, coloured by cluster or by label."""
+"""Features as points in a plane, colored by cluster or by label."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,13 +26,13 @@ FEWEST = 4
 def to_plane(
     features: Float[Tensor, "N D"], how: Literal["tsne", "pca"] = "tsne", seed: int = 0
 ) -> Float[Tensor, "N 2"]:
-    """Unit rows to two dimensions: t-SNE keeps neighbourhoods, PCA keeps large distances and is linear.
+    """Unit rows to two dimensions: t-SNE keeps neighborhoods, PCA keeps large distances and is linear.
 
     Van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008, by scikit-learn with perplexity 30 (less for
     few rows), from the principal axes. Seconds for 1,500 rows, minutes for 10,000.
 
     Args:
-        features: Of the pictures to show.
+        features: Of the images to show.
         how: Which of the two.
         seed: Of t-SNE.
 
@@ -65,11 +65,11 @@ def draw_feature_map(
     panels: Mapping[str, Int[Tensor, "N"]],
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
-    """The same points once a panel, coloured by group; the group's name stands in the midst of its points.
+    """The same points once a panel, colored by group; the group's name stands in the midst of its points.
 
     Args:
         points: From `to_plane`.
-        panels: Title to the group of each point; -1 is grey.
+        panels: Title to the group of each point; -1 is gray.
         names: Title to the names of its groups; numbers where there are none.
     """
     figure = Figure(figsize=(6.5 * len(panels), 6.2), layout="constrained")
@@ -89,9 +89,9 @@ def _scatter(axes: Any, points: Float[Tensor, "N 2"], groups: Int[Tensor, "N"], 
         axes.scatter(without[:, 0], without[:, 1], s=8, color="#cccccc", linewidths=0)
     used: list[int] = groups[groups != UNLABELLED].unique().tolist()
     places: list[Tensor] = []
-    for group, colour in zip(used, _colours(len(used)), strict=True):
+    for group, color in zip(used, _colors(len(used)), strict=True):
         own = points[groups == group]
-        axes.scatter(own[:, 0], own[:, 1], s=12, color=[colour], linewidths=0)
+        axes.scatter(own[:, 0], own[:, 1], s=12, color=[color], linewidths=0)
         if len(used) <= NAMED:
             places.append(_place(own, places, CROWDED * float((points.amax(0) - points.amin(0)).max())))
             _write(axes, places[-1], names[group] if group < len(names) else str(group))
@@ -110,8 +110,8 @@ def _write(axes: Any, place: Float[Tensor, "2"], name: str) -> None:
     axes.annotate(name, place.tolist(), ha="center", va="center", **look)
 
 
-def _colours(count: int) -> list[Any]:
-    """Colours that differ from their neighbours in the list: matplotlib's ten, or golden steps around the wheel."""
+def _colors(count: int) -> list[Any]:
+    """Colors that differ from their neighbors in the list: matplotlib's ten, or golden steps around the wheel."""
     if count <= 10:
         return list(matplotlib.color_sequences["tab10"])[:count]
     wheel = matplotlib.colormaps["hsv"]

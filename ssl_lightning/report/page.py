@@ -1,4 +1,4 @@
-"""One HTML page of tables, curves and pictures, that opens from disk without a server."""
+"""One HTML page of tables, curves and images, that opens from disk without a server."""
 
 import html
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ figcaption{font-size:13px;color:#57606a} img{max-width:100%;image-rendering:auto
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture that lies beside the page, and what is said under it."""
+    """An image that lies beside the page, and what is said under it."""
 
     file: str
     caption: str
@@ -26,7 +26,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with text in fixed width, pictures, or both."""
+    """A heading with text in fixed width, images, or both."""
 
     title: str
     text: str = ""
@@ -34,7 +34,7 @@ class Section:
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write the page; pictures are named relative to it."""
+    """Write the page; images are named relative to it."""
     body = "\n".join(_section(section) for section in sections)
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'

@@ -1,4 +1,4 @@
-"""The table that a command ends with: judged numbers, first and last."""
+"""The table that a command ends with: evaluated numbers, first and last."""
 
 import json
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ WARM_START = "warm_start_sha256"
 """The input of a run whose method takes its network from another run, as Local Aggregation may."""
 
 
-def judged(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
-    """Rows of a metrics table that hold judged numbers, as (step, numbers by name); not damaged ones."""
+def evaluations(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
+    """Rows of a metrics table that hold evaluated numbers, as (step, numbers by name); not damaged ones."""
     if not metrics_csv.is_file():
         return []
     rows = []
@@ -32,24 +32,24 @@ def judged(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
 
 
 def results_table(metrics_csv: Path, start: str | None = None) -> str:
-    """First and last judged numbers of a run, every probe set in turn.
+    """First and last evaluated numbers of a run, every probe set in turn.
 
     Args:
         metrics_csv: Table of the run.
-        start: What to call the row of step 0; None for what `name_of_start` says.
+        start: What to call the row of step 0; None for what `name_of_initial_weights` says.
     """
-    rows, start = judged(metrics_csv), start or name_of_start(metrics_csv.parent)
+    rows, start = evaluations(metrics_csv), start or name_of_initial_weights(metrics_csv.parent)
     if not rows:
-        return (
-            "nothing was judged: that takes ProbeFeatures in trainer.callbacks and labelled pictures in data.probe_sets"
-        )
+        return "nothing was evaluated: that takes ProbeFeatures in trainer.callbacks and labels in data.probe_sets"
     named = {(start if step == 0 else f"step {step}"): numbers for step, numbers in (rows[0], rows[-1])}
     tables = [_set_table(name, named) for name in probe_set_prefixes(rows[-1][1])]
-    return "\n".join(tables) or f"judged in none of the metrics of this table ({', '.join(PRIMARY)}): see metrics.csv"
+    return (
+        "\n".join(tables) or f"evaluated in none of the metrics of this table ({', '.join(PRIMARY)}): see metrics.csv"
+    )
 
 
-def name_of_start(run: Path) -> str:
-    """What a run's numbers of step 0 are called: `start` where its weights are those of a checkpoint, which had learnt.
+def name_of_initial_weights(run: Path) -> str:
+    """Name of the evaluation at step 0: `start` where the weights are those of a trained checkpoint.
 
     Args:
         run: Its folder; without a whole run.json in it the network was a fresh one.
@@ -58,14 +58,14 @@ def name_of_start(run: Path) -> str:
         facts = json.loads((run / "run.json").read_bytes())
     except (OSError, ValueError, RecursionError):
         facts = None
-    tables = [facts.get(name) if isinstance(facts, dict) else None for name in ("origin", "inputs")]
-    origin, inputs = (table if isinstance(table, dict) else {} for table in tables)
-    had_learnt = origin.get("path") or WARM_START in inputs
-    return "start" if had_learnt else "untrained"
+    tables = [facts.get(name) if isinstance(facts, dict) else None for name in ("initial_weights", "inputs")]
+    initial_weights, inputs = (table if isinstance(table, dict) else {} for table in tables)
+    had_learned = initial_weights.get("path") or WARM_START in inputs
+    return "start" if had_learned else "untrained"
 
 
 def probe_set_prefixes(numbers: Mapping[str, float]) -> list[str]:
-    """`eval`, `eval_ema` where averaged weights were judged too, then `eval/<set>` for every further probe set."""
+    """`eval`, `eval_ema` where averaged weights were evaluated too, then `eval/<set>` for every further probe set."""
     prefixes = {
         name.removesuffix(f"/{metric}") for name in numbers for metric in PRIMARY if name.endswith(f"/{metric}")
     }

@@ -2,7 +2,7 @@
 
 from ssl_lightning.runs.checkpointing import Checkpointing
 from ssl_lightning.runs.directory import RunDirectory
-from ssl_lightning.runs.guests import Guests
+from ssl_lightning.runs.external_loggers import ExternalLoggers
 from ssl_lightning.runs.metrics import MetricsTable
 from ssl_lightning.runs.options import NewOptions
 from ssl_lightning.runs.preemption import Preemption, StopBetweenBatches
@@ -10,7 +10,7 @@ from ssl_lightning.runs.wandb import WandbRun
 
 __all__ = [
     "Checkpointing",
-    "Guests",
+    "ExternalLoggers",
     "MetricsTable",
     "NewOptions",
     "Preemption",

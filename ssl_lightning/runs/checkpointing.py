@@ -19,7 +19,7 @@ from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
 from ssl_lightning.processes import highest
 from ssl_lightning.runs.metrics import MetricsTable
 from ssl_lightning.runs.preemption import BY_CODE, Preemption, resuming
-from ssl_lightning.runs.record import CONFIG, ORIGIN
+from ssl_lightning.runs.record import CONFIG, INITIAL_WEIGHTS
 from ssl_lightning.stops import DataError, DiskError, diverged
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Checkpointing(pl.Callback):
 
     A checkpoint holds weights, optimizer, schedules, memories, assignments, the loader's position, what the callbacks
     count, and the global random state of every process. No checkpoint is taken between the last step of an epoch (or
-    the step that is judged next) and the end of its judging: Lightning would skip that judging on resume.
+    the step that is evaluated next) and the end of its evaluating: Lightning would skip that evaluating on resume.
 
     Args:
         folder: Where `step-<n>.ckpt`, its sidecar and `last.ckpt` go.
@@ -54,7 +54,7 @@ class Checkpointing(pl.Callback):
         self,
         folder: str | Path,
         config: dict[str, Any] | None = None,
-        origin: dict[str, Any] | None = None,
+        initial_weights: dict[str, Any] | None = None,
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
         every_minutes: float = 10.0,
@@ -64,7 +64,7 @@ class Checkpointing(pl.Callback):
         if every_n_epochs < 1:
             raise ValueError(f"found run.save_every_n_epochs={every_n_epochs}; expected 1 for every epoch, or more")
         self.folder, self.every_n_epochs = Path(folder), every_n_epochs
-        self.config, self.origin = config or {}, origin or {}
+        self.config, self.initial_weights = config or {}, initial_weights or {}
         self.every_n_steps, self.every_minutes, self.keep = every_n_steps, every_minutes, keep
         self.preemption = preemption or Preemption()
         self._saved_step = -1
@@ -124,7 +124,7 @@ class Checkpointing(pl.Callback):
     ) -> None:
         """Within an epoch: save if it is time, leave if a signal came; several processes as they agreed in the step."""
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not stepped or _is_judged_next(trainer, batch_idx):
+        if not stepped or _is_evaluated_next(trainer, batch_idx):
             return
         if trainer.world_size == 1:
             self._stop, self._old = self.preemption.code, self._is_old()
@@ -134,7 +134,7 @@ class Checkpointing(pl.Callback):
             self._leave(trainer, self._stop)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """At the end of an epoch, after its judging."""
+        """At the end of an epoch, after its evaluating."""
         code = self.preemption.agreed(trainer)
         if code or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self.save(trainer)
@@ -159,7 +159,7 @@ class Checkpointing(pl.Callback):
             NonFiniteError: If a weight or a running statistic is not finite; nothing is written.
             DiskError: If this failed several times in a row.
         """
-        _refuse_non_finite_weights(trainer)
+        _reject_non_finite_weights(trainer)
         path = self.folder / f"step-{trainer.global_step}.ckpt"
         said = self._write(trainer, path)
         if said is None:
@@ -202,7 +202,7 @@ class Checkpointing(pl.Callback):
         loops = checkpoint.get("loops", {})
         if "validate_loop" in loops:  # counts batches of this process, before a resume too; nothing reads it
             loops["validate_loop"] = _zeros(loops["validate_loop"])
-        checkpoint[CONFIG], checkpoint[ORIGIN] = self.config, self.origin
+        checkpoint[CONFIG], checkpoint[INITIAL_WEIGHTS] = self.config, self.initial_weights
         for logger in trainer.loggers:
             if isinstance(logger, MetricsTable):
                 logger.flush()  # after all processes have met: it may fail on the first one alone
@@ -259,7 +259,7 @@ def _no_room(path: Path, when: str) -> str:
     )
 
 
-def _is_judged_next(trainer: pl.Trainer, batch_idx: int) -> bool:
+def _is_evaluated_next(trainer: pl.Trainer, batch_idx: int) -> bool:
     """Whether validation follows this step, or the epoch ends with it."""
     if batch_idx + 1 >= trainer.num_training_batches:
         return True
@@ -271,7 +271,7 @@ def _is_judged_next(trainer: pl.Trainer, batch_idx: int) -> bool:
     return (batch_idx + 1) % int(every) == 0
 
 
-def _refuse_non_finite_weights(trainer: pl.Trainer) -> None:
+def _reject_non_finite_weights(trainer: pl.Trainer) -> None:
     """Running statistics are among them: they overflow before the loss does, which is of the batch's own."""
     module = trainer.lightning_module
     for name, tensor in chain(module.named_parameters(), module.named_buffers()):

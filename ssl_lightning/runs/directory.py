@@ -131,7 +131,7 @@ class RunDirectory:
         """Give `done.json` the present time, for make."""
         os.utime(self.path / "done.json")
 
-    def set_aside(self) -> Path:
+    def archive(self) -> Path:
         """Move the whole folder to `<name>.<n>`."""
         n = next(n for n in range(1, 10**6) if not self.path.with_name(f"{self.name}.{n}").exists())
         aside = self.path.with_name(f"{self.name}.{n}")
@@ -194,7 +194,7 @@ def _make(lock: Path, own: str) -> bool:
 
 
 def _clear(lock: Path, stale: str) -> None:
-    """Remove a lock that was left behind, unless another process has put its own in its place since it was judged."""
+    """Remove a lock that was left behind, unless another process has replaced it since it was checked."""
     aside = lock.with_name(f".LOCK-{uuid.uuid4().hex}")  # no name that is swept: it may be a living process's
     try:
         lock.rename(aside)  # of several processes one has it

@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.optim.lr_scheduler import LambdaLR
 
-from ssl_lightning.runs.origin import without_origin
+from ssl_lightning.runs.initial_weights import without_initial_weights
 from ssl_lightning.runs.resume import differences
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class NewOptions(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Compare what the checkpoint was made with."""
-        self._changed = differences(without_origin(checkpoint.get("config", {})), self.config)
+        self._changed = differences(without_initial_weights(checkpoint.get("config", {})), self.config)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the options that the configuration gives, before the state of the checkpoint replaces them."""

@@ -35,7 +35,7 @@ def keep_inside(described: Iterable[Described], folder: Path, arguments: list[st
             value, place = one.arguments.get(name), f"{one.place}.{name}"
             if not isinstance(value, str | PurePath) or str(value) in given_values(arguments, place):
                 continue
-            _refuse_outside(str(value), place)
+            _reject_outside(str(value), place)
             if begins:  # an empty path too, which would be the current folder
                 one.arguments[name] = str(folder / value)
                 log.info(f"{place} of a configuration file: {folder / value}")
@@ -68,7 +68,7 @@ def _plain_names(place: str) -> list[str]:
     return [name for name in names if name != "init_args" and name and not name.isdigit()]
 
 
-def _refuse_outside(value: str, place: str) -> None:
+def _reject_outside(value: str, place: str) -> None:
     path = PurePath(value)
     leaves = path.is_absolute() or ".." in path.parts or value.startswith("~") or "\\" in value
     if leaves or "$" in value or "://" in value or "::" in value or "\0" in value:

@@ -1,4 +1,4 @@
-"""Preemption: a signal sets a flag, and the next step boundary, or the next batch that is judged, acts on it."""
+"""Preemption: a signal sets a flag, and the next step boundary, or the next batch that is evaluated, acts on it."""
 
 import _thread
 import os
@@ -124,8 +124,8 @@ class StopBetweenBatches(pl.Callback):
     """Leave `validate`, `test` and `predict` when a signal came.
 
     One process leaves after the batch at hand. Several have unequal numbers of batches, so they can only agree after
-    the last one, before anything is made of them. The judging within `fit` goes on to its end: a checkpoint cannot be
-    taken before, see `Checkpointing`.
+    the last one, before anything is made of them. The evaluating within `fit` goes on to its end: a checkpoint cannot
+    be taken before, see `Checkpointing`.
 
     Args:
         preemption: Who watches the signals.
@@ -162,6 +162,6 @@ class StopBetweenBatches(pl.Callback):
     def _leave_if_asked(self, trainer: pl.Trainer) -> None:
         if trainer.state.fn != "fit" and (code := self.preemption.agreed(trainer)):
             raise BY_CODE[code](
-                f"stopped by a signal while pictures were judged or embedded, after step {trainer.global_step} of "
+                f"stopped by a signal while images were evaluated or embedded, after step {trainer.global_step} of "
                 f"training; to resume: {resuming()}"
             )

@@ -7,28 +7,28 @@ from typing import Any
 from ssl_lightning.checkpoints.read import read_checkpoint
 from ssl_lightning.runs.directory import RunDirectory
 
-CONFIG, ORIGIN = "config", "origin"
+CONFIG, INITIAL_WEIGHTS = "config", "initial_weights"
 """Keys of a checkpoint: the inputs of its run, and what the run began with."""
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """What a run was started with.
 
     Attributes:
         checkpoint: Its newest whole one, which the rest was read from; None where there is none.
         inputs: All that decides what it computes; None where nothing is known of it.
         copy: The inputs in run.json, None where it is missing or damaged.
-        origin: The checkpoint that it began with, as `Origin.noted` gives it.
+        origin: The checkpoint that it began with, as `InitialWeights.noted` gives it.
     """
 
     checkpoint: Path | None = None
     inputs: dict[str, Any] | None = None
     copy: dict[str, Any] | None = None
-    origin: dict[str, Any] = field(default_factory=dict)
+    initial_weights: dict[str, Any] = field(default_factory=dict)
 
 
-def recorded(run: RunDirectory) -> Record:
+def recorded(run: RunDirectory) -> RunRecord:
     """What the files of a run say that it was started with.
 
     The checkpoint decides, since nothing in it changes without a trace; run.json is a copy for people. Checkpoints of
@@ -40,11 +40,13 @@ def recorded(run: RunDirectory) -> Record:
     facts, checkpoint = run.read("run.json") or {}, run.newest_checkpoint()
     copy = _inputs(facts.get("inputs"))
     if checkpoint is None:
-        return Record(None, copy, copy, _origin(facts.get(ORIGIN)))
+        return RunRecord(None, copy, copy, _initial_weights(facts.get(INITIAL_WEIGHTS)))
     held = read_checkpoint(checkpoint)
     inputs = _inputs(held.get(CONFIG))
-    source = facts if inputs is None or ORIGIN not in held else held
-    return Record(checkpoint, copy if inputs is None else inputs, copy, _origin(source.get(ORIGIN)))
+    source = facts if inputs is None or INITIAL_WEIGHTS not in held else held
+    return RunRecord(
+        checkpoint, copy if inputs is None else inputs, copy, _initial_weights(source.get(INITIAL_WEIGHTS))
+    )
 
 
 def _inputs(found: Any) -> dict[str, Any] | None:
@@ -52,15 +54,15 @@ def _inputs(found: Any) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found and all(isinstance(key, str) for key in found) else None
 
 
-def _origin(found: Any) -> dict[str, Any]:
-    return found if _is_origin(found) else {}
+def _initial_weights(found: Any) -> dict[str, Any]:
+    return found if _is_initial_weights(found) else {}
 
 
-def _is_origin(origin: Any) -> bool:
+def _is_initial_weights(initial_weights: Any) -> bool:
     return (
-        isinstance(origin, dict)
-        and set(origin) == {"path", "inputs"}
-        and (origin["path"] is None or isinstance(origin["path"], str))
-        and isinstance(origin["inputs"], dict)
-        and all(isinstance(value, str) for item in origin["inputs"].items() for value in item)
+        isinstance(initial_weights, dict)
+        and set(initial_weights) == {"path", "inputs"}
+        and (initial_weights["path"] is None or isinstance(initial_weights["path"], str))
+        and isinstance(initial_weights["inputs"], dict)
+        and all(isinstance(value, str) for item in initial_weights["inputs"].items() for value in item)
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssl_lightning.runs.directory import RunDirectory
-from ssl_lightning.runs.record import Record, recorded
+from ssl_lightning.runs.record import RunRecord, recorded
 from ssl_lightning.stops import UsageError
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,9 @@ VOLATILE = frozenset(
         "trainer.strategy",
     }
 )
-"""Keys that say where and how a run is carried out, not what it computes; see `find_origin` for `ckpt_path`.
+"""Keys that say where and how a run is carried out, not what it computes; see `find_initial_weights` for `ckpt_path`.
 
-Which pictures a subset's file chooses is in the fingerprint of the data.
+Which images a subset's file chooses is in the fingerprint of the data.
 """
 
 DATA, DATA_BY_NAMES = "data_fingerprint", "data_fingerprint_by_names"
@@ -49,7 +49,7 @@ CONTENT = "_sha256"
 
 
 @dataclass(frozen=True)
-class Decision:
+class ResumeDecision:
     """What to do with a run.
 
     Attributes:
@@ -64,7 +64,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Start:
+class StartPlan:
     """How every process of a run begins; the first one finds out and tells the others.
 
     Attributes:
@@ -83,8 +83,8 @@ def decide(
     policy: Policy,
     allow_change: bool,
     inputs: dict[str, Any],
-    record: Record | None = None,
-) -> Decision:
+    record: RunRecord | None = None,
+) -> ResumeDecision:
     """Compare a command with the run of that name.
 
     Args:
@@ -100,7 +100,7 @@ def decide(
     if not run.exists:
         if policy == "must":
             raise UsageError(f"found no run to resume in {run.path}; expected one, since --resume.policy is must")
-        return Decision("start")
+        return ResumeDecision("start")
     if policy == "never":
         raise UsageError(f"found the run {run.path}; choose another name: --run.name {run.free_name()}")
     finished = run.finished() is not None
@@ -109,9 +109,9 @@ def decide(
     changed = [] if record.inputs is None else differences(record.inputs, inputs)
     _log_copy(run, record)
     if finished and not changed:
-        return Decision("finished", checkpoint, f"{run.path} has finished with these inputs; nothing to do")
+        return ResumeDecision("finished", checkpoint, f"{run.path} has finished with these inputs; nothing to do")
     if policy == "restart" and changed and not allow_change:
-        return Decision("restart", None, f"inputs of {run.path} changed ({'; '.join(changed[:3])})")
+        return ResumeDecision("restart", None, f"inputs of {run.path} changed ({'; '.join(changed[:3])})")
     if policy == "must" and checkpoint is None:
         raise UsageError(
             f"found no whole checkpoint in {run.checkpoints}; expected one, since --resume.policy is must: give "
@@ -126,11 +126,11 @@ def decide(
         )
     other = f" with other settings: {'; '.join(changed[:5])}" if changed else ""
     if checkpoint is None:
-        return Decision("start", None, f"{run.path} holds no checkpoint yet; starting again{other}")
-    return Decision("resume", checkpoint, f"resuming {run.path} from {checkpoint.name}{other}")
+        return ResumeDecision("start", None, f"{run.path} holds no checkpoint yet; starting again{other}")
+    return ResumeDecision("resume", checkpoint, f"resuming {run.path} from {checkpoint.name}{other}")
 
 
-def _log_copy(run: RunDirectory, record: Record) -> None:
+def _log_copy(run: RunDirectory, record: RunRecord) -> None:
     """Log where run.json is not what the checkpoint holds: changed by hand, damaged, or of a run with new settings."""
     if record.checkpoint is None or record.inputs is record.copy:
         return

@@ -1,4 +1,4 @@
-"""WandbRun: Weights & Biases as a guest; no run ever dies or waits because of it."""
+"""WandbRun: Weights & Biases as an external logger; no run ever dies or waits because of it."""
 
 import logging
 import os
@@ -74,8 +74,8 @@ class WandbRun(Logger):
             self._guard(lambda run: run.config.update(params, allow_val_change=True))
 
     @rank_zero_only
-    def log_picture(self, key: str, path: Path) -> None:
-        """Send a picture that lies in the report."""
+    def log_image(self, key: str, path: Path) -> None:
+        """Send an image that lies in the report."""
 
         def send(run: Any) -> None:
             import wandb

@@ -51,13 +51,13 @@ def test_a_jump_is_what_the_loss_rises_by_after_clusterings_but_the_first(steps)
     from cells import Scale
     from v2_against_v1 import K, jump
 
-    scale = Scale(epochs=4, pictures=128 * steps)
+    scale = Scale(epochs=4, images=128 * steps)
     losses = [1.0 + 0.3 * (step // steps) for step in range(4 * steps)]  # a stair of 0.3 at every epoch
     rows = [{"step": str(end), "train/loss": str(sum(losses[end - 3 : end]) / 3)} for end in range(3, 4 * steps + 1, 3)]
     assert jump([*rows, {"step": "5", "train/loss": ""}], scale) == pytest.approx(30 / math.log(K))
 
 
-def test_matching_finds_the_names_that_keep_most_pictures():
+def test_matching_finds_the_names_that_keep_most_images():
     from arms import matching
 
     names = torch.tensor([3, 0, 4, 1, 2])
@@ -81,7 +81,7 @@ def test_both_scripts_take_the_scale_from_their_options(script, monkeypatch, tmp
     _, scale, jobs, minutes = cells.parse("", script, module.EPOCHS)
     assert scale == cells.Scale(module.EPOCHS, 8, 16, 10_000, "cpu")
     assert (jobs, minutes) == (2, math.inf)
-    larger = ["--width", "64", "--image-size", "32", "--pictures", "50000", "--epochs", "5", "--accelerator", "gpu"]
+    larger = ["--width", "64", "--image-size", "32", "--images", "50000", "--epochs", "5", "--accelerator", "gpu"]
     monkeypatch.setattr(sys, "argv", [script, *larger, "--jobs", "3", "--minutes", "8.5", "--out", str(tmp_path)])
     folder, scale, jobs, minutes = cells.parse("", script, module.EPOCHS)
     assert (folder, jobs, minutes) == (tmp_path, 3, 8.5)
@@ -91,14 +91,14 @@ def test_both_scripts_take_the_scale_from_their_options(script, monkeypatch, tmp
     assert scale.settings()["data"]["init_args"] == {"image_size": 32, "batch_size": 128}
 
 
-def test_a_script_may_have_another_number_of_pictures_by_itself(monkeypatch):
+def test_a_script_may_have_another_number_of_images_by_itself(monkeypatch):
     import cells
-    from dnc import EPOCHS, PICTURES
+    from dnc import EPOCHS, IMAGES
 
     monkeypatch.setattr(sys, "argv", ["dnc"])
-    assert cells.parse("", "dnc", EPOCHS, PICTURES)[1] == cells.Scale(4, 8, 16, 2560, "cpu")
-    monkeypatch.setattr(sys, "argv", ["dnc", "--pictures", "640"])
-    assert cells.parse("", "dnc", EPOCHS, PICTURES)[1].pictures == 640
+    assert cells.parse("", "dnc", EPOCHS, IMAGES)[1] == cells.Scale(4, 8, 16, 2560, "cpu")
+    monkeypatch.setattr(sys, "argv", ["dnc", "--images", "640"])
+    assert cells.parse("", "dnc", EPOCHS, IMAGES)[1].images == 640
 
 
 def test_a_folder_keeps_its_scale_and_finished_cells_are_not_begun_again(tmp_path):
@@ -121,7 +121,7 @@ def of_all_noises(**kinds):
     return {f"{kind} p={noise:g}": values for kind, row in kinds.items() for noise, values in row.items()}
 
 
-def test_clusterfit_is_judged_at_each_noise_and_its_lead_over_all():
+def test_clusterfit_is_evaluated_at_each_noise_and_its_lead_over_all():
     from clusterfit_label_noise import outcomes
 
     linear = of_all_noises(
@@ -145,8 +145,8 @@ def test_clusterfit_is_judged_at_each_noise_and_its_lead_over_all():
     assert outcomes(level, agreement)["its lead over longer pretraining grows with the noise"] == "fails"
 
 
-def test_the_source_has_five_classes_for_training_and_the_target_the_others_for_judging(tmp_path, monkeypatch):
-    from clusterfit_label_noise import SOURCE, split_pictures
+def test_the_source_has_five_classes_for_training_and_the_target_the_others_for_evaluating(tmp_path, monkeypatch):
+    from clusterfit_label_noise import SOURCE, split_images
 
     names = [*SOURCE, "dog", "frog"]
     with tarfile.open(tmp_path / "cifar10.tar.xz", "w:xz") as pack:
@@ -155,16 +155,16 @@ def test_the_source_has_five_classes_for_training_and_the_target_the_others_for_
             member.size = 3
             pack.addfile(member, io.BytesIO(b"abc"))
     monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
-    split_pictures(tmp_path, 6)
+    split_images(tmp_path, 6)
     with tarfile.open(tmp_path / "source.tar") as source, tarfile.open(tmp_path / "target.tar") as target:
-        trained, judged = source.getnames(), target.getnames()
-        assert target.extractfile(judged[0]).read() == b"abc"
+        trained, evaluations = source.getnames(), target.getnames()
+        assert target.extractfile(evaluations[0]).read() == b"abc"
     assert len(trained) == 6
     assert {name.split("/")[0] for name in trained} == {"train"}
     assert {name.split("/")[1] for name in trained} <= set(SOURCE)
-    assert sum(name.startswith("train/") for name in judged) == 6
-    assert sum(name.startswith("test/") for name in judged) == 8  # all of them
-    assert {name.split("/")[1] for name in judged} == {"dog", "frog"}
+    assert sum(name.startswith("train/") for name in evaluations) == 6
+    assert sum(name.startswith("test/") for name in evaluations) == 8  # all of them
+    assert {name.split("/")[1] for name in evaluations} == {"dog", "frog"}
 
 
 def test_arms_of_label_noise_differ_in_what_they_are_taught_alone(tmp_path):
@@ -191,27 +191,27 @@ def dnc_numbers(*means, base=30):
 
 def told(experts=50, long=45, nmi=(0.9, 0.85, 0.81), hidden=30, pooled=25, most_steps=300):
     from dnc import STEPS
-    from dnc_judges import HIDDEN, NMI, OWN, POOLED, SAME
+    from dnc_probes import HIDDEN, NMI, OWN, POOLED, SAME
 
     numbers = {OWN: experts, SAME: long, HIDDEN: hidden, POOLED: pooled}
     steps = {STEPS: [[200, 250, 1040], [most_steps, 100, 1040], [200, 200, 1040]]}
     return {name: [value - 0.5, value, value + 0.5] for name, value in numbers.items()} | {NMI: list(nmi)} | steps
 
 
-def test_divide_and_contrast_is_judged_by_the_papers_order_and_by_its_sub_claims():
+def test_divide_and_contrast_is_evaluated_by_the_papers_order_and_by_its_sub_claims():
     from dnc import outcomes
 
     assert set(outcomes(dnc_numbers(40, 38, 34, 37, 39), told()).values()) == {"fails", "holds"}  # DnC is behind
     assert set(outcomes(dnc_numbers(40, 42, 38, 39, 41), told()).values()) == {"holds"}
-    unlearnt = outcomes(dnc_numbers(40, 38, 34, 37, 39, base=38), told())  # not better than its own base
-    assert unlearnt["DnC beats the long base"] == "undecided at this size"
+    unlearned = outcomes(dnc_numbers(40, 38, 34, 37, 39, base=38), told())  # not better than its own base
+    assert unlearned["DnC beats the long base"] == "undecided at this size"
     slow = outcomes(dnc_numbers(40, 42, 38, 39, 41), told(most_steps=1040))
     assert {name for name, outcome in slow.items() if outcome != "holds"} == {
         "experts beat the long base on their own parts, in fewer steps"
     }
     level = outcomes(dnc_numbers(40, 42, 40, 40, 41), told())
-    assert level["the long base is not behind experts of all pictures"] == "holds"
-    assert level["experts of all pictures beat those of random parts"] == "undecided at this size"
+    assert level["the long base is not behind experts of all images"] == "holds"
+    assert level["experts of all images beat those of random parts"] == "undecided at this size"
     assert level["the paper's order"] == "undecided at this size"
     lost = outcomes(dnc_numbers(40, 42, 38, 41, 43), told(experts=44, nmi=(0.9, 0.9, 0.79), hidden=25))
     assert lost == {
@@ -219,8 +219,8 @@ def test_divide_and_contrast_is_judged_by_the_papers_order_and_by_its_sub_claims
         "clusters of the base separate domains": "fails",  # not on the third seed
         "hidden-layer clusters vote better than pooled ones": "undecided at this size",
         "DnC beats the long base": "holds",
-        "the long base is not behind experts of all pictures": "fails",
-        "experts of all pictures beat those of random parts": "holds",
+        "the long base is not behind experts of all images": "fails",
+        "experts of all images beat those of random parts": "holds",
         "the paper's order": "fails",
         "DnC beats random parts": "holds",
         "DnC beats learning from the base alone": "fails",
@@ -278,7 +278,7 @@ def test_operations_are_those_of_passes_through_the_network():
     layer = 2 * 128 * 512
     forward = glance + layer  # the hidden layer is clustered, not the embedding
     first = 2 * 16 * 16 * 8 * 3 * 9  # a network learns nothing about the pixels: no gradient goes through this layer
-    products = 2 * 2 * 2 * 64 * 128  # of both directions, forward and backward, with 64 pictures of 128 numbers
+    products = 2 * 2 * 2 * 64 * 128  # of both directions, forward and backward, with 64 images of 128 numbers
     assert step == 2 * (4 * forward - first) + products
     assert student == 2 * (5 * forward - first + 3 * (1 + K) * 2 * layer)
     costs = operations(scale)
@@ -292,7 +292,7 @@ def test_operations_are_those_of_passes_through_the_network():
 @pytest.mark.parametrize(("learn_from", "teachers"), [("both", 2), ("base", 1)])
 def test_the_operations_of_a_student_are_those_of_its_step(learn_from, teachers):
     from cells import Scale
-    from dnc import BATCH, HEADS, K, counted, of_student, pictures
+    from dnc import BATCH, HEADS, K, counted, images, of_student
 
     from ssl_lightning.clustering import Clustering
     from ssl_lightning.methods import Distill, MoCLR
@@ -307,33 +307,33 @@ def test_the_operations_of_a_student_are_those_of_its_step(learn_from, teachers)
     labels = torch.arange(BATCH) % K
     none = torch.zeros(BATCH)
     student.pseudo_labels.assign([Clustering(labels, none, torch.zeros(K, 2), labels.bincount())])
-    batch = Batch(torch.arange(BATCH), [pictures(scale)] * 2, labels)
+    batch = Batch(torch.arange(BATCH), [images(scale)] * 2, labels)
     assert of_student(scale, teachers) == counted(lambda: student.training_step(batch, 0)["loss"].backward())
 
 
-def test_a_long_tail_ends_at_a_tenth_and_has_as_many_pictures_as_asked_for():
+def test_a_long_tail_ends_at_a_tenth_and_has_as_many_images_as_requested():
     from dnc_pool import at_random, long_tail
 
     few, most, middle = long_tail([100, 300, 200], 222)
     assert (most, middle, few) == (157, 49, 16)  # 1 : 0.316 : 0.1
-    with pytest.raises(SystemExit, match=r"300 pictures of a class where 353 .* --pictures"):
+    with pytest.raises(SystemExit, match=r"300 images of a class where 353 .* --images"):
         long_tail([100, 300, 200], 500)
     drawn = at_random([100, 300, 200], 60)
     assert sum(drawn) == 60
     assert max(drawn) == drawn[1]
-    with pytest.raises(SystemExit, match="600 pictures"):
+    with pytest.raises(SystemExit, match="600 images"):
         at_random([100, 300, 200], 601)
 
 
-def picture(shade, side):
+def image(shade, side):
     content = io.BytesIO()
     Image.new("L", (side, side + 1), shade).save(content, "PNG")
     return content.getvalue()
 
 
-def test_the_pool_keeps_its_domains_apart_and_judges_by_other_pictures_of_them(tmp_path, monkeypatch):
+def test_the_pool_keeps_its_domains_apart_and_probes_by_other_images_of_them(tmp_path, monkeypatch):
     from cells import write_tar
-    from dnc_pool import SHARES, open_probes, write_pictures
+    from dnc_pool import SHARES, open_probes, write_images
 
     from ssl_lightning.data import CuratedImages
 
@@ -342,13 +342,13 @@ def test_the_pool_keeps_its_domains_apart_and_judges_by_other_pictures_of_them(t
         splits = {"train": 30, "test": 5} if pack != "omniglot" else {"train": 30}
         cells = [(split, name, place) for split in splits for name in "ab" for place in range(splits[split])]
         shades = {"train": 60 * number, "test": 60 * number + 1}
-        write_tar(tmp_path / f"{pack}.tar.xz", {f"{s}/{n}/{i}.png": picture(shades[s], 40) for s, n, i in cells})
+        write_tar(tmp_path / f"{pack}.tar.xz", {f"{s}/{n}/{i}.png": image(shades[s], 40) for s, n, i in cells})
     uncurated = {}
     for place in range(40):
         kind = json.dumps({"kind": "chart" if place < 10 else "photo"}).encode()
-        uncurated |= {f"{place:06d}.jpg": picture(200, 50), f"{place:06d}.json": kind}
+        uncurated |= {f"{place:06d}.jpg": image(200, 50), f"{place:06d}.json": kind}
     write_tar(tmp_path / "uncurated-000000.tar", uncurated)
-    write_pictures(tmp_path, 40)
+    write_images(tmp_path, 40)
     pool = CuratedImages(path=str(tmp_path / "pool.tar")).training
     assert pool.classes == sorted(SHARES)
     assert pool.labels.bincount().tolist() == [16, 6, 6, 12]
@@ -362,7 +362,7 @@ def test_the_pool_keeps_its_domains_apart_and_judges_by_other_pictures_of_them(t
     (trained, _), (asked, _), _ = probes["flowers"]
     assert (trained.unique().tolist(), asked.unique().tolist()) == ([60], [61])
     before = (tmp_path / "pool.tar").stat().st_mtime_ns
-    write_pictures(tmp_path, 10)
+    write_images(tmp_path, 10)
     assert (tmp_path / "pool.tar").stat().st_mtime_ns == before
 
 
@@ -382,10 +382,10 @@ class Seeing:
         return torch.stack([brightness, brightness.square()], dim=1)
 
 
-def test_an_expert_answers_for_the_pictures_of_its_own_part_alone():
-    from dnc_judges import own_parts
+def test_an_expert_answers_for_the_images_of_its_own_part_alone():
+    from dnc_probes import own_parts
 
-    labels, homes = torch.arange(40) % 2, torch.arange(40) // 30  # 30 pictures of the first part, 10 of the second
+    labels, homes = torch.arange(40) % 2, torch.arange(40) // 30  # 30 images of the first part, 10 of the second
     images = torch.zeros(40, 3, 4, 4, dtype=torch.uint8)
     images[torch.arange(40), homes] = (200 * labels.view(40, 1, 1)).to(torch.uint8)  # each part in a channel of its own
     splits, cpu = [(images, labels)] * 2, torch.device("cpu")
@@ -395,7 +395,7 @@ def test_an_expert_answers_for_the_pictures_of_its_own_part_alone():
 
 
 def test_clusters_vote_by_their_commonest_class():
-    from dnc_judges import vote
+    from dnc_probes import vote
 
     directions = torch.eye(3)[torch.arange(30) % 3]
     assert vote(directions, torch.arange(30) % 3, 3, seed=0) == 100

@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py: wall time of judged rows over several pieces, and which of them saw all rows."""
+"""benchmarks/gpu.py: wall time of evaluated rows over several pieces, and which of them saw all rows."""
 
 import json
 import sys
@@ -42,8 +42,8 @@ def test_seconds_are_wall_time_of_all_pieces_and_the_ends_saw_all_rows(gpu, tmp_
     second = gpu.Clock(run)
     assert gpu.run_for(1, [sys.executable, "-c", WRITES, table, "1", "2"], second) == 0
     (run / "done.json").write_text("{}")
-    judged = gpu.read(run, gpu.Clock(run))["judged"]
-    assert [row["step"] for row in judged] == [0, 1, 2]
-    assert judged[0]["seconds"] == half["judged"][0]["seconds"]
-    assert judged[0]["seconds"] < seconds < judged[1]["seconds"] <= judged[2]["seconds"]
-    assert [row["gallery"] for row in judged] == ["all rows", "10,000 rows", "all rows"]
+    evaluations = gpu.read(run, gpu.Clock(run))["evaluated"]
+    assert [row["step"] for row in evaluations] == [0, 1, 2]
+    assert evaluations[0]["seconds"] == half["evaluated"][0]["seconds"]
+    assert evaluations[0]["seconds"] < seconds < evaluations[1]["seconds"] <= evaluations[2]["seconds"]
+    assert [row["reference set"] for row in evaluations] == ["all rows", "10,000 rows", "all rows"]

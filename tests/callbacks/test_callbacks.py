@@ -88,7 +88,7 @@ def test_the_features_pass_leaves_weights_buffers_modes_and_random_state_untouch
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_features_are_those_of_the_centre_view_whatever_the_batch_size():
+def test_features_are_those_of_the_center_view_whatever_the_batch_size():
     model, run = method(), trainer()
     found = []
     for size in (7, 64):
@@ -126,7 +126,7 @@ def test_cluster_metrics_are_published_under_their_names(tmp_path):
     names = [*expected_names, "seconds"]
     assert all(last[f"cluster/{name}"] != "" for name in names)
     labels = model.pseudo_labels.rows[:, 0]
-    expected = normalized_mutual_info_score(data.judged_labels(), labels, average_method="geometric")
+    expected = normalized_mutual_info_score(data.true_labels(), labels, average_method="geometric")
     assert float(last["cluster/nmi_labels"]) == pytest.approx(expected, abs=1e-6)
     assert rows[0]["cluster/nmi_previous"] == ""
     assert "cluster/reassigned" in run.callback_metrics
@@ -155,7 +155,7 @@ def test_the_objective_is_published_of_each_clustering_and_as_their_mean(tmp_pat
     assert [float(last[f"cluster/{name}"]) for name in ("0/objective", "1/objective", "objective")] == [3.0, 4.0, 3.5]
 
 
-def test_judging_changes_no_bit_of_what_is_trained():
+def test_evaluating_changes_no_bit_of_what_is_trained():
     def train(*callbacks, **options):
         model = method()
         run = trainer(Recluster(KMeans()), *callbacks, max_epochs=2, **options)
@@ -163,12 +163,12 @@ def test_judging_changes_no_bit_of_what_is_trained():
         return {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
 
     probes = ProbeFeatures([LinearProbe(), KNN(), FewShot(episodes=20)])
-    judged = train(probes, limit_val_batches=None, val_check_interval=2)
+    evaluations = train(probes, limit_val_batches=None, val_check_interval=2)
     alone = train()
-    assert all(torch.equal(judged[name], alone[name]) for name in alone)
+    assert all(torch.equal(evaluations[name], alone[name]) for name in alone)
 
 
-def test_judges_see_every_row_of_both_splits_once_and_in_order():
+def test_probes_see_every_row_of_both_splits_once_and_in_order():
     seen = {}
 
     class Look(KNN):
@@ -179,8 +179,8 @@ def test_judges_see_every_row_of_both_splits_once_and_in_order():
     run = trainer(ProbeFeatures([Look()]), limit_val_batches=None)
     data = Digits(eval_batch_size=100, image_size=8)
     run.validate(RawPixels(True, 8, data.mean, data.std), data, verbose=False)
-    gallery, test = data.probes["digits"]
-    assert torch.equal(seen["train"].labels, gallery.labels)
+    reference_rows, test = data.probes["digits"]
+    assert torch.equal(seen["train"].labels, reference_rows.labels)
     assert torch.equal(seen["test"].labels, test.labels)
     pixels = test.read(torch.arange(len(test)))[0].float() / 255
     expected = ((pixels - data.mean[0]) / data.std[0]).flatten(1)
@@ -198,7 +198,7 @@ def test_while_fitting_the_gallery_is_a_fixed_subset_of_the_training_rows():
             return {}
 
     run = trainer(ProbeFeatures([Look()]), Recluster(KMeans()), max_epochs=1, limit_val_batches=None)
-    data = Digits(batch_size=512, gallery=100)
+    data = Digits(batch_size=512, reference_images=100)
     run.fit(method(), data)
     run.validate(method(), data, verbose=False)
     assert sizes == [(100, 359), (1438, 359)]
@@ -219,16 +219,16 @@ def test_clusters_are_written_for_the_next_stage_and_for_people(tmp_path, caplog
     assert table["path"].is_unique
     objective = clustering.objective[-1] / 1438
     assert float(run.callback_metrics["cluster/objective"]) == pytest.approx(objective)
-    assert f"1438 pictures in 10 of 10 clusters, objective {objective:.4g} a picture" in caplog.text
-    score = normalized_mutual_info_score(data.judged_labels(), clustering.labels, average_method="geometric")
+    assert f"1438 images in 10 of 10 clusters, objective {objective:.4g} an image" in caplog.text
+    score = normalized_mutual_info_score(data.true_labels(), clustering.labels, average_method="geometric")
     assert score > 0.6  # k-means on the pixels of digits
 
 
 @pytest.mark.parametrize("place", ["/proc/nothing/clusters", "file/clusters", "taken"])
-def test_a_place_that_cannot_be_written_is_named_before_any_picture_is_embedded(place, tmp_path, monkeypatch):
+def test_a_place_that_cannot_be_written_is_named_before_any_image_is_embedded(place, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     (tmp_path / "taken.safetensors").mkdir()
-    monkeypatch.setattr(RawPixels, "predict_step", lambda *_: pytest.fail("a picture was embedded"))
+    monkeypatch.setattr(RawPixels, "predict_step", lambda *_: pytest.fail("an image was embedded"))
     data = Digits(image_size=8)
     run = trainer(WriteClusters(str(tmp_path / place), 10, KMeans()))
     with pytest.raises(UsageError, match=r"safetensors, which cannot be .*; give another --trainer\.callbacks\.path"):
@@ -236,7 +236,7 @@ def test_a_place_that_cannot_be_written_is_named_before_any_picture_is_embedded(
 
 
 class Brightness(Clusterer):
-    """By mean brightness: the same cluster and distance of a picture in whatever order they come."""
+    """By mean brightness: the same cluster and distance of an image in whatever order they come."""
 
     def __call__(self, features, k, seed=0, group=None) -> Clustering:
         brightness = features.mean(1)
@@ -251,7 +251,7 @@ class Mixed(Digits):
         return self.views_dataloader()
 
 
-def test_rows_that_arrive_out_of_order_leave_every_label_with_its_picture(tmp_path):
+def test_rows_that_arrive_out_of_order_leave_every_label_with_its_image(tmp_path):
     found = {}
     for source in (Digits, Mixed):
         data = source(eval_batch_size=100, image_size=8)
@@ -266,13 +266,13 @@ def test_rows_that_arrive_out_of_order_leave_every_label_with_its_picture(tmp_pa
     assert torch.equal(found[Mixed].distances, found[Digits].distances)
 
 
-def test_the_table_says_of_each_file_its_number_cluster_and_distance(tmp_path):
+def test_the_table_reports_of_each_file_its_number_cluster_and_distance(tmp_path):
     pile = tmp_path / "pile"
     pile.mkdir()
     pixels = np.random.default_rng(0).integers(256, size=(40, 8, 8, 3), dtype=np.uint8)
-    for number, picture in enumerate(pixels):
-        Image.fromarray(picture).save(pile / f"{7 * number}.png")
-    (pile / "77.png").write_bytes(b"no picture")
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(pile / f"{7 * number}.png")
+    (pile / "77.png").write_bytes(b"no image")
     data = UncuratedImages(path=str(pile), image_size=8)
     run = trainer(WriteClusters(str(tmp_path / "clusters"), 4, KMeans()))
     run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
@@ -306,7 +306,7 @@ def test_names_that_are_no_text_are_in_the_table_as_their_bytes(tmp_path):
 
 
 class Lopsided(Clusterer):
-    """The first 10 pictures, none, the next 128, and the rest."""
+    """The first 10 images, none, the next 128, and the rest."""
 
     def __call__(self, features, k, seed=0, group=None) -> Clustering:
         labels = torch.bucketize(torch.arange(len(features)), torch.tensor([10, 138]), right=True)
@@ -319,9 +319,9 @@ def test_clusters_that_do_not_fill_a_batch_are_named_in_one_line(batch_size, nam
     data = Digits(eval_batch_size=1000, image_size=8)
     writer = WriteClusters(str(tmp_path / "clusters"), 4, Lopsided(), batch_size=batch_size)
     trainer(writer).predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
-    said = [record.message for record in caplog.records if "fewer pictures" in record.message]
+    said = [record.message for record in caplog.records if "fewer images" in record.message]
     assert [line.partition(";")[0] for line in said] == (
-        [f"found clusters of fewer pictures than a batch of {batch_size}: {named}"] if batch_size else []
+        [f"found clusters of fewer images than a batch of {batch_size}: {named}"] if batch_size else []
     )
     assert all("--data.batch_size" in line and "num_clusters" in line for line in said)
 
@@ -355,7 +355,7 @@ def test_sums_of_a_checkpoint_are_taken_up_and_those_of_an_earlier_version_left_
 
 @pytest.mark.parametrize("has_units", [True, False])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
-def test_half_precision_on_a_cpu_that_is_slower_with_it_is_told(caplog, monkeypatch, has_units, precision):
+def test_half_precision_on_a_cpu_that_is_slower_with_it_is_reported(caplog, monkeypatch, has_units, precision):
     monkeypatch.setattr(throughput, "_is_slow_in_bfloat16", lambda: not has_units)
     run = trainer(Recluster(KMeans()), Throughput(), max_epochs=1, precision=precision)
     run.fit(method(), Digits(batch_size=256))
@@ -373,7 +373,7 @@ def test_half_precision_on_a_cpu_that_is_slower_with_it_is_told(caplog, monkeypa
         ({"architecture": "aarch64"}, False),
     ],
 )
-def test_units_are_looked_for_where_the_cpu_says_what_it_has(monkeypatch, capabilities, slow):
+def test_units_are_looked_for_where_the_cpu_reports_what_it_has(monkeypatch, capabilities, slow):
     assert throughput._is_slow_in_bfloat16() in (True, False)
     monkeypatch.setattr(throughput.torch.cpu, "get_capabilities", lambda: capabilities)
     assert throughput._is_slow_in_bfloat16() == slow

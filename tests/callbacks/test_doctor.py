@@ -8,8 +8,8 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from ssl_lightning.callbacks import Doctor, VitalSigns, vital_signs
-from ssl_lightning.callbacks.means import Means
+from ssl_lightning.callbacks import DiagnosticSignals, Doctor, diagnostic_signals
+from ssl_lightning.callbacks.mean_vector import MeanVector
 from ssl_lightning.evaluation import feature_std, participation_ratio
 from ssl_lightning.failures import Failure, one_cluster, queue_blow_up, stuck_at_chance
 from ssl_lightning.stops import CollapseError
@@ -44,13 +44,13 @@ def trainer(**metrics):
 
 def attend(doctor, rows, start=0):
     """Rows of metrics, one every ten steps; `doctor/` of each."""
-    course, patient = trainer(), Patient()
+    trend, patient = trainer(), Patient()
     seen = []
     for place, row in enumerate(rows):
-        course.global_step = start + 10 * (place + 1)
-        course.callback_metrics |= {name: torch.tensor(float(value)) for name, value in row.items()}
-        doctor.on_train_batch_end(course, patient, {}, None, 0)
-        seen.append({name: float(course.callback_metrics[f"doctor/{name}"]) for name in doctor.found})
+        trend.global_step = start + 10 * (place + 1)
+        trend.callback_metrics |= {name: torch.tensor(float(value)) for name, value in row.items()}
+        doctor.on_train_batch_end(trend, patient, {}, None, 0)
+        seen.append({name: float(trend.callback_metrics[f"doctor/{name}"]) for name in doctor.found})
     return seen
 
 
@@ -104,9 +104,9 @@ HEALTHY = {
 }
 
 
-@pytest.mark.parametrize("course", HEALTHY)
-def test_a_run_with_a_queue_that_learns_on_is_left_in_peace(course, caplog):
-    assert not any(row["queue_blow_up"] for row in attend(Doctor(), HEALTHY[course]))
+@pytest.mark.parametrize("trend", HEALTHY)
+def test_a_run_with_a_queue_that_learns_on_is_left_in_peace(trend, caplog):
+    assert not any(row["queue_blow_up"] for row in attend(Doctor(), HEALTHY[trend]))
     assert not caplog.records
 
 
@@ -119,8 +119,8 @@ def test_a_leap_shows_also_in_a_run_that_falls_and_is_over_some_hundred_steps_la
     assert not any(found[81:])
 
 
-def test_stop_ends_the_run_with_the_remedy():
-    with pytest.raises(CollapseError, match=r"one_cluster.*80% of the pictures.*Try fewer clusters") as stopped:
+def test_stop_ends_the_run_with_the_suggestion():
+    with pytest.raises(CollapseError, match=r"one_cluster.*80% of the images.*Try fewer clusters") as stopped:
         attend(Doctor("stop"), [{"cluster/largest_share": 0.8}] * 21)
     assert stopped.value.exit_code == 76
 
@@ -137,10 +137,10 @@ def test_a_resumed_doctor_knows_what_the_first_one_saw():
 
 
 def test_methods_without_known_failures_are_left_alone():
-    course = trainer()
-    course.global_step = 10
-    Doctor().on_train_batch_end(course, pl.LightningModule(), {}, None, 0)
-    assert not course.callback_metrics
+    trend = trainer()
+    trend.global_step = 10
+    Doctor().on_train_batch_end(trend, pl.LightningModule(), {}, None, 0)
+    assert not trend.callback_metrics
 
 
 @pytest.mark.parametrize("dim", [2, 16, 64])
@@ -158,55 +158,55 @@ def test_participation_ratio_counts_directions(dim):
     assert participation_ratio(few) == pytest.approx(float(values.sum() ** 2 / values.square().sum()), rel=1e-4)
 
 
-def measure(signs, course, outputs, views=None):
+def measure(signs, trend, outputs, views=None):
     views = torch.randn(4, 3, 8, 8) if views is None else views
-    signs.on_train_batch_end(course, Patient(), outputs, SimpleNamespace(views=[views]), 0)
-    return {name: float(value) for name, value in course.callback_metrics.items()}
+    signs.on_train_batch_end(trend, Patient(), outputs, SimpleNamespace(views=[views]), 0)
+    return {name: float(value) for name, value in trend.callback_metrics.items()}
 
 
 def test_even_use_of_prototypes_reads_one_and_a_single_one_nearly_nothing():
     generator = torch.Generator().manual_seed(0)
-    even, single = VitalSigns(), VitalSigns()
+    even, single = DiagnosticSignals(), DiagnosticSignals()
     for step in range(1, 101):
-        course = trainer()
-        course.global_step = step
-        random = measure(even, course, {"scores": torch.randn(16, 512, generator=generator)})
-        course.callback_metrics.clear()
-        alone = measure(single, course, {"scores": torch.eye(512)[:1].expand(16, 512)})
+        trend = trainer()
+        trend.global_step = step
+        random = measure(even, trend, {"scores": torch.randn(16, 512, generator=generator)})
+        trend.callback_metrics.clear()
+        alone = measure(single, trend, {"scores": torch.eye(512)[:1].expand(16, 512)})
     assert random["train/prototypes_used"] == pytest.approx(1, abs=0.03)
     assert alone["train/prototypes_used"] == pytest.approx(1 / 512 / (1 - (1 - 1 / 512) ** 1600), rel=1e-6)
 
 
 def test_a_prototype_counts_as_used_for_a_hundred_steps():
-    signs = VitalSigns()
-    course = trainer()
-    course.global_step = 10
-    measure(signs, course, {"scores": torch.eye(4)[[0, 1, 2]]})
-    course.global_step = 100
-    measure(signs, course, {"scores": torch.eye(4)[[3, 3, 3]]})
-    assert float(course.callback_metrics["train/prototypes_used"]) == pytest.approx(1, abs=1e-6)
-    course.global_step = 110
-    measure(signs, course, {"scores": torch.eye(4)[[3, 3, 3]]})
-    assert float(course.callback_metrics["train/prototypes_used"]) == pytest.approx(0.25, abs=1e-6)
+    signs = DiagnosticSignals()
+    trend = trainer()
+    trend.global_step = 10
+    measure(signs, trend, {"scores": torch.eye(4)[[0, 1, 2]]})
+    trend.global_step = 100
+    measure(signs, trend, {"scores": torch.eye(4)[[3, 3, 3]]})
+    assert float(trend.callback_metrics["train/prototypes_used"]) == pytest.approx(1, abs=1e-6)
+    trend.global_step = 110
+    measure(signs, trend, {"scores": torch.eye(4)[[3, 3, 3]]})
+    assert float(trend.callback_metrics["train/prototypes_used"]) == pytest.approx(0.25, abs=1e-6)
 
 
 def test_codes_inputs_and_loss_are_read_as_shares():
-    course = trainer(**{"train/loss": 3.0})
-    course.global_step = 10
+    trend = trainer(**{"train/loss": 3.0})
+    trend.global_step = 10
     patient = Patient()
     patient.chance_loss = 6.0
     views = torch.full((4, 3, 8, 8), 0.7)
     batch = SimpleNamespace(views=[views])
-    VitalSigns().on_train_batch_end(course, patient, {"codes": torch.full((4, 8), 1 / 8)}, batch, 0)
-    found = {name: float(value) for name, value in course.callback_metrics.items()}
+    DiagnosticSignals().on_train_batch_end(trend, patient, {"codes": torch.full((4, 8), 1 / 8)}, batch, 0)
+    found = {name: float(value) for name, value in trend.callback_metrics.items()}
     assert found["train/code_entropy"] == pytest.approx(1, abs=1e-6)
     assert found["train/loss_over_chance"] == 0.5
-    assert found["train/input_offset"] == pytest.approx(1, abs=1e-6)  # constant pictures: the deviation is 0
+    assert found["train/input_offset"] == pytest.approx(1, abs=1e-6)  # constant images: the deviation is 0
 
 
-def test_signs_are_means_in_one_reduction_and_each_row_begins_afresh():
+def test_signs_are_means_in_one_reduction_and_each_row_begins_anew():
     first, second = torch.tensor([1.0, 5.0]), torch.tensor([3.0, 6.0])
-    processes = [Means(2), Means(2)]
+    processes = [MeanVector(2), MeanVector(2)]
     for mean, signs in zip(processes, (first, second), strict=True):
         mean.update(signs)
         assert mean.compute().tolist() == signs.tolist()
@@ -214,24 +214,26 @@ def test_signs_are_means_in_one_reduction_and_each_row_begins_afresh():
     processes[0].total += processes[1].total  # what it does
     processes[0]._computed = None
     assert processes[0].compute().tolist() == [2.0, 5.5]
-    signs, course = VitalSigns(), trainer()
+    signs, trend = DiagnosticSignals(), trainer()
     for rows in (0.5, 0.25, 0.125):
-        course.global_step += 10
-        assert measure(signs, course, {"rows_per_prototype": rows})["train/rows_per_prototype"] == rows
-    with_codes = measure(signs, course, {"codes": torch.eye(4), "rows_per_prototype": 1.0})
+        trend.global_step += 10
+        assert measure(signs, trend, {"rows_per_prototype": rows})["train/rows_per_prototype"] == rows
+    with_codes = measure(signs, trend, {"codes": torch.eye(4), "rows_per_prototype": 1.0})
     assert (with_codes["train/code_entropy"], with_codes["train/rows_per_prototype"]) == (0.0, 1.0)
 
 
 def test_processes_tell_each_other_about_prototypes_where_their_models_are_and_nothing_without_any(monkeypatch):
     """Groups of GPUs reduce nothing that lies on the CPU."""
     reduced = []
-    monkeypatch.setattr(vital_signs, "world", lambda: "all")
-    monkeypatch.setattr(vital_signs.dist, "all_reduce", lambda tensor, op, group: reduced.append(tensor.device.type))
-    signs, course = VitalSigns(), trainer()
-    signs.on_train_start(course, Patient())
+    monkeypatch.setattr(diagnostic_signals, "world", lambda: "all")
+    monkeypatch.setattr(
+        diagnostic_signals.dist, "all_reduce", lambda tensor, op, group: reduced.append(tensor.device.type)
+    )
+    signs, trend = DiagnosticSignals(), trainer()
+    signs.on_train_start(trend, Patient())
     assert len(signs.state_dict()["last_used"]) == 0
     assert reduced == []
     signs.load_state_dict({"last_used": torch.zeros(5, dtype=torch.int64)})
-    signs.on_train_start(course, Patient().to("meta"))
+    signs.on_train_start(trend, Patient().to("meta"))
     signs.state_dict()
     assert reduced == ["meta"]

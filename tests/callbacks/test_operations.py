@@ -49,7 +49,7 @@ def train(model, tmp_path, *callbacks, data=None, **options):
 
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_products_of_two_layers_are_those_of_the_closed_form(tmp_path, accumulated):
-    forward, backward = F * H + H * C, F * H + 2 * H * C  # nothing is asked of the pictures' own gradient
+    forward, backward = F * H + H * C, F * H + 2 * H * C  # nothing is asked of the images' own gradient
     step = accumulated * 2 * B * (forward + backward)
     found = train(TwoLayers(), tmp_path, accumulate_grad_batches=accumulated)
     assert found == {number: number * step for number in [1, *range(2, 6 // accumulated + 1, 2)]}
@@ -59,7 +59,7 @@ def digits():
     return Digits(batch_size=64, views=[View(count=2, scale=(0.5, 1.0))], image_size=8)
 
 
-def test_a_method_costs_what_torchs_own_counter_says_and_learns_what_it_did(tmp_path):
+def test_a_method_costs_what_torchs_own_counter_reports_and_learns_what_it_did(tmp_path):
     losses = []
 
     class Note(pl.Callback):

@@ -1,4 +1,4 @@
-"""Batch statistics over processes: the conversion keeps timm's activations, and the CPU is refused in one line."""
+"""Batch statistics over processes: the conversion keeps timm's activations, and the CPU is rejected in one line."""
 
 from unittest.mock import Mock
 
@@ -34,7 +34,7 @@ def test_a_converted_regnet_computes_what_it_did():
     assert torch.equal(model.embed(images), before)
 
 
-def test_judging_before_training_sets_up_twice_and_computes_the_same():
+def test_evaluating_before_training_sets_up_twice_and_computes_the_same():
     model, images = method(), torch.randn(2, 3, 32, 32)
     before = model.embed(images)
     for stage in ("validate", "fit", "validate"):
@@ -48,7 +48,7 @@ def test_torchs_own_conversion_would_lose_the_activations():
     assert not torch.allclose(kept(images), lost(images), atol=1e-2)
 
 
-def test_one_process_is_left_alone_and_the_cpu_refused():
+def test_one_process_is_left_alone_and_the_cpu_rejected():
     model = method()
     SyncBatchNorm().setup(trainer("cuda", 1), model, "fit")
     assert not any(isinstance(layer, nn.SyncBatchNorm) for layer in model.modules())

@@ -38,7 +38,7 @@ def model():
     return method
 
 
-def test_a_method_comes_back_from_its_file_alone_with_weights_memories_and_normalisation(model, tmp_path):
+def test_a_method_comes_back_from_its_file_alone_with_weights_memory_banks_and_normalization(model, tmp_path):
     loaded = load_model(saved(model, tmp_path / "step-3.ckpt"))
     assert type(loaded) is DeepCluster
     assert not loaded.training
@@ -94,7 +94,7 @@ class Evil:
 @pytest.mark.parametrize(
     "content", [b"step-9.ckpt", b"Rx", b"<html></html>", b"\x80\x02", b"(e.", b"a.", b"0", b"\x85."]
 )
-def test_a_file_of_another_kind_is_refused_in_one_line(content, tmp_path):
+def test_a_file_of_another_kind_is_rejected_in_one_line(content, tmp_path):
     path = tmp_path / "page.ckpt"
     path.write_bytes(content)
     with pytest.raises(CorruptCheckpointError, match=r"page\.ckpt"):
@@ -102,7 +102,7 @@ def test_a_file_of_another_kind_is_refused_in_one_line(content, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["state_dict", "hyper_parameters", "optimizer_states"])
-def test_a_pickle_that_runs_code_is_refused(model, tmp_path, place):
+def test_a_pickle_that_runs_code_is_rejected(model, tmp_path, place):
     marker = tmp_path / "ran"
     path = saved(model, tmp_path / "step-3.ckpt", **{place: {"x": Evil(marker)}})
     with pytest.raises(CorruptCheckpointError):
@@ -131,14 +131,14 @@ def test_a_foreign_module_named_by_a_checkpoint_is_not_imported(model, tmp_path,
     assert not (tmp_path / "ran").exists()
 
 
-def test_addresses_and_missing_files_are_refused_in_one_line(tmp_path):
+def test_addresses_and_missing_files_are_rejected_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="local file"):
         read_checkpoint("https://example.org/x.ckpt")
     with pytest.raises(ValueError, match="check --ckpt_path"):
         read_checkpoint(tmp_path / "nothing.ckpt")
 
 
-def test_weights_that_do_not_fit_the_description_are_refused(model, tmp_path):
+def test_weights_that_do_not_fit_the_description_are_rejected(model, tmp_path):
     path = saved(model, tmp_path / "step-3.ckpt", state_dict={"backbone.body.conv1.weight": torch.zeros(1)})
     with pytest.raises(CorruptCheckpointError, match="do not fit"):
         load_model(path)

@@ -49,7 +49,7 @@ def public() -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", public(), ids=lambda name: name.rpartition(".")[2])
-def test_a_class_that_is_admitted_works_or_says_what_it_needs(name, tmp_path, monkeypatch, capsys):
+def test_a_class_that_is_admitted_works_or_reports_what_it_needs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     kind, short = name.split(".")[2], name.rpartition(".")[2]
     described = {"class_path": name, "init_args": ARGUMENTS.get(short, {})}

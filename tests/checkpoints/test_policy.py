@@ -150,7 +150,7 @@ def test_options_of_the_command_line_hold_to_the_same_policy(option, capsys):
     fails(capsys, "--config", demo, option, "torch.utils.collect_env.run")
 
 
-def test_nothing_is_imported_for_a_name_that_is_refused(capsys):
+def test_nothing_is_imported_for_a_name_that_is_rejected(capsys):
     fails(capsys, *config(optimizer={"class_path": "antigravity.fly"}))
     fails(capsys, *config(anything={"class_path": "torch.utils.tensorboard.SummaryWriter"}))
     assert "antigravity" not in sys.modules
@@ -237,7 +237,7 @@ def test_no_checkpoint_names_anything_but_a_class_that_fits(payload, place, tmp_
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_description_that_contains_itself_or_multiplies_is_refused(tmp_path):
+def test_a_description_that_contains_itself_or_multiplies_is_rejected(tmp_path):
     cycle: list = []
     cycle.append(cycle)
     many: list = ["x"]
@@ -309,7 +309,7 @@ def test_relative_paths_of_a_file_are_taken_from_the_folder_of_the_run(trainer, 
 
 @pytest.mark.parametrize("path", ["/tmp/elsewhere", "../elsewhere", "a/../../b", "~/x", "$HOME/x", "s3://b/x", "a::b"])
 @pytest.mark.parametrize("argument", ["save_dir", "name", "version"])
-def test_paths_of_a_file_that_leave_the_folder_of_the_run_are_refused(path, argument, capsys):
+def test_paths_of_a_file_that_leave_the_folder_of_the_run_are_rejected(path, argument, capsys):
     arguments = {"save_dir": "tables"} | {argument: path}
     assert train({"logger": {"class_path": "CSVLogger", "init_args": arguments}}) == 64
     assert f"trainer.logger.{argument}" in capsys.readouterr().err
@@ -371,7 +371,7 @@ def train(trainer: dict, *options: str) -> int:
 
 
 @pytest.mark.parametrize("module", [f"lightning.pytorch.{name}" for name in LIGHTNING])
-def test_every_public_class_of_lightning_is_admitted_or_refused_with_a_reason(module):
+def test_every_public_class_of_lightning_is_admitted_or_rejected_with_a_reason(module):
     holder = import_module(module)
     classes = [name for name in getattr(holder, "__all__", dir(holder)) if inspect.isclass(getattr(holder, name))]
     public = [name for name in classes if getattr(holder, name).__module__.startswith("lightning.")]
@@ -459,13 +459,13 @@ def test_a_configuration_that_includes_itself_or_what_is_no_local_file_ends_in_o
     fails(capsys, "--config", str(HERE.parents[1] / "configs" / "data" / "digits.yaml"), "--config", name)
 
 
-def test_a_description_of_more_memory_than_the_file_holds_is_refused(tmp_path):
+def test_a_description_of_more_memory_than_the_file_holds_is_rejected(tmp_path):
     with pytest.raises(DataError, match="numbers for a network of"):
         load_model(checkpoint(tmp_path / "large.ckpt", init_args={"num_clusters": 3_000_000_000}))
 
 
 @pytest.mark.parametrize("arguments", [{"num_heads": 10**8}, {"hidden": [1] * 90_000}])
-def test_a_description_of_more_layers_than_the_file_holds_is_refused(arguments, tmp_path):
+def test_a_description_of_more_layers_than_the_file_holds_is_rejected(arguments, tmp_path):
     described = {"class_path": "ssl_lightning.methods.DeepClusterV2", "init_args": {"num_clusters": 4} | arguments}
     torch.save({"state_dict": {}, "hyper_parameters": described}, tmp_path / "many.ckpt")
     with pytest.raises(DataError, match="a network of more than 10,000 modules"):
@@ -500,7 +500,7 @@ def test_a_file_that_a_configuration_names_is_read_within_bounds(tmp_path, capsy
         "!!bool 'no truth'",
     ],
 )
-def test_a_value_that_takes_long_or_is_not_what_its_tag_says_ends_in_one_line(value, capsys):
+def test_a_value_that_takes_long_or_is_not_what_its_tag_reports_ends_in_one_line(value, capsys):
     with pytest.raises(yaml.YAMLError):
         load_yaml(f"a: {value}")
     Path("given.yaml").write_text(f"trainer: {{max_epochs: {value}}}\n")
@@ -578,13 +578,15 @@ def test_a_class_of_one_plugin_is_admitted_under_the_name_that_another_gives_it(
         class_named("handing_on.system", "x")
 
 
-def test_more_synthetic_images_than_memory_are_refused_before_they_are_drawn():
+def test_more_synthetic_images_than_memory_are_rejected_before_they_are_drawn():
     huge = {"class_path": "ssl_lightning.data.SyntheticImages", "init_args": {"samples": 10**11}}
     with pytest.raises(UsageError, match="synthetic images"):
         build_data(huge, "edge.safetensors").setup("predict")
 
 
-@pytest.mark.parametrize("name", ["runs.MetricsTable", "runs.metrics.MetricsTable", "callbacks.gallery.Gallery"])
+@pytest.mark.parametrize(
+    "name", ["runs.MetricsTable", "runs.metrics.MetricsTable", "callbacks.write_report.WriteReport"]
+)
 def test_what_every_run_writes_by_itself_is_named_by_no_file(name, capsys):
     """A second table of metrics could be written over a checkpoint of the run."""
     place, argument = ("logger", "path") if "Metrics" in name else ("callbacks+", "folder")

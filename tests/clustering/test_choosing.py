@@ -11,9 +11,9 @@ from ssl_lightning.clustering.feature_file import FeatureFile
 
 def blobs(classes=4, each=50):
     generator = torch.Generator().manual_seed(0)
-    centres = 20 * torch.randn(classes, 8, generator=generator)
+    centers = 20 * torch.randn(classes, 8, generator=generator)
     labels = torch.arange(classes).repeat_interleave(each)
-    return centres[labels] + 0.1 * torch.randn(classes * each, 8, generator=generator), labels
+    return centers[labels] + 0.1 * torch.randn(classes * each, 8, generator=generator), labels
 
 
 def test_the_right_number_of_separate_blobs_is_stable_and_agrees():

@@ -1,4 +1,4 @@
-"""Cluster files: whole or absent, and refused when they are not what they say."""
+"""Cluster files: whole or absent, and rejected when they are not what they say."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_a_missing_file_and_another_kind_of_file_are_one_line(tmp_path):
         Clustering.load(tmp_path / "weights.safetensors")
 
 
-def test_tensors_that_do_not_belong_together_are_refused(tmp_path):
+def test_tensors_that_do_not_belong_together_are_rejected(tmp_path):
     path = tmp_path / "odd.safetensors"
     zeros = torch.zeros
     tensors = {"labels": zeros(4), "distances": zeros(3), "centroids": zeros(2, 2), "sizes": zeros(2)}

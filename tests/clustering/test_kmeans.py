@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ssl_lightning.clustering import FaissKMeans, KMeans, normalized_mutual_info
 from ssl_lightning.clustering.kmeans import sums_by_label
-from ssl_lightning.clustering.rows import Rows
+from ssl_lightning.clustering.rows import ShardedRows
 from ssl_lightning.clustering.starts import random_rows
 
 BOTH = pytest.mark.parametrize("clusterer", [KMeans, FaissKMeans])
@@ -23,8 +23,8 @@ def mixture(rows=2000, width=16, parts=12, spread=0.7, seed=0):
     """Overlapping clusters, the first ones larger."""
     generator = torch.Generator().manual_seed(seed)
     which = torch.multinomial(torch.arange(1, parts + 1) ** -1.0, rows, replacement=True, generator=generator)
-    centres = torch.randn(parts, width, generator=generator)
-    return centres[which] + spread * torch.randn(rows, width, generator=generator)
+    centers = torch.randn(parts, width, generator=generator)
+    return centers[which] + spread * torch.randn(rows, width, generator=generator)
 
 
 def distances_in_float64(features, centroids, metric):
@@ -62,7 +62,7 @@ def lloyd(features, centroids, iterations):
 
 def test_it_is_a_slow_loop_made_fast():
     features = mixture(300, 6, 5)
-    first = features[random_rows(Rows(features, None), 8, 3)]
+    first = features[random_rows(ShardedRows(features, None), 8, 3)]
     found = KMeans(iterations=1, empty="keep")(features, 8, seed=3)
     assert np.allclose(found.centroids.numpy(), lloyd(features, first, 1), atol=2e-2)
     many = KMeans(iterations=100, empty="keep")(features, 8, seed=3)
@@ -72,7 +72,7 @@ def test_it_is_a_slow_loop_made_fast():
 @pytest.mark.parametrize("k", [5, 40])
 def test_scikit_learn_finds_no_better_clusters_from_the_same_start(k):
     features = mixture(4000)
-    first = features[random_rows(Rows(features, None), k, 0)].numpy()
+    first = features[random_rows(ShardedRows(features, None), k, 0)].numpy()
     theirs = ScikitKMeans(k, init=first, n_init=1, max_iter=100, tol=0, algorithm="lloyd").fit(features.numpy())
     ours = KMeans(iterations=100)(features, k)
     assert ours.objective[-1] == pytest.approx(theirs.inertia_, rel=0.01)
@@ -83,7 +83,7 @@ def test_scikit_learn_finds_no_better_clusters_from_the_same_start(k):
 
 def test_faiss_on_all_points_finds_no_better_clusters_from_the_same_start():
     features = mixture(6000)
-    first = features[random_rows(Rows(features, None), 50, 0)].numpy()
+    first = features[random_rows(ShardedRows(features, None), 50, 0)].numpy()
     theirs = faiss.Kmeans(16, 50, niter=20, min_points_per_centroid=1, max_points_per_centroid=6000)
     theirs.train(features.numpy(), init_centroids=first)
     squared, _ = theirs.index.search(features.numpy(), 1)
@@ -153,7 +153,7 @@ def test_cosine_labels_do_not_depend_on_the_length_of_rows(clusterer):
 
 
 @BOTH
-def test_no_row_is_left_out_unless_asked(clusterer):
+def test_no_row_is_left_out_unless_requested(clusterer):
     """faiss would train on 256 rows a centroid and say nothing: here a far away row outside of any sample must pull."""
     features = torch.zeros(4000, 2)
     features[:, 0] = torch.arange(4000) % 2
@@ -237,7 +237,7 @@ def test_what_cannot_be_clustered_is_one_line(clusterer, features, k, words):
 
 @BOTH
 @pytest.mark.parametrize("options", [{"iterations": 0}, {"max_points": 0}])
-def test_settings_that_make_no_sense_are_refused(clusterer, options):
+def test_settings_that_make_no_sense_are_rejected(clusterer, options):
     with pytest.raises(ValueError, match="expected at least 1"):
         clusterer(**options)
 

@@ -9,7 +9,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
-from ssl_lightning.clustering import FaissKMeans, KMeans, PCAWhitening, RandomParts
+from ssl_lightning.clustering import FaissKMeans, KMeans, PCAWhitening, RandomPartition
 from ssl_lightning.processes import share_buffers
 from tests.clustering.test_kmeans import mixture
 
@@ -21,8 +21,8 @@ CLUSTERERS = {
     "KMeans on a sample": KMeans(max_points=300),
     "FaissKMeans l2": FaissKMeans(),
     "FaissKMeans cosine": FaissKMeans(metric="cosine", init="k-means++"),
-    "RandomParts l2": RandomParts(),
-    "RandomParts cosine": RandomParts(metric="cosine"),
+    "RandomPartition l2": RandomPartition(),
+    "RandomPartition cosine": RandomPartition(metric="cosine"),
 }
 pytestmark = pytest.mark.slow
 ROWS, SHARES = 901, {0: slice(0, 550), 1: slice(550, 901)}
@@ -109,7 +109,7 @@ def test_a_process_may_have_no_rows(pair):
     assert torch.equal(second["centroids"], first["centroids"])
 
 
-def test_what_is_wrong_on_one_process_is_refused_on_both(pair):
+def test_what_is_wrong_on_one_process_is_rejected_on_both(pair):
     first, second = (json.loads((pair / f"errors-{rank}.json").read_text()) for rank in (0, 1))
     assert set(first) == set(second)
     assert all("in 1 rows" in errors[f"nan {kind}"] for errors in (first, second) for kind in ("KMeans", "FaissKMeans"))

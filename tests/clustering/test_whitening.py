@@ -10,9 +10,9 @@ from tests.clustering.test_kmeans import mixture
 
 
 def by_numpy(features, dim):
-    centred = features.double().numpy() - features.double().numpy().mean(0)
-    _, singular, basis = np.linalg.svd(centred, full_matrices=False)
-    white = centred @ basis[:dim].T / (singular[:dim] / np.sqrt(len(features)))
+    centerd = features.double().numpy() - features.double().numpy().mean(0)
+    _, singular, basis = np.linalg.svd(centerd, full_matrices=False)
+    white = centerd @ basis[:dim].T / (singular[:dim] / np.sqrt(len(features)))
     return white / np.linalg.norm(white, axis=1, keepdims=True)
 
 
@@ -46,12 +46,12 @@ def test_constant_features_give_zeros_and_no_nan():
 
 
 @pytest.mark.parametrize(("rows", "width"), [(100, 4), (4, 100)])
-def test_more_components_than_features_or_rows_are_refused(rows, width):
+def test_more_components_than_features_or_rows_are_rejected(rows, width):
     with pytest.raises(ValueError, match="lower dim"):
         PCAWhitening(5)(torch.randn(rows, width))
 
 
 @pytest.mark.parametrize("options", [{"dim": 0}, {"dim": 4, "epsilon": 0.0}])
-def test_settings_that_make_no_sense_are_refused(options):
+def test_settings_that_make_no_sense_are_rejected(options):
     with pytest.raises(ValueError, match="expected positive numbers"):
         PCAWhitening(**options)

@@ -16,14 +16,14 @@ def test_versions_devices_packs_and_speed_are_shown(tmp_path, monkeypatch, capsy
     assert "some.tar.xz" in shown
     *_, speed, single, half = shown.splitlines()
     assert speed.startswith("speed on ")
-    assert "pictures/s in training" in speed
+    assert "images/s in training" in speed
     for line, precision in ((single, "32-true"), (half, "bf16-mixed")):
         option, value, per_second = line.split()
         assert (option, value) == ("--trainer.precision", precision)
         assert float(per_second) > 0
 
 
-def test_products_are_taken_in_bfloat16_when_asked(monkeypatch):
+def test_products_are_taken_in_bfloat16_when_requested(monkeypatch):
     monkeypatch.setattr(check_setup, "SECONDS", 0.01)
     monkeypatch.setattr(check_setup, "BATCH", 8)
     seen = []
@@ -36,5 +36,5 @@ def test_products_are_taken_in_bfloat16_when_asked(monkeypatch):
 
     monkeypatch.setattr(check_setup.ResNet18, "build", watched)
     for half in (False, True):
-        assert check_setup.pictures_per_second(torch.device("cpu"), half) > 0
+        assert check_setup.images_per_second(torch.device("cpu"), half) > 0
     assert set(seen) == {torch.float32, torch.bfloat16}

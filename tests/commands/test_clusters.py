@@ -90,7 +90,7 @@ def test_clusters_that_were_made_again_are_noticed_by_the_run_that_used_them(sta
     (here / "away").rename(edge)
 
 
-def test_the_control_arm_learns_what_the_pretrained_network_says(stages, tmp_path):
+def test_the_control_arm_learns_what_the_pretrained_network_reports(stages, tmp_path):
     here, _ = stages
     command = ["fit", "--config", "configs/clusterfit/3_distill.yaml", *TINY, "--run.dir", str(tmp_path)]
     command += ["--model.teacher", str(here / "pretrain" / "checkpoints" / "last.ckpt"), "--run.name", "distill"]
@@ -112,20 +112,20 @@ def test_the_control_arm_differs_from_the_third_stage_in_method_and_teacher_alon
 
 def test_a_page_shows_every_cluster(stages, capsys):
     here, _ = stages
-    assert run(["clusters", str(here / "edge.safetensors"), "--pictures", "6"]) == 0
+    assert run(["clusters", str(here / "edge.safetensors"), "--images", "6"]) == 0
     clustering, _ = Clustering.load(here / "edge.safetensors")
     used = (clustering.sizes > 0).nonzero().squeeze(1).tolist()
     page = (here / "edge-page" / "index.html").read_text()
     for cluster in used:
         assert (here / "edge-page" / f"cluster-{cluster}.png").is_file()
-        assert f"cluster {cluster}: {int(clustering.sizes[cluster])} pictures" in page
+        assert f"cluster {cluster}: {int(clustering.sizes[cluster])} images" in page
     assert (here / "edge-page" / "sizes.png").is_file()
     assert (here / "edge-page" / "purity.png").is_file()
     assert f"{'objective':<14} {clustering.objective[-1] / 1438:.4g}" in page
-    assert f"1438 pictures in {len(used)} of 9 clusters" in capsys.readouterr().out
+    assert f"1438 images in {len(used)} of 9 clusters" in capsys.readouterr().out
 
 
-def test_pictures_that_the_clusters_were_not_made_for_are_refused(stages, tmp_path, capsys):
+def test_images_that_the_clusters_were_not_made_for_are_rejected(stages, tmp_path, capsys):
     here, _ = stages
     (tmp_path / "other.yaml").write_text("data: {class_path: ssl_lightning.data.SyntheticImages}")
     assert run(["clusters", str(here / "edge.safetensors"), "--data", str(tmp_path / "other.yaml")]) == 65
@@ -155,7 +155,7 @@ def test_what_cannot_be_written_is_one_line_before_the_work(stages, folder, tmp_
     here, _ = stages
     (tmp_path / "file").write_text("")
     folder = tmp_path / folder
-    for work in ("embed.embed_pictures", "choose_k.choices", "clusters.draw_cluster_sheets"):
+    for work in ("embed.embed_images", "choose_k.choices", "clusters.draw_cluster_sheets"):
         monkeypatch.setattr(f"ssl_lightning.commands.{work}", lambda *_, **__: pytest.fail("worked for nothing"))
     features = tmp_path / "features.safetensors"
     FeatureFile(torch.randn(30, 4), torch.arange(30), torch.full((30,), -1), {}).save(features)
@@ -225,7 +225,7 @@ def test_make_clusterfit_goes_on_after_kills_and_runs_what_is_missing_and_nothin
     """Killed in every stage: while it trains, before its first checkpoint and after it, and while it clusters.
 
     Of the second stage also before the table and before the edge is there. A run goes on from its checkpoint, or starts
-    again where it is where it has none; nothing is set aside.
+    again where it is where it has none; nothing is archived.
     """
     make, name = Make(tmp_path), "clusterfit-digits-k8"
     edge, done = tmp_path / f"{name}-cluster.safetensors", tmp_path / f"{name}-fit" / "done.json"
@@ -251,6 +251,6 @@ def test_make_clusterfit_goes_on_after_kills_and_runs_what_is_missing_and_nothin
     assert make("K=8") == ([False, False, True], 0)
     edge.unlink()
     assert make("K=8") == ([False, True, True], 0)
-    assert not list(tmp_path.glob(f"{name}-fit.*"))  # equal clusters: nothing was set aside
+    assert not list(tmp_path.glob(f"{name}-fit.*"))  # equal clusters: nothing was archived
     assert make("K=8", "CLUSTER_ARGS=--trainer.callbacks.clusterer.iterations 2") == ([False, True, True], 0)
     assert list(tmp_path.glob(f"{name}-fit.*"))

@@ -33,8 +33,8 @@ def demos(tmp_path_factory):
     return {seed: ((folder / f"{seed}.out").read_text(), folder / f"demo-{seed}") for seed in SEEDS}
 
 
-def judged(folder):
-    """First and last judged rows of a run."""
+def evaluations(folder):
+    """First and last evaluated rows of a run."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["eval/knn/top1"]]
     return [{name: float(row[column]) for name, column in NAMES.items()} for row in (rows[0], rows[-1])]
@@ -48,7 +48,7 @@ def pixels(output):
 
 
 def test_the_mean_of_three_seeds_is_as_good_as_promised(demos):
-    trained = [judged(folder)[1] for _, folder in demos.values()]
+    trained = [evaluations(folder)[1] for _, folder in demos.values()]
     means = {name: sum(row[name] for row in trained) / len(SEEDS) for name in NAMES}
     assert means["knn"] >= 0.98, means
     assert means["1-shot"] >= 0.85, means
@@ -57,11 +57,11 @@ def test_the_mean_of_three_seeds_is_as_good_as_promised(demos):
 
 def test_trained_beats_untrained_and_pixels(demos):
     for output, folder in demos.values():
-        untrained, trained = judged(folder)
+        untrained, trained = evaluations(folder)
         floor = pixels(output)
         assert all(trained[name] > untrained[name] for name in NAMES), (folder, untrained, trained)
         assert trained["1-shot"] > floor["1-shot"]
-    mean = sum(judged(folder)[1]["NMI"] for _, folder in demos.values()) / len(SEEDS)
+    mean = sum(evaluations(folder)[1]["NMI"] for _, folder in demos.values()) / len(SEEDS)
     assert mean > pixels(demos[0][0])["NMI"]
 
 
@@ -72,6 +72,6 @@ def test_it_leaves_a_page_with_the_table_curves_and_every_cluster(demos):
     assert str(report / "index.html") in output
     for word in ("pixels", "untrained", "trained", "5-way 1-shot", "NMI", "curves.png"):
         assert word in page
-    pictures = sorted(report.glob("cluster-*.png"))
-    assert len(pictures) > 20
-    assert all(picture.name in page for picture in pictures)
+    images = sorted(report.glob("cluster-*.png"))
+    assert len(images) > 20
+    assert all(image.name in page for image in images)

@@ -32,7 +32,7 @@ SMALL = [
     *("--trainer.log_every_n_steps", "1"),
     *("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
 ]
-UNJUDGED = [*SMALL, "--trainer.limit_val_batches", "0"]
+NOT_EVALUATED = [*SMALL, "--trainer.limit_val_batches", "0"]
 
 
 class Stages:
@@ -44,9 +44,9 @@ class Stages:
     def checkpoint(self, name: str) -> str:
         return str(self.folder / name / "checkpoints" / "last.ckpt")
 
-    def command(self, verb: str, stage: str, name: str, *options: str) -> list[str]:
+    def command(self, subcommand: str, stage: str, name: str, *options: str) -> list[str]:
         where = ["--run.dir", str(self.folder), "--run.name", name]
-        return [verb, "--config", f"configs/divide_contrast/{stage}.yaml", *where, *options]
+        return [subcommand, "--config", f"configs/divide_contrast/{stage}.yaml", *where, *options]
 
     def base(self) -> list[str]:
         return self.command("fit", "1_base", "base", *SMALL)
@@ -101,8 +101,8 @@ def test_the_stages_hand_files_to_each_other(stages):
     assert all(sha256_of(Path(file).resolve()) in inputs for file in read)
 
 
-def test_the_experts_share_out_the_pictures_and_the_steps_of_a_pass(stages):
-    """Each picture once; a pass over all parts is one over the pictures, but for what fills no batch."""
+def test_the_experts_share_out_the_images_and_the_steps_of_a_pass(stages):
+    """Each image once; a pass over all parts is one over the images, but for what fills no batch."""
     batch, whole = 64, Digits(batch_size=64)
     parts = [Digits(batch_size=batch, subset=Subset(stages.edge, value=k)) for k in range(K)]
     ids = torch.cat([part.training.sample_ids for part in parts])
@@ -112,23 +112,23 @@ def test_the_experts_share_out_the_pictures_and_the_steps_of_a_pass(stages):
 
 
 def test_the_state_of_all_experts_is_one_command(stages, capsys):
-    assert run(["experts", stages.edge, "--judge", "true", "--device", "cpu"]) == 0
-    state, judged = capsys.readouterr().out.split("within the parts of digits, percent")
+    assert run(["experts", stages.edge, "--evaluate", "true", "--device", "cpu"]) == 0
+    state, evaluations = capsys.readouterr().out.split("within the parts of digits, percent")
     clustering, _ = Clustering.load(stages.edge)
     rows = [line.split() for line in state.splitlines()[1:] if line]
     assert [(int(row[0]), int(row[1])) for row in rows] == list(enumerate(clustering.sizes.tolist()))
     assert [row[4:8] for row in rows] == [["finished", "2", "of", "2"]] * K
     assert [row[-1] for row in rows] == [str(stages.folder / f"expert-{k}") for k in range(K)]
-    rows = [line.split() for line in judged.splitlines()[2:] if line]
+    rows = [line.split() for line in evaluations.splitlines()[2:] if line]
     assert [(row[0], row[-1]) for row in rows] == [("0", "base"), ("0", "expert-0"), ("1", "base"), ("1", "expert-1")]
     # the probe's training split is what was clustered, so its parts are the clusters, and every test row is in one
     assert [int(row[1]) for row in rows[::2]] == clustering.sizes.tolist()
     assert sum(int(row[2]) for row in rows[::2]) == 359
 
 
-def test_judging_within_a_part_is_judging_its_pictures(stages, capsys):
-    """Against the judge on features taken by hand."""
-    assert run(["experts", stages.edge, "--judge", "true", "--device", "cpu"]) == 0
+def test_evaluating_within_a_part_is_evaluating_its_images(stages, capsys):
+    """Against the evaluate on features taken by hand."""
+    assert run(["experts", stages.edge, "--evaluate", "true", "--device", "cpu"]) == 0
     told = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith(("base", "expert-1"))]
     clustering, _ = Clustering.load(stages.edge)
     base, expert = load_model(stages.checkpoint("base")), load_model(stages.checkpoint("expert-1"))
@@ -156,13 +156,13 @@ def test_an_expert_that_is_not_there_is_named_with_its_command(stages, tmp_path,
     out = capsys.readouterr().out
     assert "not begun" in out
     assert "--data.subset.value 1" in out
-    assert run(["experts", str(tmp_path / "edge.safetensors"), "--judge", "true"]) == 65
+    assert run(["experts", str(tmp_path / "edge.safetensors"), "--evaluate", "true"]) == 65
     assert "give --base" in capsys.readouterr().err
 
 
 def test_the_parts_of_the_papers_control_are_random_for_one_option(stages):
     """As the header of the config has it; the metric stays the config's."""
-    random = ["--trainer.callbacks.clusterer", "ssl_lightning.clustering.RandomParts"]
+    random = ["--trainer.callbacks.clusterer", "ssl_lightning.clustering.RandomPartition"]
     assert run(stages.cluster("random", *random)) == 0
     parts, _ = Clustering.load(stages.folder / "random.safetensors")
     clusters, _ = Clustering.load(stages.edge)
@@ -217,7 +217,7 @@ class Make:
 
     def __call__(self, *options: str, fault: str = "none") -> tuple[str, int]:
         """The stages that were run, by their numbers, and the exit code."""
-        small = " ".join(UNJUDGED)
+        small = " ".join(NOT_EVALUATED)
         command = ["make", "-o", ".venv/.done", "divide_contrast", "DATA=digits", f"K={K}", f"RUNS={self.folder}"]
         command += [f"BIN={self.command.parent}", "CLUSTER_ARGS=--data.image_size 8"]
         command += [f"{stage}_ARGS={small}" for stage in ("BASE", "EXPERT", "DISTILL")]
@@ -246,6 +246,9 @@ def test_make_divide_contrast_goes_on_after_kills_and_runs_what_is_missing_and_n
     assert make() == ("34", 0)  # the expert that is there is found equal, and so is the student
     assert not [*tmp_path.glob(f"{name}-expert-1.*"), *tmp_path.glob(f"{name}-distill.*")]
     base = tmp_path / f"{name}-base" / "checkpoints" / "last.ckpt"
-    assert make("-j2", f"BASE={base}", "EXPERT_ARGS=" + " ".join([*UNJUDGED, "--model.momentum", "0.9"])) == ("2334", 0)
-    assert list(tmp_path.glob(f"{name}-expert-1.*"))  # other experts: the old ones were set aside, the student too
+    assert make("-j2", f"BASE={base}", "EXPERT_ARGS=" + " ".join([*NOT_EVALUATED, "--model.momentum", "0.9"])) == (
+        "2334",
+        0,
+    )
+    assert list(tmp_path.glob(f"{name}-expert-1.*"))  # other experts: the old ones were archived, the student too
     assert list(tmp_path.glob(f"{name}-distill.*"))

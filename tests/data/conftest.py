@@ -1,4 +1,4 @@
-"""Small pictures whose colour tells their number, as files, folders and tar files."""
+"""Small images whose color tells their number, as files, folders and tar files."""
 
 import io
 import os
@@ -10,23 +10,23 @@ import pytest
 from PIL import Image
 
 
-def _colour(number):
+def _color(number):
     return (number * 37 % 256, number * 91 % 256, number * 151 % 256)
 
 
 @pytest.fixture(scope="session")
-def colour():
-    """The colour of picture `number`, by which a test recognises it."""
-    return _colour
+def color():
+    """The color of image `number`, by which a test recognizes it."""
+    return _color
 
 
 @pytest.fixture(scope="session")
 def png():
-    """Bytes of a picture of one colour."""
+    """Bytes of an image of one color."""
 
     def make(number, size=(6, 6)):
         stream = io.BytesIO()
-        Image.new("RGB", (size[1], size[0]), _colour(number)).save(stream, "PNG")
+        Image.new("RGB", (size[1], size[0]), _color(number)).save(stream, "PNG")
         return stream.getvalue()
 
     return make
@@ -34,8 +34,8 @@ def png():
 
 @pytest.fixture(scope="session")
 def number_of():
-    """Which picture a tensor shows."""
-    table = {_colour(number): number for number in range(256)}
+    """Which image a tensor shows."""
+    table = {_color(number): number for number in range(256)}
 
     def find(image):
         pixels = np.asarray(image).reshape(3, -1)
@@ -49,7 +49,7 @@ def number_of():
 def folder(tmp_path):
     """Writes files by name into a folder."""
 
-    def make(files, name="pictures"):
+    def make(files, name="images"):
         for path, data in files.items():
             target = tmp_path / name / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def folder(tmp_path):
 def tar(tmp_path):
     """Writes members, bytes or whole headers, into a tar file."""
 
-    def make(members, name="pictures.tar", mode="w"):
+    def make(members, name="images.tar", mode="w"):
         with tarfile.open(tmp_path / name, mode) as archive:
             for member, data in members:
                 info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member)

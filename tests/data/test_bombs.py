@@ -320,7 +320,7 @@ def test_limits_reach_every_place_that_decodes(folder, png):
         assert labelled.read(torch.arange(3))[1].tolist() == valid
     small = folder({"1.png": png(1), "2.png": png(2)}, "small")
     in_memory = [UncuratedImages(path=str(small), limits=Limits(max_pixels=pixels)).training for pixels in (36, 35)]
-    assert [pictures.size for pictures in in_memory] == [(6, 6), None]
+    assert [dataset.size for dataset in in_memory] == [(6, 6), None]
     assert in_memory[0].fingerprint == in_memory[1].fingerprint
     assert not in_memory[1].read(torch.arange(2))[1].any()
 

@@ -1,4 +1,4 @@
-"""The guarded decoder: by content and not by name, nothing but a picture or `Unreadable`, whatever the bytes."""
+"""The guarded decoder: by content and not by name, nothing but an image or `Unreadable`, whatever the bytes."""
 
 import io
 import os
@@ -23,12 +23,12 @@ from ssl_lightning.data.decode import Header, Limits, Unreadable, check_header, 
 
 PIXELS = np.stack(np.meshgrid(np.linspace(0, 255, 36), np.linspace(255, 0, 24)), 2).astype(np.uint8)
 PIXELS = np.concatenate([PIXELS, np.full((24, 36, 1), 90, np.uint8)], 2)
-PICTURE = Image.fromarray(PIXELS)
+IMAGE = Image.fromarray(PIXELS)
 
 
-def file_of(picture: Image.Image, kind: str, **options) -> bytes:
+def file_of(image: Image.Image, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -36,13 +36,13 @@ def pixels_of(data: bytes) -> np.ndarray:
     return decode(data).permute(1, 2, 0).numpy()
 
 
-def png(width: int, height: int, bits: int = 1, colour: int = 0, rows: bytes = b"") -> bytes:
+def png(width: int, height: int, bits: int = 1, color: int = 0, rows: bytes = b"") -> bytes:
     """A PNG by hand, so that its header can claim anything."""
 
     def part(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(rows, 9)) + part(b"IEND", b"")
 
 
@@ -63,7 +63,7 @@ def webp_canvas(side: int) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "GIF", "JPEG"])
 def test_every_format_gives_its_pixels(kind):
-    found = decode(file_of(PICTURE, kind, **{"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})))
+    found = decode(file_of(IMAGE, kind, **{"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})))
     assert found.dtype == torch.uint8
     assert found.shape == (3, 24, 36)
     error = np.abs(found.permute(1, 2, 0).numpy().astype(int) - PIXELS)
@@ -72,27 +72,27 @@ def test_every_format_gives_its_pixels(kind):
 
 def test_a_plain_jpeg_is_what_pillow_reads():
     noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
-    for picture in (PICTURE, Image.fromarray(noise), PICTURE.convert("L")):
+    for image in (IMAGE, Image.fromarray(noise), IMAGE.convert("L")):
         for options in ({}, {"progressive": True}, {"quality": 30, "subsampling": 2}):
-            data = file_of(picture, "JPEG", **options)
+            data = file_of(image, "JPEG", **options)
             reference = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
             assert np.abs(pixels_of(data) - reference).max() <= 1  # two builds of one library may round apart
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
 def test_every_mode_without_transparency_is_its_own_rgb(mode):
-    picture = PICTURE.convert(mode)
-    assert np.array_equal(pixels_of(file_of(picture, "PNG")), np.asarray(picture.convert("RGB")))
+    image = IMAGE.convert(mode)
+    assert np.array_equal(pixels_of(file_of(image, "PNG")), np.asarray(image.convert("RGB")))
 
 
 def test_cmyk_becomes_rgb_as_pillow_does_it():
-    data = file_of(PICTURE.convert("CMYK"), "JPEG", quality=95)
+    data = file_of(IMAGE.convert("CMYK"), "JPEG", quality=95)
     assert probe(data).mode == "CMYK"
     assert np.array_equal(pixels_of(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
     assert np.abs(pixels_of(data).astype(int) - PIXELS).mean() < 8
 
 
-def test_transparency_lies_over_grey():
+def test_transparency_lies_over_gray():
     clear = Image.new("RGBA", (8, 8), (250, 10, 10, 0))
     half = Image.new("RGBA", (8, 8), (250, 10, 10, 128))
     assert (pixels_of(file_of(clear, "PNG")) == 128).all()
@@ -102,11 +102,11 @@ def test_transparency_lies_over_grey():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
-def test_the_clear_entry_of_a_palette_lies_over_grey(kind):
-    picture = Image.new("P", (8, 8), 1)
-    picture.putpalette([9, 9, 9, 200, 100, 50])
-    picture.putpixel((0, 0), 0)
-    pixels = pixels_of(file_of(picture, kind, transparency=1))
+def test_the_clear_entry_of_a_palette_lies_over_gray(kind):
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([9, 9, 9, 200, 100, 50])
+    image.putpixel((0, 0), 0)
+    pixels = pixels_of(file_of(image, kind, transparency=1))
     assert pixels[0, 0].tolist() == [9, 9, 9]
     assert pixels[4, 4].tolist() == [128, 128, 128]
 
@@ -121,7 +121,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped(kind):
     assert len(np.unique(pixels)) > 200
 
 
-def test_sixteen_bit_colour_is_scaled():
+def test_sixteen_bit_color_is_scaled():
     row = b"\0" + struct.pack(">3H", 65535, 32768, 257)
     assert np.abs(pixels_of(png(1, 1, 16, 2, row)).astype(int) - [255, 128, 1]).max() <= 1
 
@@ -131,23 +131,23 @@ def test_sixteen_bit_colour_is_scaled():
 def test_all_eight_orientations_come_out_upright(orientation, kind):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = file_of(PICTURE, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    data = file_of(IMAGE, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
     assert np.abs(pixels_of(data).astype(int) - upright).max() <= 1
     assert upright.shape[:2] == ((36, 24) if orientation > 4 else (24, 36))
 
 
-def test_broken_or_impossible_exif_does_not_lose_a_picture():
+def test_broken_or_impossible_exif_does_not_lose_a_image():
     for exif in (b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12"):
-        assert decode(file_of(PICTURE, "JPEG", exif=exif)).shape == (3, 24, 36)
+        assert decode(file_of(IMAGE, "JPEG", exif=exif)).shape == (3, 24, 36)
     exif = Image.Exif()
     exif[0x0112] = 77
-    assert decode(file_of(PICTURE, "JPEG", exif=exif)).shape == (3, 24, 36)
+    assert decode(file_of(IMAGE, "JPEG", exif=exif)).shape == (3, 24, 36)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
 def test_of_several_frames_the_first_comes(kind):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "lime")]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = file_of(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert Image.open(io.BytesIO(data)).n_frames == 3
@@ -155,65 +155,63 @@ def test_of_several_frames_the_first_comes(kind):
 
 
 def test_the_name_of_the_content_does_not_matter_only_the_bytes():
-    assert probe(file_of(PICTURE, "GIF")) == Header(36, 24, "GIF", "P")
-    assert probe(file_of(PICTURE, "JPEG")) == Header(36, 24, "JPEG", "RGB")
+    assert probe(file_of(IMAGE, "GIF")) == Header(36, 24, "GIF", "P")
+    assert probe(file_of(IMAGE, "JPEG")) == Header(36, 24, "JPEG", "RGB")
 
 
-def test_a_camera_s_picture_with_more_pictures_behind_it_is_its_first():
-    data = file_of(PICTURE, "MPO", save_all=True, append_images=[PICTURE.rotate(180)])
+def test_a_camera_s_image_with_more_images_behind_it_is_its_first():
+    data = file_of(IMAGE, "MPO", save_all=True, append_images=[IMAGE.rotate(180)])
     assert probe(data).format == "MPO"
     assert np.array_equal(pixels_of(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
-@pytest.mark.skipif(
-    "SSL_LIGHTNING_DATA" not in os.environ, reason="SSL_LIGHTNING_DATA names no folder of picture packs"
-)
-def test_real_pictures_are_what_pillow_reads():
+@pytest.mark.skipif("SSL_LIGHTNING_DATA" not in os.environ, reason="SSL_LIGHTNING_DATA names no folder of image packs")
+def test_real_images_are_what_pillow_reads():
     with tarfile.open(Path(os.environ["SSL_LIGHTNING_DATA"]) / "uncurated-000000.tar") as pack:
         files = [pack.extractfile(member).read() for member in pack.getmembers()[:400] if member.name.endswith(".jpg")]
     assert len(files) == 200
     for data in files:
-        picture = Image.open(io.BytesIO(data))
-        if max(picture.size) <= 50 * min(picture.size):
-            assert np.abs(pixels_of(data).astype(int) - np.asarray(picture.convert("RGB"))).max() <= 1
+        image = Image.open(io.BytesIO(data))
+        if max(image.size) <= 50 * min(image.size):
+            assert np.abs(pixels_of(data).astype(int) - np.asarray(image.convert("RGB"))).max() <= 1
 
 
 # What does not
 
 
 TEXT = b"GET /cat.jpg HTTP/1.1 404 not found\n" * 20
-JPEG = file_of(PICTURE, "JPEG")
-PNG = file_of(PICTURE, "PNG")
+JPEG = file_of(IMAGE, "JPEG")
+PNG = file_of(IMAGE, "PNG")
 FLOATS = file_of(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")
 DEEP = file_of(Image.fromarray(np.full((4, 4), 1 << 20, np.int32)), "TIFF")
 PSD = b"8BPS" + struct.pack(">H6sHIIHH", 1, bytes(6), 3, 24, 36, 8, 3) + bytes(24 * 36 * 3 + 12)
 
-REFUSED = {
+REJECTED = {
     "nothing": (b"", "empty"),
     "one byte": (b"\xff", "format"),
     "zeros": (bytes(5000), "format"),
     "text": (TEXT, "format"),
     "a web page": (b"<!DOCTYPE html><html><body>Sorry</body></html>", "format"),
-    "a vector picture": (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "format"),
-    "PostScript": (file_of(PICTURE, "EPS"), "format"),
+    "a vector image": (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "format"),
+    "PostScript": (file_of(IMAGE, "EPS"), "format"),
     "Photoshop": (PSD, "format"),
-    "a document": (file_of(PICTURE, "PDF"), "format"),
-    "an icon": (file_of(PICTURE, "ICO"), "format"),
-    "a portable map": (file_of(PICTURE, "PPM"), "format"),
-    "JPEG 2000": (file_of(PICTURE, "JPEG2000"), "format"),
-    "Targa": (file_of(PICTURE, "TGA"), "format"),
+    "a document": (file_of(IMAGE, "PDF"), "format"),
+    "an icon": (file_of(IMAGE, "ICO"), "format"),
+    "a portable map": (file_of(IMAGE, "PPM"), "format"),
+    "JPEG 2000": (file_of(IMAGE, "JPEG2000"), "format"),
+    "Targa": (file_of(IMAGE, "TGA"), "format"),
     "half a JPEG": (JPEG[: len(JPEG) // 2], "truncated"),
     "a JPEG without its end": (JPEG[:-2], "truncated"),
     "the head of a JPEG": (JPEG[:60], "truncated"),
-    "a grey JPEG cut off": (file_of(PICTURE.convert("L"), "JPEG")[:-40], "truncated"),
-    "a CMYK JPEG cut off": (file_of(PICTURE.convert("CMYK"), "JPEG")[:-40], "truncated"),
+    "a gray JPEG cut off": (file_of(IMAGE.convert("L"), "JPEG")[:-40], "truncated"),
+    "a CMYK JPEG cut off": (file_of(IMAGE.convert("CMYK"), "JPEG")[:-40], "truncated"),
     "half a PNG": (PNG[: len(PNG) // 2], "truncated"),
     "a PNG of no pixels": (png(64, 64), "truncated"),
     "a PNG whose header fails its checksum": (PNG[:29] + b"\0\0\0\0" + PNG[33:], "broken"),
-    "half a GIF": (file_of(PICTURE, "GIF")[:-100], "truncated"),
-    "half a bitmap": (file_of(PICTURE, "BMP")[:900], "truncated"),
-    "half a TIFF": (file_of(PICTURE, "TIFF")[:900], "truncated"),
-    "half a WebP": (file_of(PICTURE, "WEBP")[:80], "broken"),
+    "half a GIF": (file_of(IMAGE, "GIF")[:-100], "truncated"),
+    "half a bitmap": (file_of(IMAGE, "BMP")[:900], "truncated"),
+    "half a TIFF": (file_of(IMAGE, "TIFF")[:900], "truncated"),
+    "half a WebP": (file_of(IMAGE, "WEBP")[:80], "broken"),
     "a WebP without a frame": (webp_canvas(40), "broken"),
     "floating-point pixels": (FLOATS, "float"),
     "integers of 32 bits": (DEEP, "depth"),
@@ -223,14 +221,14 @@ REFUSED = {
     "100 million pixels": (png(10_000, 10_000), "bomb:pixels"),
     "390 million pixels": (png(19_748, 19_748), "bomb:pixels"),
     "a JPEG that claims 65000 x 65000": (JPEG.replace(struct.pack(">HH", 24, 36), b"\xfd\xe8\xfd\xe8"), "bomb:pixels"),
-    "a GIF that claims 65535 x 65535": (b"GIF89a\xff\xff\xff\xff\0\0\0" + file_of(PICTURE, "GIF")[13:], None),
+    "a GIF that claims 65535 x 65535": (b"GIF89a\xff\xff\xff\xff\0\0\0" + file_of(IMAGE, "GIF")[13:], None),
     "a WebP that claims 16383 x 16383": (webp_canvas(16_383), None),
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_it_refuses(what):
-    data, reason = REFUSED[what]
+@pytest.mark.parametrize("what", REJECTED)
+def test_it_rejects(what):
+    data, reason = REJECTED[what]
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         with pytest.raises(Unreadable) as caught:
@@ -243,9 +241,9 @@ def test_it_refuses(what):
 
 
 def test_the_corpus_is_large_enough_and_knows_every_reason():
-    reasons = {reason for _, reason in REFUSED.values()} - {None}
+    reasons = {reason for _, reason in REJECTED.values()} - {None}
     assert reasons == {"empty", "format", "truncated", "broken", "float", "depth", "aspect", "side", "bomb:pixels"}
-    assert len(REFUSED) >= 30
+    assert len(REJECTED) >= 30
 
 
 def test_limits_are_the_callers():
@@ -281,8 +279,8 @@ def test_bombs_do_not_fill_the_memory(tmp_path):
     bombs = {
         "100": black_png(10_000, 10_000),
         "390": black_png(19_748, 19_748),
-        "jpeg": REFUSED["a JPEG that claims 65000 x 65000"][0],
-        "gif": REFUSED["a GIF that claims 65535 x 65535"][0],
+        "jpeg": REJECTED["a JPEG that claims 65000 x 65000"][0],
+        "gif": REJECTED["a GIF that claims 65535 x 65535"][0],
         "webp": webp_canvas(16_383),
     }
     assert len(bombs["100"]) < 20_000
@@ -311,45 +309,45 @@ def test_bombs_do_not_fill_the_memory(tmp_path):
 
 
 SEEDS = [
-    file_of(PICTURE, "JPEG", quality=60),
-    file_of(PICTURE, "JPEG", progressive=True),
-    file_of(PICTURE.convert("CMYK"), "JPEG"),
-    file_of(PICTURE.convert("L"), "JPEG"),
+    file_of(IMAGE, "JPEG", quality=60),
+    file_of(IMAGE, "JPEG", progressive=True),
+    file_of(IMAGE.convert("CMYK"), "JPEG"),
+    file_of(IMAGE.convert("L"), "JPEG"),
     PNG,
-    file_of(PICTURE.convert("P"), "PNG", transparency=3),
+    file_of(IMAGE.convert("P"), "PNG", transparency=3),
     file_of(Image.fromarray(np.arange(24 * 36, dtype=np.uint16).reshape(24, 36)), "PNG"),
-    file_of(PICTURE, "WEBP"),
-    file_of(PICTURE.convert("RGBA"), "WEBP", lossless=True),
-    file_of(PICTURE, "GIF", save_all=True, append_images=[PICTURE.rotate(90)]),
-    file_of(PICTURE, "BMP"),
-    file_of(PICTURE, "TIFF", compression="tiff_lzw"),
+    file_of(IMAGE, "WEBP"),
+    file_of(IMAGE.convert("RGBA"), "WEBP", lossless=True),
+    file_of(IMAGE, "GIF", save_all=True, append_images=[IMAGE.rotate(90)]),
+    file_of(IMAGE, "BMP"),
+    file_of(IMAGE, "TIFF", compression="tiff_lzw"),
 ]
 CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8)
 
 
 @settings(max_examples=600, deadline=None)
 @given(st.sampled_from(SEEDS), CHANGES, st.floats(0, 1), st.booleans())
-def test_a_damaged_file_is_a_picture_or_unreadable(seed, changes, kept, cut):
+def test_a_damaged_file_is_a_image_or_unreadable(seed, changes, kept, cut):
     data = bytearray(seed)
     for place, value in changes:
         data[int(place * len(data))] = value
-    picture_or_unreadable(bytes(data[: int(kept * len(data))] if cut else data))
+    image_or_unreadable(bytes(data[: int(kept * len(data))] if cut else data))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from([seed[:16] for seed in SEEDS] + [b""]), st.binary(max_size=300))
-def test_noise_behind_a_true_signature_is_a_picture_or_unreadable(signature, noise):
-    picture_or_unreadable(signature + noise)
+def test_noise_behind_a_true_signature_is_a_image_or_unreadable(signature, noise):
+    image_or_unreadable(signature + noise)
 
 
-def picture_or_unreadable(data: bytes) -> None:
+def image_or_unreadable(data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            picture = decode(data, Limits(max_pixels=1_000_000))
+            image = decode(data, Limits(max_pixels=1_000_000))
         except Unreadable:
             return
-    assert picture.dtype == torch.uint8
-    assert picture.ndim == 3
-    assert picture.shape[0] == 3
-    assert picture.numel() > 0
+    assert image.dtype == torch.uint8
+    assert image.ndim == 3
+    assert image.shape[0] == 3
+    assert image.numel() > 0

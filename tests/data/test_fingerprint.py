@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_lightning.data.dataset import ConcatImages
 from ssl_lightning.data.fingerprint import of_files
 from ssl_lightning.data.loader import TrainingLoader
 from ssl_lightning.data.packs import open_unlabelled
-from ssl_lightning.data.pictures import Joined
-from ssl_lightning.data.reading import Cutting
+from ssl_lightning.data.reading import CropSpec
 from ssl_lightning.runs.resume import DATA, DATA_BY_NAMES, differences
 
 
@@ -34,9 +34,9 @@ def test_other_images_under_the_same_names_and_sizes_are_other_data(folder, tar,
         else:
             (tmp_path / place).mkdir()
             path = str(tar(contents.items(), f"{place}/x.{container}", "w:gz" if container == "tar.gz" else "w"))
-        pictures = open_unlabelled(path)
-        assert (pictures.size is not None) == in_memory
-        return pictures.fingerprint, pictures.fingerprint_by_names
+        dataset = open_unlabelled(path)
+        assert (dataset.size is not None) == in_memory
+        return dataset.fingerprint, dataset.fingerprint_by_names
 
     first, moved, other = fingerprints([0, 1, 2], "x"), fingerprints([0, 1, 2], "y"), fingerprints([0, 7, 2], "z")
     assert first == moved
@@ -84,10 +84,10 @@ def test_a_file_that_cannot_be_read_counts_as_such():
     assert of_files("names", np.array([3]), gone) == of_files("names", np.array([3]), gone)
 
 
-def test_a_file_from_before_content_was_read_is_of_these_data_and_a_line_says_so(folder, png, caplog):
-    pictures = open_unlabelled(str(folder({f"{n}.png": png(n) for n in range(4)})))
+def test_a_file_from_before_content_was_read_is_of_these_data_and_a_line_reports_so(folder, png, caplog):
+    dataset = open_unlabelled(str(folder({f"{n}.png": png(n) for n in range(4)})))
     rows = torch.tensor([0, 2])
-    everything = [pictures, pictures.select(rows), Joined([pictures, pictures.select(rows)])]
+    everything = [dataset, dataset.select(rows), ConcatImages([dataset, dataset.select(rows)])]
     caplog.set_level("INFO")
     for data in everything:
         assert data.fingerprint.startswith("v2:")
@@ -99,27 +99,27 @@ def test_a_file_from_before_content_was_read_is_of_these_data_and_a_line_says_so
         assert "content was not compared" in caplog.text
         caplog.clear()
     assert (
-        pictures.select(rows).fingerprint_by_names
+        dataset.select(rows).fingerprint_by_names
         == hashlib.sha256(
             b"".join(
                 len(block).to_bytes(8, "little") + block
-                for block in (pictures.fingerprint_by_names.encode(), rows.numpy().tobytes())
+                for block in (dataset.fingerprint_by_names.encode(), rows.numpy().tobytes())
             )
         ).hexdigest()
     )  # as before
 
 
 def test_a_loader_takes_up_an_older_state_with_a_line_and_no_state_of_other_images(folder, png, caplog):
-    pictures = open_unlabelled(str(folder({f"{n}.png": png(n) for n in range(8)})))
+    dataset = open_unlabelled(str(folder({f"{n}.png": png(n) for n in range(8)})))
     other = open_unlabelled(str(folder({f"{n}.png": png(n + 9) for n in range(8)}, "other")))
-    loader = TrainingLoader(pictures, Cutting([], 4), 4)
+    loader = TrainingLoader(dataset, CropSpec([], 4), 4)
     state = loader.state_dict()
     caplog.set_level("INFO")
     loader.load_state_dict(state)
     assert not caplog.records
     with pytest.raises(ValueError, match=r"data\.fingerprint="):
-        TrainingLoader(other, Cutting([], 4), 4).load_state_dict(state)
-    state["made_for"]["fingerprint"] = pictures.fingerprint_by_names
+        TrainingLoader(other, CropSpec([], 4), 4).load_state_dict(state)
+    state["made_for"]["fingerprint"] = dataset.fingerprint_by_names
     loader.load_state_dict(state)
     assert caplog.text.count("content was not compared") == 1
 

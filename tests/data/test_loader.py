@@ -17,22 +17,22 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 from ssl_lightning.data import CuratedImages
+from ssl_lightning.data.dataset import ImageDataset, InMemoryImages
 from ssl_lightning.data.loader import SequentialLoader, TrainingLoader
 from ssl_lightning.data.packs import open_unlabelled
-from ssl_lightning.data.pictures import MemoryPictures, Pictures
-from ssl_lightning.data.reading import Cutting, Share, _heed_only_the_main_process
-from ssl_lightning.data.views import View, centre_view, cut_crop, expand
+from ssl_lightning.data.reading import CropSpec, RankShard, _heed_only_the_main_process
+from ssl_lightning.data.views import View, center_view, cut_crop, expand
 
-CUTTING = Cutting([View()], 8, seed=5)
+CROP_SPEC = CropSpec([View()], 8, seed=5)
 
 
 def memory(count):
     images = (torch.arange(count) % 256).to(torch.uint8)[:, None, None, None].expand(count, 3, 2, 2).contiguous()
-    return MemoryPictures(images)
+    return InMemoryImages(images)
 
 
 def loader_of(count, batch_size, **options):
-    return TrainingLoader(memory(count), CUTTING, batch_size, **options)
+    return TrainingLoader(memory(count), CROP_SPEC, batch_size, **options)
 
 
 def epoch_of(loader, epoch=0):
@@ -42,7 +42,7 @@ def epoch_of(loader, epoch=0):
 
 @pytest.fixture
 def stored(folder, png):
-    """Pictures of two sizes, so that they stay on disk, with a broken one."""
+    """Images of two sizes, so that they stay on disk, with a broken one."""
     files = {f"{n:03d}.png": png(n, (9, 12) if n % 2 else (14, 10)) for n in range(40)}
     return open_unlabelled(str(folder(files | {"007.png": b"broken"})))
 
@@ -72,7 +72,7 @@ def test_without_drop_last_all_rows_come_unless_one_would_be_alone(count, batch_
 def test_processes_share_each_batch_of_one_process(world, each, epoch, balanced):
     count, batch_size = 61, 2 * world * each
     alone = loader_of(count, batch_size, drop_last=False)
-    parts = [loader_of(count, batch_size, drop_last=False, share=Share(rank, world)) for rank in range(world)]
+    parts = [loader_of(count, batch_size, drop_last=False, share=RankShard(rank, world)) for rank in range(world)]
     for loader in (alone, *parts):
         loader.labels = torch.arange(count) % 3 if balanced else None
     together = zip(*(epoch_of(part, epoch) for part in parts), strict=True)
@@ -93,7 +93,7 @@ def test_a_resumed_epoch_gives_exactly_the_remaining_rows(stop, epoch, balanced,
         first.labels = torch.arange(43) % 2
     rest = [batch.index.tolist() for batch in stream]
 
-    resumed = [loader_of(43, 4, share=Share(rank, world)) for rank in range(world)]
+    resumed = [loader_of(43, 4, share=RankShard(rank, world)) for rank in range(world)]
     for loader in resumed:
         loader.load_state_dict(state)
     found = [list(chain(*blocks)) for blocks in zip(*(epoch_of(loader, epoch) for loader in resumed), strict=True)]
@@ -115,7 +115,7 @@ def test_a_state_survives_a_checkpoint_that_holds_weights_only(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["fingerprint", "batch_size", "seed", "drop_last"])
-def test_a_state_of_other_data_or_settings_is_refused_by_name(change):
+def test_a_state_of_other_data_or_settings_is_rejected_by_name(change):
     loader = loader_of(20, 4)
     state = loader.state_dict()
     state["made_for"][change] = 3
@@ -123,7 +123,7 @@ def test_a_state_of_other_data_or_settings_is_refused_by_name(change):
         loader.load_state_dict(state)
 
 
-def test_nothing_happens_before_the_first_batch_is_asked_for():
+def test_nothing_happens_before_the_first_batch_is_requested():
     loader = loader_of(40, 4)
     stream = iter(loader)
     loader.labels = torch.full((40,), -1)
@@ -154,21 +154,21 @@ def test_a_second_pass_without_a_new_epoch_starts_anew():
 @pytest.mark.parametrize(
     ("count", "batch_size", "share", "told"),
     [
-        (100, 10, Share(0, 3), "batch_size=10 does not divide by 3 processes"),
-        (3, 4, Share(), "found 3 pictures, fewer than one batch of 4"),
-        (100, 3, Share(0, 3), "fewer than two rows"),
+        (100, 10, RankShard(0, 3), "batch_size=10 does not divide by 3 processes"),
+        (3, 4, RankShard(), "found 3 images, fewer than one batch of 4"),
+        (100, 3, RankShard(0, 3), "fewer than two rows"),
     ],
 )
-def test_sizes_that_cannot_work_are_refused_in_one_line(count, batch_size, share, told):
+def test_sizes_that_cannot_work_are_rejected_in_one_line(count, batch_size, share, told):
     with pytest.raises(ValueError, match=told):
         loader_of(count, batch_size, share=share)
 
 
 def test_workers_change_no_bit(stored):
-    cutting = Cutting(expand([View(count=2), View(size=0.5)]), 8, seed=5)
+    crop_spec = CropSpec(expand([View(count=2), View(size=0.5)]), 8, seed=5)
     passes = []
     for workers in (0, 1, 2):
-        loader = TrainingLoader(stored, cutting, 6, num_workers=workers)
+        loader = TrainingLoader(stored, crop_spec, 6, num_workers=workers)
         batches = []
         for epoch in range(2):
             loader.set_epoch(epoch)
@@ -182,9 +182,9 @@ def test_workers_change_no_bit(stored):
     assert [crops.shape[-1] for crops in passes[0][0].images] == [8, 8, 4]
 
 
-def test_crops_of_different_sizes_are_those_of_each_picture_alone(stored):
+def test_crops_of_different_sizes_are_those_of_each_image_alone(stored):
     views = expand([View(count=2)])
-    batch = next(iter(TrainingLoader(stored, Cutting(views, 8, seed=5), 20)))
+    batch = next(iter(TrainingLoader(stored, CropSpec(views, 8, seed=5), 20)))
     for number, crops in enumerate(batch.images):
         for crop, row, valid in zip(crops, batch.index.tolist(), batch.valid.tolist(), strict=True):
             image = stored.read(torch.tensor([row]))[0][0]
@@ -193,13 +193,13 @@ def test_crops_of_different_sizes_are_those_of_each_picture_alone(stored):
             assert valid == (row != 7)
 
 
-def test_a_resume_between_different_numbers_of_workers_reads_the_same_pictures(stored):
-    whole = list(TrainingLoader(stored, CUTTING, 4, num_workers=0))
-    first = TrainingLoader(stored, CUTTING, 4, num_workers=2)
+def test_a_resume_between_different_numbers_of_workers_reads_the_same_images(stored):
+    whole = list(TrainingLoader(stored, CROP_SPEC, 4, num_workers=0))
+    first = TrainingLoader(stored, CROP_SPEC, 4, num_workers=2)
     stream = iter(first)
     for _ in range(3):
         next(stream)
-    resumed = TrainingLoader(stored, CUTTING, 4, num_workers=1)
+    resumed = TrainingLoader(stored, CROP_SPEC, 4, num_workers=1)
     resumed.load_state_dict(first.state_dict())
     rest = list(resumed)
     assert [batch.index.tolist() for batch in rest] == [batch.index.tolist() for batch in whole[3:]]
@@ -207,24 +207,24 @@ def test_a_resume_between_different_numbers_of_workers_reads_the_same_pictures(s
 
 
 def test_unreadable_rows_are_counted_and_named_when_they_are_too_many(stored):
-    loader = TrainingLoader(stored, CUTTING, 8)
+    loader = TrainingLoader(stored, CROP_SPEC, 8)
     list(loader)
     assert (loader.masked, loader.masked_share) == (1, 1 / 40)
     loader.set_epoch(1)
     assert loader.masked == 0
-    strict = TrainingLoader(stored, CUTTING, 8, max_unreadable=0.01)
+    strict = TrainingLoader(stored, CROP_SPEC, 8, max_unreadable=0.01)
     strict.set_epoch(1)
-    with pytest.raises(ValueError, match=r"1 unreadable pictures in epoch 1.*max_unreadable=0.01.*007\.png"):
+    with pytest.raises(ValueError, match=r"1 unreadable images in epoch 1.*max_unreadable=0.01.*007\.png"):
         list(strict)
 
 
 def test_a_batch_with_fewer_than_two_readable_rows_stops(folder, png):
     files = {f"{n}.png": png(n, (6, 6 + n)) if n == 0 else b"broken" for n in range(4)}
-    with pytest.raises(ValueError, match=r"fewer than two readable pictures in a batch of 4; not .*1\.png"):
-        list(TrainingLoader(open_unlabelled(str(folder(files))), CUTTING, 4, max_unreadable=1.0))
+    with pytest.raises(ValueError, match=r"fewer than two readable images in a batch of 4; not .*1\.png"):
+        list(TrainingLoader(open_unlabelled(str(folder(files))), CROP_SPEC, 4, max_unreadable=1.0))
 
 
-class Deadly(Pictures):
+class Deadly(ImageDataset):
     """Kills the process that reads row 13, as often as there are marks on disk."""
 
     def __init__(self, inner, marks, main):
@@ -246,12 +246,12 @@ class Deadly(Pictures):
 
 
 @pytest.mark.parametrize("deaths", [1, 9])
-def test_a_dead_worker_is_replaced_and_a_deadly_picture_is_told_by_its_row(stored, tmp_path, deaths):
+def test_a_dead_worker_is_replaced_and_a_deadly_image_is_reported_by_its_row(stored, tmp_path, deaths):
     marks = tmp_path / "marks"
     marks.mkdir()
     for number in range(deaths):
         (marks / str(number)).touch()
-    loader = TrainingLoader(Deadly(stored, marks, os.getpid()), CUTTING, 8, num_workers=1)
+    loader = TrainingLoader(Deadly(stored, marks, os.getpid()), CROP_SPEC, 8, num_workers=1)
     if deaths == 1:
         rows = [row for batch in loader for row in batch.index.tolist()]
         assert sorted(rows) == list(range(40))
@@ -261,7 +261,7 @@ def test_a_dead_worker_is_replaced_and_a_deadly_picture_is_told_by_its_row(store
 
 
 def test_workers_heed_the_main_process_alone(stored):
-    loader = TrainingLoader(stored, CUTTING, 4, num_workers=2)
+    loader = TrainingLoader(stored, CROP_SPEC, 4, num_workers=2)
     stream = iter(loader)
     next(stream), next(stream)  # one of each worker: a signal before a worker has begun ends it, and it is replaced
     workers = loader._read._iterator._workers
@@ -273,7 +273,7 @@ def test_workers_heed_the_main_process_alone(stored):
     assert not any(worker.is_alive() for worker in workers)
 
 
-def test_a_worker_ends_when_its_main_process_says_so():
+def test_a_worker_ends_when_its_main_process_reports_so():
     worker = multiprocessing.get_context("fork").Process(target=_idle)
     worker.start()
     time.sleep(0.3)
@@ -289,32 +289,32 @@ def _idle():
 
 @given(st.integers(0, 23), st.integers(1, 4), st.integers(1, 7))
 def test_blocks_of_processes_give_each_row_once_in_order(count, world, batch_size):
-    blocks = [list(SequentialLoader(memory(count), CUTTING, batch_size, Share(r, world))) for r in range(world)]
+    blocks = [list(SequentialLoader(memory(count), CROP_SPEC, batch_size, RankShard(r, world))) for r in range(world)]
     rows = [row for block in blocks for batch in block for row in batch.index.tolist()]
     assert rows == list(range(count))
     if count >= world and batch_size > 1:
         assert len({len(block) for block in blocks}) == 1  # else sharded networks would wait for each other
     for rank, block in enumerate(blocks):
-        loader = SequentialLoader(memory(count), CUTTING, batch_size, Share(rank, world))
+        loader = SequentialLoader(memory(count), CROP_SPEC, batch_size, RankShard(rank, world))
         assert len(loader) == len(block)
         assert sum(len(batch.index) for batch in block) == (rank + 1) * count // world - rank * count // world
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_pictures_of_different_sizes_are_judged_by_their_centre(stored, workers):
-    cutting = Cutting([], 8, centre_fraction=0.8)
-    batches = list(SequentialLoader(stored, cutting, 16, num_workers=workers, rows=torch.tensor([3, 8, 21])))
+def test_images_of_different_sizes_are_evaluated_by_their_center(stored, workers):
+    crop_spec = CropSpec([], 8, center_fraction=0.8)
+    batches = list(SequentialLoader(stored, crop_spec, 16, num_workers=workers, rows=torch.tensor([3, 8, 21])))
     (views,) = batches[0].images
     for view, row in zip(views, (3, 8, 21), strict=True):
         image = stored.read(torch.tensor([row]))[0][0]
-        assert (view / 255 - centre_view(image[None], 8, 0.8)[0]).abs().max() <= 0.5 / 255 + 1e-6
+        assert (view / 255 - center_view(image[None], 8, 0.8)[0]).abs().max() <= 0.5 / 255 + 1e-6
 
 
 @pytest.mark.parametrize("workers", [0, 2, 4])
 def test_reading_leaves_the_global_random_state_alone(stored, workers):
     """Dropout and whatever else draws from it must not depend on who reads the images."""
-    loader = TrainingLoader(stored, CUTTING, 8, num_workers=workers)
-    passes = SequentialLoader(stored, Cutting([], 8), 16, num_workers=workers)
+    loader = TrainingLoader(stored, CROP_SPEC, 8, num_workers=workers)
+    passes = SequentialLoader(stored, CropSpec([], 8), 16, num_workers=workers)
     before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002
     for epoch in range(2):
         assert epoch_of(loader, epoch)

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ssl_lightning.data import CuratedImages, Digits, ProbeSet, Subset, SyntheticImages, UncuratedImages, View
-from ssl_lightning.data.pictures import MemoryPictures
+from ssl_lightning.data.dataset import InMemoryImages
 from ssl_lightning.types import Batch, RawBatch
 
 
@@ -20,7 +20,7 @@ class Watcher(LightningModule):
         super().__init__()
         torch.manual_seed(0)
         self.layer = torch.nn.Linear(3, 1)
-        self.seen, self.judged, self.predicted = [], [], []
+        self.seen, self.evaluations, self.predicted = [], [], []
         if mean:
             self.mean, self.std = mean, std
 
@@ -29,10 +29,10 @@ class Watcher(LightningModule):
         return sum(self.layer(view.mean((2, 3))).square().mean() for view in batch.views)
 
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
-        self.judged.append((dataloader_idx, batch))
+        self.evaluations.append((dataloader_idx, batch))
 
     def test_step(self, batch, batch_idx, dataloader_idx=0):
-        self.judged.append((dataloader_idx, batch))
+        self.evaluations.append((dataloader_idx, batch))
 
     def predict_step(self, batch, batch_idx, dataloader_idx=0):
         self.predicted.append(batch)
@@ -90,9 +90,9 @@ def test_fit_sees_every_row_of_the_digits_in_new_views_each_epoch(trainer):
     assert isinstance(batch, Batch)
     assert [tuple(view.shape[1:]) for view in batch.views] == [(3, 16, 16), (3, 16, 16), (3, 8, 8)]
     assert not torch.equal(batch.views[0], batch.views[1])
-    assert torch.equal(batch.label, data.judged_labels()[batch.index])
+    assert torch.equal(batch.label, data.true_labels()[batch.index])
     assert model.rows(0) != model.rows(1)
-    assert {loader for loader, _ in model.judged} == {0, 1}
+    assert {loader for loader, _ in model.evaluations} == {0, 1}
 
 
 def test_views_are_a_function_of_seed_epoch_row_and_view(trainer):
@@ -159,15 +159,15 @@ def test_labels_given_before_training_reach_its_first_epoch(trainer):
     assert set(chain(*model.rows())) <= set(range(50))
 
 
-def test_judging_while_fitting_uses_a_gallery_and_all_rows_otherwise(trainer):
-    data = Digits(batch_size=128, gallery=100, eval_batch_size=64)
+def test_evaluating_while_fitting_uses_a_gallery_and_all_rows_otherwise(trainer):
+    data = Digits(batch_size=128, reference_images=100, eval_batch_size=64)
     fitted, validated, tested = Watcher(), Watcher(), Watcher()
     trainer(max_epochs=1).fit(fitted, data)
     trainer().validate(validated, data, verbose=False)
     trainer().test(tested, data, verbose=False)
 
     def rows(model, loader):
-        return [row for number, batch in model.judged if number == loader for row in batch.index.tolist()]
+        return [row for number, batch in model.evaluations if number == loader for row in batch.index.tolist()]
 
     assert len(rows(fitted, 0)) == 100
     assert rows(fitted, 0) == sorted(rows(fitted, 0))
@@ -177,45 +177,45 @@ def test_judging_while_fitting_uses_a_gallery_and_all_rows_otherwise(trainer):
         assert rows(model, 1) == list(range(359))
 
 
-def test_predict_gives_all_training_rows_in_order_as_centre_views(trainer):
+def test_predict_gives_all_training_rows_in_order_as_center_views(trainer):
     model, data = Watcher(), Digits(eval_batch_size=100)
     trainer().predict(model, data, return_predictions=False)
     rows = torch.cat([batch.index for batch in model.predicted])
     assert rows.tolist() == list(range(1438))
     raw = next(iter(data.predict_dataloader()))
-    assert torch.allclose(data.centre(raw).views[0], model.predicted[0].views[0])
+    assert torch.allclose(data.center(raw).views[0], model.predicted[0].views[0])
 
 
-def test_views_are_normalised_by_the_values_of_the_model(trainer):
+def test_views_are_normalized_by_the_values_of_the_model(trainer):
     own, model = Watcher(), Watcher(mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 2.0))
     data = Digits(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     for each in (own, model):
         trainer().validate(each, data, verbose=False)
-    plain, other = own.judged[0][1].views[0], model.judged[0][1].views[0]
+    plain, other = own.evaluations[0][1].views[0], model.evaluations[0][1].views[0]
     scale = torch.tensor([1.0, 0.5, 2.0]).view(3, 1, 1)
     assert torch.allclose(other * scale + torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1), plain, atol=1e-6)
     assert plain.min() >= 0
     assert plain.max() == pytest.approx(1, abs=0.05)
 
 
-def test_probe_sets_are_judged_in_order_each_at_its_own_size(trainer):
+def test_probe_sets_are_evaluated_in_order_each_at_its_own_size(trainer):
     sets = {
         "shapes": ProbeSet("synthetic/train", "synthetic/test", image_size=24),
         "digits": ProbeSet("digits/train", "digits/test"),
     }
     model = Watcher()
     trainer().validate(model, Digits(probe_sets=sets), verbose=False)
-    sizes = {loader: (batch.views[0].shape[-1]) for loader, batch in model.judged}
-    counts = [sum(len(b.index) for n, b in model.judged if n == loader) for loader in range(4)]
+    sizes = {loader: (batch.views[0].shape[-1]) for loader, batch in model.evaluations}
+    counts = [sum(len(b.index) for n, b in model.evaluations if n == loader) for loader in range(4)]
     assert sizes == {0: 24, 1: 24, 2: 16, 3: 16}
     assert counts == [1024, 1024, 1438, 359]
 
 
-def test_without_probe_sets_nothing_is_judged(trainer):
+def test_without_probe_sets_nothing_is_evaluated(trainer):
     model = Watcher()
     trainer(max_epochs=1).fit(model, Digits(probe_sets={}))
     trainer().validate(model, Digits(probe_sets={}), verbose=False)
-    assert model.judged == []
+    assert model.evaluations == []
     assert len(model.seen) == 5
 
 
@@ -229,22 +229,22 @@ def test_splits_of_different_classes_are_no_probe_set(folder, png):
         ProbeSet("digits/train", "digits/val").open()
 
 
-def test_a_split_without_labels_is_refused_by_its_name_when_the_probe_set_is_opened(monkeypatch):
+def test_a_split_without_labels_is_rejected_by_its_name_when_the_probe_set_is_opened(monkeypatch):
     images, labels = torch.zeros(6, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, -1, -1, -1, -1])
 
     def mixed(pack, part, limits):
-        return MemoryPictures(images, labels if part == "unlabeled" else labels.abs(), ["cat", "dog"])
+        return InMemoryImages(images, labels if part == "unlabeled" else labels.abs(), ["cat", "dog"])
 
     monkeypatch.setattr("ssl_lightning.data.probe_sets.open_labelled", mixed)
     ProbeSet("stl10_binary/train", "stl10_binary/test").open()
-    line = "found 4 of 6 pictures without a label in the probe set stl10_binary/unlabeled; expected a label on each"
+    line = "found 4 of 6 images without a label in the probe set stl10_binary/unlabeled; expected a label on each"
     for splits in (("unlabeled", "test"), ("train", "unlabeled")):
         with pytest.raises(ValueError, match=line):
             ProbeSet(*(f"stl10_binary/{split}" for split in splits)).open()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_pictures_of_many_sizes_train_and_are_judged_without_the_broken_ones(trainer, folder, png, workers):
+def test_images_of_many_sizes_train_and_are_evaluated_without_the_broken_ones(trainer, folder, png, workers):
     files = {f"{split}/{n % 3}/{n:02d}.png": png(n, (8 + n, 12)) for n in range(30) for split in ("train", "test")}
     root = str(folder(files | {"train/1/99.png": b"broken"}))
     data = CuratedImages(
@@ -256,13 +256,13 @@ def test_pictures_of_many_sizes_train_and_are_judged_without_the_broken_ones(tra
         assert sorted(chain(*model.rows(epoch))) == [row for row in range(31) if row != 20]
     assert (data.masked, round(data.masked_share, 3)) == (1, round(1 / 32, 3))
     assert data.training.name(20).endswith("train/1/99.png")
-    assert sum(len(batch.index) for loader, batch in model.judged if loader == 0) == 2 * 30
-    assert sum(len(batch.index) for loader, batch in model.judged if loader == 1) == 2 * 30
+    assert sum(len(batch.index) for loader, batch in model.evaluations if loader == 0) == 2 * 30
+    assert sum(len(batch.index) for loader, batch in model.evaluations if loader == 1) == 2 * 30
     assert model.seen[0][1].views[0].shape[1:] == (3, 8, 8)
     assert multiprocessing.active_children() == []
 
 
-def test_a_subset_trains_on_its_rows_numbered_afresh(trainer, tmp_path):
+def test_a_subset_trains_on_its_rows_numbered_anew(trainer, tmp_path):
     from safetensors.torch import save_file
 
     labels = torch.arange(1024) % 4
@@ -287,22 +287,22 @@ def test_making_one_reads_no_file():
     ("options", "told"),
     [
         ({"batch_size": 1}, "data.batch_size=1; expected at least 2"),
-        ({"gallery": 0}, "data.gallery=0"),
+        ({"reference_images": 0}, "data.reference_images=0"),
         ({"num_workers": -1}, "data.num_workers=-1"),
         ({"image_size": 0}, "data.image_size=0"),
-        ({"centre_fraction": 1.5}, "data.centre_fraction=1.5"),
+        ({"center_fraction": 1.5}, "data.center_fraction=1.5"),
     ],
 )
-def test_impossible_options_are_refused_at_once(options, told):
+def test_impossible_options_are_rejected_at_once(options, told):
     with pytest.raises(ValueError, match=told):
         Digits(**options)
 
 
-def test_a_data_set_smaller_than_a_batch_is_told(trainer):
-    with pytest.raises(ValueError, match=r"found 1438 pictures, fewer than one batch of 2000: lower data\.batch_size"):
+def test_a_data_set_smaller_than_a_batch_is_reported(trainer):
+    with pytest.raises(ValueError, match=r"found 1438 images, fewer than one batch of 2000: lower data\.batch_size"):
         trainer().fit(Watcher(), Digits(batch_size=2000))
 
 
-def test_a_standard_deviation_that_is_not_positive_is_refused_by_its_name():
+def test_a_standard_deviation_that_is_not_positive_is_rejected_by_its_name():
     with pytest.raises(ValueError, match=r"found data\.std=\(0\.2, 0\.0, 0\.2\)"):
         SyntheticImages(std=(0.2, 0.0, 0.2))

@@ -34,16 +34,16 @@ def test_each_row_is_early_as_often_as_late():
 
 
 @given(cluster_sizes, st.integers(0, 2**62), st.integers(0, 100), st.integers(1, 400))
-def test_clusters_of_any_size_get_equal_shares_within_the_quota(sizes, seed, epoch, draws):
+def test_clusters_of_any_size_get_equal_shares_within_the_quota(sizes, seed, epoch, counter_rng):
     labels = labels_of(sizes)
-    order = balanced_order(seed, epoch, labels, draws)
+    order = balanced_order(seed, epoch, labels, counter_rng)
     filled = sum(size > 0 for size in sizes)
-    quota = draws // filled + 1
+    quota = counter_rng // filled + 1
     counts = labels[order].bincount(minlength=len(sizes))
-    assert len(order) == draws
+    assert len(order) == counter_rng
     assert (counts <= quota).all()
     assert (counts[torch.tensor(sizes) == 0] == 0).all()
-    assert filled * quota - draws <= filled  # what the cut may take away in all
+    assert filled * quota - counter_rng <= filled  # what the cut may take away in all
 
 
 def test_sizes_from_one_to_five_thousand_get_equal_shares():
@@ -66,13 +66,13 @@ def test_no_member_comes_again_before_every_member_came(sizes, epoch):
             assert mine.max() - mine.min() <= 2  # one for a broken round, one for the draw that the cut took
 
 
-def test_a_drawn_row_is_a_row_of_the_table_and_not_of_a_list_sorted_by_cluster():
+def test_a_sampled_row_is_a_row_of_the_table_and_not_of_a_list_sorted_by_cluster():
     labels = torch.tensor([2, 0, 1, 2, 2, 0])
     order = balanced_order(0, 0, labels, 3000)
     assert labels[order].bincount().tolist() == pytest.approx([1000, 1000, 1000], abs=3)
 
 
-def test_rows_without_a_cluster_are_never_drawn():
+def test_rows_without_a_cluster_are_never_sampled():
     labels = torch.tensor([-1, 0, -1, 1, 1])
     assert set(balanced_order(0, 0, labels, 100).tolist()) == {1, 3, 4}
 
@@ -84,7 +84,7 @@ def test_no_cluster_at_all_is_an_error_in_one_line():
 
 @settings(max_examples=20)
 @given(st.integers(0, 1000))
-def test_balanced_draws_of_equal_clusters_are_in_random_order(epoch):
+def test_balanced_samples_of_equal_clusters_are_in_random_order(epoch):
     labels = torch.arange(1000) % 2
     order = labels[balanced_order(0, epoch, labels, 1000)]
     changes = int((order[1:] != order[:-1]).sum())

@@ -1,26 +1,26 @@
-"""Folders, tar files and shards as tables of pictures: which rows, in which order, with which labels."""
+"""Folders, tar files and shards as tables of images: which rows, in which order, with which labels."""
 
 import os
 
 import pytest
 import torch
 
+from ssl_lightning.data.dataset import InMemoryImages
 from ssl_lightning.data.packs import locate, open_labelled, open_unlabelled, splits
-from ssl_lightning.data.pictures import MemoryPictures
-from ssl_lightning.data.stored import StoredPictures
+from ssl_lightning.data.stored import StoredImages
 from ssl_lightning.stops import UsageError
 
 
-def numbers(pictures, number_of, rows=None):
-    rows = torch.arange(len(pictures)) if rows is None else torch.tensor(rows)
-    images, valid = pictures.read(rows)
+def numbers(dataset, number_of, rows=None):
+    rows = torch.arange(len(dataset)) if rows is None else torch.tensor(rows)
+    images, valid = dataset.read(rows)
     return [number_of(image) if ok else None for image, ok in zip(images, valid.tolist(), strict=True)]
 
 
 @pytest.fixture
 def classes(png):
     names = ["train/cat/b.png", "train/cat/a.PNG", "train/dog/deep/c.png", "test/cat/d.png", "test/dog/e.png"]
-    return {name: png(number) for number, name in enumerate(names)} | {"train/notes.txt": b"no picture"}
+    return {name: png(number) for number, name in enumerate(names)} | {"train/notes.txt": b"no image"}
 
 
 @pytest.mark.parametrize("layout", ["folder", "tar", "tar.xz"])
@@ -28,7 +28,7 @@ def test_class_folders_give_labels_in_a_folder_and_in_a_tar(layout, folder, tar,
     if layout == "folder":
         path = folder(classes)
     else:
-        path = tar(classes.items(), f"pictures.{layout}", "w:xz" if layout == "tar.xz" else "w")
+        path = tar(classes.items(), f"images.{layout}", "w:xz" if layout == "tar.xz" else "w")
     train, test = (open_labelled(str(path), split) for split in ("train", "test"))
     assert train.classes == test.classes == ["cat", "dog"]
     assert (numbers(train, number_of), train.labels.tolist()) == ([1, 0, 2], [0, 0, 1])
@@ -38,19 +38,19 @@ def test_class_folders_give_labels_in_a_folder_and_in_a_tar(layout, folder, tar,
 
 
 def test_class_folders_without_a_split(folder, png, number_of):
-    pictures = open_labelled(str(folder({"b/1.png": png(1), "a/2.png": png(2)})), None)
-    assert (pictures.classes, pictures.labels.tolist(), numbers(pictures, number_of)) == (["a", "b"], [0, 1], [2, 1])
+    dataset = open_labelled(str(folder({"b/1.png": png(1), "a/2.png": png(2)})), None)
+    assert (dataset.classes, dataset.labels.tolist(), numbers(dataset, number_of)) == (["a", "b"], [0, 1], [2, 1])
 
 
 def test_order_is_that_of_the_bytes_of_names_and_a_copy_has_the_same_fingerprint(folder, png, number_of):
     names = ["Z.png", "a.png", "a/b.png", "é.png", "☃.png", "10.png", "9.png", "new\nline.png"]
     files = {name: png(number) for number, name in enumerate(names)}
-    pictures = open_unlabelled(str(folder(files)))
+    dataset = open_unlabelled(str(folder(files)))
     expected = sorted(range(len(names)), key=lambda n: names[n].encode())
-    assert numbers(pictures, number_of) == expected
+    assert numbers(dataset, number_of) == expected
     other = open_unlabelled(str(folder(dict(reversed(files.items())), "elsewhere")))
-    assert pictures.fingerprint == other.fingerprint
-    assert pictures.labels.tolist() == [-1] * len(names)
+    assert dataset.fingerprint == other.fingerprint
+    assert dataset.labels.tolist() == [-1] * len(names)
 
 
 def test_names_that_are_no_text_are_rows_too(folder, png, number_of):
@@ -100,34 +100,34 @@ def test_sample_ids_are_rows_where_names_are_no_numbers(folder, png):
     assert open_unlabelled(str(folder({"a/8.png": png(0), "b/7.png": png(1)}, "once"))).sample_ids.tolist() == [8, 7]
 
 
-BAD = {"empty.png": b"", "text.jpg": b"not a picture", "page.jpeg": b"<html></html>"}
+BAD = {"empty.png": b"", "text.jpg": b"not an image", "page.jpeg": b"<html></html>"}
 
 
 @pytest.mark.parametrize("sizes", [[(6, 6)] * 3, [(6, 6), (5, 9), (6, 6)]])
 @pytest.mark.parametrize("layout", ["folder", "tar"])
-def test_unreadable_pictures_keep_their_rows_and_no_other_takes_their_place(sizes, layout, folder, tar, png, number_of):
+def test_unreadable_images_keep_their_rows_and_no_other_takes_their_place(sizes, layout, folder, tar, png, number_of):
     good = {f"{name}.png": png(number, sizes[number]) for number, name in enumerate("chz")}
     files = good | BAD | {"half.png": png(9)[:40]}
-    pictures = open_unlabelled(str(folder(files) if layout == "folder" else tar(files.items())))
-    assert isinstance(pictures, MemoryPictures) == (sizes[1] == (6, 6))
-    assert numbers(pictures, number_of) == [0, None, 1, None, None, None, 2]
-    images, valid = pictures.read(torch.tensor([1, 2]))
+    dataset = open_unlabelled(str(folder(files) if layout == "folder" else tar(files.items())))
+    assert isinstance(dataset, InMemoryImages) == (sizes[1] == (6, 6))
+    assert numbers(dataset, number_of) == [0, None, 1, None, None, None, 2]
+    images, valid = dataset.read(torch.tensor([1, 2]))
     assert valid.tolist() == [False, True]
     assert not images[0].any()
 
 
 def test_a_file_that_vanishes_later_is_an_invalid_row(folder, png, number_of):
     root = folder({"a.png": png(0), "b.png": png(1, (3, 5))})
-    pictures = open_unlabelled(str(root))
+    dataset = open_unlabelled(str(root))
     (root / "a.png").unlink()
-    assert numbers(pictures, number_of) == [None, 1]
+    assert numbers(dataset, number_of) == [None, 1]
 
 
-def test_one_odd_size_that_the_first_look_missed_keeps_pictures_on_disk(folder, png, number_of):
+def test_one_odd_size_that_the_first_look_missed_keeps_images_on_disk(folder, png, number_of):
     files = {f"{number:03d}.png": png(number, (4, 6) if number == 100 else (6, 6)) for number in range(200)}
-    pictures = open_unlabelled(str(folder(files)))
-    assert isinstance(pictures, StoredPictures)
-    assert numbers(pictures, number_of, [99, 100]) == [99, 100]
+    dataset = open_unlabelled(str(folder(files)))
+    assert isinstance(dataset, StoredImages)
+    assert numbers(dataset, number_of, [99, 100]) == [99, 100]
 
 
 def test_names_are_looked_up_in_the_data_folder_and_never_in_the_current_one(folder, png, tmp_path, monkeypatch):
@@ -154,12 +154,12 @@ def test_names_are_looked_up_in_the_data_folder_and_never_in_the_current_one(fol
         ("nothing.tar", r"nothing.tar not found.*SSL_LIGHTNING_DATA"),
         ("pool-*.tar", r"pool-\*.tar not found"),
         ("shard-{000..004}.tar", r"shard-001.tar and 3 more not found"),
-        ("empty", "empty holds no picture"),
+        ("empty", "empty holds no image"),
         ("notes.txt", "neither a folder nor a tar file"),
         ("broken.tar", "broken header"),
     ],
 )
-def test_what_cannot_be_opened_is_told_in_one_line(path, told, tmp_path, tar, png, monkeypatch):
+def test_what_cannot_be_opened_is_reported_in_one_line(path, told, tmp_path, tar, png, monkeypatch):
     monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
     tar([("0.png", png(0))], "shard-000.tar")
     (tmp_path / "empty").mkdir()
@@ -170,15 +170,15 @@ def test_what_cannot_be_opened_is_told_in_one_line(path, told, tmp_path, tar, pn
     assert "\n" not in str(error.value)
 
 
-def test_a_path_that_is_taken_as_it_stands_is_to_be_mended(tmp_path, monkeypatch):
+def test_a_path_that_is_taken_as_it_stands_is_to_be_fixed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SSL_LIGHTNING_DATA", "packs")
     told = {
-        "/tmp/nothing/here": "/tmp/nothing/here not found: mend the path",
-        "/tmp/nothing-{0..2}.tar": "/tmp/nothing-0.tar and 2 more not found: mend the path",
-        "./pictures": f"./pictures not found in {tmp_path}: mend the path",
-        "../pictures": f"../pictures not found in {tmp_path}: mend the path",
-        "deep/pictures": "deep/pictures not found in packs or the current folder: "
+        "/tmp/nothing/here": "/tmp/nothing/here not found: fix the path",
+        "/tmp/nothing-{0..2}.tar": "/tmp/nothing-0.tar and 2 more not found: fix the path",
+        "./images": f"./images not found in {tmp_path}: fix the path",
+        "../images": f"../images not found in {tmp_path}: fix the path",
+        "deep/images": "deep/images not found in packs or the current folder: "
         "set SSL_LIGHTNING_DATA to the folder that holds it",
     }
     for path, expected in told.items():
@@ -192,12 +192,12 @@ def test_a_missing_split_names_those_that_are_there(folder, classes):
         open_labelled(str(folder(classes)), "val")
 
 
-def test_a_picture_outside_the_class_folders_is_named(folder, png):
+def test_a_image_outside_the_class_folders_is_named(folder, png):
     with pytest.raises(ValueError, match=r"'stray.png' outside a class folder"):
         open_labelled(str(folder({"train/a/1.png": png(0), "train/stray.png": png(1)})), "train")
 
 
-def test_compressed_shards_are_refused(tar, png, tmp_path):
+def test_compressed_shards_are_rejected(tar, png, tmp_path):
     for shard in range(2):
         tar([(f"{shard}.png", png(shard))], f"p-{shard}.tar.gz", "w:gz")
     with pytest.raises(ValueError, match="unpack shards to plain tar files"):
@@ -205,13 +205,13 @@ def test_compressed_shards_are_refused(tar, png, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cifar-10-batches-py", "cifar-100-python", "stl10_binary"])
-def test_a_missing_torchvision_folder_says_how_to_get_it(name, monkeypatch, tmp_path):
+def test_a_missing_torchvision_folder_reports_how_to_get_it(name, monkeypatch, tmp_path):
     monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=rf"get it by python -c .*\('{tmp_path}', download=True\)"):
         open_labelled(name, "train")
 
 
-def test_real_cifar_has_its_counts_and_each_row_its_own_picture(pack):
+def test_real_cifar_has_its_counts_and_each_row_its_own_image(pack):
     train, test = (open_labelled(pack("cifar10.tar.xz"), split) for split in ("train", "test"))
     assert (len(train), len(test), train.size) == (50_000, 10_000, (32, 32))
     assert train.labels.bincount().tolist() == [5_000] * 10
@@ -222,9 +222,9 @@ def test_real_cifar_has_its_counts_and_each_row_its_own_picture(pack):
 
 
 def test_the_real_uncurated_pool_has_its_rows_and_ids(pack):
-    pictures = open_unlabelled(pack("uncurated-*.tar"))
-    assert pictures.sample_ids.tolist() == list(range(6_000))
-    images, valid = pictures.read(torch.arange(0, 6_000, 97))
+    dataset = open_unlabelled(pack("uncurated-*.tar"))
+    assert dataset.sample_ids.tolist() == list(range(6_000))
+    images, valid = dataset.read(torch.arange(0, 6_000, 97))
     assert valid.all()
     assert all(min(image.shape[1:]) <= 128 for image in images)
 
@@ -232,7 +232,7 @@ def test_the_real_uncurated_pool_has_its_rows_and_ids(pack):
 def test_a_folder_is_decoded_once_while_a_run_uses_it_but_listed_anew(folder, png, number_of):
     root = folder({f"train/a/{n}.png": png(n) for n in range(3)})
     first = open_labelled(str(root), "train")
-    assert open_labelled(str(root), "train").pictures is first.pictures
+    assert open_labelled(str(root), "train").dataset is first.dataset
     folder({"train/a/9.png": png(9)})
     assert numbers(open_labelled(str(root), "train"), number_of) == [0, 1, 2, 9]
 
@@ -242,6 +242,6 @@ def test_a_folder_is_decoded_once_while_a_run_uses_it_but_listed_anew(folder, pn
     ["x-{0..999999999}.tar", "x-{0..999}{0..999}.tar", "x{a,b}" * 50, "{a,b}" * 3000, f"x-{{{'0' * 10**6}..1}}.tar"],
     ids=["long", "product", "pairs", "recursion", "digits"],
 )
-def test_braces_that_mean_more_files_than_anyone_has_are_refused_at_once(path):
+def test_braces_that_mean_more_files_than_anyone_has_are_rejected_at_once(path):
     with pytest.raises(UsageError, match="expected"):
         locate(path)

@@ -21,60 +21,60 @@ from ssl_lightning.data import (
     UnionImages,
     View,
 )
-from ssl_lightning.data.drawn import MOST_CLASSES, draw_pictures
 from ssl_lightning.data.packs import open_labelled
+from ssl_lightning.data.rendered import MOST_CLASSES, render_images
 
 OVERLAYS = sorted((Path(__file__).parents[2] / "configs" / "data").glob("*.yaml"))
 
 
-def features_and_labels(pictures):
-    images, _ = pictures.read(torch.arange(len(pictures)))
-    return images.flatten(1).float().numpy(), pictures.labels.numpy()
+def features_and_labels(dataset):
+    images, _ = dataset.read(torch.arange(len(dataset)))
+    return images.flatten(1).float().numpy(), dataset.labels.numpy()
 
 
 def test_digits_are_those_of_scikit_learn_every_fifth_for_test():
     reference, labels = load_digits(return_X_y=True)
     train, test = Digits().probes["digits"]
     assert (len(train), len(test)) == (1438, 359)
-    for pictures, chosen in ((train, np.arange(1797) % 5 != 4), (test, np.arange(1797) % 5 == 4)):
-        images, found = features_and_labels(pictures)
+    for dataset, chosen in ((train, np.arange(1797) % 5 != 4), (test, np.arange(1797) % 5 == 4)):
+        images, found = features_and_labels(dataset)
         assert np.array_equal(found, labels[chosen])
         for channel in images.reshape(len(images), 3, 64).transpose(1, 0, 2):
             assert np.abs(channel / 255 - reference[chosen] / 16).max() <= 0.5 / 255 + 1e-6
 
 
-def test_drawn_pictures_are_functions_of_seed_row_and_class():
+def test_sampled_images_are_functions_of_seed_row_and_class():
     rows, labels = torch.arange(600), torch.arange(600) % 10
-    all_at_once = draw_pictures(rows, labels, 32, 0)
-    assert torch.equal(draw_pictures(rows[500:510], labels[500:510], 32, 0), all_at_once[500:510])
-    assert not torch.equal(draw_pictures(rows, labels, 32, 1), all_at_once)
+    all_at_once = render_images(rows, labels, 32, 0)
+    assert torch.equal(render_images(rows[500:510], labels[500:510], 32, 0), all_at_once[500:510])
+    assert not torch.equal(render_images(rows, labels, 32, 1), all_at_once)
     # written down once: another machine or version must draw the same
     assert SyntheticImages().fingerprint.startswith("df757e74d1abeccc")
 
 
-def test_train_and_test_of_drawn_pictures_share_none():
+def test_train_and_test_of_sampled_images_share_none():
     data = SyntheticImages(samples=300, test_samples=300)
-    (train, _), (test, _) = (features_and_labels(pictures) for pictures in data.probes["synthetic"])
+    (train, _), (test, _) = (features_and_labels(dataset) for dataset in data.probes["synthetic"])
     assert len(np.unique(np.concatenate([train, test]), axis=0)) == 600
 
 
-def test_the_class_of_a_drawn_picture_can_be_learned_but_not_from_a_few_pixels():
+def test_the_class_of_a_sampled_image_can_be_learned_but_not_from_a_few_pixels():
     train, test = SyntheticImages(samples=3000, test_samples=500).probes["synthetic"]
     knn = KNeighborsClassifier(1).fit(*features_and_labels(train))
     assert 0.15 < knn.score(*features_and_labels(test)) < 0.6  # chance is 0.1
 
 
 def test_every_class_up_to_the_limit_looks_different():
-    pictures = draw_pictures(torch.zeros(MOST_CLASSES, dtype=torch.int64), torch.arange(MOST_CLASSES), 32, 0)
-    assert len(pictures.flatten(1).unique(dim=0)) == MOST_CLASSES
+    dataset = render_images(torch.zeros(MOST_CLASSES, dtype=torch.int64), torch.arange(MOST_CLASSES), 32, 0)
+    assert len(dataset.flatten(1).unique(dim=0)) == MOST_CLASSES
     with pytest.raises(ValueError, match=f"at most {MOST_CLASSES} can be drawn"):
         SyntheticImages(classes=MOST_CLASSES + 1).setup("fit")
 
 
-def test_a_curated_source_judges_itself_where_it_has_a_test_split(folder, png):
+def test_a_curated_source_probes_itself_where_it_has_a_test_split(folder, png):
     files = {f"{split}/{label}/{n}.png": png(n) for split in ("train", "test") for label in "ab" for n in range(3)}
     data = CuratedImages(path=str(folder(files)))
-    assert {name: (len(a), len(b)) for name, (a, b) in data.probes.items()} == {"pictures": (6, 6)}
+    assert {name: (len(a), len(b)) for name, (a, b) in data.probes.items()} == {"images": (6, 6)}
     assert (data.num_samples, data.num_classes) == (6, 2)
     assert CuratedImages(path=data.path, test_split="val").probes == {}
 
@@ -87,16 +87,16 @@ def test_a_union_of_two_kinds_of_source_is_read_across_the_border(folder, tar, p
     images, valid = data.training.read(torch.arange(7))
     assert valid.all()
     assert [number_of(image) for image in images] == [0, 2, 1, 3, 4, 5, 6]
-    assert data.judged_labels().tolist() == [0, 0, 1, 1, -1, -1, -1]
+    assert data.true_labels().tolist() == [0, 0, 1, 1, -1, -1, -1]
     assert len(set(data.training.sample_ids.tolist())) == 7
-    assert list(data.probes) == ["pictures"]
+    assert list(data.probes) == ["images"]
     batch = data.augment(next(iter(data.train_dataloader())), 0)
     assert sorted(batch.index.tolist()) == list(range(7))
     with pytest.raises(ValueError, match="expected at least one source"):
         UnionImages(sources=[]).setup("fit")
 
 
-def test_a_union_judges_on_the_first_sources_sets_first():
+def test_a_union_probes_on_the_first_sources_sets_first():
     union = UnionImages(sources=[SyntheticImages(samples=20), Digits()])
     assert list(union.probes) == ["synthetic", "digits"]
 
@@ -114,10 +114,10 @@ def test_torchvision_folders_are_read_where_they_lie(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "CIFAR10", Downloaded)  # its own check sums forbid a small stand-in on disk
     (tmp_path / "cifar-10-batches-py").mkdir()
-    pictures = open_labelled(str(tmp_path / "cifar-10-batches-py"), "train")
-    images, _ = pictures.read(torch.arange(6))
+    dataset = open_labelled(str(tmp_path / "cifar-10-batches-py"), "train")
+    images, _ = dataset.read(torch.arange(6))
     assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), pixels)
-    assert (pictures.labels.tolist(), pictures.classes) == ([0, 1, 2, 0, 1, 2], ["a", "b", "c"])
+    assert (dataset.labels.tolist(), dataset.classes) == ([0, 1, 2, 0, 1, 2], ["a", "b", "c"])
     with pytest.raises(ValueError, match="no split 'val', only train, test"):
         open_labelled(str(tmp_path / "cifar-10-batches-py"), "val")
 
@@ -165,12 +165,12 @@ def test_every_overlay_makes_its_source_without_reading_a_file(overlay, parse):
 def test_views_and_probe_sets_come_from_the_command_line(parse):
     data = parse(
         "--data=Digits",
-        '--data.views+={"count": 2, "jitter": [0.2, 0.2, 0.2, 0.05]}',
+        '--data.views+={"count": 2, "color_jitter": [0.2, 0.2, 0.2, 0.05]}',
         '--data.views+={"size": 0.5}',
         '--data.probe_sets={"d": {"train": "digits/train", "test": "digits/test"}}',
         '--data.subset={"path": "x.parquet", "value": 3}',
     )
-    assert data.views == [View(count=2, jitter=(0.2, 0.2, 0.2, 0.05)), View(size=0.5)]
+    assert data.views == [View(count=2, color_jitter=(0.2, 0.2, 0.2, 0.05)), View(size=0.5)]
     assert data.probe_sets == {"d": ProbeSet("digits/train", "digits/test")}
     assert (data.subset.path, data.subset.value) == ("x.parquet", 3)
 
@@ -191,17 +191,17 @@ def test_the_printed_config_can_be_read_back(capsys, tmp_path, parse):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
-def test_the_statistics_of_an_overlay_are_those_of_its_pictures(overlay, pack, parse):
+def test_the_statistics_of_an_overlay_are_those_of_its_images(overlay, pack, parse):
     data = parse("--config", str(overlay))
     if overlay.stem == "folder":
-        pytest.skip("a user's own pictures")
+        pytest.skip("a user's own images")
     if overlay.stem in ("cifar10", "uncurated", "union"):
         for name in ("cifar10.tar.xz", "uncurated-*.tar"):
             pack(name)
     rows = torch.arange(0, data.num_samples, 1 if data.num_samples < 2000 else 7)
     loader = data._sequential(data.training.select(rows), data.image_size)
     data.mean, data.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    views = torch.cat([data.centre(raw).views[0] for raw in loader])
+    views = torch.cat([data.center(raw).views[0] for raw in loader])
     told = parse("--config", str(overlay))
     assert views.mean((0, 2, 3)).tolist() == pytest.approx(told.mean, abs=0.01)
     assert views.std((0, 2, 3)).tolist() == pytest.approx(told.std, abs=0.01)

@@ -51,11 +51,11 @@ def test_names_are_data(tar):
         ([("a.jpg", b"x"), ("./a.jpg", b"z")], "the name 'a.jpg' twice"),
     ],
 )
-def test_unsafe_members_are_refused_in_one_line(tar, members, told):
+def test_unsafe_members_are_rejected_in_one_line(tar, members, told):
     with pytest.raises(ValueError, match=told) as error:
         index_tar(tar(members))
     assert "\n" not in str(error.value)
-    assert "pictures.tar" in str(error.value)
+    assert "images.tar" in str(error.value)
 
 
 @pytest.mark.parametrize("mode", ["w", "w:xz", "w:gz", "w:bz2"])
@@ -84,7 +84,7 @@ def test_a_broken_header_is_not_taken_for_the_end(tar):
         index_tar(path)
 
 
-def test_a_declared_size_beyond_the_file_is_refused(tar):
+def test_a_declared_size_beyond_the_file_is_rejected(tar):
     path = tar([("a.jpg", b"x")])
     content = bytearray(path.read_bytes())
     content[124:136] = b"%011o\0" % (8 << 30 - 1)
@@ -97,7 +97,7 @@ def test_a_declared_size_beyond_the_file_is_refused(tar):
 
 def test_nothing_is_written_beside_the_file(tar, tmp_path):
     index_tar(tar([("evil/x.jpg", b"x")]))
-    assert [path.name for path in tmp_path.iterdir()] == ["pictures.tar"]
+    assert [path.name for path in tmp_path.iterdir()] == ["images.tar"]
 
 
 # What tarfile raises tracebacks for, loops over or leaves out
@@ -213,7 +213,7 @@ def test_an_unpacked_archive_is_held_once(tmp_path):
     assert peak < 90 << 20
 
 
-def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_held(tmp_path, monkeypatch):
+def test_an_archive_that_unpacks_to_too_much_is_rejected_before_it_is_held(tmp_path, monkeypatch):
     path = tmp_path / "bomb.tar.gz"
     path.write_bytes(gzip.compress(bytes(40 << 20), 1))
     monkeypatch.setattr("ssl_lightning.data.tars._LARGEST_UNPACKED", 10 << 20)

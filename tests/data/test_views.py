@@ -1,4 +1,4 @@
-"""Views of a batch: torchvision's maths picture by picture, torchvision's law of crops, and draws by row alone."""
+"""Views of a batch: torchvision's maths image by image, torchvision's law of crops, and draws by row alone."""
 
 import math
 import re
@@ -8,21 +8,21 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from ssl_lightning.data.colour import ORDERS, blend_, blur_, blur_taps, grey_, hue_, jitter_, solarise_
-from ssl_lightning.data.crops import affine, centre_view, crop_resize, random_boxes
+from ssl_lightning.data.color import ORDERS, blend_, blur_, blur_taps, grayscale_, hue_, jitter_, solarize_
+from ssl_lightning.data.crops import affine, center_view, crop_resize, random_boxes
 from ssl_lightning.data.views import View, crop_boxes, cut_crop, expand, finish_crops, make_view, make_views
 
 KEY = {"seed": 3, "epoch": 2, "number": 1}
 LEVEL = 1 / 255
-STRONG = View(jitter=(0.8, 0.8, 0.8, 0.2), blur=0.5, solarise=0.3)
+STRONG = View(color_jitter=(0.8, 0.8, 0.8, 0.2), gaussian_blur=0.5, solarize=0.3)
 
 
 def photographs(count: int, height: int, width: int, seed: int = 0):
-    """Smooth uint8 pictures with edges, flat parts, pure greys and saturated corners."""
+    """Smooth uint8 images with edges, flat parts, pure grays and saturated corners."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, max(2, height // 6), max(2, width // 6), generator=generator) * 1.6 - 0.3
     images = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
-    images[:, :, : height // 4, : width // 4] = images[:, :, :1, :1].mean(1, keepdim=True)  # grey: hue has no angle
+    images[:, :, : height // 4, : width // 4] = images[:, :, :1, :1].mean(1, keepdim=True)  # gray: hue has no angle
     images[:, 1:, -height // 5 :, -width // 5 :] = 0.0  # pure red
     return (images * 255).round().byte()
 
@@ -58,7 +58,7 @@ def test_a_crop_is_torchvisions_crop_for_every_box(height, width, size):
         assert worst(found[i], rounded) < 1.01 * LEVEL
 
 
-def test_a_crop_of_the_whole_picture_at_its_own_size_changes_nothing():
+def test_a_crop_of_the_whole_image_at_its_own_size_changes_nothing():
     images = photographs(5, 32, 32)
     whole = torch.tensor([[0, 0, 32, 32]]).expand(5, 4)
     assert worst(crop_resize(images, whole, 32), images / 255) < 1e-6
@@ -74,9 +74,9 @@ def test_one_pixel_is_a_crop_too():
 def test_boxes_follow_torchvisions_law():
     count, height, width = 4000, 40, 60
     transform = v2.RandomResizedCrop(8, (0.2, 1.0), (3 / 4, 4 / 3), antialias=True)
-    picture = torch.zeros(3, height, width, dtype=torch.uint8)
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
     torch.manual_seed(0)
-    drawn = [transform.make_params([picture]) for _ in range(count)]
+    drawn = [transform.make_params([image]) for _ in range(count)]
     theirs = torch.tensor([[p["top"], p["left"], p["height"], p["width"]] for p in drawn]).float()
     rows = torch.arange(count)
     ours = crop_boxes(View(), rows * 0 + height, rows * 0 + width, rows=rows, **KEY).float()
@@ -95,7 +95,7 @@ def kolmogorov_smirnov(a, b) -> float:
 
 
 @pytest.mark.parametrize(("height", "width"), [(200, 4), (4, 200), (32, 32), (1, 1), (7, 9)])
-def test_a_box_lies_within_its_picture_and_falls_back_as_torchvision_does(height, width):
+def test_a_box_lies_within_its_image_and_falls_back_as_torchvision_does(height, width):
     rows = torch.arange(200)
     boxes = crop_boxes(View(scale=(0.9, 1.0)), rows * 0 + height, rows * 0 + width, rows=rows, **KEY)
     top, left, h, w = boxes.unbind(1)
@@ -105,8 +105,8 @@ def test_a_box_lies_within_its_picture_and_falls_back_as_torchvision_does(height
     assert (top + h <= height).all()
     assert (left + w <= width).all()
     if max(height, width) / min(height, width) > 10:  # no try can fit
-        picture = torch.zeros(3, height, width, dtype=torch.uint8)
-        p = v2.RandomResizedCrop(8, (0.9, 1.0), antialias=True).make_params([picture])
+        image = torch.zeros(3, height, width, dtype=torch.uint8)
+        p = v2.RandomResizedCrop(8, (0.9, 1.0), antialias=True).make_params([image])
         assert boxes.unique(dim=0).tolist() == [[p["top"], p["left"], p["height"], p["width"]]]
 
 
@@ -122,21 +122,21 @@ def test_boxes_by_hand():
 
 @pytest.mark.parametrize("fraction", [1.0, 0.875, 0.5])
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 31), (100, 160)])
-def test_the_centre_view_is_torchvisions_resize_and_centre_crop(height, width, fraction):
+def test_the_center_view_is_torchvisions_resize_and_center_crop(height, width, fraction):
     images = photographs(3, height, width)
-    judge = v2.Compose([v2.Resize(round(24 / fraction), antialias=True), v2.CenterCrop(24)])
-    assert worst(centre_view(images, 24, fraction), judge(images) / 255) < 1e-6
+    evaluate = v2.Compose([v2.Resize(round(24 / fraction), antialias=True), v2.CenterCrop(24)])
+    assert worst(center_view(images, 24, fraction), evaluate(images) / 255) < 1e-6
 
 
-def test_the_centre_view_of_a_picture_of_the_right_size_is_the_picture():
+def test_the_center_view_of_a_image_of_the_right_size_is_the_image():
     images = photographs(3, 32, 32)
-    assert torch.equal(centre_view(images, 32), images / 255)
+    assert torch.equal(center_view(images, 32), images / 255)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.5])
-def test_a_centre_view_refuses_an_impossible_fraction(fraction):
+def test_a_center_view_rejects_an_impossible_fraction(fraction):
     with pytest.raises(ValueError, match="expected 0 < fraction <= 1"):
-        centre_view(photographs(1, 8, 8), 8, fraction)
+        center_view(photographs(1, 8, 8), 8, fraction)
 
 
 def test_an_affine_move_is_torchvisions_then_the_mirror():
@@ -152,7 +152,7 @@ def test_an_affine_move_is_torchvisions_then_the_mirror():
         assert worst(found[i], expected.flip(-1) if flip[i] else expected) < 1e-4
 
 
-# Colours
+# Colors
 
 
 BLENDS = {
@@ -221,19 +221,19 @@ def test_jitter_knows_which_turns_go_round(turn):
     assert worst(found, F.adjust_hue(images / 255, turn)) < 1e-4
 
 
-def test_grey_is_torchvisions():
+def test_gray_is_torchvisions():
     images, chosen = photographs(6, 9, 11), torch.tensor([True, False, True, True, False, True])
     found = images / 255
-    grey_(found, chosen)
+    grayscale_(found, chosen)
     assert worst(found[chosen], F.rgb_to_grayscale(images[chosen] / 255, 3)) < 1e-6
     assert mean_error(found[chosen], F.rgb_to_grayscale(images[chosen], 3) / 255) < LEVEL
     assert torch.equal(found[~chosen], images[~chosen] / 255)
 
 
-def test_solarise_is_torchvisions_on_every_value():
+def test_solarize_is_torchvisions_on_every_value():
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16).contiguous()
     found = images / 255
-    solarise_(found, torch.tensor([True, False]))
+    solarize_(found, torch.tensor([True, False]))
     assert worst(found[0], F.solarize(images[0], 128) / 255) < 1e-6
     assert torch.equal(found[1], images[1] / 255)
 
@@ -258,8 +258,8 @@ def test_the_blur_of_simclr_has_23_taps_at_224():
 
 
 def by_torchvision(image, found_parameters, view, size):
-    """One picture through torchvision's functions, with the parameters that ours drew."""
-    box, flip, jittered, factors, order, grey, blurred, sigma, solarised = found_parameters
+    """One image through torchvision's functions, with the parameters that ours drew."""
+    box, flip, jittered, factors, order, gray, blurred, sigma, solarized = found_parameters
     image = F.resized_crop(image, *box, [size, size], antialias=True)
     if flip:
         image = F.horizontal_flip(image)
@@ -267,48 +267,50 @@ def by_torchvision(image, found_parameters, view, size):
         for which in order:
             operation = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue][which]
             image = operation(image, factors[which])
-    if grey:
+    if gray:
         image = F.rgb_to_grayscale(image, 3)
     if blurred:
         image = F.gaussian_blur(image, blur_taps(size), sigma)
-    if solarised:
+    if solarized:
         image = F.solarize(image, 0.5 if image.is_floating_point() else 128)
     return image if image.is_floating_point() else image / 255
 
 
 def parameters_of(view, height, width, rows):
     """The documented order of a row's numbers, read off the draws independently of the package's own reading."""
-    from ssl_lightning.draws import Purpose, uniform
+    from ssl_lightning.counter_rng import Purpose, uniform
 
     u = uniform(KEY["seed"], Purpose.VIEW, KEY["epoch"], rows, view=KEY["number"], count=36).double()
     boxes = crop_boxes(view, rows * 0 + height, rows * 0 + width, rows=rows, **KEY).tolist()
     for i, box in enumerate(boxes):
         n = u[i, 22:].tolist()
-        span = [(max(0.0, 1 - s), 1 + s) for s in view.jitter[:3]] + [(-view.jitter[3], view.jitter[3])]
+        span = [(max(0.0, 1 - s), 1 + s) for s in view.color_jitter[:3]] + [
+            (-view.color_jitter[3], view.color_jitter[3])
+        ]
         factors = [low + (high - low) * x for (low, high), x in zip(span, n[2:6], strict=True)]
         order = ORDERS[int(n[6] * 24)].tolist()
-        sigma = view.blur_sigma[0] + (view.blur_sigma[1] - view.blur_sigma[0]) * n[9]
+        sigma = view.sigma[0] + (view.sigma[1] - view.sigma[0]) * n[9]
         yield (
             box,
-            n[0] < view.flip,
-            n[1] < view.jitter_probability,
+            n[0] < view.horizontal_flip,
+            n[1] < view.color_jitter_p,
             factors,
             order,
-            n[7] < view.grey,
-            n[8] < view.blur,
+            n[7] < view.grayscale,
+            n[8] < view.gaussian_blur,
             sigma,
-            n[10] < view.solarise,
+            n[10] < view.solarize,
         )
 
 
-@pytest.mark.parametrize("view", [View(), STRONG, View(jitter=(0.4, 0.4, 0.2, 0.5), scale=(0.05, 0.14))], ids=str)
+@pytest.mark.parametrize("view", [View(), STRONG, View(color_jitter=(0.4, 0.4, 0.2, 0.5), scale=(0.05, 0.14))], ids=str)
 def test_a_whole_view_is_torchvisions_chain_on_floats(view):
     images, rows = photographs(64, 32, 32), torch.arange(64) * 5 + 2
     found = make_view(images, view, 32, rows=rows, **KEY)
     for i, parameters in enumerate(parameters_of(view, 32, 32, rows)):
         expected = by_torchvision(images[i] / 255, parameters, view, 32)
         assert mean_error(found[i], expected) < 1e-5
-        near_threshold = ((expected - 0.5).abs() < 1e-3) & bool(parameters[-1])  # solarise jumps there
+        near_threshold = ((expected - 0.5).abs() < 1e-3) & bool(parameters[-1])  # solarize jumps there
         assert worst(found[i][~near_threshold], expected[~near_threshold]) < 1e-3
 
 
@@ -332,19 +334,19 @@ def test_crops_cut_one_by_one_and_finished_together_are_the_whole_view(height, w
     before = crops.clone()
     finished = finish_crops(crops, STRONG, rows=rows, **KEY)
     whole = make_view(images, STRONG, size, rows=rows, **KEY)
-    # a value beside solarise's threshold may fall on the other side after rounding to uint8
+    # a value beside solarize's threshold may fall on the other side after rounding to uint8
     assert (finished - whole).abs().flatten().quantile(0.98) < 5 * LEVEL
     assert mean_error(finished, whole) < 2 * LEVEL
     assert torch.equal(crops, before)
 
 
-def test_a_numpy_picture_is_cut_as_a_tensor_is():
+def test_a_numpy_image_is_cut_as_a_tensor_is():
     image = photographs(1, 50, 70)[0]
     key = {"row": 9, **KEY}
     assert torch.equal(cut_crop(image.numpy(), View(), 24, **key), cut_crop(image, View(), 24, **key))
 
 
-@pytest.mark.parametrize("view", [STRONG, View(rotate=20.0, translate=0.1)], ids=["colours", "affine"])
+@pytest.mark.parametrize("view", [STRONG, View(degrees=20.0, translate=0.1)], ids=["colors", "affine"])
 def test_a_row_looks_the_same_in_any_company_and_any_order(view):
     images, rows = photographs(300, 32, 32), torch.arange(300)
     together = make_view(images, view, 32, rows=rows, **KEY)
@@ -354,7 +356,7 @@ def test_a_row_looks_the_same_in_any_company_and_any_order(view):
         assert worst(make_view(images[i : i + 1], view, 32, rows=rows[i : i + 1], **KEY)[0], together[i]) < 1e-5
 
 
-@pytest.mark.parametrize("view", [STRONG, View(rotate=20.0, translate=0.1)], ids=["colours", "affine"])
+@pytest.mark.parametrize("view", [STRONG, View(degrees=20.0, translate=0.1)], ids=["colors", "affine"])
 def test_views_made_together_are_those_made_one_by_one(view):
     images, rows = photographs(100, 32, 32), torch.arange(100)
     key = {name: value for name, value in KEY.items() if name != "number"} | {"rows": rows}
@@ -372,7 +374,7 @@ def test_seed_epoch_row_and_number_each_change_the_view(changed):
     assert (difference.abs().mean((1, 2, 3)) > LEVEL).all()
 
 
-def test_nothing_touches_the_pictures_or_the_global_generator():
+def test_nothing_touches_the_images_or_the_global_generator():
     images, rows = photographs(16, 32, 32), torch.arange(16)
     before, state = images.clone(), torch.get_rng_state()
     make_view(images, STRONG, 32, rows=rows, **KEY)
@@ -391,30 +393,32 @@ def test_autocast_does_not_coarsen_a_view():
 def test_probabilities_are_met_and_values_stay_in_range():
     rows = torch.arange(2000)
     ramp = torch.arange(32, dtype=torch.uint8).mul(8).view(1, 1, 1, 32).expand(2000, 3, 32, 32)
-    still = View(scale=(1.0, 1.0), ratio=(1.0, 1.0), jitter_probability=0.0, grey=0.0)
+    still = View(scale=(1.0, 1.0), ratio=(1.0, 1.0), color_jitter_p=0.0, grayscale=0.0)
     flipped = make_view(ramp, still, 32, rows=rows, **KEY)[:, 0, 0, 0] > 0.5
     assert flipped.float().mean().item() == pytest.approx(0.5, abs=0.05)
-    coloured = photographs(1, 8, 8).expand(2000, 3, 8, 8)
-    grey = View(jitter_probability=0.0, grey=0.2, flip=0.0)
-    channels = make_view(coloured, grey, 8, rows=rows, **KEY)
+    colored = photographs(1, 8, 8).expand(2000, 3, 8, 8)
+    gray = View(color_jitter_p=0.0, grayscale=0.2, horizontal_flip=0.0)
+    channels = make_view(colored, gray, 8, rows=rows, **KEY)
     lost = (channels[:, 0] - channels[:, 2]).abs().amax((1, 2)) < 1e-6
     assert lost.float().mean().item() == pytest.approx(0.2, abs=0.04)
-    strong = make_view(coloured, STRONG, 8, rows=rows, **KEY)
+    strong = make_view(colored, STRONG, 8, rows=rows, **KEY)
     assert strong.min() >= -1e-5
     assert strong.max() <= 1 + 1e-5
     assert strong.isfinite().all()
 
 
-def test_a_view_that_changes_nothing_gives_the_picture_back():
+def test_a_view_that_changes_nothing_gives_the_image_back():
     images, rows = photographs(7, 32, 32), torch.arange(7)
-    nothing = View(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter_probability=0.0, grey=0.0)
+    nothing = View(scale=(1.0, 1.0), ratio=(1.0, 1.0), horizontal_flip=0.0, color_jitter_p=0.0, grayscale=0.0)
     assert worst(make_view(images, nothing, 32, rows=rows, **KEY), images / 255) < 1e-6
 
 
 def test_moves_are_whole_pixels_within_their_range():
     dot = torch.zeros(500, 3, 21, 21, dtype=torch.uint8)
     dot[:, :, 10, 10] = 255
-    view = View(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter_probability=0.0, grey=0.0, translate=0.2)
+    view = View(
+        scale=(1.0, 1.0), ratio=(1.0, 1.0), horizontal_flip=0.0, color_jitter_p=0.0, grayscale=0.0, translate=0.2
+    )
     found = make_view(dot, view, 21, rows=torch.arange(500), **KEY)[:, 0].flatten(1)
     assert (found.amax(1) > 0.999).all()
     down, right = found.argmax(1) // 21 - 10, found.argmax(1) % 21 - 10
@@ -450,21 +454,21 @@ def test_kinds_unroll_in_order():
         {"scale": (0.5, 1.2)},
         {"ratio": (0.0, 1.0)},
         {"ratio": (2.0, 1.0)},
-        {"flip": 1.5},
-        {"jitter": (-0.1, 0.4, 0.4, 0.1)},
-        {"jitter": (0.4, 0.4, 0.4, 0.6)},
-        {"jitter_probability": -0.1},
-        {"grey": 2.0},
-        {"blur": -1.0},
-        {"blur_sigma": (0.0, 2.0)},
-        {"blur_sigma": (2.0, 1.0)},
-        {"solarise": 1.01},
-        {"rotate": -5.0},
+        {"horizontal_flip": 1.5},
+        {"color_jitter": (-0.1, 0.4, 0.4, 0.1)},
+        {"color_jitter": (0.4, 0.4, 0.4, 0.6)},
+        {"color_jitter_p": -0.1},
+        {"grayscale": 2.0},
+        {"gaussian_blur": -1.0},
+        {"sigma": (0.0, 2.0)},
+        {"sigma": (2.0, 1.0)},
+        {"solarize": 1.01},
+        {"degrees": -5.0},
         {"translate": 1.5},
     ],
     ids=str,
 )
-def test_an_impossible_view_is_refused_in_one_line_that_names_the_field(wrong):
+def test_an_impossible_view_is_rejected_in_one_line_that_names_the_field(wrong):
     (name, value), *_ = wrong.items()
     with pytest.raises(ValueError, match=re.escape(f"found View.{name}={value}; expected ")) as caught:
         View(**wrong)
@@ -474,9 +478,9 @@ def test_an_impossible_view_is_refused_in_one_line_that_names_the_field(wrong):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_makes_the_same_views():
     images, rows = photographs(64, 32, 40), torch.arange(64)
-    for view in (STRONG, View(rotate=20.0, translate=0.1)):
+    for view in (STRONG, View(degrees=20.0, translate=0.1)):
         here = make_view(images, view, 24, rows=rows, **KEY)
         there = make_view(images.cuda(), view, 24, rows=rows.cuda(), **KEY)
         assert there.is_cuda
         assert mean_error(there.cpu(), here) < 0.1 * LEVEL
-    assert mean_error(centre_view(images.cuda(), 24, 0.875).cpu(), centre_view(images, 24, 0.875)) < 0.5 * LEVEL
+    assert mean_error(center_view(images.cuda(), 24, 0.875).cpu(), center_view(images, 24, 0.875)) < 0.5 * LEVEL

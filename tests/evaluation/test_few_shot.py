@@ -44,7 +44,7 @@ def loop(split, rows, shots, classifier):
 def test_it_is_a_loop_of_scikit_learn_over_its_episodes(kind, classifier, shots):
     probe = FewShot(shots=(shots,), episodes=60, classifier=kind)
     answers = probe(SPLIT, SPLIT)
-    right = loop(SPLIT, probe.draw(SPLIT.labels, shots, 15), shots, classifier)
+    right = loop(SPLIT, probe.sample_episodes(SPLIT.labels, shots, 15), shots, classifier)
     name = f"fewshot/5way{shots}shot"
     assert answers[name] == pytest.approx(right.mean(), abs=0.002)
     assert answers[f"{name}/ci95"] == pytest.approx(1.96 * right.std(ddof=1) / math.sqrt(60), abs=0.001)
@@ -54,7 +54,7 @@ def test_it_is_a_loop_of_scikit_learn_over_its_episodes(kind, classifier, shots)
 @pytest.mark.parametrize("offset", [0.0, 3.0])
 def test_the_logistic_solver_reaches_the_probabilities_of_scikit_learn(scale, offset):
     probe = FewShot(episodes=8)
-    rows = probe.draw(SPLIT.labels, 5, 15)
+    rows = probe.sample_episodes(SPLIT.labels, 5, 15)
     features = scale * F.normalize(SPLIT.features + offset, dim=1)
     ours = logistic_scores(*inner_products(features, rows, 5), ways=5).softmax(2)
     for episode, found in zip(rows, ours, strict=True):
@@ -64,8 +64,8 @@ def test_the_logistic_solver_reaches_the_probabilities_of_scikit_learn(scale, of
         assert np.abs(found.numpy() - expected).max() < 2e-3
 
 
-def test_an_episode_has_distinct_classes_and_distinct_pictures_of_them():
-    rows = FewShot(episodes=200).draw(SPLIT.labels, 5, 15)
+def test_an_episode_has_distinct_classes_and_distinct_images_of_them():
+    rows = FewShot(episodes=200).sample_episodes(SPLIT.labels, 5, 15)
     assert rows.shape == (200, 5, 20)
     for episode in rows:
         classes = SPLIT.labels[episode]
@@ -74,8 +74,8 @@ def test_an_episode_has_distinct_classes_and_distinct_pictures_of_them():
         assert len(episode.unique()) == 100
 
 
-def test_every_class_and_every_picture_has_its_turn():
-    rows = FewShot(episodes=600).draw(SPLIT.labels, 1, 15)
+def test_every_class_and_every_image_has_its_turn():
+    rows = FewShot(episodes=600).sample_episodes(SPLIT.labels, 1, 15)
     assert len(rows.unique()) == 600
     shots = torch.bincount(SPLIT.labels[rows[:, :, 0]].flatten(), minlength=12)
     assert shots.min() > 0.8 * 250
@@ -95,11 +95,15 @@ def test_distinct_numbers_are_distinct_and_every_order_is_equally_likely():
 
 def test_the_seed_names_the_episodes():
     probe = FewShot(episodes=20)
-    assert torch.equal(probe.draw(SPLIT.labels, 1, 15), FewShot(episodes=20).draw(SPLIT.labels, 1, 15))
-    assert not torch.equal(probe.draw(SPLIT.labels, 1, 15), FewShot(episodes=20, seed=1).draw(SPLIT.labels, 1, 15))
+    assert torch.equal(
+        probe.sample_episodes(SPLIT.labels, 1, 15), FewShot(episodes=20).sample_episodes(SPLIT.labels, 1, 15)
+    )
+    assert not torch.equal(
+        probe.sample_episodes(SPLIT.labels, 1, 15), FewShot(episodes=20, seed=1).sample_episodes(SPLIT.labels, 1, 15)
+    )
 
 
-def test_well_separated_classes_are_recognised_from_one_picture():
+def test_well_separated_classes_are_recognized_from_one_image():
     labels = torch.arange(8).repeat(30)
     split = LabelledFeatures(torch.eye(8)[labels] + 0.01 * torch.randn(240, 8), labels, 8)
     answers = FewShot(episodes=50)(split, split)
@@ -116,13 +120,13 @@ def test_queries_shrink_to_what_is_left_and_below_five_there_is_no_answer():
     assert math.isnan(answers["fewshot/5way5shot/ci95"])
 
 
-def test_classes_with_too_few_pictures_are_left_out():
+def test_classes_with_too_few_images_are_left_out():
     labels = torch.cat([torch.arange(6).repeat(20), torch.full((3,), 6)])
-    rows = FewShot(episodes=100).draw(labels, 5, 15)
+    rows = FewShot(episodes=100).sample_episodes(labels, 5, 15)
     assert int(labels[rows].max()) == 5
 
 
 @pytest.mark.parametrize("options", [{"ways": 1}, {"shots": ()}, {"shots": (0,)}, {"episodes": 1}, {"queries": 4}])
-def test_settings_that_make_no_sense_are_refused(options):
+def test_settings_that_make_no_sense_are_rejected(options):
     with pytest.raises(ValueError, match="expected at least"):
         FewShot(**options)

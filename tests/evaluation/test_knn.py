@@ -14,18 +14,18 @@ from ssl_lightning.evaluation import knn as module
 def random_split(rows, width=16, classes=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (rows,), generator=generator)
-    centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
-    return LabelledFeatures(centres[labels] + 1.5 * torch.randn(rows, width, generator=generator), labels, classes)
+    centers = torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
+    return LabelledFeatures(centers[labels] + 1.5 * torch.randn(rows, width, generator=generator), labels, classes)
 
 
 def slow_votes(train, queries, k, temperature):
-    """One picture and one neighbour at a time."""
-    gallery = torch.nn.functional.normalize(train.features.double(), dim=1)
+    """One image and one neighbor at a time."""
+    reference = torch.nn.functional.normalize(train.features.double(), dim=1)
     votes = torch.zeros(len(queries), train.num_classes, dtype=torch.float64)
     for row, query in enumerate(torch.nn.functional.normalize(queries.double(), dim=1)):
-        similarity = gallery @ query
-        for neighbour in similarity.argsort(descending=True)[:k].tolist():
-            votes[row, train.labels[neighbour]] += math.exp(float(similarity[neighbour]) / temperature)
+        similarity = reference @ query
+        for neighbor in similarity.argsort(descending=True)[:k].tolist():
+            votes[row, train.labels[neighbor]] += math.exp(float(similarity[neighbor]) / temperature)
     return votes
 
 
@@ -48,7 +48,7 @@ def test_it_agrees_with_scikit_learn():
     assert KNN()(train, test)["knn/top1"] == pytest.approx(expected, abs=0.011)
 
 
-def test_every_picture_is_its_own_nearest_neighbour():
+def test_every_image_is_its_own_nearest_neighbor():
     train = random_split(500)
     assert KNN(k=1)(train, train) == {"knn1/top1": 1.0}
 
@@ -60,13 +60,13 @@ def test_two_rounds_find_what_one_long_search_finds(monkeypatch, k, rows, units)
     monkeypatch.setattr(module, "has_bfloat16_units", lambda: units)
     monkeypatch.setattr(module, "WORTH_ROUNDING", 0)
     generator = torch.Generator().manual_seed(0)
-    gallery, queries = torch.randn(rows, 12, generator=generator), torch.randn(33, 12, generator=generator)
-    search = module._search(gallery, k)
+    reference, queries = torch.randn(rows, 12, generator=generator), torch.randn(33, 12, generator=generator)
+    search = module._search(reference, k)
     assert not (search.search if units else search).in_one_round
     products, found = search(queries)
-    expected = (queries @ gallery.T).topk(k, dim=1).values
+    expected = (queries @ reference.T).topk(k, dim=1).values
     assert torch.allclose(products.sort(dim=1, descending=True).values, expected, atol=0.1 if units else 0.05)
-    exact = (queries @ gallery.T).gather(1, found)
+    exact = (queries @ reference.T).gather(1, found)
     assert torch.allclose(exact.sort(dim=1, descending=True).values, expected, atol=0.1 if units else 0.05)
     assert all(len(set(row)) == k for row in found.tolist())
 
@@ -78,20 +78,20 @@ def test_rounding_keeps_the_order_of_cosines_that_are_all_alike(monkeypatch, k, 
     generator = torch.Generator().manual_seed(0)
     rows = 1.0 + 0.1 * torch.randn(2000, 64, generator=generator)  # cosines of 0.985 to 0.995: three steps of bfloat16
     unit = torch.nn.functional.normalize(rows, dim=1)
-    gallery, queries = unit[:1600], unit[1600:]
-    products, found = module._search(gallery, k)(queries)
-    expected, nearest = (queries @ gallery.T).topk(k, dim=1)
+    reference, queries = unit[:1600], unit[1600:]
+    products, found = module._search(reference, k)(queries)
+    expected, nearest = (queries @ reference.T).topk(k, dim=1)
     assert torch.allclose(products.sort(dim=1, descending=True).values, expected, atol=2e-4)
     shared = (found.unsqueeze(2) == nearest.unsqueeze(1)).any(2).double().mean()
     assert shared > same
 
 
 @pytest.mark.parametrize("k", [1, 10])
-def test_rounding_tells_neighbours_in_tight_groups_apart(monkeypatch, k):
+def test_rounding_reports_neighbors_in_tight_groups_apart(monkeypatch, k):
     monkeypatch.setattr(module, "has_bfloat16_units", lambda: True)
     generator = torch.Generator().manual_seed(0)
-    centres = torch.nn.functional.normalize(torch.randn(300, 64, generator=generator), dim=1)
-    halves = centres.repeat_interleave(2, 0) + 0.004 * torch.randn(600, 64, generator=generator)
+    centers = torch.nn.functional.normalize(torch.randn(300, 64, generator=generator), dim=1)
+    halves = centers.repeat_interleave(2, 0) + 0.004 * torch.randn(600, 64, generator=generator)
     rows = halves.repeat_interleave(10, 0) + 0.0005 * torch.randn(6000, 64, generator=generator)
     labels = torch.arange(2).repeat_interleave(10).repeat(300)
     train, queries = LabelledFeatures(rows, labels, 2), halves + 0.0005 * torch.randn(600, 64, generator=generator)
@@ -111,7 +111,7 @@ def test_names_follow_k():
     assert set(KNN(k=200)(train, train)) == {"knn200/top1"}
 
 
-def test_half_precision_features_are_judged_in_float32():
+def test_half_precision_features_are_evaluated_in_float32():
     train, test = random_split(200), random_split(100, seed=1)
     half = [LabelledFeatures(split.features.half(), split.labels, 5) for split in (train, test)]
     assert KNN()(*half)["knn/top1"] == pytest.approx(KNN()(train, test)["knn/top1"], abs=0.03)
@@ -125,6 +125,6 @@ def test_an_empty_split_has_no_answer():
 
 
 @pytest.mark.parametrize("options", [{"k": 0}, {"temperature": 0.0}])
-def test_settings_that_make_no_sense_are_refused(options):
+def test_settings_that_make_no_sense_are_rejected(options):
     with pytest.raises(ValueError, match="expected positive numbers"):
         KNN(**options)

@@ -17,7 +17,7 @@ both = pytest.mark.parametrize("classifier", ["ridge", "logistic"])
 
 
 @both
-def test_one_hot_features_are_told_apart_without_a_mistake(classifier):
+def test_one_hot_features_are_reported_apart_without_a_mistake(classifier):
     labels = torch.arange(10).repeat(20)
     split = LabelledFeatures(torch.eye(10)[labels], labels, 10)
     assert LinearProbe(classifier=classifier)(split, split) == {"linear/top1": 1.0, "linear/top5": 1.0}
@@ -27,7 +27,7 @@ def test_one_hot_features_are_told_apart_without_a_mistake(classifier):
 def test_its_scores_are_those_of_scikit_learn_with_the_same_penalty(penalty):
     train, test = random_split(300, width=8), random_split(50, width=8, seed=1)
     scaler = StandardScaler().fit(train.features.numpy())
-    theirs = Ridge(alpha=penalty * 300)  # the mean eigenvalue of standardised features is 1; they do not divide by N
+    theirs = Ridge(alpha=penalty * 300)  # the mean eigenvalue of standardized features is 1; they do not divide by N
     theirs.fit(scaler.transform(train.features.numpy()), torch.nn.functional.one_hot(train.labels, 5).numpy())
     expected = torch.from_numpy(theirs.predict(scaler.transform(test.features.numpy()))).float()
     sums = module._Sums.of(train.features, train.labels, 5)
@@ -55,8 +55,8 @@ def test_its_logits_are_those_of_scikit_learns_logistic_regression(penalty, monk
 
 
 def test_the_logistic_classifier_reads_digits_better_than_squares_do():
-    pictures, classes = load_digits(return_X_y=True)
-    features, labels = torch.tensor(pictures).float(), torch.tensor(classes)
+    images, classes = load_digits(return_X_y=True)
+    features, labels = torch.tensor(images).float(), torch.tensor(classes)
     rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     train, test = (LabelledFeatures(features[part], labels[part], 10) for part in (rows[:1400], rows[1400:]))
     ridge, logistic = (LinearProbe(classifier=name)(train, test)["linear/top1"] for name in ("ridge", "logistic"))
@@ -97,8 +97,8 @@ def test_the_penalty_that_wins_on_the_held_out_fifth_is_taken(monkeypatch):
     LinearProbe().scores(train, train.features)
     assert len(used) == len(module.PENALTIES) + 1
     held = LinearProbe()._held_out(60)
-    centred = train.features - train.features.mean(0)
-    scores = [module._scores(fitted, centred[held]) for _, fitted in used[:-1]]
+    centerd = train.features - train.features.mean(0)
+    scores = [module._scores(fitted, centerd[held]) for _, fitted in used[:-1]]
     tops = [float((score.argmax(1) == labels[held]).double().mean()) for score in scores]
     best = max(range(len(tops)), key=lambda i: (tops[i], module.PENALTIES[i]))
     assert used[-1][0] == module.PENALTIES[best]
@@ -157,7 +157,7 @@ def test_odd_label_sets_give_numbers_between_none_and_all(seed):
             assert 0 <= value <= 1, name
 
 
-def test_judging_draws_nothing_from_the_global_generator():
+def test_evaluating_samples_nothing_from_the_global_generator():
     train = random_split(100)
     before = torch.get_rng_state()
     first = LinearProbe(seed=3)(train, train) | LowShot(seed=3)(train, train)
@@ -165,7 +165,7 @@ def test_judging_draws_nothing_from_the_global_generator():
     assert LinearProbe(seed=3)(train, train) | LowShot(seed=3)(train, train) == first
 
 
-def test_low_shot_takes_its_share_of_every_class_and_at_least_one_picture():
+def test_low_shot_takes_its_share_of_every_class_and_at_least_one_image():
     labels = torch.cat([torch.zeros(500), torch.ones(100), torch.full((3,), 2.0)]).long()
     rows = LowShot().rows(labels, 0.1)
     assert torch.bincount(labels[rows]).tolist() == [50, 10, 1]
@@ -175,7 +175,7 @@ def test_low_shot_takes_its_share_of_every_class_and_at_least_one_picture():
     assert set(few.tolist()) <= set(rows.tolist())
 
 
-def test_low_shot_is_the_linear_probe_on_those_rows_and_says_how_many_they_were():
+def test_low_shot_is_the_linear_probe_on_those_rows_and_reports_how_many_they_were():
     train, test = random_split(300), random_split(100, seed=1)
     probe = LowShot(shares=(0.1,))
     rows = probe.rows(train.labels, 0.1)
@@ -191,6 +191,6 @@ def test_more_labels_help():
 
 
 @pytest.mark.parametrize("shares", [(), (0.0,), (0.1, 1.5)])
-def test_shares_that_make_no_sense_are_refused(shares):
+def test_shares_that_make_no_sense_are_rejected(shares):
     with pytest.raises(ValueError, match="expected fractions"):
         LowShot(shares=shares)

@@ -16,12 +16,12 @@ def test_the_nearest_are_scikit_learns_without_the_row_itself():
     assert torch.equal(nearest_rows(features, rows, 8), torch.from_numpy(expected[:, 1:]))
 
 
-def test_a_row_is_not_its_own_neighbour_even_where_it_has_a_twin():
+def test_a_row_is_not_its_own_neighbor_even_where_it_has_a_twin():
     features = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
     assert nearest_rows(features, torch.tensor([0, 1]), 1).tolist() == [[1], [0]]
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_more_neighbours_than_there_are_is_refused(count):
+def test_more_neighbors_than_there_are_is_rejected(count):
     with pytest.raises(ValueError, match=f"found count={count} among 3 rows; expected 1 to 2"):
         nearest_rows(torch.eye(3), torch.tensor([0]), count)

@@ -1,4 +1,4 @@
-"""A judge that has no answer says in one line which it is, what it found and what it takes; once for each reason."""
+"""A evaluate that has no answer says in one line which it is, what it found and what it takes; once for each reason."""
 
 import math
 
@@ -25,10 +25,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_judge_without_an_answer_says_why_once(case, caplog):
-    judge, train, test, name, found = CASES[case]
+def test_a_evaluate_without_an_answer_reports_why_once(case, caplog):
+    evaluate, train, test, name, found = CASES[case]
     no_answer.cache_clear()
-    answers = [judge(train, test), judge(train, test)]
+    answers = [evaluate(train, test), evaluate(train, test)]
     assert any(math.isnan(value) for value in answers[1].values())
     (line,) = (record.message for record in caplog.records)
     assert line.startswith(f"{name} is NaN: found ")
@@ -37,6 +37,6 @@ def test_a_judge_without_an_answer_says_why_once(case, caplog):
 
 
 def test_answers_cost_no_line(caplog):
-    for judge in (LinearProbe(), KNN(), FewShot(shots=(1,)), ClusterAgreement()):
-        assert not any(math.isnan(value) for value in judge(PLENTY, PLENTY).values())
+    for evaluate in (LinearProbe(), KNN(), FewShot(shots=(1,)), ClusterAgreement()):
+        assert not any(math.isnan(value) for value in evaluate(PLENTY, PLENTY).values())
     assert not caplog.records

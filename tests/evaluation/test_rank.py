@@ -41,6 +41,6 @@ def test_agreement_is_the_information_that_k_means_shares_with_the_classes():
     assert ClusterAgreement()(split, split)["clusters/nmi"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_agreement_needs_as_many_pictures_as_classes():
+def test_agreement_needs_as_many_images_as_classes():
     split = LabelledFeatures(torch.randn(3, 4), torch.arange(3), 10)
     assert math.isnan(ClusterAgreement()(split, split)["clusters/nmi"])

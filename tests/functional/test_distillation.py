@@ -53,7 +53,7 @@ def test_teachers_get_no_gradient():
     assert [rows.grad is None for rows in every] == [False, False, True, True]
 
 
-def test_only_the_regressors_of_the_base_and_of_the_pictures_own_cluster_learn():
+def test_only_the_regressors_of_the_base_and_of_the_images_own_cluster_learn():
     torch.manual_seed(0)
     z, targets, clusters = torch.randn(8, 4), torch.randn(4, 8, 4), torch.tensor([1, 1, 3, 1, 3, 3, 1, 1])
     base, experts = nn.Linear(4, 4), nn.ModuleList(nn.Linear(4, 4) for _ in range(4))

@@ -70,7 +70,7 @@ def test_orthogonal_rows_have_a_closed_form():
 
 
 @pytest.mark.parametrize(("width", "temperature"), [(128, 0.07), (128, 0.1), (64, 0.2)])
-def test_z_of_random_embeddings_is_what_theory_says(width, temperature):
+def test_z_of_random_embeddings_is_what_theory_reports(width, temperature):
     z, bank = unit(256, width, 0), unit(20_000, width, 1)
     expected = 20_000 * math.exp(1 / (2 * width * temperature**2))
     assert float(estimate_partition(z, bank, temperature)) == pytest.approx(expected, rel=0.05)
@@ -88,7 +88,7 @@ def test_nothing_flows_into_the_memory_and_half_precision_is_computed_in_full():
     assert float(loss.detach()) == pytest.approx(float(exact), abs=1e-5)
 
 
-def test_settings_that_make_no_sense_are_refused():
+def test_settings_that_make_no_sense_are_rejected():
     z, bank = unit(2, 4, 0), unit(5, 4, 1)
     with pytest.raises(ValueError, match="temperature=0"):
         instance_loss(z, torch.arange(2), bank, 0.0)

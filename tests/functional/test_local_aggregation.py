@@ -1,4 +1,4 @@
-"""local_aggregation_loss: the paper's sets and formula as loops over pictures, its closed forms, its edges."""
+"""local_aggregation_loss: the paper's sets and formula as loops over images, its closed forms, its edges."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ssl_lightning.functional import instance_loss, local_aggregation_loss
-from ssl_lightning.functional.local_aggregation import neighbours
+from ssl_lightning.functional.local_aggregation import neighbors
 
 N, D = 60, 8
 
@@ -22,7 +22,7 @@ def clusters(rows, k, heads, seed):
 
 
 def loop(z, index, bank, labels, num_neighbors, temperature):
-    """Equation 4, picture by picture, with sets of Python."""
+    """Equation 4, image by image, with sets of Python."""
     total = 0.0
     for row, own in zip(z, index.tolist(), strict=True):
         similar = [float(row.detach() @ other) for other in bank]
@@ -64,7 +64,7 @@ def test_one_cluster_of_all_rows_gives_zero():
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
-def test_clusters_of_one_picture_and_all_rows_as_background_are_instance_recognition(temperature):
+def test_clusters_of_one_image_and_all_rows_as_background_are_instance_recognition(temperature):
     z, bank, index = unit(5, D, 0), unit(N, D, 1), torch.tensor([4, 9, 1, 59, 0])
     alone = torch.arange(N, dtype=torch.int32).unsqueeze(1)
     ours = value_and_gradient(lambda x: local_aggregation_loss(x, index, bank, alone, N, temperature), z)
@@ -112,7 +112,7 @@ def test_names_of_clusters_and_order_of_rows_do_not_matter():
 def test_the_own_row_is_in_both_sets_once():
     bank, labels = unit(N, D, 1), clusters(N, 5, 2, 2)
     index = torch.tensor([10, 40])
-    found = neighbours(bank[index] @ bank.T, index, labels, 15)
+    found = neighbors(bank[index] @ bank.T, index, labels, 15)
     for place, own in enumerate(index.tolist()):
         background = found.rows[place][found.background[place]].tolist()
         assert len(background) == len(set(background)) == 15  # its own row is its nearest
@@ -135,11 +135,11 @@ def test_nothing_flows_into_the_memory_and_half_precision_is_computed_in_full():
 
 
 @pytest.mark.parametrize("num_neighbors", [0, N + 1])
-def test_more_neighbours_than_rows_are_refused(num_neighbors):
-    with pytest.raises(ValueError, match=f"num_neighbors={num_neighbors} for {N} pictures"):
+def test_more_neighbors_than_rows_are_rejected(num_neighbors):
+    with pytest.raises(ValueError, match=f"num_neighbors={num_neighbors} for {N} images"):
         local_aggregation_loss(unit(2, D, 0), torch.arange(2), unit(N, D, 1), clusters(N, 5, 1, 2), num_neighbors, 0.1)
 
 
-def test_a_temperature_of_zero_is_refused():
+def test_a_temperature_of_zero_is_rejected():
     with pytest.raises(ValueError, match="temperature=0"):
         local_aggregation_loss(unit(2, D, 0), torch.arange(2), unit(N, D, 1), clusters(N, 5, 1, 2), 5, 0.0)

@@ -17,7 +17,7 @@ def embeddings(b=6, d=4):
 
 
 def one_direction(q, k, temperature):
-    """Equation 1, picture by picture."""
+    """Equation 1, image by image."""
     q, k = ([row / row.norm() for row in rows.double()] for rows in (q, k))
     total = 0.0
     for i in range(len(q)):

@@ -48,7 +48,7 @@ def test_perfect_pairs_that_are_orthogonal_to_all_others_by_hand():
     assert float(nt_xent_loss(z, 3 * z, 0.2)) == pytest.approx(math.log(1 + 126 * math.exp(-5)), abs=1e-5)
 
 
-def test_neither_length_nor_order_of_pictures_nor_of_views_matters():
+def test_neither_length_nor_order_of_images_nor_of_views_matters():
     z1, z2 = views()
     order = torch.randperm(B)
     expected = float(nt_xent_loss(z1, z2, TAU))

@@ -63,7 +63,7 @@ def test_half_precision_logits_are_summed_in_float32():
     )
 
 
-def test_wrong_numbers_of_heads_and_temperatures_are_refused():
+def test_wrong_numbers_of_heads_and_temperatures_are_rejected():
     with pytest.raises(ValueError, match="2 heads"):
         pseudo_label_loss([torch.zeros(2, 3)] * 2, torch.zeros(2, 1, dtype=torch.int64))
     with pytest.raises(ValueError, match="temperature"):

@@ -96,7 +96,7 @@ def test_scores_near_the_end_of_the_numbers_give_finite_codes():
         assert torch.allclose(codes.sum(1), torch.ones(96), atol=1e-5)
 
 
-def test_a_prototype_or_a_picture_far_from_everything_still_gets_its_share():
+def test_a_prototype_or_a_image_far_from_everything_still_gets_its_share():
     scores = cosines()
     scores[:, 3] -= 1e4
     scores[5] -= 1e4
@@ -112,8 +112,8 @@ def test_both_ways_agree_where_both_are_exact(monkeypatch):
     assert torch.allclose(sinkhorn(scores, 0.03, 10), fast, atol=1e-6)
 
 
-def test_what_is_lost_to_underflow_is_noticed_and_mended():
-    # the first picture's only good prototype is another's by far: after a round everything that is left of it is tiny
+def test_what_is_lost_to_underflow_is_noticed_and_fixed():
+    # the first image's only good prototype is another's by far: after a round everything that is left of it is tiny
     scores = torch.tensor([[0.0, -4.6, -4.61], [4.7, 0.0, -9.0], [-9.0, -9.0, 0.0]])
     codes = sinkhorn(scores, 0.05, 40)
     assert float((codes - reference(scores, 0.05, 40)).abs().max()) < 1e-5
@@ -139,13 +139,13 @@ def test_constant_scores_give_equal_codes():
     assert torch.allclose(sinkhorn(torch.full((8, 5), 0.7)), torch.full((8, 5), 0.2))
 
 
-def test_pictures_and_prototypes_have_no_order():
+def test_images_and_prototypes_have_no_order():
     scores, rows, columns = cosines(), torch.randperm(96), torch.randperm(200)
     permuted = sinkhorn(scores[rows][:, columns])
     assert torch.allclose(permuted, sinkhorn(scores)[rows][:, columns], atol=1e-6)
 
 
-def test_a_constant_on_all_scores_changes_nothing_and_one_a_picture_only_before_convergence():
+def test_a_constant_on_all_scores_changes_nothing_and_one_a_image_only_before_convergence():
     scores, each = cosines().double(), torch.linspace(-0.2, 0.2, 96).double().unsqueeze(1)
     assert torch.allclose(sinkhorn(scores + 3.0), sinkhorn(scores), atol=1e-9)
     assert not torch.allclose(sinkhorn(scores + each), sinkhorn(scores), atol=1e-4)

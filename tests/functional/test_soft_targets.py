@@ -60,6 +60,6 @@ def test_certain_half_precision_teachers_give_finite_float32():
     assert torch.isfinite(loss)
 
 
-def test_a_temperature_of_0_is_refused():
+def test_a_temperature_of_0_is_rejected():
     with pytest.raises(ValueError, match="expected a positive number"):
         soft_target_loss(torch.zeros(2, 3), torch.zeros(2, 3), 0.0)

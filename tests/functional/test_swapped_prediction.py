@@ -16,7 +16,7 @@ def scores_and_codes(views=4, codes=2, b=6, k=5, seed=0):
 
 
 def loop(scores, codes, temperature):
-    """Equation 6, pair by pair and picture by picture."""
+    """Equation 6, pair by pair and image by image."""
     total = 0.0
     for a, code in enumerate(codes):
         for v, score in enumerate(scores):

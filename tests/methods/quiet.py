@@ -1,4 +1,4 @@
-"""What every trainer of these tests leaves out: files, bars and judging."""
+"""What every trainer of these tests leaves out: files, bars and evaluating."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""ClusterFit: labels from a file, row by row, and what is refused before a step."""
+"""ClusterFit: labels from a file, row by row, and what is rejected before a step."""
 
 import math
 from functools import partial
@@ -19,7 +19,7 @@ N, K = 1438, 7
 
 
 def digits(**options):
-    return Digits(batch_size=256, views=[View(scale=(0.5, 1.0), flip=0.0)], image_size=16, **options)
+    return Digits(batch_size=256, views=[View(scale=(0.5, 1.0), horizontal_flip=0.0)], image_size=16, **options)
 
 
 def write_clusters(path, labels, data, k=K):
@@ -59,7 +59,7 @@ def fit(clusters, data=None, k=K, epochs=1):
     return model, spy
 
 
-def test_each_picture_learns_the_cluster_of_its_row_whatever_order_it_comes_in(tmp_path, drawn, fingerprint):
+def test_each_image_learns_the_cluster_of_its_row_whatever_order_it_comes_in(tmp_path, drawn, fingerprint):
     model, spy = fit(write_clusters(tmp_path / "c.safetensors", drawn, fingerprint), epochs=2)
     for index, scores, loss in spy.steps:
         assert loss == pytest.approx(float(F.cross_entropy(scores, drawn[index])), abs=1e-5)
@@ -108,18 +108,18 @@ def test_the_second_network_does_not_start_where_the_first_one_of_its_seed_did(s
             assert abs(float(F.cosine_similarity(a, b, dim=0))) < 5 / len(a) ** 0.5
 
 
-def test_clusters_of_other_pictures_are_refused_by_name(tmp_path, drawn, fingerprint):
+def test_clusters_of_other_images_are_rejected_by_name(tmp_path, drawn, fingerprint):
     few = digits()
     few.training = few.training.select(torch.arange(N - 1))
     path = write_clusters(tmp_path / "c.safetensors", drawn, fingerprint)
-    with pytest.raises(ValueError, match=r"c\.safetensors made for 1438 pictures .* expected the 1437 of this run"):
+    with pytest.raises(ValueError, match=r"c\.safetensors made for 1438 images .* expected the 1437 of this run"):
         fit(path, few)
     other = write_clusters(tmp_path / "other.safetensors", drawn, "0123456789abcdef")
-    with pytest.raises(ValueError, match=r"other\.safetensors made for 1438 pictures 0123456789ab"):
+    with pytest.raises(ValueError, match=r"other\.safetensors made for 1438 images 0123456789ab"):
         fit(other)
 
 
-def test_pictures_in_another_order_are_other_pictures(tmp_path, drawn, fingerprint):
+def test_images_in_another_order_are_other_images(tmp_path, drawn, fingerprint):
     turned = digits()
     turned.training = turned.training.select(torch.arange(N).flip(0))
     with pytest.raises(ValueError, match="in their order"):

@@ -1,4 +1,4 @@
-"""SimCLR, BYOL and MoCLR: steps written out, the average from momentum 0 to 1, who learns, and what is judged."""
+"""SimCLR, BYOL and MoCLR: steps written out, the average from momentum 0 to 1, who learns, and what is evaluated."""
 
 import math
 from unittest.mock import Mock
@@ -10,14 +10,14 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.nn import functional as F
 
 from ssl_lightning import load_model
-from ssl_lightning.callbacks import ProbeFeatures, VitalSigns
+from ssl_lightning.callbacks import DiagnosticSignals, ProbeFeatures
 from ssl_lightning.data import Digits, View
 from ssl_lightning.evaluation import KNN
 from ssl_lightning.methods import BYOL, MoCLR, SimCLR
 from ssl_lightning.models import ResNet18
 from ssl_lightning.types import Batch
 
-PLAIN = {"scale": (0.5, 1.0), "flip": 0.0, "jitter": (0.0, 0.0, 0.0, 0.0), "grey": 0.0}
+PLAIN = {"scale": (0.5, 1.0), "horizontal_flip": 0.0, "color_jitter": (0.0, 0.0, 0.0, 0.0), "grayscale": 0.0}
 TWO = View(count=2, **PLAIN)
 SMALL = {"backbone": ResNet18(8), "hidden": (32,), "projection": 16, "image_size": 16}
 BYOLS = {"predictor_hidden": (32,)}
@@ -221,7 +221,7 @@ def test_simclr_has_no_average_to_embed_with():
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_averaged_weights_are_judged_beside_the_online_ones(kind):
+def test_averaged_weights_are_evaluated_beside_the_online_ones(kind):
     method = made(kind)
     trainer = fit(method, ProbeFeatures([KNN()]), limit_val_batches=1.0)
     names = set(trainer.callback_metrics)
@@ -256,7 +256,7 @@ def test_byol_knows_no_chance():
     assert method.chance_loss is None
 
 
-def test_the_projector_of_moclr_ends_in_batch_normalisation_and_those_of_the_others_do_not():
+def test_the_projector_of_moclr_ends_in_batch_normalization_and_those_of_the_others_do_not():
     last = {kind: type(made(kind).projector.layers[-1]) for kind in EVERY}
     assert last == {SimCLR: torch.nn.Linear, BYOL: torch.nn.Linear, MoCLR: torch.nn.BatchNorm1d}
     z = made(MoCLR).projector(torch.randn(64, 64))
@@ -272,7 +272,7 @@ def test_bfloat16_leaves_loss_and_embeddings_in_float32(kind):
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_parameters_spread_over_processes_are_refused_where_an_average_is_kept(kind):
+def test_parameters_spread_over_processes_are_rejected_where_an_average_is_kept(kind):
     method = made(kind)
     strategy = ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=1)
     method._trainer = Mock(spec=pl.Trainer, strategy=strategy, precision="32-true", datamodule=None)
@@ -284,13 +284,13 @@ def test_parameters_spread_over_processes_are_refused_where_an_average_is_kept(k
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_one_view_is_refused_before_the_first_step(kind):
+def test_one_view_is_rejected_before_the_first_step(kind):
     with pytest.raises(ValueError, match="needs at least 2"):
         fit(made(kind), views=(View(**PLAIN),))
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_accumulation_is_spoken_of_where_the_loss_compares_pictures(kind, caplog):
+def test_accumulation_is_spoken_of_where_the_loss_compares_images(kind, caplog):
     fit(made(kind), accumulate_grad_batches=2, max_steps=1, max_epochs=-1)
     assert any("micro-batch" in message for message in caplog.messages) == (kind is not BYOL)
 
@@ -316,7 +316,7 @@ class Losses(pl.Callback):
 def test_it_learns_on_real_digits_without_collapse(kind):
     options = {"momentum": 0.9} if kind is not SimCLR else {}
     method, losses = made(kind, optimizer=lambda p: torch.optim.Adam(p, lr=2e-3), **options), Losses()
-    trainer = fit(method, losses, VitalSigns(), max_epochs=4, limit_train_batches=1.0, log_every_n_steps=10)
+    trainer = fit(method, losses, DiagnosticSignals(), max_epochs=4, limit_train_batches=1.0, log_every_n_steps=10)
     chance = {SimCLR: math.log(127), MoCLR: 2 * math.log(64), BYOL: losses.seen[0]}[kind]
     assert sum(losses.seen[-10:]) / 10 < 0.8 * chance
     assert float(trainer.callback_metrics["train/embedding_std"]) > 0.1

@@ -31,7 +31,7 @@ class Spy(pl.Callback):
 def fit(method, epochs, *callbacks, **options):
     options = {
         "batch_size": 256,
-        "views": [View(scale=(0.7, 1.0), flip=0.0, jitter=(0.0, 0.0, 0.0, 0.0), grey=0.0)],
+        "views": [View(scale=(0.7, 1.0), horizontal_flip=0.0, color_jitter=(0.0, 0.0, 0.0, 0.0), grayscale=0.0)],
     } | options
     data = Digits(**options)
     trainer = pl.Trainer(
@@ -53,7 +53,7 @@ def deepcluster(**options):
     return DeepCluster(**({"num_clusters": 20, "backbone": ResNet18(8), "image_size": 16} | options))
 
 
-def test_a_new_clustering_draws_the_head_afresh_without_momentum_and_leaves_the_bodys_alone():
+def test_a_new_clustering_samples_the_head_anew_without_momentum_and_leaves_the_bodys_alone():
     spy = Spy()
     fit(deepcluster(), 2, Recluster(KMeans()), spy)
     steps = len(spy.heads) // 2
@@ -92,7 +92,7 @@ def test_one_step_equals_two_sgds_written_out():
     assert not torch.equal(before[name], after[name])
 
 
-def test_balanced_sampling_draws_clusters_evenly_and_natural_sampling_as_they_are():
+def test_balanced_sampling_samples_clusters_evenly_and_natural_sampling_as_they_are():
     spy, natural = Spy(), Spy()
     method = deepcluster()
     _, data = fit(method, 1, Recluster(KMeans()), spy, batch_size=719)
@@ -141,23 +141,23 @@ def test_its_own_pseudo_labels_can_be_learned():
     with torch.no_grad():
         losses = [
             pseudo_label_loss([method.head(method(batch.views[0]))], method.pseudo_labels[batch.index])
-            for batch in (data.centre(raw) for raw in data.predict_dataloader())
+            for batch in (data.center(raw) for raw in data.predict_dataloader())
         ]
     assert float(torch.stack(losses).mean()) < 2.0  # ln 20 = 3.0
 
 
-def test_more_clusters_than_pictures_are_refused_before_any_is_embedded(monkeypatch):
-    monkeypatch.setattr(DeepCluster, "embed", lambda *_: pytest.fail("a picture was embedded"))
-    told = "found k=1439 clusters for 1438 rows; lower num_clusters or give more pictures"
+def test_more_clusters_than_images_are_rejected_before_any_is_embedded(monkeypatch):
+    monkeypatch.setattr(DeepCluster, "embed", lambda *_: pytest.fail("an image was embedded"))
+    told = "found k=1439 clusters for 1438 rows; lower num_clusters or give more images"
     for method in (deepcluster(num_clusters=1439), DeepClusterV2(1439, backbone=ResNet18(8), image_size=16)):
         with pytest.raises(ValueError, match=told):
             fit(method, 1, Recluster(KMeans()), views=[View(), View()])
-    deepcluster(num_clusters=1438).refuse_few(1438)
-    SwAV(1439, backbone=ResNet18(8)).refuse_few(1438)  # prototypes are no clusters of the pictures
-    ClusterFit("edge.safetensors", 1439, ResNet18(8)).refuse_few(1438)  # nor are those that another run has made
+    deepcluster(num_clusters=1438).reject_few(1438)
+    SwAV(1439, backbone=ResNet18(8)).reject_few(1438)  # prototypes are no clusters of the images
+    ClusterFit("edge.safetensors", 1439, ResNet18(8)).reject_few(1438)  # nor are those that another run has made
 
 
-def test_a_method_without_clusters_refuses_the_callback_in_one_line():
+def test_a_method_without_clusters_rejects_the_callback_in_one_line():
     with pytest.raises(ValueError, match=r"take it out of trainer\.callbacks"):
         Recluster(KMeans()).on_fit_start(pl.Trainer(accelerator="cpu", logger=False), RawPixels(image_size=16))
     with pytest.raises(ValueError, match="nothing to train"):

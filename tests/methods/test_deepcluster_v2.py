@@ -16,7 +16,7 @@ from ssl_lightning.models import ResNet18
 from ssl_lightning.types import Batch
 from tests.methods.quiet import QUIET
 
-PLAIN = {"scale": (0.5, 1.0), "flip": 0.0, "jitter": (0.0, 0.0, 0.0, 0.0), "grey": 0.0}
+PLAIN = {"scale": (0.5, 1.0), "horizontal_flip": 0.0, "color_jitter": (0.0, 0.0, 0.0, 0.0), "grayscale": 0.0}
 TWO = View(count=2, **PLAIN)
 SMALL = {"num_clusters": 20, "backbone": ResNet18(8), "hidden": (32,), "projection": 16, "image_size": 16}
 SPHERICAL = KMeans(metric="cosine", iterations=10, empty="keep")
@@ -191,13 +191,13 @@ def test_filling_the_banks_leaves_running_statistics_and_random_state_alone():
     fit(v2(), Look())
 
 
-def test_a_single_epoch_is_refused_in_one_line():
+def test_a_single_epoch_is_rejected_in_one_line():
     with pytest.raises(ValueError, match=r"max_epochs=1.*SwAV"):
         fit(v2(), epochs=1)
 
 
 @pytest.mark.parametrize("kind", [DeepCluster, DeepClusterV2, SwAV])
-def test_parameters_spread_over_processes_are_refused_where_clusters_become_a_head(kind):
+def test_parameters_spread_over_processes_are_rejected_where_clusters_become_a_head(kind):
     method = kind(backbone=ResNet18(8))
     strategy = ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=1)
     method._trainer = Mock(spec=pl.Trainer, strategy=strategy, precision="32-true", datamodule=None)
@@ -209,7 +209,7 @@ def test_parameters_spread_over_processes_are_refused_where_clusters_become_a_he
 
 
 @pytest.mark.parametrize("dim", [16, 8])
-def test_a_transform_of_the_banks_is_refused_before_the_first_step(dim):
+def test_a_transform_of_the_banks_is_rejected_before_the_first_step(dim):
     method, spy = v2(), Spy()
     with pytest.raises(ValueError, match=r"found transform=PCAWhitening.*DeepClusterV2.*expected none: take it out"):
         fit(method, spy, transform=PCAWhitening(dim))

@@ -1,4 +1,4 @@
-"""Distill: its step as a loop in float64, who learns, what stays as it is, and what is refused before a step."""
+"""Distill: its step as a loop in float64, who learns, what stays as it is, and what is rejected before a step."""
 
 import re
 
@@ -23,7 +23,7 @@ STUDENT = {**PLAIN, "hidden": (16,), "projection": D}
 
 
 def digits(**options):
-    return Digits(batch_size=32, views=[View(count=2, scale=(0.5, 1.0), flip=0.0)], image_size=8, **options)
+    return Digits(batch_size=32, views=[View(count=2, scale=(0.5, 1.0), horizontal_flip=0.0)], image_size=8, **options)
 
 
 @pytest.fixture(scope="module")
@@ -117,20 +117,20 @@ def unit(rows):
 
 
 def one_by_one(student, base, experts, batch, clusters, learn_from="both"):
-    """Section 3.3 picture by picture: half the squared distance to each teacher, over views and pictures."""
+    """Section 3.3 image by image: half the squared distance to each teacher, over views and images."""
     total = 0.0
     for view in batch.views:
         view = view.double()
         z = student.projector(student.backbone(view))
         predictions = [regressor(z) for regressor in (student.base_regressor, *student.expert_regressors)]
         for row, k in enumerate(clusters.tolist()):
-            picture = view[row : row + 1]
+            image = view[row : row + 1]
             distance = 0 * predictions[0][row].sum()
             if learn_from != "experts":
-                target = unit(base.projector(base.backbone(picture)))[0]
+                target = unit(base.projector(base.backbone(image)))[0]
                 distance = distance + (predictions[0][row] - target).square().sum() / 2
             if k >= 0 and learn_from != "base":
-                target = unit(experts[k].projector(experts[k].backbone(picture)))[0]
+                target = unit(experts[k].projector(experts[k].backbone(image)))[0]
                 distance = distance + (predictions[1 + k][row] - target).square().sum() / 2
             total = total + distance / (len(clusters) * len(batch.views))
     return total
@@ -178,7 +178,7 @@ def gradients(method, batch):
     return [sum(float(weight.grad.abs().sum()) for weight in regressor.parameters()) for regressor in regressors]
 
 
-def test_only_the_regressors_of_the_base_and_of_the_pictures_own_clusters_learn(stages, labels):
+def test_only_the_regressors_of_the_base_and_of_the_images_own_clusters_learn(stages, labels):
     method, spy = fit(stages)
     ((batch, _),) = spy.steps
     for wanted in ([1], [0, 2], []):
@@ -206,10 +206,10 @@ def test_a_student_begins_with_other_weights_than_a_base_of_its_seed(stages):
 def test_the_student_comes_near_its_teachers(stages):
     method, spy = fit(stages, steps=25, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
     assert spy.steps[-1][1] < 0.6 * spy.steps[0][1]
-    remedies = {failure.name: failure.remedy for failure in method.failures()}
-    assert remedies["rank_one"].startswith("--model.base and --model.experts that tell pictures apart")
-    assert stages["base"] in remedies["equal_embeddings"]
-    assert "--data.mean" in remedies["unnormalised_inputs"]
+    suggestions = {failure.name: failure.suggestion for failure in method.failures()}
+    assert suggestions["rank_one"].startswith("--model.base and --model.experts that tell images apart")
+    assert stages["base"] in suggestions["equal_embeddings"]
+    assert "--data.mean" in suggestions["unnormalized_inputs"]
 
 
 @pytest.mark.parametrize("vectorized", [False, True])
@@ -263,20 +263,22 @@ def test_a_single_expert_that_is_the_base_is_plain_self_distillation(stages, tmp
         assert float(method.training_step(batch, 0)["loss"]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_cached_targets_are_those_of_centre_views(stages, labels):
+def test_cached_targets_are_those_of_center_views(stages, labels):
     still = digits()
-    still.views = [View(count=2, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=(0.0,) * 4, grey=0.0)]
+    still.views = [
+        View(count=2, scale=(1.0, 1.0), ratio=(1.0, 1.0), horizontal_flip=0.0, color_jitter=(0.0,) * 4, grayscale=0.0)
+    ]
     losses = [[loss for _, loss in fit(stages, 3, still, cached=flag)[1].steps] for flag in (False, True)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     method, _ = fit(stages, cached=True)  # and of those, whatever the views in training are
     assert method._teachers == []
     base, *experts = (load_model(path) for path in (stages["base"], *stages["experts"]))
     data = digits(mean=method.mean, std=method.std)
-    pictures = torch.cat([data.centre(raw).views[0] for raw in data.predict_dataloader()])
+    images = torch.cat([data.center(raw).views[0] for raw in data.predict_dataloader()])
     for row in range(20):
         own = experts[max(labels[row], 0)]
-        expected = torch.stack([teacher.embed(pictures[row][None], "projector")[0] for teacher in (base, own)])
-        found = torch.stack([targets[row] for targets in method._centre_targets])
+        expected = torch.stack([teacher.embed(images[row][None], "projector")[0] for teacher in (base, own)])
+        found = torch.stack([targets[row] for targets in method._center_targets])
         assert torch.allclose(F.normalize(found, dim=1), expected, atol=1e-5)
 
 
@@ -285,9 +287,9 @@ def test_what_the_teachers_cost_is_said_once_and_changes_no_step(stages, caplog,
         _, timed = fit(stages, steps=2)
         fit(stages, cached=True)
     shown, cached = (record.message for record in caplog.records if "beside the student" in record.message)
-    assert re.fullmatch(r"the base and 3 experts take \d+ MB and \d+ ms for each view of 32 pictures beside .*", shown)
+    assert re.fullmatch(r"the base and 3 experts take \d+ MB and \d+ ms for each view of 32 images beside .*", shown)
     assert " ms " not in cached
-    assert re.search(r"all centre views took \d+ s", caplog.text)
+    assert re.search(r"all center views took \d+ s", caplog.text)
     monkeypatch.setattr(Distill, "_time_of_a_view", lambda _: "")
     assert [loss for _, loss in fit(stages, steps=2)[1].steps] == [loss for _, loss in timed.steps]
 
@@ -303,7 +305,7 @@ def test_a_step_of_adam_is_shorter_than_the_targets_are():
     assert (regressor(seen) - before).norm(dim=1).max() < 1
 
 
-def test_averaged_weights_teach_where_asked_for(alike):
+def test_averaged_weights_teach_where_requested(alike):
     _, online = fit(alike)
     method, averaged = fit(alike, teacher_weights="ema")
     assert online.steps[0][1] != averaged.steps[0][1]
@@ -317,10 +319,10 @@ def test_a_finished_student_is_loaded_without_the_files_it_learned_from(stages, 
     monkeypatch.setattr("ssl_lightning.methods.distill.read_teacher", None)
     loaded = load_model(tmp_path / "last.ckpt")
     assert torch.equal(loaded.pseudo_labels.rows[:, 0].long(), labels)
-    pictures = torch.randn(2, 3, 8, 8)
+    images = torch.randn(2, 3, 8, 8)
     assert loaded.layers == ("backbone", "hidden", "projector")
     for layer in loaded.layers:
-        assert torch.equal(loaded.embed(pictures, layer), method.eval().embed(pictures, layer))
+        assert torch.equal(loaded.embed(images, layer), method.eval().embed(images, layer))
 
 
 def test_making_one_reads_no_file_and_names_all_that_it_will_read():
@@ -337,9 +339,9 @@ def test_as_many_experts_as_clusters_are_expected(stages):
         fit(stages | {"experts": stages["experts"][:2]})
 
 
-def test_clusters_of_other_pictures_are_refused(stages, tmp_path, labels):
+def test_clusters_of_other_images_are_rejected(stages, tmp_path, labels):
     other = write_clusters(tmp_path / "other.safetensors", labels, "0123456789abcdef")
-    with pytest.raises(ValueError, match=r"other\.safetensors made for 1438 pictures 0123456789ab.*in their order"):
+    with pytest.raises(ValueError, match=r"other\.safetensors made for 1438 images 0123456789ab.*in their order"):
         fit(stages | {"clusters": other})
     few = digits()
     few.training = few.training.select(torch.arange(N - 1))
@@ -347,36 +349,36 @@ def test_clusters_of_other_pictures_are_refused(stages, tmp_path, labels):
         fit(stages, data=few)
 
 
-def test_experts_in_another_order_or_of_clusters_made_since_are_refused(stages, tmp_path, labels, whole):
+def test_experts_in_another_order_or_of_clusters_made_since_are_rejected(stages, tmp_path, labels, whole):
     first, second, third = stages["experts"]
     found = re.escape(second)
     with pytest.raises(ValueError, match=rf"found {found} trained on cluster 1 as expert 0.*--data\.subset\.value 0"):
         fit(stages | {"experts": [second, first, third]})
     again = write_clusters(tmp_path / "again.safetensors", labels.roll(1), whole.fingerprint)
-    with pytest.raises(ValueError, match=r"trained on other pictures .* expected cluster 0 of .*again\.safetensors"):
+    with pytest.raises(ValueError, match=r"trained on other images .* expected cluster 0 of .*again\.safetensors"):
         fit(stages | {"clusters": again})
 
 
-def test_an_expert_of_all_pictures_or_of_unknown_ones_may_teach(stages, tmp_path):
+def test_an_expert_of_all_images_or_of_unknown_ones_may_teach(stages, tmp_path):
     unknown = saved(MoCLR(**TEACHER), tmp_path / "unknown" / "step-1.ckpt")
     _, spy = fit(stages | {"experts": [stages["base"], unknown, stages["experts"][2]]})
     assert len(spy.steps) == 1
 
 
 @pytest.mark.parametrize("name", ["image_size", "mean", "std"])
-def test_a_teacher_of_pictures_of_another_kind_is_refused(stages, name):
+def test_a_teacher_of_images_of_another_kind_is_rejected(stages, name):
     other = {"image_size": 16, "mean": (0.3, 0.3, 0.3), "std": (0.3, 0.3, 0.3)}[name]
     with pytest.raises(ValueError, match=rf"found {name}=.* and the teacher .*base.*--data\.{name}"):
         fit(stages, **{name: other})
 
 
-def test_centre_views_are_seen_by_a_base_of_another_width_too(wide):
+def test_center_views_are_seen_by_a_base_of_another_width_too(wide):
     method, spy = fit(wide, base_projection=20, cached=True)
-    assert [part.shape for part in method._centre_targets] == [(N, 20), (N, D)]
+    assert [part.shape for part in method._center_targets] == [(N, 20), (N, D)]
     assert spy.steps[0][1] > 0
 
 
-def test_teachers_without_embeddings_of_the_students_width_are_refused(stages, wide, tmp_path):
+def test_teachers_without_embeddings_of_the_students_width_are_rejected(stages, wide, tmp_path):
     other = saved(MoCLR(**(TEACHER | {"projection": 20})), tmp_path / "other" / "step-1.ckpt")
     with pytest.raises(ValueError, match=r"20 numbers in .*other.* and projection=12.*--model\.projection 20"):
         fit(stages | {"experts": [other, *stages["experts"][1:]]})

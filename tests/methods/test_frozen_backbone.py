@@ -1,4 +1,4 @@
-"""FrozenBackbone: the library's own features from any state dict, where they come from, and what is refused."""
+"""FrozenBackbone: the library's own features from any state dict, where they come from, and what is rejected."""
 
 import hashlib
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from ssl_lightning.methods import FrozenBackbone
 from ssl_lightning.models import TimmBackbone, TorchvisionBackbone
 
 TIMM, TORCHVISION = "timm:test_resnet", "torchvision:mobilenet_v3_small"
-PICTURES = torch.rand(2, 3, 32, 32)
+IMAGES = torch.rand(2, 3, 32, 32)
 
 
 class Attached(FrozenBackbone):
@@ -54,16 +54,16 @@ def mobilenet():
 def test_features_of_a_timm_file_are_those_that_its_classifier_takes(resnet, tmp_path, suffix):
     path = written(resnet.state_dict(), tmp_path / f"weights{suffix}")
     with torch.no_grad():
-        expected = resnet.forward_head(resnet.forward_features(PICTURES), pre_logits=True)
-        assert torch.allclose(ready(TIMM, path).embed(PICTURES), expected, atol=1e-5)
+        expected = resnet.forward_head(resnet.forward_features(IMAGES), pre_logits=True)
+        assert torch.allclose(ready(TIMM, path).embed(IMAGES), expected, atol=1e-5)
 
 
 def test_only_the_last_layer_of_a_torchvision_classifier_is_left_out(mobilenet, tmp_path):
     path = written(mobilenet.state_dict(), tmp_path / "weights.pth")
     with torch.no_grad():
-        pooled = mobilenet.avgpool(mobilenet.features(PICTURES)).flatten(1)
+        pooled = mobilenet.avgpool(mobilenet.features(IMAGES)).flatten(1)
         expected = mobilenet.classifier[:-1](pooled)
-        assert torch.allclose(ready(TORCHVISION, path).embed(PICTURES), expected, atol=1e-5)
+        assert torch.allclose(ready(TORCHVISION, path).embed(IMAGES), expected, atol=1e-5)
 
 
 def test_files_from_before_batches_were_counted_are_taken(mobilenet, tmp_path):
@@ -96,7 +96,7 @@ def test_weights_are_read_once_whatever_stages_follow(resnet, tmp_path):
     assert torch.equal(method.backbone.body.conv1[0].weight, resnet.conv1[0].weight)
 
 
-def test_the_fingerprint_says_where_the_weights_come_from(resnet, tmp_path):
+def test_the_fingerprint_reports_where_the_weights_come_from(resnet, tmp_path):
     path = tmp_path / "weights.safetensors"
     assert ready(TIMM, written(resnet.state_dict(), path)).fingerprint == sha256_of(path)
     assert ready(TIMM).fingerprint == hashlib.sha256(f"{TIMM} None".encode()).hexdigest()
@@ -116,9 +116,9 @@ def test_published_weights_come_from_the_librarys_cache(tmp_path, monkeypatch):
 def test_published_weights_that_cannot_be_had_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
-    with pytest.raises(ValueError, match=r"no published weights of torchvision.*--model\.weights") as refusal:
+    with pytest.raises(ValueError, match=r"no published weights of torchvision.*--model\.weights") as rejection:
         ready(TORCHVISION, "published")
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(rejection.value)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_state_dict_of_another_network_names_its_first_keys(resnet, tmp_path, 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_what_is_no_state_dict_is_refused(tmp_path, suffix, content):
+def test_what_is_no_state_dict_is_rejected(tmp_path, suffix, content):
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="does not read as tensors alone"):
@@ -159,7 +159,7 @@ def test_weights_that_are_not_there_name_the_flag(weights):
 
 
 @pytest.mark.parametrize("name", ["hub:resnet18", "timm:no_such_net", "torchvision:no_such_net", "no_such_net"])
-def test_names_that_nobody_has_are_refused(name):
+def test_names_that_nobody_has_are_rejected(name):
     with pytest.raises(ValueError, match="expected"):
         FrozenBackbone(name)
 

@@ -1,4 +1,4 @@
-"""InstanceRecognition: its memory row by row, both losses, and what is refused."""
+"""InstanceRecognition: its memory row by row, both losses, and what is rejected."""
 
 import math
 
@@ -37,7 +37,7 @@ def fit(epochs=1, **options):
         max_epochs=epochs,
         callbacks=[spy],
     )
-    trainer.fit(method, Digits(batch_size=256, views=[View(scale=(0.5, 1.0), flip=0.0)], image_size=16))
+    trainer.fit(method, Digits(batch_size=256, views=[View(scale=(0.5, 1.0), horizontal_flip=0.0)], image_size=16))
     return method, spy
 
 
@@ -53,7 +53,7 @@ def test_only_rows_of_the_batch_change_and_stay_on_the_sphere(momentum):
     assert method.chance_loss == pytest.approx(math.log(len(method.bank.rows)))
 
 
-def test_the_estimate_draws_anew_in_each_step_and_takes_z_once():
+def test_the_estimate_samples_anew_in_each_step_and_takes_z_once():
     method, spy = fit(epochs=2, negatives=64)
     losses = [loss for *_, loss in spy.steps]
     n = len(method.bank.rows)
@@ -63,7 +63,7 @@ def test_the_estimate_draws_anew_in_each_step_and_takes_z_once():
     assert torch.equal(method.bank.rows, again.bank.rows)
 
 
-def test_the_projector_is_a_layer_to_judge():
+def test_the_projector_is_a_layer_to_evaluate():
     method = InstanceRecognition(ResNet18(8), projection=16, image_size=16).eval()
     images = torch.randn(3, 3, 16, 16)
     assert method.embed(images).shape == (3, 64)
@@ -71,6 +71,6 @@ def test_the_projector_is_a_layer_to_judge():
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"negatives": -1}, {"projection": 0}])
-def test_numbers_out_of_range_are_refused(options):
+def test_numbers_out_of_range_are_rejected(options):
     with pytest.raises(ValueError, match="expected a positive temperature"):
         InstanceRecognition(ResNet18(8), **options)

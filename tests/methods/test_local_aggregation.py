@@ -1,4 +1,4 @@
-"""LocalAggregation: warm-up and its end, clusters of every epoch, the memory, warm starts, and what is refused."""
+"""LocalAggregation: warm-up and its end, clusters of every epoch, the memory, warm starts, and what is rejected."""
 
 import math
 
@@ -50,7 +50,7 @@ def trainer(epochs, *callbacks):
 
 
 def digits(**options):
-    return Digits(batch_size=256, views=[View(scale=(0.5, 1.0), flip=0.0)], image_size=16, **options)
+    return Digits(batch_size=256, views=[View(scale=(0.5, 1.0), horizontal_flip=0.0)], image_size=16, **options)
 
 
 def fit(epochs=2, recluster=None, **options):
@@ -73,13 +73,13 @@ def test_warm_up_is_instance_recognition_and_then_each_epoch_has_clusters_of_its
     assert not torch.equal(model.pseudo_labels.rows[:, 0], model.pseudo_labels.rows[:, 1])  # starts differ
 
 
-def test_the_optimizer_starts_afresh_with_the_first_clusters_and_only_then():
+def test_the_optimizer_starts_anew_with_the_first_clusters_and_only_then():
     _, spy = fit(epochs=3, warmup_epochs=1)
     fresh = [step for step, known in enumerate(spy.momenta) if known == 0]
     assert fresh == [0, PER_EPOCH]
 
 
-def test_without_warm_up_the_memory_is_the_untrained_networks_view_of_the_pictures():
+def test_without_warm_up_the_memory_is_the_untrained_networks_view_of_the_images():
     model, spy = fit(epochs=1)
     assert spy.versions[0] == 1
     assert bool(model.bank.valid.all())
@@ -129,7 +129,7 @@ def test_a_run_starts_from_a_checkpoint_of_instance_recognition(tmp_path):
     assert torch.equal(fresh.backbone.body.conv1.weight, first.backbone.body.conv1.weight)
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused_by_name(tmp_path):
+def test_a_checkpoint_that_does_not_fit_is_rejected_by_name(tmp_path):
     pl.seed_everything(0, verbose=False)
     earlier = trainer(1)
     earlier.fit(InstanceRecognition(ResNet18(10), projection=16, image_size=16), digits())
@@ -139,7 +139,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(tmp_path):
         fit(epochs=1, warm_start=str(path))
     other, few = method(warm_start=str(path)), digits()
     few.training = few.training.select(torch.arange(100))
-    with pytest.raises(ValueError, match="memory of 1438 other pictures than the 100 of this run"):
+    with pytest.raises(ValueError, match="memory of 1438 other images than the 100 of this run"):
         trainer(1, Recluster(KMeans())).fit(other, few)
     with pytest.raises(ValueError, match=r"missing\.ckpt"):
         fit(epochs=1, warm_start=str(tmp_path / "missing.ckpt"))
@@ -159,16 +159,16 @@ def test_a_method_without_a_memory_is_no_start(tmp_path):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("num_neighbors", "found num_neighbors=1439 for 1438 pictures"),
+        ("num_neighbors", "found num_neighbors=1439 for 1438 images"),
         ("num_clusters", "found k=1439 clusters for 1438 rows"),
     ],
 )
-def test_more_neighbours_or_clusters_than_pictures_are_one_line_before_training(name, told):
+def test_more_neighbors_or_clusters_than_images_are_one_line_before_training(name, told):
     with pytest.raises(ValueError, match=told):
         fit(**{name: 1439})
 
 
-def test_without_recluster_the_first_step_after_warm_up_says_what_is_missing():
+def test_without_recluster_the_first_step_after_warm_up_reports_what_is_missing():
     class Nothing(pl.Callback):
         pass
 
@@ -176,10 +176,10 @@ def test_without_recluster_the_first_step_after_warm_up_says_what_is_missing():
         fit(epochs=1, recluster=Nothing())
 
 
-def test_neighbours_are_those_of_the_loss():
+def test_neighbors_are_those_of_the_loss():
     model, _ = fit(epochs=1)
     index = torch.tensor([5, 900])
-    found = model.neighbours(index)
+    found = model.neighbors(index)
     scores = model.bank.rows[index] @ model.bank.rows.T
     for place, own in enumerate(index.tolist()):
         assert set(found.rows[place, 1:].tolist()) == set(scores[place].topk(60).indices.tolist())
@@ -196,13 +196,13 @@ def test_chance_is_ln_n_while_warming_up_alone():
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"num_heads": 0}, {"warmup_epochs": -1}])
-def test_numbers_out_of_range_are_refused(options):
+def test_numbers_out_of_range_are_rejected(options):
     with pytest.raises(ValueError, match="expected at least 1 of each"):
         method(**options)
 
 
-def test_a_picture_that_was_never_seen_joins_no_cluster():
-    """Two of five batches of an epoch of warm-up: the memory of all other pictures is as it was drawn."""
+def test_a_image_that_was_never_seen_joins_no_cluster():
+    """Two of five batches of an epoch of warm-up: the memory of all other images is as it was drawn."""
     pl.seed_everything(0, verbose=False)
     model, spy = method(num_clusters=20, warmup_epochs=1), Spy()
     short = pl.Trainer(**QUIET | {"limit_train_batches": 2}, max_epochs=2, callbacks=[Recluster(KMeans()), spy])
@@ -214,11 +214,11 @@ def test_a_picture_that_was_never_seen_joins_no_cluster():
     assert torch.equal(labels >= 0, seen.unsqueeze(1).expand(-1, 2))
 
 
-def test_neighbours_may_be_asked_for_from_the_cpu_wherever_the_memory_is():
+def test_neighbors_may_be_requested_from_the_cpu_wherever_the_memory_is():
     model = method()
     with FakeTensorMode():
         model.bank.rows = torch.empty(100, 16, device="cuda")
         model.pseudo_labels.rows = torch.empty(100, 2, dtype=torch.int32, device="cuda")
-        found = model.neighbours(torch.arange(5))
+        found = model.neighbors(torch.arange(5))
     assert found.rows.shape == (5, 61)
     assert {part.device.type for part in found} == {"cuda"}

@@ -1,4 +1,4 @@
-"""The floor under every method: pixels as they are, or normalised."""
+"""The floor under every method: pixels as they are, or normalized."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from ssl_lightning.methods import RawPixels
 MEAN, STD = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
 
 
-def test_raw_pixels_are_fractions_and_normalised_ones_what_a_network_sees():
+def test_raw_pixels_are_fractions_and_normalized_ones_what_a_network_sees():
     images = torch.randint(256, (5, 3, 4, 4), dtype=torch.uint8)
     raw, seen = RawPixels(False, 4, MEAN, STD), RawPixels(True, 4, MEAN, STD)
     assert torch.allclose(raw.embed(raw.normalize(images)), images.flatten(1) / 255, atol=1e-6)

@@ -1,4 +1,4 @@
-"""RotationPrediction: all four turns of every picture, their cross-entropy and its gradient."""
+"""RotationPrediction: all four turns of every image, their cross-entropy and its gradient."""
 
 import math
 
@@ -10,11 +10,11 @@ from ssl_lightning.models import ResNet18
 from ssl_lightning.types import Batch
 
 
-def turned_by_hand(pictures, turns):
+def turned_by_hand(images, turns):
     """Quarter turns counter-clockwise, by transposing and reversing."""
     for _ in range(turns):
-        pictures = pictures.transpose(2, 3).flip(2)
-    return pictures
+        images = images.transpose(2, 3).flip(2)
+    return images
 
 
 def batch_of(views):
@@ -39,7 +39,7 @@ def test_loss_and_gradient_are_those_of_each_turn_classified_by_itself(method):
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(gradients, by_hand, strict=True))
 
 
-def test_all_four_turns_of_a_picture_share_one_batch(method):
+def test_all_four_turns_of_a_image_share_one_batch(method):
     seen = []
     method.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     views = torch.randn(3, 3, 16, 16)
@@ -48,7 +48,7 @@ def test_all_four_turns_of_a_picture_share_one_batch(method):
     assert torch.equal(turned, torch.cat([turned_by_hand(views, turns) for turns in range(4)]))
 
 
-def test_a_step_tells_of_unturned_pictures_and_of_every_turns_scores(method):
+def test_a_step_reports_of_unturned_images_and_of_every_turns_scores(method):
     views = torch.randn(6, 3, 16, 16)
     told = method.train().training_step(batch_of(views), 0)
     assert told["embeddings"].shape == (6, 64)
@@ -64,7 +64,7 @@ def test_a_head_that_knows_nothing_is_at_chance(method):
     assert loss.item() == pytest.approx(math.log(4), abs=1e-6)
 
 
-def test_pictures_without_an_up_cannot_be_told_apart(method):
+def test_images_without_an_up_cannot_be_reported_apart(method):
     row = torch.randn(2, 3, 8)
     views = row.unsqueeze(2) + row.unsqueeze(3)
     round_ = torch.cat([torch.cat([views, views.flip(3)], 3), torch.cat([views.flip(2), views.flip((2, 3))], 3)], 2)
@@ -73,7 +73,7 @@ def test_pictures_without_an_up_cannot_be_told_apart(method):
     assert told["loss"].item() >= math.log(4) - 1e-5
 
 
-def test_logits_are_of_pictures_as_they_are(method):
+def test_logits_are_of_images_as_they_are(method):
     views = torch.randn(3, 3, 16, 16)
     told = method.eval().training_step(batch_of(views), 0)
     assert torch.allclose(method.logits(views), told["scores"][:3], atol=1e-5)

@@ -49,7 +49,7 @@ def fit(path, steps=2, **options):
         max_steps=steps,
         callbacks=[spy],
     )
-    trainer.fit(method, Digits(batch_size=64, views=[View(flip=0.0)], image_size=16))
+    trainer.fit(method, Digits(batch_size=64, views=[View(horizontal_flip=0.0)], image_size=16))
     return method, spy, trainer
 
 
@@ -96,7 +96,7 @@ def test_making_one_reads_no_file():
     assert Supervised(**SAME).stage_files() == {}
 
 
-def test_rotation_prediction_teaches_by_what_it_says_of_pictures_as_they_are(tmp_path):
+def test_rotation_prediction_teaches_by_what_it_reports_of_images_as_they_are(tmp_path):
     path = saved(RotationPrediction(**SAME), tmp_path / "step-1.ckpt")
     _, spy, _ = fit(path, steps=1, num_classes=4, temperature=1.0)
     ((views, scores, loss),) = spy.steps
@@ -115,7 +115,7 @@ def test_rotation_prediction_teaches_by_what_it_says_of_pictures_as_they_are(tmp
         ({"std": (0.5, 0.5, 0.5)}, r"std=\(0\.5.*--data\.std"),
     ],
 )
-def test_a_teacher_of_other_pictures_or_classes_is_refused(teacher, options, words):
+def test_a_teacher_of_other_images_or_classes_is_rejected(teacher, options, words):
     with pytest.raises(ValueError, match=words):
         fit(teacher, **options)
 
@@ -132,6 +132,6 @@ def test_a_method_without_logits_cannot_teach(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"num_classes": 1}])
-def test_numbers_out_of_range_are_refused(options):
+def test_numbers_out_of_range_are_rejected(options):
     with pytest.raises(ValueError, match="expected a positive temperature"):
         SoftDistillation("nowhere.ckpt", **SAME, **options)

@@ -31,7 +31,7 @@ class Spy(pl.Callback):
 class Unsorted(Digits):
     """Digits whose labels nobody knows."""
 
-    def judged_labels(self):
+    def true_labels(self):
         return torch.full((self.num_samples,), -1)
 
 
@@ -44,7 +44,7 @@ def fit(data=None, seed=0, **options):
         limit_train_batches=2,
         callbacks=[spy],
     )
-    trainer.fit(method, data or Digits(batch_size=64, views=[View(flip=0.0)], image_size=16, seed=seed))
+    trainer.fit(method, data or Digits(batch_size=64, views=[View(horizontal_flip=0.0)], image_size=16, seed=seed))
     return method, spy
 
 
@@ -74,7 +74,7 @@ def test_more_noise_keeps_what_less_noise_has_replaced():
     assert torch.equal(some[wrong], more[wrong])
 
 
-def test_a_picture_without_a_label_stays_without():
+def test_a_image_without_a_label_stays_without():
     labels = torch.where(ROWS % 3 == 0, -1, FIVE)
     noisy = noisy_labels(labels, ROWS, 1.0, 5, seed=0)
     assert torch.equal(noisy == -1, labels == -1)
@@ -104,17 +104,17 @@ def test_training_sees_the_noisy_labels_of_the_datas_seed(seed):
         assert loss == pytest.approx(torch.nn.functional.cross_entropy(scores, noisy).item(), abs=1e-5)
 
 
-def test_labels_beyond_the_head_are_refused_with_the_number_to_give():
+def test_labels_beyond_the_head_are_rejected_with_the_number_to_give():
     with pytest.raises(ValueError, match=r"found the label 9 .* give --model.num_classes 10"):
         fit(num_classes=9)
 
 
-def test_data_without_labels_are_refused():
+def test_data_without_labels_are_rejected():
     with pytest.raises(ValueError, match="without labels"):
         fit(Unsorted(batch_size=64, image_size=16))
 
 
 @pytest.mark.parametrize("options", [{"label_noise": -0.1}, {"label_noise": 1.1}, {"num_classes": 1}])
-def test_numbers_out_of_range_are_refused(options):
+def test_numbers_out_of_range_are_rejected(options):
     with pytest.raises(ValueError, match="expected a share within"):
         Supervised(backbone=ResNet18(8), **options)

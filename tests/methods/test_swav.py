@@ -15,7 +15,7 @@ from ssl_lightning.optim import LARC, WarmupCosine
 from ssl_lightning.types import Batch
 from tests.methods.quiet import QUIET
 
-PLAIN = {"scale": (0.5, 1.0), "flip": 0.0, "jitter": (0.0, 0.0, 0.0, 0.0), "grey": 0.0}
+PLAIN = {"scale": (0.5, 1.0), "horizontal_flip": 0.0, "color_jitter": (0.0, 0.0, 0.0, 0.0), "grayscale": 0.0}
 TWO = View(count=2, **PLAIN)
 SMALL = {"num_prototypes": 30, "backbone": ResNet18(8), "hidden": (32,), "projection": 16, "image_size": 16}
 
@@ -134,7 +134,7 @@ def test_an_epoch_that_the_trainer_cuts_short_is_as_long_for_schedule_freezing_a
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0.0  # the cosine has come to its end
 
 
-def test_accumulation_says_that_codes_see_micro_batches(caplog):
+def test_accumulation_reports_that_codes_see_micro_batches(caplog):
     fit(swav(), accumulate_grad_batches=2, epochs=1)
     assert any("micro-batch" in message for message in caplog.messages)
 
@@ -170,7 +170,7 @@ def test_the_queue_waits_for_its_epoch_then_until_it_is_full_and_never_holds_the
         ({"queue_length": 600, "queue_start_epoch": 0.2, "freeze_epochs": 0.0}, 1, -1, []),
     ],
 )
-def test_a_run_that_is_too_short_for_its_prototypes_or_its_queue_is_told(options, epochs, steps, said, caplog):
+def test_a_run_that_is_too_short_for_its_prototypes_or_its_queue_is_reported(options, epochs, steps, said, caplog):
     fit(swav(**options), epochs=epochs, max_steps=steps)
     heard = [message for message in caplog.messages if message.startswith(("prototypes stay", "the queue is"))]
     assert len(heard) == len(said)
@@ -197,7 +197,7 @@ def test_a_power_law_prior_gives_the_first_prototypes_more():
 
 
 @pytest.mark.parametrize("power", [-1.0, 50.0])
-def test_a_prior_that_leaves_nothing_for_the_last_prototypes_is_refused_at_once(power):
+def test_a_prior_that_leaves_nothing_for_the_last_prototypes_is_rejected_at_once(power):
     with pytest.raises(ValueError, match=f"prior_power={power:g}|prior_power={power}"):
         swav(prior_power=power)
 
@@ -209,13 +209,13 @@ def test_bfloat16_leaves_scores_codes_and_loss_in_float32():
     assert {step[name].dtype for name in ("loss", "embeddings", "scores", "codes")} == {torch.float32}
 
 
-def test_one_view_is_refused_before_the_first_step():
+def test_one_view_is_rejected_before_the_first_step():
     with pytest.raises(ValueError, match="needs at least 2"):
         fit(swav(), views=(View(**PLAIN),))
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
-def test_weights_in_half_precision_are_refused_in_one_line(precision):
+def test_weights_in_half_precision_are_rejected_in_one_line(precision):
     with pytest.raises(ValueError, match=rf"found trainer.precision={precision}.*bf16-mixed"):
         fit(swav(), precision=precision)
 

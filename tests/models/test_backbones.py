@@ -1,4 +1,4 @@
-"""Backbones: sizes that are known from the literature, features of the promised width, clear refusals."""
+"""Backbones: sizes that are known from the literature, features of the promised width, clear rejections."""
 
 import subprocess
 import sys
@@ -75,7 +75,7 @@ def test_vgg16_gives_4096_features_before_the_last_relu():
     assert (features < 0).any()
 
 
-def test_unknown_names_and_stems_are_refused_in_one_line():
+def test_unknown_names_and_stems_are_rejected_in_one_line():
     for backbone in (TimmBackbone("resnet-18"), TorchvisionBackbone("nothing")):
         with pytest.raises(ValueError, match="expected one of"):
             backbone.build()
@@ -85,7 +85,7 @@ def test_unknown_names_and_stems_are_refused_in_one_line():
         ResNet18(width=7)
 
 
-def test_the_cifar_stem_of_a_regnet_keeps_the_pictures_size():
+def test_the_cifar_stem_of_a_regnet_keeps_the_images_size():
     stem = {name: TimmBackbone("regnety_002", name).build().body.stem for name in ("imagenet", "cifar")}
     shapes = {name: tuple(part(torch.zeros(1, 3, 32, 32)).shape[2:]) for name, part in stem.items()}
     assert shapes == {"imagenet": (16, 16), "cifar": (32, 32)}
@@ -94,7 +94,7 @@ def test_the_cifar_stem_of_a_regnet_keeps_the_pictures_size():
 @pytest.mark.parametrize("name", ["resnet50", "regnety_004"])
 def test_residual_branches_begin_open_where_the_released_code_opens_them(name):
     def shut(backbone):
-        """Normalisations whose gains are zero: one a block."""
+        """Normalizations whose gains are zero: one a block."""
         modules = backbone.build().modules()
         return sum(bool((module.weight == 0).all()) for module in modules if isinstance(module, torch.nn.BatchNorm2d))
 
@@ -104,7 +104,7 @@ def test_residual_branches_begin_open_where_the_released_code_opens_them(name):
         TimmBackbone("vit_tiny_patch16_224", zero_init_last=False).build()
 
 
-def test_sobel_sees_edges_and_no_flat_colour_and_has_nothing_to_learn():
+def test_sobel_sees_edges_and_no_flat_color_and_has_nothing_to_learn():
     stem = Sobel()
     flat = stem(torch.full((1, 3, 8, 8), 0.7))
     assert flat[:, :, 1:-1, 1:-1].abs().max() < 1e-6
@@ -116,17 +116,17 @@ def test_sobel_sees_edges_and_no_flat_colour_and_has_nothing_to_learn():
     assert not list(stem.parameters())
 
 
-def test_a_head_is_drawn_afresh_from_its_seed_alone():
+def test_a_head_is_drawn_anew_from_its_seed_alone():
     head = ClusterHead(100, 50)
     weight = head.linear.weight
     state = torch.get_rng_state()
-    head.draw(5)
+    head.reset(5)
     first = head.linear.weight.clone()
-    head.draw(6)
+    head.reset(6)
     assert not torch.equal(first, head.linear.weight)
-    head.draw(5)
+    head.reset(5)
     assert torch.equal(first, head.linear.weight)
-    assert head.linear.weight is weight  # optimisers keep their parameter
+    assert head.linear.weight is weight  # optimizers keep their parameter
     assert float(first.detach().std()) == pytest.approx(0.01, rel=0.05)
     assert not head.linear.bias.any()
     assert torch.equal(state, torch.get_rng_state())

@@ -74,7 +74,7 @@ def test_it_keeps_a_fraction_of_the_activations():
     assert kept_bytes(checkpointed) < 0.4 * kept_bytes(plain)
 
 
-def test_judging_and_copies_are_as_without():
+def test_evaluating_and_copies_are_as_without():
     plain, checkpointed = pair(NETWORKS["timm RegNetY"])
     copied = copy.deepcopy(checkpointed)
     step(checkpointed)
@@ -83,7 +83,7 @@ def test_judging_and_copies_are_as_without():
         assert torch.equal(plain.eval()(images()), copied.eval()(images()))
 
 
-def test_a_network_without_stages_is_refused_in_one_line():
+def test_a_network_without_stages_is_rejected_in_one_line():
     with pytest.raises(ValueError, match=r"vit_tiny_patch16_224.*leave it off"):
         checkpoint_stages(torch.nn.Linear(2, 2), "vit_tiny_patch16_224")
 

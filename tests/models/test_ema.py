@@ -72,6 +72,6 @@ def test_it_learns_nothing_and_survives_a_checkpoint():
     assert torch.equal(teacher.eval()(images), restored.eval()(images))
 
 
-def test_a_momentum_out_of_range_is_refused():
+def test_a_momentum_out_of_range_is_rejected():
     with pytest.raises(ValueError, match=r"momentum of 1\.2"):
         EmaTeacher(student(), 1.2)

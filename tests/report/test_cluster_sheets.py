@@ -9,7 +9,7 @@ LABELS = torch.arange(len(SIZES)).repeat_interleave(SIZES)
 
 
 class Plain:
-    """Grey pictures without classes."""
+    """Gray images without classes."""
 
     classes = ()
 
@@ -28,10 +28,10 @@ def files(section):
 def test_all_clusters_that_fit_are_shown_and_nothing_more_is_said(tmp_path):
     section = draw(tmp_path, most=5)
     assert files(section) == [f"cluster-{k}.png" for k in (2, 4, 0, 5, 3)]
-    assert section.text == "15 pictures in 5 of 7 clusters"
+    assert section.text == "15 images in 5 of 7 clusters"
 
 
 def test_of_more_the_largest_and_the_smallest_are_shown_and_named_as_such(tmp_path):
     section = draw(tmp_path, most=4)
     assert files(section) == [f"cluster-{k}.png" for k in (2, 4, 5, 3)]
-    assert section.text == "15 pictures in 5 of 7 clusters; shown: the 2 largest and 2 smallest of 5"
+    assert section.text == "15 images in 5 of 7 clusters; shown: the 2 largest and 2 smallest of 5"

@@ -1,4 +1,4 @@
-"""Figures of a clustering show the numbers and pictures that they were given."""
+"""Figures of a clustering show the numbers and images that they were given."""
 
 import itertools
 
@@ -8,7 +8,7 @@ import torch
 from matplotlib.colors import to_hex
 
 from ssl_lightning.report import contact_sheet
-from ssl_lightning.report.clusters import EMPTY, draw_cluster_sizes, draw_gallery, draw_neighbours, draw_purity
+from ssl_lightning.report.clusters import EMPTY, draw_cluster_sizes, draw_neighbors, draw_purity, draw_sheets
 
 
 def heights(axes):
@@ -34,7 +34,7 @@ def test_sizes_are_drawn_the_largest_first_and_empty_clusters_are_marked():
     assert axes.collections[0].get_offsets().tolist() == [[4, 0], [5, 0]]
     assert to_hex(axes.collections[0].get_facecolor()[0]) == EMPTY
     assert legend(axes) == ["all equal: 27", "empty: 2"]
-    assert axes.get_title() == "160 pictures in 4 of 6 clusters"
+    assert axes.get_title() == "160 images in 4 of 6 clusters"
     assert axes.lines[0].get_ydata()[0] == pytest.approx(160 / 6)
 
 
@@ -57,32 +57,32 @@ def test_purity_is_in_percent_the_purest_first_beside_the_commonest_label():
     assert heights(axes) == [100, 75, 50]
     assert ticks(axes) == ["2", "3", "0"]
     # (10 x 0.5 + 2 x 1 + 4 x 0.75) / 16 = 0.625
-    assert legend(axes) == ["over all pictures: 62.5 %", "commonest label: 25.0 %"]
+    assert legend(axes) == ["over all images: 62.5 %", "commonest label: 25.0 %"]
     assert [line.get_ydata()[0] for line in axes.lines] == [62.5, 25.0]
 
 
-def test_purity_without_labels_is_refused():
-    with pytest.raises(ValueError, match="found no labelled pictures"):
+def test_purity_without_labels_is_rejected():
+    with pytest.raises(ValueError, match="found no labelled images"):
         draw_purity(torch.full((3,), torch.nan), torch.zeros(3, dtype=torch.int64), 0.0)
 
 
 def test_a_gallery_shows_each_sheet_under_its_title():
     sheets = {f"cluster {n}": contact_sheet([plain(n)] * (n + 1), side=6) for n in range(5)}
-    figure = draw_gallery(sheets, columns=2)
+    figure = draw_sheets(sheets, columns=2)
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(sheets)
     for axes, sheet in zip(figure.axes, sheets.values(), strict=True):
         assert np.array_equal(np.asarray(axes.images[0].get_array()), np.array(sheet))
     assert figure.axes[0].get_gridspec().get_geometry() == (3, 2)
 
 
-def test_a_gallery_of_nothing_is_refused():
+def test_a_gallery_of_nothing_is_rejected():
     with pytest.raises(ValueError, match="found no contact sheets"):
-        draw_gallery({})
+        draw_sheets({})
 
 
-def test_neighbours_lie_beside_their_picture():
+def test_neighbors_lie_beside_their_image():
     queries, near = [plain(1), plain(2)], [plain(n) for n in (11, 12, 13, 21, 22, 23)]
-    left, right = draw_neighbours(queries, near, side=4).axes
+    left, right = draw_neighbors(queries, near, side=4).axes
     assert np.asarray(left.images[0].get_array())[[0, 8], 0, 0].tolist() == [1, 2]
     middle = np.asarray(right.images[0].get_array())[:, :, 0]
     assert middle[0, [0, 8, 16]].tolist() == [11, 12, 13]
@@ -90,22 +90,22 @@ def test_neighbours_lie_beside_their_picture():
     assert not right.patches
 
 
-def test_neighbours_of_another_class_have_a_red_frame_around_them():
+def test_neighbors_of_another_class_have_a_red_frame_around_them():
     other = torch.tensor([[False, True], [True, False]])
-    _, right = draw_neighbours([plain(1)] * 2, [plain(2)] * 4, other, side=10).axes
-    centres = [
+    _, right = draw_neighbors([plain(1)] * 2, [plain(2)] * 4, other, side=10).axes
+    centers = [
         (frame.get_x() + frame.get_width() / 2, frame.get_y() + frame.get_height() / 2) for frame in right.patches
     ]
-    assert centres == [(14 + 4.5, 4.5), (4.5, 14 + 4.5)]  # pixel centres: a picture covers -0.5 to 9.5
+    assert centers == [(14 + 4.5, 4.5), (4.5, 14 + 4.5)]  # pixel centers: an image covers -0.5 to 9.5
     assert {to_hex(frame.get_edgecolor()) for frame in right.patches} == {EMPTY}
     assert all(10 < frame.get_width() < 14 for frame in right.patches)
     assert "red: another class" in right.get_title()
 
 
 @pytest.mark.parametrize(("queries", "near"), [(0, 0), (2, 3), (1, 0)])
-def test_neighbours_must_be_equally_many_for_each(queries, near):
+def test_neighbors_must_be_equally_many_for_each(queries, near):
     with pytest.raises(ValueError, match="expected as many for each"):
-        draw_neighbours([plain(1)] * queries, [plain(2)] * near)
+        draw_neighbors([plain(1)] * queries, [plain(2)] * near)
 
 
 def test_titles_and_names_of_a_figure_do_not_run_into_each_other():

@@ -1,4 +1,4 @@
-"""Where each picture of a sheet lies, which pictures stand for a cluster."""
+"""Where each image of a sheet lies, which images stand for a cluster."""
 
 import numpy as np
 import pytest
@@ -8,45 +8,45 @@ from PIL import Image
 from ssl_lightning.report import contact_sheet, representatives, save_png
 
 
-def plain(colour, height=8, width=8):
-    return torch.tensor(colour, dtype=torch.uint8).view(3, 1, 1).expand(3, height, width).contiguous()
+def plain(color, height=8, width=8):
+    return torch.tensor(color, dtype=torch.uint8).view(3, 1, 1).expand(3, height, width).contiguous()
 
 
 def pixels(sheet):
     return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
 
 
-COLOURS = [(10 * n, 255 - 10 * n, 5 * n) for n in range(7)]
+COLORS = [(10 * n, 255 - 10 * n, 5 * n) for n in range(7)]
 
 
-def test_pictures_lie_row_by_row_with_white_between_and_none_around():
-    sheet = pixels(contact_sheet([plain(colour) for colour in COLOURS], columns=3, side=8, gap=2))
+def test_images_lie_row_by_row_with_white_between_and_none_around():
+    sheet = pixels(contact_sheet([plain(color) for color in COLORS], columns=3, side=8, gap=2))
     expected = torch.full((3, 3 * 8 + 2 * 2, 3 * 8 + 2 * 2), 255, dtype=torch.uint8)
-    for number, colour in enumerate(COLOURS):
+    for number, color in enumerate(COLORS):
         for y in range(8):
             for x in range(8):
-                expected[:, number // 3 * 10 + y, number % 3 * 10 + x] = torch.tensor(colour, dtype=torch.uint8)
+                expected[:, number // 3 * 10 + y, number % 3 * 10 + x] = torch.tensor(color, dtype=torch.uint8)
     assert torch.equal(sheet, expected)
 
 
-def test_a_sheet_is_no_wider_than_its_pictures():
+def test_a_sheet_is_no_wider_than_its_images():
     assert contact_sheet([plain((1, 2, 3))] * 2, columns=10, side=5, gap=1).size == (11, 5)
     assert contact_sheet([plain((1, 2, 3))], columns=10, side=5, gap=3).size == (5, 5)
 
 
-def test_a_picture_that_fits_is_not_changed():
-    picture = torch.randint(256, (3, 9, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(pixels(contact_sheet([picture], side=9)), picture)
+def test_a_image_that_fits_is_not_changed():
+    image = torch.randint(256, (3, 9, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(pixels(contact_sheet([image], side=9)), image)
 
 
-def test_small_pictures_keep_hard_pixels():
-    picture = torch.randint(256, (3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    enlarged = picture.repeat_interleave(3, 1).repeat_interleave(3, 2)
-    assert torch.equal(pixels(contact_sheet([picture], side=12)), enlarged)
+def test_small_images_keep_hard_pixels():
+    image = torch.randint(256, (3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    enlarged = image.repeat_interleave(3, 1).repeat_interleave(3, 2)
+    assert torch.equal(pixels(contact_sheet([image], side=12)), enlarged)
 
 
 @pytest.mark.parametrize(("height", "width", "box"), [(10, 20, (0, 5, 20, 15)), (20, 10, (5, 0, 15, 20))])
-def test_an_oblong_picture_lies_in_the_middle_of_its_square(height, width, box):
+def test_an_oblong_image_lies_in_the_middle_of_its_square(height, width, box):
     sheet = contact_sheet([plain((0, 0, 0), height, width)], side=20)
     assert sheet.size == (20, 20)
     white = Image.fromarray(255 - np.array(sheet))
@@ -62,14 +62,14 @@ def test_a_line_of_pixels_does_not_vanish():
     assert (np.array(contact_sheet([plain((0, 0, 0), 1, 500)], side=20)) == 0).all(-1).sum() == 20
 
 
-def test_large_pictures_are_shrunk_as_pillow_does_it():
-    picture = torch.randint(256, (3, 90, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    sheet = pixels(contact_sheet([picture], side=30))[:, :, 5:25].int()
-    reference = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize((20, 30), Image.Resampling.BILINEAR)
+def test_large_images_are_shrunk_as_pillow_does_it():
+    image = torch.randint(256, (3, 90, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sheet = pixels(contact_sheet([image], side=30))[:, :, 5:25].int()
+    reference = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((20, 30), Image.Resampling.BILINEAR)
     assert (sheet - pixels(reference).int()).abs().max() <= 1
 
 
-def test_pictures_of_several_sizes_share_a_sheet():
+def test_images_of_several_sizes_share_a_sheet():
     sheet = np.array(contact_sheet([plain((9, 9, 9), 30, 30), plain((7, 7, 7), 3, 3)], side=10, gap=1))
     assert (sheet[:, :10] == 9).all()
     assert (sheet[:, 10] == 255).all()
@@ -77,13 +77,13 @@ def test_pictures_of_several_sizes_share_a_sheet():
 
 
 @pytest.mark.parametrize("options", [{"columns": 0}, {"side": 0}, {"gap": -1}])
-def test_a_grid_without_size_is_refused(options):
+def test_a_grid_without_size_is_rejected(options):
     with pytest.raises(ValueError, match=r"expected at least 1, 1 and 0"):
         contact_sheet([plain((1, 2, 3))], **options)
 
 
-def test_a_sheet_without_pictures_is_refused():
-    with pytest.raises(ValueError, match="found no pictures"):
+def test_a_sheet_without_images_is_rejected():
+    with pytest.raises(ValueError, match="found no images"):
         contact_sheet([])
 
 

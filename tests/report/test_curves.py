@@ -43,14 +43,14 @@ ROWS = [
 
 def test_only_panels_and_curves_with_numbers_are_drawn(drawn, tmp_path):
     assert draw_curves([{"step": "4", "epoch": "1", "eval/knn/top1": "0.5", "train/lr": "0.1"}], tmp_path / "a.png")
-    assert drawn() == {"Judged": ("epoch", {"eval/knn/top1": [(1, 0.5)]})}
+    assert drawn() == {"Evaluated": ("epoch", {"eval/knn/top1": [(1, 0.5)]})}
 
 
 def test_numbers_several_times_an_epoch_are_drawn_over_the_steps(drawn, tmp_path):
     assert draw_curves(ROWS, tmp_path / "a.png")
     assert drawn() == {
         "Clusters": ("epoch", {"cluster/nmi_labels": [(0, 0.5), (1, 0.0)]}),
-        "Judged": ("epoch", {"eval/knn/top1": [(0, 0.25), (1, 0.75)]}),
+        "Evaluated": ("epoch", {"eval/knn/top1": [(0, 0.25), (1, 0.75)]}),
         "Loss": ("step", {"train/loss": [(10, 3.0), (20, 2.5), (22, 2.0)]}),
     }
 
@@ -58,7 +58,7 @@ def test_numbers_several_times_an_epoch_are_drawn_over_the_steps(drawn, tmp_path
 def test_numbers_and_their_text_draw_the_same_zeros_too(drawn, tmp_path):
     rows = [{"step": 0, "epoch": 0, "eval/knn/top1": 0.0}, {"step": 5, "epoch": 1, "eval/knn/top1": 0.5}]
     assert draw_curves(rows, tmp_path / "a.png")
-    assert drawn() == {"Judged": ("epoch", {"eval/knn/top1": [(0, 0.0), (1, 0.5)]})}
+    assert drawn() == {"Evaluated": ("epoch", {"eval/knn/top1": [(0, 0.0), (1, 0.5)]})}
 
 
 def test_what_is_not_a_number_has_no_curve(drawn, tmp_path):
@@ -67,11 +67,11 @@ def test_what_is_not_a_number_has_no_curve(drawn, tmp_path):
     assert drawn() == {"Clusters": ("epoch", {"cluster/nmi_labels": [(1, 0.5)]})}
 
 
-def test_a_picture_lies_where_it_was_asked_for(tmp_path):
+def test_a_image_lies_where_it_was_requested(tmp_path):
     assert draw_curves(ROWS, tmp_path / "new" / "curves.png")
-    with Image.open(tmp_path / "new" / "curves.png") as picture:
-        assert picture.format == "PNG"
-        assert picture.width > 3 * picture.height  # three panels side by side
+    with Image.open(tmp_path / "new" / "curves.png") as image:
+        assert image.format == "PNG"
+        assert image.width > 3 * image.height  # three panels side by side
 
 
 def test_more_panels_than_fit_in_a_line_begin_another(drawn, tmp_path):
@@ -81,8 +81,8 @@ def test_more_panels_than_fit_in_a_line_begin_another(drawn, tmp_path):
     found = drawn()
     assert list(found) == [title for title, _ in CLUSTER_PANELS]
     assert found["Agreement with the classes"][1]["cluster/nmi_labels"] == [(0, 0.0), (1, 0.5)]
-    with Image.open(tmp_path / "a.png") as picture:
-        assert 1.1 * picture.height < picture.width < 1.5 * picture.height  # three by three
+    with Image.open(tmp_path / "a.png") as image:
+        assert 1.1 * image.height < image.width < 1.5 * image.height  # three by three
 
 
 @pytest.mark.parametrize(

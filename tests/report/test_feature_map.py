@@ -1,4 +1,4 @@
-"""The map of the features: PCA as scikit-learn's, t-SNE keeps groups apart, and each point has its group's colour."""
+"""The map of the features: PCA as scikit-learn's, t-SNE keeps groups apart, and each point has its group's color."""
 
 import pytest
 import torch
@@ -14,8 +14,8 @@ def blobs():
     """Three groups of 40 rows in 16 dimensions, and whose each row is."""
     generator = torch.Generator().manual_seed(0)
     groups = torch.arange(3).repeat_interleave(40)
-    centres = torch.randn(3, 16, generator=generator)
-    return centres[groups] + 0.15 * torch.randn(120, 16, generator=generator), groups
+    centers = torch.randn(3, 16, generator=generator)
+    return centers[groups] + 0.15 * torch.randn(120, 16, generator=generator), groups
 
 
 def test_pca_is_that_of_unit_rows(blobs):
@@ -33,7 +33,7 @@ def test_the_length_of_a_row_does_not_matter(blobs):
     torch.testing.assert_close(to_plane(features * scale, "pca"), to_plane(features, "pca"), atol=1e-5, rtol=0)
 
 
-def test_tsne_keeps_neighbours_and_is_a_function_of_its_seed(blobs):
+def test_tsne_keeps_neighbors_and_is_a_function_of_its_seed(blobs):
     features, groups = blobs
     points = to_plane(features, "tsne", seed=3)
     assert points.shape == (120, 2)
@@ -44,7 +44,7 @@ def test_tsne_keeps_neighbours_and_is_a_function_of_its_seed(blobs):
     assert (groups[nearest] == groups).float().mean() > 0.98
 
 
-def test_few_rows_are_mapped_and_fewer_are_refused():
+def test_few_rows_are_mapped_and_fewer_are_rejected():
     features = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     assert to_plane(features).isfinite().all()
     with pytest.raises(ValueError, match="found 3 rows to map; expected at least 4"):
@@ -64,7 +64,7 @@ def test_features_that_are_all_one_point_are_mapped_too(value):
         assert to_plane(torch.full((20, 8), value), how).isfinite().all()
 
 
-def test_features_that_are_not_finite_are_refused():
+def test_features_that_are_not_finite_are_rejected():
     features = torch.randn(20, 8)
     features[3, 2] = torch.nan
     with pytest.raises(ValueError, match="found features that are not finite"):
@@ -76,8 +76,8 @@ def test_one_feature_is_mapped_onto_a_plane():
         assert to_plane(torch.linspace(-1, 1, 20).unsqueeze(1), how).shape == (20, 2)
 
 
-def colours(axes):
-    """Colour of each point of a panel, by its place."""
+def colors(axes):
+    """Color of each point of a panel, by its place."""
     return {
         tuple(place): to_hex(dots.get_facecolor()[0])
         for dots in axes.collections
@@ -85,7 +85,7 @@ def colours(axes):
     }
 
 
-def test_each_point_has_the_colour_of_its_group_and_the_name_stands_on_one_of_them(blobs):
+def test_each_point_has_the_color_of_its_group_and_the_name_stands_on_one_of_them(blobs):
     _, groups = blobs
     points = torch.randn(120, 2, generator=torch.Generator().manual_seed(1))
     groups = groups.clone()
@@ -95,10 +95,10 @@ def test_each_point_has_the_colour_of_its_group_and_the_name_stands_on_one_of_th
     ).axes
     assert (by_three.get_title(), by_many.get_title()) == ("by label", "by cluster")
     for axes, given in ((by_three, groups), (by_many, torch.arange(120) % 30)):
-        found = colours(axes)
+        found = colors(axes)
         shown = [found[tuple(place)] for place in points.double().tolist()]
-        pairs = {(group, colour) for group, colour in zip(given.tolist(), shown, strict=True)}
-        assert len(pairs) == len({group for group, _ in pairs}) == len({colour for _, colour in pairs})
+        pairs = {(group, color) for group, color in zip(given.tolist(), shown, strict=True)}
+        assert len(pairs) == len({group for group, _ in pairs}) == len({color for _, color in pairs})
     assert [text.get_text() for text in by_three.texts] == ["cat", "dog", "hen"]
     for group, text in enumerate(by_three.texts):
         assert text.xy in {tuple(place) for place in points[groups == group].tolist()}

@@ -13,8 +13,8 @@ from ssl_lightning.report import Figure, Section, write_page
 VOID = {"meta", "img"}
 
 
-class Reader(HTMLParser):
-    """Reads the page as a browser would, and refuses tags that are not closed in their order."""
+class TaskDataset(HTMLParser):
+    """Reads the page as a browser would, and rejects tags that are not closed in their order."""
 
     def __init__(self):
         super().__init__(convert_charrefs=True)
@@ -39,7 +39,7 @@ class Reader(HTMLParser):
 
 
 def read(path):
-    reader = Reader()
+    reader = TaskDataset()
     text = path.read_bytes().decode("utf-8")
     reader.feed(text)
     reader.close()
@@ -55,7 +55,7 @@ NASTY = "a <script>alert(1)</script> & \"b\" 'c' → ü"
 def page(tmp_path):
     sections = [
         Section(NASTY, NASTY),
-        Section("Pictures", "", [Figure("a.png", NASTY), Figure('b"><script>.png', "two"), Figure("c#1 50%.png", "3")]),
+        Section("Images", "", [Figure("a.png", NASTY), Figure('b"><script>.png', "two"), Figure("c#1 50%.png", "3")]),
         Section("One", "said", [Figure("sub/d.png", "four")]),
     ]
     write_page(tmp_path / "report" / "index.html", NASTY, sections)
@@ -73,11 +73,11 @@ def test_the_page_is_one_document_with_the_parts_that_html_asks_for(page):
 def test_whatever_a_name_holds_is_text_and_never_markup(page):
     assert "script" not in page.tags
     assert page.text["title"] == page.text["h1"] == [NASTY]
-    assert page.text["h2"] == [NASTY, "Pictures", "One"]
+    assert page.text["h2"] == [NASTY, "Images", "One"]
     assert page.text["pre"] == [NASTY, "said"]
 
 
-def test_all_pictures_are_named_relative_to_the_page_each_with_its_caption(page):
+def test_all_images_are_named_relative_to_the_page_each_with_its_caption(page):
     assert [unquote(image["src"]) for image in page.images] == ["a.png", 'b"><script>.png', "c#1 50%.png", "sub/d.png"]
     assert not any(mark in image["src"] for image in page.images for mark in '#?<"')
     assert [image["alt"] for image in page.images] == page.text["figcaption"] == [NASTY, "two", "3", "four"]
@@ -96,7 +96,7 @@ def test_a_page_without_sections_is_a_page(tmp_path):
 
 
 def test_a_name_that_is_no_text_is_shown_and_costs_no_page(tmp_path):
-    write_page(tmp_path / "index.html", "run", [Section("Pictures", "", [Figure("a.png", "50 % dog\udcfe")])])
+    write_page(tmp_path / "index.html", "run", [Section("Images", "", [Figure("a.png", "50 % dog\udcfe")])])
     assert read(tmp_path / "index.html").text["figcaption"] == [r"50 % dog\udcfe"]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ssl_lightning.report import percent_table, results_table
-from ssl_lightning.report.table import judged, probe_set_prefixes
+from ssl_lightning.report.table import evaluations, probe_set_prefixes
 
 
 def write(path, *rows):
@@ -17,7 +17,7 @@ def cells(line):
     return line.replace(" ±", "±").split()
 
 
-def test_a_table_is_percent_with_its_interval_and_blank_where_nothing_was_judged():
+def test_a_table_is_percent_with_its_interval_and_blank_where_nothing_was_evaluated():
     table = percent_table(
         {
             "pixels": {"linear/top1": 0.9567, "fewshot/5way1shot": 0.6507, "fewshot/5way1shot/ci95": 0.0082},
@@ -66,16 +66,16 @@ def test_the_results_are_the_untrained_and_the_last_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("facts", "name"),
     [
-        ('{"origin": {"path": "runs/a/checkpoints/last.ckpt", "inputs": {}}}', "start"),
-        ('{"origin": {"path": null, "inputs": {}}}', "untrained"),
-        ('{"origin": {"path": null}, "inputs": {"warm_start_sha256": "5e"}}', "start"),
-        ('{"origin": {"path": null}, "inputs": {"clusters_sha256": "5e"}}', "untrained"),
+        ('{"initial_weights": {"path": "runs/a/checkpoints/last.ckpt", "inputs": {}}}', "start"),
+        ('{"initial_weights": {"path": null, "inputs": {}}}', "untrained"),
+        ('{"initial_weights": {"path": null}, "inputs": {"warm_start_sha256": "5e"}}', "start"),
+        ('{"initial_weights": {"path": null}, "inputs": {"clusters_sha256": "5e"}}', "untrained"),
         ("{}", "untrained"),  # a run of an earlier version
-        ('{"origin": {"pa', "untrained"),
+        ('{"initial_weights": {"pa', "untrained"),
         ("[]", "untrained"),
     ],
 )
-def test_the_numbers_of_a_start_that_had_learnt_are_not_called_untrained(tmp_path, facts, name):
+def test_the_numbers_of_a_start_that_had_learned_are_not_called_untrained(tmp_path, facts, name):
     (tmp_path / "run.json").write_text(facts)
     path = write(tmp_path / "metrics.csv", *({"step": step, "epoch": 0, "eval/knn/top1": 0.5} for step in (0, 5)))
     first = results_table(path).split("\n")[1]
@@ -120,21 +120,21 @@ def test_the_interval_of_a_probe_set_is_not_a_probe_set():
     assert probe_set_prefixes(numbers) == ["eval", "eval/b"]
 
 
-def test_a_run_that_was_judged_once_has_one_line(tmp_path):
+def test_a_run_that_was_evaluated_once_has_one_line(tmp_path):
     path = write(tmp_path / "metrics.csv", {"step": 30, "epoch": 3, "eval/clusters/nmi": 0.123})
     assert [cells(line) for line in results_table(path).split("\n")] == [["eval", "NMI"], ["step", "30", "12.3"]]
 
 
-def test_judged_in_other_numbers_only_says_so(tmp_path):
+def test_evaluated_in_other_numbers_only_reports_so(tmp_path):
     path = write(tmp_path / "metrics.csv", {"step": 30, "epoch": 3, "eval/rankme": 3.5})
     assert "none of the metrics" in results_table(path)
 
 
 @pytest.mark.parametrize("rows", [[], [{"step": 1, "epoch": 0, "train/loss": 2.0}]])
-def test_a_run_that_was_not_judged_says_so(tmp_path, rows):
+def test_a_run_that_was_not_evaluated_reports_so(tmp_path, rows):
     path = write(tmp_path / "metrics.csv", *rows) if rows else tmp_path / "missing.csv"
-    assert judged(path) == []
-    assert results_table(path).startswith("nothing was judged")
+    assert evaluations(path) == []
+    assert results_table(path).startswith("nothing was evaluated")
     assert "data.probe_sets" in results_table(path)
 
 
@@ -142,4 +142,4 @@ def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
     rows = [{"step": n, "epoch": n, "eval/knn/top1": 0.875, "eval/linear/top1": 0.5} for n in (0, 1)]
     path = write(tmp_path / "metrics.csv", *rows)
     path.write_text(path.read_text().removesuffix("75,0.5\n"))
-    assert judged(path) == [(0, {"eval/knn/top1": 0.875, "eval/linear/top1": 0.5})]
+    assert evaluations(path) == [(0, {"eval/knn/top1": 0.875, "eval/linear/top1": 0.5})]

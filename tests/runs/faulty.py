@@ -2,7 +2,8 @@
 
 Faults: `none`, `kill@step=N`, `kill@cluster=N` (while the N-th clustering computes), `kill@write=N` (in the middle of
 the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `kill@onto=.EXT` (before a rename
-onto a file of that kind), `term@step=N`, `usr1@step=N`, `term@judged=N` (the N-th batch that is judged), `nan@step=N`,
+onto a file of that kind), `term@step=N`, `usr1@step=N`, `term@evaluated=N` (the N-th batch that is evaluated),
+`nan@step=N`,
 `collapse@step=N` (the doctor finds one), `full@write=N` (no space left for the N-th checkpoint), `limit@bytes=N` (no
 file may grow beyond N bytes), `term+term@step=N` and the like (the second signal FAULTY_AFTER seconds after the first;
 each checkpoint takes FAULTY_SLOW seconds to write). Losses of all steps go to the file in FAULTY_LOSSES, as hex. With
@@ -72,9 +73,9 @@ def look(self, failure, step):
     return inner_look(self, failure, step)
 
 
-def judged(self, *batch):
-    inner_judged(self, *batch)
-    if due("judged"):
+def evaluations(self, *batch):
+    inner_evaluated(self, *batch)
+    if due("evaluated"):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -120,7 +121,7 @@ before = Throughput.on_train_batch_end
 Throughput.on_train_batch_end = after_step
 Throughput.on_train_batch_start = poison
 inner_look, Doctor._look = Doctor._look, look
-inner_judged, ProbeFeatures.on_validation_batch_end = ProbeFeatures.on_validation_batch_end, judged
+inner_evaluated, ProbeFeatures.on_validation_batch_end = ProbeFeatures.on_validation_batch_end, evaluations
 inner_cluster, KMeans.__call__ = KMeans.__call__, cluster
 inner_save, inner_replace = torch.save, os.replace
 if "write" in FAULT:

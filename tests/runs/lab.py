@@ -19,7 +19,7 @@ class Jitter(nn.Module):
 
 @dataclass(frozen=True)
 class DropoutNet(Backbone):
-    """Two convolutions, dropout, batch normalisation, a drawn factor."""
+    """Two convolutions, dropout, batch normalization, a drawn factor."""
 
     width: int = 8
 
@@ -42,7 +42,7 @@ class DropoutNet(Backbone):
 
 @dataclass(frozen=True)
 class PlainNet(Backbone):
-    """Two convolutions whose features of a picture depend on no other picture."""
+    """Two convolutions whose features of an image depend on no other image."""
 
     width: int = 8
 

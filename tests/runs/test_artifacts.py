@@ -92,9 +92,9 @@ def test_the_command_line_resolves_them_once(served, tmp_path, monkeypatch, caps
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["ssl-lightning"])
     served["ssl/checkpoint-x:last"] = Artifact(["step-9.ckpt"])
-    judge = ["validate", "--config", "configs/eval.yaml", "--run.dir", str(tmp_path), "--trainer.accelerator", "cpu"]
-    assert run([*judge, "--ckpt_path", "wandb:ssl/checkpoint-x:last"]) == 65
+    evaluate = ["validate", "--config", "configs/eval.yaml", "--run.dir", str(tmp_path), "--trainer.accelerator", "cpu"]
+    assert run([*evaluate, "--ckpt_path", "wandb:ssl/checkpoint-x:last"]) == 65
     line = capsys.readouterr().err
     assert f"{tmp_path}/.artifacts/ssl-checkpoint-x-v3/step-9.ckpt, which does not read as a checkpoint" in line
-    assert run([*judge, "--ckpt_path", "wandb:ssl/absent:v1"]) == 64
+    assert run([*evaluate, "--ckpt_path", "wandb:ssl/absent:v1"]) == 64
     assert "found no wandb:ssl/absent:v1" in capsys.readouterr().err

@@ -8,7 +8,16 @@ from .test_two_processes import fit
 
 SWAV = [
     *("--config", "configs/swav.yaml", "--model.backbone.width", "16", "--model.hidden", "[16]"),
-    *("--model.num_prototypes", "16", "--data.image_size", "16", "--data.batch_size", "64", "--data.gallery", "200"),
+    *(
+        "--model.num_prototypes",
+        "16",
+        "--data.image_size",
+        "16",
+        "--data.batch_size",
+        "64",
+        "--data.reference_images",
+        "200",
+    ),
     *("--trainer.max_steps", "3", "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1"),
 ]
 

@@ -39,7 +39,7 @@ def test_a_lock_is_held_within_and_gone_afterwards_and_one_left_behind_is_taken_
     assert [path.name for path in run.path.iterdir()] == ["checkpoints"]
 
 
-@pytest.mark.parametrize("moment", ["judged", "cleared"])
+@pytest.mark.parametrize("moment", ["evaluated", "cleared"])
 def test_a_lock_that_another_process_takes_over_at_the_same_moment_stays_its_own(run, moment, monkeypatch):
     lock = run.path / "LOCK"
     lock.write_text(STALE)
@@ -50,9 +50,9 @@ def test_a_lock_that_another_process_takes_over_at_the_same_moment_stays_its_own
             lock.unlink()
             lock.write_text(theirs)
 
-    def judge(path, word):
-        held = inner_judge(path, word)
-        if moment == "judged":
+    def evaluate(path, word):
+        held = inner_evaluate(path, word)
+        if moment == "evaluated":
             taken_over(word)
         return held
 
@@ -61,8 +61,8 @@ def test_a_lock_that_another_process_takes_over_at_the_same_moment_stays_its_own
         if moment == "cleared" and not path.exists():
             path.write_text(theirs)
 
-    inner_judge, inner_clear = directory._is_held, directory._clear
-    monkeypatch.setattr(directory, "_is_held", judge)
+    inner_evaluate, inner_clear = directory._is_held, directory._clear
+    monkeypatch.setattr(directory, "_is_held", evaluate)
     monkeypatch.setattr(directory, "_clear", clear)
     with pytest.raises(LockedRunError, match="held by"), run.lock():
         pass

@@ -25,17 +25,19 @@ OFTEN, SELDOM = "1", "10"
 
 
 @pytest.mark.parametrize(
-    ("rate", "judged", "saved", "first_shows"),
+    ("rate", "evaluations", "saved", "first_shows"),
     [
         ("1000", OFTEN, OFTEN, "features of digits"),
         ("1e4", SELDOM, OFTEN, "numbers in backbone"),
         ("1e4", SELDOM, SELDOM, "features to cluster"),
     ],
 )
-def test_running_statistics_overflow_before_the_loss(rate, judged, saved, first_shows, tmp_path, monkeypatch, capsys):
+def test_running_statistics_overflow_before_the_loss(
+    rate, evaluations, saved, first_shows, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(sys, "argv", ["ssl-lightning"])
     command = ["fit", *SMALL, "--run.dir", str(tmp_path), "--trainer.max_epochs", "3", "--model.optimizer.lr", rate]
-    command += ["--trainer.check_val_every_n_epoch", judged, "--run.save_every_n_epochs", saved]
+    command += ["--trainer.check_val_every_n_epoch", evaluations, "--run.save_every_n_epochs", saved]
     assert run(command) == 70
     assert f"found {first_shows}" in capsys.readouterr().err.strip().splitlines()[-1]
     for path in (tmp_path / "r" / "checkpoints").glob("*.ckpt"):

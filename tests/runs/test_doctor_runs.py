@@ -71,7 +71,7 @@ FAILING = {
     "rank_one": ("swav", ("--model.optimizer.lr", "3.0", "--model.optimizer.clip", "false"), (), {}),
     "unused_prototypes": ("swav", ("--model.prior_power", "3"), (), {}),
     "small_batch": ("swav", ("--model.num_prototypes", "512"), (), {"batch": 16}),
-    "unnormalised_inputs": ("deepcluster", ("--data.mean", "[0, 0, 0]", "--data.std", "[1, 1, 1]"), (), {}),
+    "unnormalized_inputs": ("deepcluster", ("--data.mean", "[0, 0, 0]", "--data.std", "[1, 1, 1]"), (), {}),
     "queue_blow_up": ("swav", QUEUE, CIFAR, {"steps": 400}),
 }
 
@@ -90,7 +90,7 @@ def test_a_loss_that_stays_above_chance_while_prototypes_are_frozen_is_named_wit
 
 
 @pytest.mark.parametrize("failure", FAILING)
-def test_a_run_that_its_settings_make_fail_is_named_with_its_remedy(failure, tmp_path, caplog):
+def test_a_run_that_its_settings_make_fail_is_named_with_its_suggestion(failure, tmp_path, caplog):
     config, options, data, size = FAILING[failure]
     if data and not PACK.exists():
         pytest.skip(f"found no {PACK}: set SSL_LIGHTNING_DATA to the folder that holds it")
@@ -107,14 +107,14 @@ def test_a_run_that_its_settings_make_fail_is_named_with_its_remedy(failure, tmp
     assert not any(record.message.count("--model.epsilon") > 1 for record in caplog.records)
 
 
-def test_pictures_that_are_all_the_same_end_in_one_cluster_and_stop_the_run_if_asked(tmp_path, capsys):
-    folder = tmp_path / "pictures"
+def test_images_that_are_all_the_same_end_in_one_cluster_and_stop_the_run_if_requested(tmp_path, capsys):
+    folder = tmp_path / "images"
     folder.mkdir()
-    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     for place in range(128):
-        Image.fromarray(picture).save(folder / f"{place}.png")
+        Image.fromarray(image).save(folder / f"{place}.png")
     data = ("--data", "UncuratedImages", "--data.path", str(folder), "--model.num_clusters", "4")
-    still = ("--data.views", "[{count: 1, scale: [1.0, 1.0], flip: 0.0, jitter: [0.0, 0.0, 0.0, 0.0], grey: 0.0}]")
+    still = ("--data.views", "[{count: 1, scale: [1.0, 1.0], flip: 0.0, jitter: [0.0, 0.0, 0.0, 0.0], gray: 0.0}]")
     stop = ("--doctor.on_collapse", "stop")
     code, found = fit(tmp_path / "runs", "deepcluster", *data, *still, *stop, batch=32)
     assert code == 76

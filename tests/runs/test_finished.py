@@ -17,7 +17,7 @@ from ssl_lightning.stops import UsageError
 from .conftest import differences
 
 INPUTS = {"model.init_args.optimizer.init_args.lr": 0.1, "data_fingerprint": "ab"}
-ORIGIN = {"path": "there/x.ckpt", "inputs": {"start_from_sha256": "cd"}}
+INITIAL_WEIGHTS = {"path": "there/x.ckpt", "inputs": {"start_from_sha256": "cd"}}
 
 
 def write_checkpoint(run, step, **more):
@@ -32,9 +32,9 @@ def run(tmp_path):
     """A finished run with two checkpoints."""
     run = RunDirectory(tmp_path, "run")
     run.open()
-    run.write("run.json", {"inputs": INPUTS, "origin": ORIGIN, "wandb_id": "x"})
+    run.write("run.json", {"inputs": INPUTS, "initial_weights": INITIAL_WEIGHTS, "wandb_id": "x"})
     for step in (4, 8):
-        write_checkpoint(run, step, config=INPUTS, origin=ORIGIN)
+        write_checkpoint(run, step, config=INPUTS, initial_weights=INITIAL_WEIGHTS)
     run.finish(8)
     return run
 
@@ -107,8 +107,8 @@ RUN_JSON = {
     "empty": "",
     "a list": "[]",
     "nothing": "{}",
-    "other types": '{"inputs": 3, "origin": [1]}',
-    "edited": json.dumps({"inputs": INPUTS | {"model.init_args.optimizer.init_args.lr": 0.2}, "origin": {}}),
+    "other types": '{"inputs": 3, "initial_weights": [1]}',
+    "edited": json.dumps({"inputs": INPUTS | {"model.init_args.optimizer.init_args.lr": 0.2}, "initial_weights": {}}),
 }
 
 
@@ -121,7 +121,7 @@ def test_the_settings_in_the_checkpoint_count_whatever_run_json_holds(run, conte
     if RUN_JSON[content] is not None:
         (run.path / "run.json").write_text(RUN_JSON[content])
     record = recorded(run)
-    assert (record.inputs, record.origin) == (INPUTS, ORIGIN)
+    assert (record.inputs, record.initial_weights) == (INPUTS, INITIAL_WEIGHTS)
     changed = INPUTS | {"model.init_args.optimizer.init_args.lr": 0.2}
     with pytest.raises(UsageError, match=r"with other inputs: model.init_args.optimizer.init_args.lr 0.1 -> 0.2"):
         decide(run, "auto", False, changed)
@@ -137,8 +137,8 @@ def test_a_checkpoint_of_the_first_versions_leaves_it_to_run_json(tmp_path):
     run = RunDirectory(tmp_path, "old")
     run.open()
     write_checkpoint(run, 4)
-    run.write("run.json", {"inputs": INPUTS, "origin": ORIGIN})
-    assert (recorded(run).inputs, recorded(run).origin) == (INPUTS, ORIGIN)
+    run.write("run.json", {"inputs": INPUTS, "initial_weights": INITIAL_WEIGHTS})
+    assert (recorded(run).inputs, recorded(run).initial_weights) == (INPUTS, INITIAL_WEIGHTS)
     (run.path / "run.json").unlink()
     assert recorded(run).inputs is None
     assert decide(run, "auto", False, INPUTS).action == "resume"

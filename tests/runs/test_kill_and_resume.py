@@ -45,20 +45,20 @@ def test_sigterm_leaves_one_checkpoint_at_the_step_boundary_and_exits_with_143(r
     assert runs.rows(name) == runs.rows(whole)
 
 
-JUDGED = {"before-training": 2, "within-training": 6, "after-training": 14}
-"""Batches: each judging takes four, before training, after two and four epochs, and after training."""
+EVALUATED = {"before-training": 2, "within-training": 6, "after-training": 14}
+"""Batches: each evaluating takes four, before training, after two and four epochs, and after training."""
 
 
-@pytest.mark.parametrize("when", JUDGED)
-def test_sigterm_while_the_network_is_judged_exits_with_143_and_the_same_command_finishes(runs, whole, when):
+@pytest.mark.parametrize("when", EVALUATED)
+def test_sigterm_while_the_network_is_evaluated_exits_with_143_and_the_same_command_finishes(runs, whole, when):
     name = f"term-{when}"
-    stopped = runs.fit(name, f"term@judged={JUDGED[when]}")
+    stopped = runs.fit(name, f"term@evaluated={EVALUATED[when]}")
     assert stopped.returncode == 143, stopped.stderr
     assert not (runs.folder / name / "done.json").exists()
     assert not (runs.folder / name / "LOCK").exists()
     assert bool(list((runs.folder / name / "checkpoints").glob("step-*.ckpt"))) == (when != "before-training")
-    for picture in (runs.folder / name / "report").glob("*.png"):
-        picture.unlink()  # as if the machine had died before it drew them
+    for image in (runs.folder / name / "report").glob("*.png"):
+        image.unlink()  # as if the machine had died before it drew them
     assert runs.fit(name).returncode == 0
     assert runs.steps(name) == runs.steps(whole)
     assert not differences(runs.checkpoint(name), runs.checkpoint(whole))
@@ -86,7 +86,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on(runs, whole)
     assert not differences(runs.checkpoint("full"), runs.checkpoint(whole))
 
 
-def test_a_disk_that_takes_no_checkpoint_stops_the_run_with_74_and_one_line_and_room_mends_it(runs, whole):
+def test_a_disk_that_takes_no_checkpoint_stops_the_run_with_74_and_one_line_and_room_fixes_it(runs, whole):
     stopped = runs.fit("narrow", "limit@bytes=20000")
     assert stopped.returncode == 74, stopped.stderr
     assert "unwritable 3 times in a row (File too large)" in stopped.stderr
@@ -97,7 +97,7 @@ def test_a_disk_that_takes_no_checkpoint_stops_the_run_with_74_and_one_line_and_
     assert runs.rows("narrow") == runs.rows(whole)
 
 
-def test_a_finished_run_is_left_alone_and_a_changed_one_is_refused_by_name_of_the_key(runs, whole):
+def test_a_finished_run_is_left_alone_and_a_changed_one_is_rejected_by_name_of_the_key(runs, whole):
     before = runs.checkpoint(whole)
     again = runs.fit(whole)
     assert again.returncode == 0

@@ -21,7 +21,7 @@ METHODS = {
         ("--config", "configs/swav.yaml", *SMALL, *QUEUE, "--model.num_prototypes", "20"),
         ["kill@step=6", "kill@step=15", "kill@step=25"],
     ),
-    # judged in steps that are counted over the epochs, as a single pass is
+    # evaluated in steps that are counted over the epochs, as a single pass is
     "seer": (
         ("--config", "configs/seer.yaml", *SMALL, "--model.num_prototypes", "20"),
         ["kill@step=14", "kill@step=25"],

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from ssl_lightning.checkpoints import DurableCheckpointIO, read_checkpoint
-from ssl_lightning.commands.budget import read_spent
+from ssl_lightning.commands.budget import read_cost
 from ssl_lightning.entry import run
 from ssl_lightning.report.metrics_file import read_table
-from ssl_lightning.report.table import judged, results_table
+from ssl_lightning.report.table import evaluations, results_table
 from ssl_lightning.runs import MetricsTable
 from ssl_lightning.runs.metrics import read_rows
 from ssl_lightning.stops import DataError
@@ -203,11 +203,11 @@ def test_rows_that_are_lost_are_one_line_and_no_reader_of_the_table_fails(noted,
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-        assert all(isinstance(step, int) for step, _ in judged(path))
+        assert all(isinstance(step, int) for step, _ in evaluations(path))
         assert results_table(path)
         assert {name for row in read_table(path)[1] for name in row} <= set(read_table(path)[0])
         with suppress(DataError):
-            assert read_spent(path.parent).steps > 0
+            assert read_cost(path.parent).steps > 0
     caplog.clear()
     resumed(path, tally)
     said = [record.getMessage() for record in caplog.records if "the run resumes with what is there" in record.message]
@@ -221,4 +221,4 @@ def test_a_table_that_is_no_file_is_one_line(tmp_path):
     for path in (tmp_path / "metrics.csv", tmp_path, tmp_path / "none.csv"):
         with pytest.raises(DataError, match="expected the folder of a run"):
             read_rows(path)
-    assert judged(tmp_path / "metrics.csv") == []
+    assert evaluations(tmp_path / "metrics.csv") == []

@@ -26,7 +26,7 @@ def rates(folder):
 
 
 @pytest.mark.parametrize("schedule", [[], ["--model.schedule", "WarmupCosine", "--model.schedule.warmup_epochs", "1"]])
-def test_another_learning_rate_and_decay_hold_after_a_resume_and_are_told(schedule, tmp_path, monkeypatch, caplog):
+def test_another_learning_rate_and_decay_hold_after_a_resume_and_are_reported(schedule, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["ssl-lightning"])
     caplog.set_level(logging.INFO, logger="ssl_lightning")
@@ -76,10 +76,10 @@ def trained(tmp_path_factory):
         ),
         (["--model.backbone.width", "16"], "found backbone."),
         (["--model.num_prototypes", "9"], "found prototypes.weight (8, 8) instead of (9, 8) in"),
-        (["--data", "SyntheticImages", "--data.samples", "1438"], "of other pictures (data.fingerprint)"),
+        (["--data", "SyntheticImages", "--data.samples", "1438"], "of other images (data.fingerprint)"),
     ],
 )
-def test_settings_that_a_checkpoint_does_not_fit_are_refused_and_nothing_is_lost(
+def test_settings_that_a_checkpoint_does_not_fit_are_rejected_and_nothing_is_lost(
     changed, told, way, trained, monkeypatch, capsys
 ):
     monkeypatch.setattr(sys, "argv", ["ssl-lightning"])

@@ -1,4 +1,4 @@
-"""What the files of a run say about a command: start, resume, set aside, refuse."""
+"""What the files of a run say about a command: start, resume, archived, reject."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_a_run_without_a_checkpoint_starts_again_where_it_is(killed, policy):
     assert decision.why == f"{killed.path} holds no checkpoint yet; starting again"
 
 
-def test_a_run_that_must_be_resumed_and_has_no_checkpoint_is_refused(killed):
+def test_a_run_that_must_be_resumed_and_has_no_checkpoint_is_rejected(killed):
     with pytest.raises(UsageError, match=r"found no whole checkpoint in .*killed/checkpoints; .*--resume\.policy auto"):
         decide(killed, "must", allow_change=False, inputs=INPUTS)
 
@@ -44,7 +44,7 @@ def test_a_file_is_what_it_holds_and_not_where_it_lies(tmp_path):
         decide(run, "auto", allow_change=False, inputs=moved | {"experts.0_sha256": "cd"})
 
 
-def test_a_run_that_was_refused_at_its_start_takes_the_command_that_mends_it(killed):
+def test_a_run_that_was_rejected_at_its_start_takes_the_command_that_fixes_it(killed):
     """It has trained nothing, so there is nothing to keep from other settings."""
     decision = decide(killed, "auto", allow_change=False, inputs=OTHERS)
     told = "starting again with other settings: model.init_args.width 8 -> 16"

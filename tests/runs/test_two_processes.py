@@ -1,4 +1,4 @@
-"""The command line on two processes: it ends, and judges and clusters what one process judges and clusters."""
+"""The command line on two processes: it ends, and probes and clusters what one process probes and clusters."""
 
 import csv
 import json
@@ -61,16 +61,18 @@ def test_two_processes_end_and_see_before_training_what_one_sees(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_judge_and_cluster_what_one_does(tmp_path):
+def test_two_processes_evaluate_and_cluster_what_one_does(tmp_path):
     """Only the first of them keeps the folder."""
     found = {}
     for devices in ("1", "2"):
-        for verb, config in (("validate", "eval"), ("predict", "clusters")):
-            path = ["--trainer.callbacks.path", str(tmp_path / f"clusters-{devices}")] if verb == "predict" else []
-            command = [sys.executable, "-m", "ssl_lightning", verb, "--config", f"configs/{config}.yaml", *path]
+        for subcommand, config in (("validate", "eval"), ("predict", "clusters")):
+            path = (
+                ["--trainer.callbacks.path", str(tmp_path / f"clusters-{devices}")] if subcommand == "predict" else []
+            )
+            command = [sys.executable, "-m", "ssl_lightning", subcommand, "--config", f"configs/{config}.yaml", *path]
             command += ["--model", "RawPixels", "--trainer.strategy", "ddp" if devices == "2" else "auto"]
             command += ["--trainer.devices", devices, "--trainer.accelerator", "cpu", "--run.dir", str(tmp_path)]
-            command += ["--trainer.enable_progress_bar", "false", "--run.name", f"{verb}-{devices}"]
+            command += ["--trainer.enable_progress_bar", "false", "--run.name", f"{subcommand}-{devices}"]
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
             assert done.returncode == 0, done.stderr[-2000:]
@@ -148,7 +150,7 @@ def lose_the_same(folder, config):
 @pytest.mark.slow
 @pytest.mark.parametrize("cached", ["false", "true"])
 def test_two_processes_learn_from_base_and_experts_what_one_learns(cached, tmp_path):
-    """The student has no batch statistics; its teachers answer for a picture by itself whatever they have."""
+    """The student has no batch statistics; its teachers answer for an image by itself whatever they have."""
     torch.manual_seed(1)
     data = Digits(image_size=16)
     plain = {"backbone": ResNet18(4), "hidden": (24,), "projection": 16}
@@ -165,8 +167,8 @@ def test_two_processes_learn_from_base_and_experts_what_one_learns(cached, tmp_p
 
 
 WARM = ["--model.projection", "16", "--trainer.max_epochs", "1"]
-NEIGHBOURS = ["--model.projection", "16", "--model.num_clusters", "40", "--model.num_neighbors", "1438"]
-NEIGHBOURS += ["--model.warmup_epochs", "0"]
+NEIGHBORS = ["--model.projection", "16", "--model.num_clusters", "40", "--model.num_neighbors", "1438"]
+NEIGHBORS += ["--model.warmup_epochs", "0"]
 ONCE = "[{class_path: Recluster, init_args: {clusterer: KMeans, every_n_epochs: 100}}]"
 
 
@@ -175,13 +177,13 @@ def test_local_aggregation_on_two_processes_learns_from_one_memory_what_one_lear
     """From the same memory to the bit: its three clusterings, then the loss of 50 steps, and the memory after them.
 
     Memories that were written on one and on two processes differ by 1e-6, and two things make more of that, on one
-    process as well: k-means without clear clusters, so it is asked once; and whether a picture or its almost equally
-    near neighbour is the last of the k nearest, so all pictures are background here.
+    process as well: k-means without clear clusters, so it is asked once; and whether an image or its almost equally
+    near neighbor is the last of the k nearest, so all images are background here.
     """
     config = ["--config", "configs/instance_recognition.yaml", *PLAIN, *WARM]
     fit(tmp_path, "warm", config=config)
     start = ["--model.warm_start", str(tmp_path / "warm" / "checkpoints" / "last.ckpt")]
-    config = ["--config", "configs/local_aggregation.yaml", *PLAIN, *NEIGHBOURS, "--trainer.callbacks", ONCE, *start]
+    config = ["--config", "configs/local_aggregation.yaml", *PLAIN, *NEIGHBORS, "--trainer.callbacks", ONCE, *start]
     losses, saved = [], []
     for devices in ("1", "2"):
         rows = fit(tmp_path, devices, "--trainer.devices", devices, config=config)
@@ -244,7 +246,7 @@ def test_sharded_parameters_learn_what_replicated_ones_do_and_both_resume(tmp_pa
     compared = [row for row in rows["replicated"] if int(row["step"]) != 1]
     for before, after in zip(compared, rows["sharded"], strict=True):
         for name, value in before.items():
-            # ranks and judges magnify what differs in the last bits; rankme is no share but counts up to D
+            # ranks and probes magnify what differs in the last bits; rankme is no share but counts up to D
             tolerance = {"abs": 0.02, "rel": 0.02} if name.startswith("eval/") else {"abs": 1e-5}
             if value and "second" not in name and name != "train/operations":
                 assert float(after[name]) == pytest.approx(float(value), **tolerance), name
@@ -310,15 +312,15 @@ def test_processes_that_torchrun_starts_resume_from_one_checkpoint_and_leave_tog
     again = launched(tmp_path, "killed", *long)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "nothing to do" in again.stderr
-    refused = launched(tmp_path, "killed", *long, "--model.num_clusters", "13")
-    assert refused.returncode != 0
-    assert "with other inputs: model.init_args.num_clusters" in refused.stderr
+    rejected = launched(tmp_path, "killed", *long, "--model.num_clusters", "13")
+    assert rejected.returncode != 0
+    assert "with other inputs: model.init_args.num_clusters" in rejected.stderr
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_second_of_two_processes_that_judge_stops_both_with_143(tmp_path, monkeypatch):
+def test_a_signal_to_the_second_of_two_processes_that_evaluate_stops_both_with_143(tmp_path, monkeypatch):
     """Before training. Lightning would forward it within its handler, and one of the two could wait for ever."""
-    monkeypatch.setenv("FAULTY_CHILD", "term@judged=1")
+    monkeypatch.setenv("FAULTY_CHILD", "term@evaluated=1")
     done = faulty_demo(tmp_path)
     assert done.returncode == 143, done.stderr[-2000:]
     assert not (tmp_path / "two.txt").exists()

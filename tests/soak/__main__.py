@@ -18,7 +18,7 @@ def main() -> int:
     import_everything()
     from .bench import Bench
     from .catalog import CELLS
-    from .record import Record
+    from .record import RunRecord
 
     names = [cell.name for cell in CELLS] if options.faults == "all" else options.faults.split(",")
     unknown = sorted(set(names) - {cell.name for cell in CELLS})
@@ -27,7 +27,7 @@ def main() -> int:
         return 2
     cells = [cell for cell in CELLS if cell.name in names]
     bench = Bench(options.out.resolve(), Forks(options.out.resolve() / "output.log"))
-    record = Record(options.out / "results.jsonl")
+    record = RunRecord(options.out / "results.jsonl")
     rounds = 1 if options.minutes is None else 10**6
     for seed in range(options.seed, options.seed + rounds):
         for cell, number in _plan(cells, options):

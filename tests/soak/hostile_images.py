@@ -96,8 +96,8 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _png(width: int, height: int, colour: int, rows: bytes, between: bytes = b"") -> bytes:
-    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
+def _png(width: int, height: int, color: int, rows: bytes, between: bytes = b"") -> bytes:
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + between + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
 
 

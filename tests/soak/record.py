@@ -9,7 +9,7 @@ from typing import Any
 from .cells import Cell, Outcome
 
 
-class Record:
+class RunRecord:
     """The results of a soak in a file.
 
     Args:

@@ -42,7 +42,7 @@ def sabotages() -> list[tuple[str, int, list]]:
 
         return time.time_ns() % 2**31
 
-    inner_decoded = stored.StoredPictures._decoded
+    inner_decoded = stored.StoredImages._decoded
 
     def substituted(self, row):
         image = inner_decoded(self, row)
@@ -56,7 +56,7 @@ def sabotages() -> list[tuple[str, int, list]]:
     def nothing(*arguments, **more):
         return None
 
-    inner_decode, inner_read = decode.decode, stored.StoredPictures.read
+    inner_decode, inner_read = decode.decode, stored.StoredImages.read
 
     def fragile(content, *more):
         if len(content) % 50 == 0:
@@ -82,11 +82,11 @@ def sabotages() -> list[tuple[str, int, list]]:
         ("nan", 2, [patch(saving, "on_before_backward", nothing)]),
         # killed before the last epoch: once all batches of the last one are read, nobody misses a worker
         ("workers", 5, [patch(reading, "_tells_of_death", nothing)]),
-        ("images", 0, [patch(stored.StoredPictures, "_decoded", substituted)]),
+        ("images", 0, [patch(stored.StoredImages, "_decoded", substituted)]),
         ("damage", 0, [trust]),
         ("damaged_runs", 0, [trust]),
         ("fuzz", 0, [patch(decode, "decode", fragile)]),
-        ("fuzz", 0, [patch(stored.StoredPictures, "read", shifted)]),
+        ("fuzz", 0, [patch(stored.StoredImages, "read", shifted)]),
         ("bombs", 0, [patch(decode, "decode", blind)]),
         ("untrusted", 12, [patch(allowlist, "set_parsing_settings", nothing)]),
     ]

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 
-class Means(Metric):
+class MeanVector(Metric):
     """The means of a vector over what was added and over processes, in one reduction for all of its numbers.
 
     `torchmetrics.MeanMetric` takes two and a half times as long for one number, which it first checks and spreads.

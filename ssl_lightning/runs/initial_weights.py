@@ -15,7 +15,7 @@ RESUMED, WEIGHTS = "ckpt_path_sha256", "start_from_sha256"
 
 
 @dataclass(frozen=True)
-class Origin:
+class InitialWeights:
     """What a run began with.
 
     Attributes:
@@ -31,7 +31,9 @@ class Origin:
         return asdict(self)
 
 
-def find_origin(run: RunDirectory, ckpt_path: str | None, start_from: str | None, noted: Mapping[str, Any]) -> Origin:
+def find_initial_weights(
+    run: RunDirectory, ckpt_path: str | None, start_from: str | None, noted: Mapping[str, Any]
+) -> InitialWeights:
     """What a command begins with.
 
     A file that has gone since the run began was what the run has noted. The newest checkpoint of the run itself is no
@@ -49,24 +51,24 @@ def find_origin(run: RunDirectory, ckpt_path: str | None, start_from: str | None
     """
     path = ckpt_path or start_from
     if path is None:
-        return Origin()
+        return InitialWeights()
     if not Path(path).is_file():
         if noted.get("path") == path:
-            return Origin(**noted)
+            return InitialWeights(**noted)
         read_checkpoint(path)  # says what is wrong with the path
     if Path(path).resolve().parent == run.checkpoints.resolve():
-        _refuse_earlier(run, path)
-        return Origin(**noted)
+        _reject_earlier(run, path)
+        return InitialWeights(**noted)
     resumed = ckpt_path is not None and has_sidecar(path)
-    return Origin(path, {RESUMED if resumed else WEIGHTS: sha256_of(Path(path).resolve())})
+    return InitialWeights(path, {RESUMED if resumed else WEIGHTS: sha256_of(Path(path).resolve())})
 
 
-def without_origin(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def without_initial_weights(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs of a checkpoint's run, to compare with those of a run that goes on from it."""
     return {name: value for name, value in inputs.items() if name not in (RESUMED, WEIGHTS)}
 
 
-def _refuse_earlier(run: RunDirectory, path: str) -> None:
+def _reject_earlier(run: RunDirectory, path: str) -> None:
     newest = run.newest_checkpoint()
     if newest is not None and newest.resolve() != Path(path).resolve():
         raise UsageError(

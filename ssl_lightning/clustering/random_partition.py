@@ -1,4 +1,4 @@
-"""RandomParts: parts of equal size drawn at random, the control of whatever learns from clusters."""
+"""RandomPartition: parts of equal size drawn at random, the control of whatever learns from clusters."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.kmeans import labelled, prepared_rows, sums_by_label
 from ssl_lightning.clustering.rows import check
-from ssl_lightning.draws import Purpose, permutation
+from ssl_lightning.counter_rng import Purpose, permutation
 
 
 @dataclass(frozen=True)
-class RandomParts(Clusterer):
+class RandomPartition(Clusterer):
     """k parts whose sizes differ by one at most, whatever the features are.
 
     The control "random partition" of Divide and Contrast (Tian et al. 2021, table 10: 73.1 % against 75.8 % with

@@ -1,7 +1,7 @@
-"""What a view does to colours: jitter, grey, blur, solarise; in place, on floats 0..1, only where it was drawn.
+"""What a view does to colors: jitter, gray, blur, solarize; in place, on floats 0..1, only where it was drawn.
 
 The maths is that of `torchvision.transforms.v2.functional`, without its rounding to uint8 between two operations.
-Parameters lie on the CPU whatever the device of the pictures, so that choosing rows never waits for a GPU.
+Parameters lie on the CPU whatever the device of the images, so that choosing rows never waits for a GPU.
 """
 
 from itertools import permutations
@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from ssl_lightning.data.blocks import blocks, on
 
-GREY = (0.2989, 0.587, 0.114)
-"""Weights of red, green and blue in torchvision's greyscale (ITU-R 601-2)."""
+GRAY = (0.2989, 0.587, 0.114)
+"""Weights of red, green and blue in torchvision's grayscale (ITU-R 601-2)."""
 
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3
 
@@ -31,17 +31,17 @@ def jitter_(
     order: Int[Tensor, "B 4"],
     chosen: Bool[Tensor, "B"],
 ) -> None:
-    """Brightness, contrast, saturation and hue of the chosen pictures, each in its own order.
+    """Brightness, contrast, saturation and hue of the chosen images, each in its own order.
 
-    Picture by picture this is `v2.functional.adjust_{brightness,contrast,saturation,hue}` in the order drawn. The first
-    three are one blend with different weights, so only the place of the hue tells pictures apart: they are taken in
+    Image by image this is `v2.functional.adjust_{brightness,contrast,saturation,hue}` in the order drawn. The first
+    three are one blend with different weights, so only the place of the hue tells images apart: they are taken in
     four groups, in blocks that stay in the cache from the first operation to the last.
 
     Args:
         images: Changed in place.
         factors: Brightness, contrast, saturation (1 changes nothing), hue (a shift in turns, -0.5..0.5, 0 nothing).
         order: Which of the four comes first, second, ...
-        chosen: Whose colours change at all.
+        chosen: Whose colors change at all.
     """
     hue_slot = (order == _HUE).int().argmax(1)
     slots = on(_blend_weights(factors, order), images)  # [B, 4, 3]
@@ -57,7 +57,7 @@ def jitter_(
 
 
 def _blend_weights(factors: Float[Tensor, "B 4"], order: Int[Tensor, "B 4"]) -> Float[Tensor, "B 4 3"]:
-    """What the operation in each slot keeps of the picture, and takes of the pixel's own grey and of the mean grey."""
+    """What the operation in each slot keeps of the image, and takes of the pixel's own gray and of the mean gray."""
     keep = factors.gather(1, order)
     return torch.stack([keep, (1.0 - keep) * (order == _SATURATION), (1.0 - keep) * (order == _CONTRAST)], 2)
 
@@ -67,17 +67,17 @@ def blend_(images: Float[Tensor, "B 3 h w"], weights: Float[Tensor, "B 3"]) -> N
 
     Args:
         images: Changed in place.
-        weights: Of the picture itself, of each pixel's grey and of the picture's mean grey. Brightness f is (f, 0, 0),
+        weights: Of the image itself, of each pixel's gray and of the image's mean gray. Brightness f is (f, 0, 0),
             contrast f is (f, 0, 1 - f), saturation f is (f, 1 - f, 0).
     """
     keep, own, mean = weights.view(-1, 3, 1, 1, 1).unbind(1)
-    grey = greyscale(images)
-    level = grey.mean((2, 3), keepdim=True).mul_(mean)
-    torch.addcmul(grey.mul_(own).add_(level), images, keep, out=images).clamp_(0.0, 1.0)
+    gray = grayscale(images)
+    level = gray.mean((2, 3), keepdim=True).mul_(mean)
+    torch.addcmul(gray.mul_(own).add_(level), images, keep, out=images).clamp_(0.0, 1.0)
 
 
 def hue_(images: Float[Tensor, "B 3 h w"], turns: Float[Tensor, "B"], far: bool = True) -> None:
-    """`v2.functional.adjust_hue` with one shift a picture, in place, without the way through HSV.
+    """`v2.functional.adjust_hue` with one shift an image, in place, without the way through HSV.
 
     A turn of the hue keeps the largest and smallest channel, so with chroma c = max - min only the angle matters. In
     sixths of a turn, red 0, green 2, blue -2, it is t = ±(c + g + b - r - min) / c, with the sign of g - b: in each
@@ -105,20 +105,20 @@ def hue_(images: Float[Tensor, "B 3 h w"], turns: Float[Tensor, "B"], far: bool 
     torch.addcmul(largest.sub_(chroma, alpha=2.0).unsqueeze(1), images, chroma.unsqueeze(1), out=images)
 
 
-def greyscale(images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 1 h w"]:
+def grayscale(images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 1 h w"]:
     """`v2.functional.rgb_to_grayscale` with one channel."""
     red, green, blue = images.unbind(1)
-    return red.mul(GREY[0]).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2]).unsqueeze(1)
+    return red.mul(GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2]).unsqueeze(1)
 
 
-def grey_(images: Float[Tensor, "B 3 h w"], chosen: Bool[Tensor, "B"]) -> None:
-    """Takes the colour out of the chosen pictures, in place."""
+def grayscale_(images: Float[Tensor, "B 3 h w"], chosen: Bool[Tensor, "B"]) -> None:
+    """Takes the color out of the chosen images, in place."""
     for _, block in blocks(images, chosen):
-        block.copy_(greyscale(block))
+        block.copy_(grayscale(block))
 
 
-def solarise_(images: Float[Tensor, "B 3 h w"], chosen: Bool[Tensor, "B"]) -> None:
-    """Inverts the brighter half of the values of the chosen pictures, in place (`v2.functional.solarize` at 0.5)."""
+def solarize_(images: Float[Tensor, "B 3 h w"], chosen: Bool[Tensor, "B"]) -> None:
+    """Inverts the brighter half of the values of the chosen images, in place (`v2.functional.solarize` at 0.5)."""
     for _, block in blocks(images, chosen):
         block.copy_(torch.where(block >= 0.5, 1.0 - block, block))
 
@@ -129,9 +129,9 @@ def blur_taps(side: int) -> int:
 
 
 def blur_(images: Float[Tensor, "B 3 s s"], sigma: Float[Tensor, "B"], chosen: Bool[Tensor, "B"]) -> None:
-    """`v2.functional.gaussian_blur` with `blur_taps` taps and one sigma (pixels) a picture, in place.
+    """`v2.functional.gaussian_blur` with `blur_taps` taps and one sigma (pixels) an image, in place.
 
-    A product with one banded matrix a picture for the columns and the same for the rows, the reflection at the borders
+    A product with one banded matrix an image for the columns and the same for the rows, the reflection at the borders
     included. Grouped convolutions took two to four times as long on a CPU, shifted sums five times.
     """
     taps = blur_taps(images.shape[-1])

@@ -1,16 +1,16 @@
-"""Parts of the pictures, and who was trained on which: the files of stages 2 and 3 of Divide and Contrast, checked."""
+"""Parts of the images, and who was trained on which: the files of stages 2 and 3 of Divide and Contrast, checked."""
 
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Int
 from torch import Tensor
 
-from ssl_lightning.clustering.clusterer import Clustering, refuse_other_pictures
+from ssl_lightning.clustering.clusterer import Clustering, reject_other_images
 
 
 @runtime_checkable
-class KnowsItsPictures(Protocol):
-    """What tells whether files of earlier stages are of the pictures of a run."""
+class KnowsItsImages(Protocol):
+    """What tells whether files of earlier stages are of the images of a run."""
 
     num_samples: int
     fingerprint: str
@@ -21,20 +21,20 @@ class KnowsItsPictures(Protocol):
 
     @property
     def training(self) -> Any:
-        """The table of pictures: `select` gives some of its rows, with a `fingerprint` of their own."""
+        """The table of images: `select` gives some of its rows, with a `fingerprint` of their own."""
         ...
 
 
-def read_parts(path: str, num_experts: int, pictures: KnowsItsPictures) -> Clustering:
-    """The second stage's clusters, if they are of these pictures and as many as the experts.
+def read_parts(path: str, num_experts: int, images: KnowsItsImages) -> Clustering:
+    """The second stage's clusters, if they are of these images and as many as the experts.
 
     Args:
         path: What `WriteClusters` wrote, `<path>.safetensors`.
         num_experts: K.
-        pictures: Those of the run.
+        images: Those of the run.
 
     Raises:
-        ValueError: For a file that is missing, damaged, of other pictures or of another number of clusters.
+        ValueError: For a file that is missing, damaged, of other images or of another number of clusters.
     """
     clustering, made_for = Clustering.load(path)
     again = "make them again with predict and WriteClusters"
@@ -43,32 +43,32 @@ def read_parts(path: str, num_experts: int, pictures: KnowsItsPictures) -> Clust
             f"found {num_experts} experts and {len(clustering.sizes)} clusters in {path}; expected an expert for each "
             f"cluster: give --model.experts as many, or {again}"
         )
-    own = pictures.fingerprint_as(made_for.get("data"))
-    refuse_other_pictures(path, clustering, made_for, own, pictures.num_samples, again)
+    own = images.fingerprint_as(made_for.get("data"))
+    reject_other_images(path, clustering, made_for, own, images.num_samples, again)
     return clustering
 
 
-def refuse_other_parts(
-    experts: list[str], trained_on: list[str], clusters: str, labels: Int[Tensor, "N"], pictures: KnowsItsPictures
+def reject_other_parts(
+    experts: list[str], trained_on: list[str], clusters: str, labels: Int[Tensor, "N"], images: KnowsItsImages
 ) -> None:
-    """Refuse an expert of another part, where its checkpoint tells; one that was trained on all of them may be.
+    """Reject an expert of another part, where its checkpoint tells; one that was trained on all of them may be.
 
     Args:
         experts: Their checkpoints in the order of the clusters, for the error.
-        trained_on: The fingerprint of the pictures of each, empty where it is not known.
+        trained_on: The fingerprint of the images of each, empty where it is not known.
         clusters: The file of the labels, for the error.
-        labels: The cluster of each picture.
-        pictures: Those of the run.
+        labels: The cluster of each image.
+        images: Those of the run.
 
     Raises:
         ValueError: Names the expert, and the cluster whose expert it is if it is one of these.
     """
-    selected = [pictures.training.select((labels == k).nonzero().flatten()) for k in range(len(experts))]
+    selected = [images.training.select((labels == k).nonzero().flatten()) for k in range(len(experts))]
     for k, (expert, seen) in enumerate(zip(experts, trained_on, strict=True)):
-        if seen in ("", pictures.fingerprint_as(seen), selected[k].fingerprint_as(seen)):
+        if seen in ("", images.fingerprint_as(seen), selected[k].fingerprint_as(seen)):
             continue
         parts = [part.fingerprint_as(seen) for part in selected]
-        found = f"cluster {parts.index(seen)}" if seen in parts else f"other pictures {seen[:12]}"
+        found = f"cluster {parts.index(seen)}" if seen in parts else f"other images {seen[:12]}"
         raise ValueError(
             f"found {expert} trained on {found} as expert {k} of --model.experts; expected cluster {k} of {clusters}: "
             f"give the experts in the order of their clusters, or train this one with --data.subset.path {clusters} "

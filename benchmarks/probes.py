@@ -1,9 +1,9 @@
-"""Speed and accuracy of the judges against scikit-learn, faiss and SGD on the same frozen features, one thread.
+"""Speed and accuracy of the probes against scikit-learn, faiss and SGD on the same frozen features, one thread.
 
-    SSL_LIGHTNING_DATA=... python benchmarks/judges.py [--rounds 5] [--features PATH] [--json PATH]
+    SSL_LIGHTNING_DATA=... python benchmarks/probes.py [--rounds 5] [--features PATH] [--json PATH]
 
-Features: a ResNet-18 with random weights on the pictures of CIFAR-10, 50,000 x 512 and 10,000 x 512, standardised
-for all linear classifiers alike. Random weights compare judges, not methods. CPU time of the process, the candidates
+Features: a ResNet-18 with random weights on the images of CIFAR-10, 50,000 x 512 and 10,000 x 512, standardized
+for all linear classifiers alike. Random weights compare probes, not methods. CPU time of the process, the candidates
 interleaved round by round; a ratio is taken within a round. `--features` keeps the features between calls.
 """
 
@@ -41,17 +41,17 @@ def main():
     print(f"{platform.machine()}, torch {torch.__version__}, faiss {faiss.__version__}, 1 thread")
     train, test = features(options.features)
     figures = {
-        "linear": compare(linear_judges(train, test), 1),
-        "k-NN, k=200": compare(neighbour_judges(train, test), options.rounds),
-        "5-way 5-shot, centroid": compare(episode_judges(train, test, "centroid"), options.rounds),
-        "5-way 5-shot, logistic": compare(episode_judges(train, test, "logistic"), options.rounds),
+        "linear": compare(linear_probes(train, test), 1),
+        "k-NN, k=200": compare(neighbor_probes(train, test), options.rounds),
+        "5-way 5-shot, centroid": compare(episode_probes(train, test, "centroid"), options.rounds),
+        "5-way 5-shot, logistic": compare(episode_probes(train, test, "logistic"), options.rounds),
     }
     if options.json:
         options.json.write_text(json.dumps({name: figures[name] for name in figures}, indent=2))
 
 
 def features(path):
-    """Training and test features of CIFAR-10, standardised."""
+    """Training and test features of CIFAR-10, standardized."""
     if path is not None and path.exists():
         kept = torch.load(path)
     else:
@@ -70,16 +70,16 @@ def extract():
     data = CuratedImages(path="cifar10.tar.xz", image_size=32)
     network = DeepCluster(10, ResNet18(stem="cifar")).eval()
     kept = {}
-    for split, pictures in zip(("train", "test"), data.probes["cifar10"], strict=True):
+    for split, images in zip(("train", "test"), data.probes["cifar10"], strict=True):
         rows = []
-        for block in torch.arange(len(pictures)).split(500):
+        for block in torch.arange(len(images)).split(500):
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-                rows.append(network.embed(network.normalize(pictures.read(block)[0])).float())
-        kept |= {split: torch.cat(rows), f"{split} labels": pictures.labels}
+                rows.append(network.embed(network.normalize(images.read(block)[0])).float())
+        kept |= {split: torch.cat(rows), f"{split} labels": images.labels}
     return kept
 
 
-def linear_judges(train, test):
+def linear_probes(train, test):
     """Both kinds of the probe, 100 epochs of SGD on the same features, and scikit-learn's logistic regression."""
 
     def by_sgd():
@@ -107,13 +107,13 @@ def linear_judges(train, test):
     }
 
 
-def neighbour_judges(train, test):
+def neighbor_probes(train, test):
     """The probe and the same vote after an exact search by faiss."""
 
     def by_faiss():
-        gallery, queries = F.normalize(train.features, dim=1), F.normalize(test.features, dim=1)
-        index = faiss.IndexFlatIP(gallery.shape[1])
-        index.add(gallery.numpy())
+        reference, queries = F.normalize(train.features, dim=1), F.normalize(test.features, dim=1)
+        index = faiss.IndexFlatIP(reference.shape[1])
+        index.add(reference.numpy())
         similarity, nearest = index.search(queries.numpy(), 200)
         weights = torch.from_numpy(similarity / 0.1).exp()
         votes = torch.zeros(len(queries), 10).scatter_add_(1, train.labels[torch.from_numpy(nearest)], weights)
@@ -122,7 +122,7 @@ def neighbour_judges(train, test):
     return {"KNN": lambda: KNN(k=200)(train, test)["knn200/top1"], "faiss IndexFlatIP": by_faiss}
 
 
-def episode_judges(train, test, classifier):
+def episode_probes(train, test, classifier):
     """The probe and a loop of scikit-learn over the same episodes."""
     probe = FewShot(shots=(5,), episodes=EPISODES, classifier=classifier)
     unit = F.normalize(test.features, dim=1).numpy()
@@ -130,7 +130,7 @@ def episode_judges(train, test, classifier):
 
     def loop():
         right = []
-        for rows in probe.draw(test.labels, 5, 15).numpy():
+        for rows in probe.sample_episodes(test.labels, 5, 15).numpy():
             fitted = NearestCentroid() if classifier == "centroid" else LogisticRegression(max_iter=1000)
             fitted.fit(unit[rows[:, :5].ravel()], labels[0])
             right.append(fitted.score(unit[rows[:, 5:].ravel()], labels[1]))
@@ -148,9 +148,9 @@ def compare(candidates, rounds):
     seconds = {name: [] for name in candidates}
     accuracy = {}
     for _ in range(rounds):
-        for name, judge in candidates.items():
+        for name, evaluate in candidates.items():
             begin = time.process_time()
-            accuracy[name] = judge()
+            accuracy[name] = evaluate()
             seconds[name].append(time.process_time() - begin)
     first = next(iter(candidates))
     figure = {}

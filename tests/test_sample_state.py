@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_lightning.clustering import Clustering
-from ssl_lightning.memory import FeatureBank, FeatureQueue, PseudoLabels
+from ssl_lightning.sample_state import FeatureBank, FeatureQueue, PseudoLabels
 
 
 def clustering(labels: list[int]) -> Clustering:
@@ -33,7 +33,7 @@ def test_asking_before_the_first_clustering_names_the_callback():
         PseudoLabels()[torch.tensor([0])]
 
 
-def test_memories_travel_as_extra_state_to_a_module_that_knows_no_size():
+def test_memory_banks_travel_as_extra_state_to_a_module_that_knows_no_size():
     source, target = Holder(), Holder()
     source.labels.assign([clustering([0, 1, 2])])
     source.bank.fill(torch.randn(3, 4), torch.tensor([True, False, True]))
@@ -44,7 +44,7 @@ def test_memories_travel_as_extra_state_to_a_module_that_knows_no_size():
     assert target.bank.valid.tolist() == [True, False, True]
 
 
-def test_memories_move_with_the_module_and_keep_their_type():
+def test_memory_banks_move_with_the_module_and_keep_their_type():
     holder = Holder()
     holder.labels.assign([clustering([0, 1, 2])])
     holder.bank.fill(torch.randn(3, 4))
@@ -79,9 +79,9 @@ def test_a_row_that_was_never_seen_takes_the_new_embedding_whole():
     assert bank.valid.all()
 
 
-def test_a_drawn_row_is_blended_into_and_counts_only_once_it_has_been_written():
+def test_a_sampled_row_is_blended_into_and_counts_only_once_it_has_been_written():
     bank = FeatureBank(0.5)
-    bank.draw(4, 3, seed=0)
+    bank.initialize(4, 3, seed=0)
     drawn, new = bank.rows.clone(), torch.tensor([[0.0, 2.0, 0.0]])
     assert torch.allclose(drawn.norm(dim=1), torch.ones(4))
     assert not bank.valid.any()
@@ -90,7 +90,7 @@ def test_a_drawn_row_is_blended_into_and_counts_only_once_it_has_been_written():
     assert torch.allclose(bank.rows[2], F.normalize(drawn[2] + new[0] / 2, dim=0))
 
 
-def test_a_momentum_outside_its_range_is_refused():
+def test_a_momentum_outside_its_range_is_rejected():
     with pytest.raises(ValueError, match="from 0 to 1"):
         FeatureBank(1.5)
 
@@ -129,7 +129,7 @@ def test_a_queue_goes_on_from_its_state_and_keeps_no_gradient():
     assert (second.rows.dtype, second.rows.requires_grad) == (torch.float32, False)
 
 
-def test_no_queue_is_never_full_and_less_is_refused():
+def test_no_queue_is_never_full_and_less_is_rejected():
     assert not FeatureQueue(0).is_full
     with pytest.raises(ValueError, match="queue_length=-1"):
         FeatureQueue(-1)

@@ -1,7 +1,7 @@
 """Counter-based random numbers: every draw is a pure function of (seed, purpose, epoch, row, view).
 
 No generator is carried along, so neither the number of workers or processes, nor a resume, nor the order of calls can
-change what is drawn. The mixer is the 64-bit finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable
+change what is drawn. The mixer is the 64-bit finalizer of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable
 pseudorandom number generators"), in the wrap-around arithmetic of int64, so CPU and GPU draw the same numbers.
 """
 
@@ -32,12 +32,12 @@ class Purpose(IntEnum):
     """Where k-means starts."""
     HEAD = 5
     """Weights of a head that is drawn afresh during training."""
-    GALLERY = 6
-    """Which training rows are judged against while training."""
+    REFERENCE = 6
+    """Which training rows are evaluated against while training."""
     EPISODE = 7
     """Few-shot episodes."""
     SYNTHETIC = 8
-    """Generated pictures."""
+    """Generated images."""
     BANK = 9
     """First rows of a memory bank."""
     LOW_SHOT = 10
@@ -47,7 +47,7 @@ class Purpose(IntEnum):
     LABEL_NOISE = 12
     """Which labels are replaced, and by which class."""
     STUDENT = 13
-    """First weights of a network that learns from what another one, of the same seed, has learnt."""
+    """First weights of a network that learns from what another one, of the same seed, has learned."""
 
 
 def bits(seed: int, purpose: Purpose, epoch: int, rows: Int[Tensor, "B"], view: int = 0) -> Int[Tensor, "B"]:
@@ -76,7 +76,7 @@ def number(seed: int, purpose: Purpose, epoch: int = 0, view: int = 0) -> int:
 
 
 @contextmanager
-def drawn_apart(purpose: Purpose) -> Iterator[None]:
+def separate_rng(purpose: Purpose) -> Iterator[None]:
     """What torch draws on the CPU within has a generator of its own, whose seed the global one draws.
 
     So it is still a function of the run's seed, but equals nothing that a run of that seed draws for another purpose.

@@ -1,4 +1,4 @@
-"""What no method runs with: precisions, strategies and data that do not suit it, each refused in one line."""
+"""What no method runs with: precisions, strategies and data that do not suit it, each rejected in one line."""
 
 import logging
 from typing import Protocol, runtime_checkable
@@ -16,14 +16,14 @@ class MakesViews(Protocol):
 
 
 @runtime_checkable
-class CountsPictures(Protocol):
-    """What the check of the pictures' number needs of the data."""
+class CountsImages(Protocol):
+    """What the check of the images' number needs of the data."""
 
     num_samples: int
 
 
-def refuse_precision(precision: str | None) -> None:
-    """Refuse weights in half precision.
+def reject_precision(precision: str | None) -> None:
+    """Reject weights in half precision.
 
     Args:
         precision: The trainer's.
@@ -38,8 +38,8 @@ def refuse_precision(precision: str | None) -> None:
         )
 
 
-def refuse_strategy(strategy: object, method: str, keeps_average: bool, learns_from_clusters: bool) -> None:
-    """Refuse parameters that are spread over processes where a method needs them whole.
+def reject_strategy(strategy: object, method: str, keeps_average: bool, learns_from_clusters: bool) -> None:
+    """Reject parameters that are spread over processes where a method needs them whole.
 
     Args:
         strategy: The trainer's.
@@ -64,8 +64,8 @@ def refuse_strategy(strategy: object, method: str, keeps_average: bool, learns_f
         )
 
 
-def refuse_views(data: MakesViews, method: str, fewest: int) -> None:
-    """Refuse fewer views of a picture than a training step needs.
+def reject_views(data: MakesViews, method: str, fewest: int) -> None:
+    """Reject fewer views of an image than a training step needs.
 
     Args:
         data: Of the run.
@@ -77,7 +77,7 @@ def refuse_views(data: MakesViews, method: str, fewest: int) -> None:
     """
     if data.num_views < fewest:
         raise ValueError(
-            f"found {data.num_views} view(s) of a picture; {method} needs at least {fewest}: give data.views, as "
+            f"found {data.num_views} view(s) of an image; {method} needs at least {fewest}: give data.views, as "
             "configs/ do"
         )
 

@@ -1,4 +1,4 @@
-"""A table of pictures, index first: `read(rows)` gives exactly those rows, however they lie in memory or on disk."""
+"""A table of images, index first: `read(rows)` gives exactly those rows, however they lie in memory or on disk."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,17 +14,17 @@ from ssl_lightning.data.fingerprint import combined, digest, in_the_form_of
 from ssl_lightning.types import UNLABELLED
 
 Images = UInt8[Tensor, "B 3 h w"] | list[UInt8[Tensor, "3 _h _w"]]
-"""Many pictures: one tensor where all have one size, else a list."""
+"""Many images: one tensor where all have one size, else a list."""
 
 
-class Pictures(ABC):
-    """The pictures of one source in a fixed order. A row that cannot be read stays, as an invalid one.
+class ImageDataset(ABC):
+    """The images of one source in a fixed order. A row that cannot be read stays, as an invalid one.
 
     Attributes:
         labels: The source's own class of each row, `UNLABELLED` where it has none.
         sample_ids: Permanent id of each row within its source.
         classes: Names of the classes, sorted by their bytes; empty without labels.
-        size: Height and width where all pictures are in memory in one size, else None.
+        size: Height and width where all images are in memory in one size, else None.
     """
 
     labels: Int[Tensor, "N"]
@@ -37,7 +37,7 @@ class Pictures(ABC):
 
     @abstractmethod
     def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
-        """The pictures of these rows, and which of them could be read; the others are zeros."""
+        """The images of these rows, and which of them could be read; the others are zeros."""
 
     @abstractmethod
     def name(self, row: int) -> str:
@@ -72,16 +72,16 @@ class Pictures(ABC):
         """The names of all rows."""
         return [self.name(row) for row in range(len(self))]
 
-    def select(self, rows: Int[Tensor, "M"]) -> "Pictures":
+    def select(self, rows: Int[Tensor, "M"]) -> "ImageDataset":
         """These rows alone, numbered afresh in the order given."""
-        return Selection(self, rows)
+        return SelectedImages(self, rows)
 
 
-class MemoryPictures(Pictures):
-    """Pictures of one size, decoded, in memory.
+class InMemoryImages(ImageDataset):
+    """Images of one size, decoded, in memory.
 
     Args:
-        images: All pictures.
+        images: All images.
         labels: Class of each row; without it all are unlabelled.
         classes: Names of the classes.
         title: What the rows are called in messages, followed by their number, where there are no names.
@@ -98,7 +98,7 @@ class MemoryPictures(Pictures):
         labels: Int[Tensor, "N"] | None = None,
         classes: list[str] | None = None,
         *,
-        title: str = "picture",
+        title: str = "image",
         names: Callable[[int], str] | None = None,
         sample_ids: Int[Tensor, "N"] | None = None,
         readable: Bool[Tensor, "N"] | None = None,
@@ -117,7 +117,7 @@ class MemoryPictures(Pictures):
         self._fingerprint, self._by_names = fingerprint, by_names
 
     def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
-        """The pictures of these rows, and which of them could be read; the others are zeros."""
+        """The images of these rows, and which of them could be read; the others are zeros."""
         # index_select: torch's images[rows] is nine times slower on uint8
         return self.images.index_select(0, rows), self.readable.index_select(0, rows)
 
@@ -134,11 +134,11 @@ class MemoryPictures(Pictures):
         return self._by_names or self.fingerprint
 
 
-class Selection(Pictures):
-    """Some rows of other pictures, numbered afresh.
+class SelectedImages(ImageDataset):
+    """Some rows of other images, numbered afresh.
 
     Args:
-        pictures: Where the rows lie.
+        dataset: Where the rows lie.
         rows: Which ones.
         labels: Class of each row chosen; without it the class that it has there.
         classes: Names of the classes that come with `labels`.
@@ -146,43 +146,43 @@ class Selection(Pictures):
 
     def __init__(
         self,
-        pictures: Pictures,
+        dataset: ImageDataset,
         rows: Int[Tensor, "M"],
         labels: Int[Tensor, "M"] | None = None,
         classes: list[str] | None = None,
     ) -> None:
-        self.pictures = pictures
+        self.dataset = dataset
         self.rows = rows
-        self.labels = pictures.labels[rows] if labels is None else labels
-        self.sample_ids = pictures.sample_ids[rows]
-        self.classes = pictures.classes if classes is None else classes
-        self.size = pictures.size
+        self.labels = dataset.labels[rows] if labels is None else labels
+        self.sample_ids = dataset.sample_ids[rows]
+        self.classes = dataset.classes if classes is None else classes
+        self.size = dataset.size
 
     def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
-        """The pictures of these rows, and which of them could be read; the others are zeros."""
-        return self.pictures.read(self.rows[rows])
+        """The images of these rows, and which of them could be read; the others are zeros."""
+        return self.dataset.read(self.rows[rows])
 
     def name(self, row: int) -> str:
         """Path or member name of a row, for people and messages."""
-        return self.pictures.name(int(self.rows[row]))
+        return self.dataset.name(int(self.rows[row]))
 
     def make_fingerprint(self) -> str:
-        """SHA-256 of the underlying pictures and of the rows chosen."""
-        return combined([self.pictures.fingerprint], self.rows.numpy().tobytes())
+        """SHA-256 of the underlying images and of the rows chosen."""
+        return combined([self.dataset.fingerprint], self.rows.numpy().tobytes())
 
     def make_fingerprint_by_names(self) -> str:
         """The same without content."""
-        return combined([self.pictures.fingerprint_by_names], self.rows.numpy().tobytes())
+        return combined([self.dataset.fingerprint_by_names], self.rows.numpy().tobytes())
 
 
-class Joined(Pictures):
-    """The rows of several pictures one after the other.
+class ConcatImages(ImageDataset):
+    """The rows of several images one after the other.
 
     Equal class lists stay one list; different ones are put one after the other, and so are their labels. Sample ids of
     later parts are raised above those of earlier ones.
     """
 
-    def __init__(self, parts: list[Pictures]) -> None:
+    def __init__(self, parts: list[ImageDataset]) -> None:
         self.parts = parts
         self.starts = list(accumulate((len(part) for part in parts), initial=0))
         self.classes, self.labels = _joined_labels(parts)
@@ -192,7 +192,7 @@ class Joined(Pictures):
         self.size = sizes.pop() if len(sizes) == 1 else None
 
     def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
-        """The pictures of these rows, and which of them could be read; the others are zeros."""
+        """The images of these rows, and which of them could be read; the others are zeros."""
         valid = torch.zeros(len(rows), dtype=torch.bool)
         images: Images = [torch.empty(0)] * len(rows)
         if self.size:
@@ -218,7 +218,7 @@ class Joined(Pictures):
         return combined(part.fingerprint_by_names for part in self.parts)
 
 
-class Names:
+class PackedNames:
     """File names as one block of bytes: a million of them in two arrays, which workers share without copying.
 
     Args:
@@ -241,7 +241,7 @@ class Names:
         return self.block[start : self.ends[row]].tobytes().decode("utf-8", "surrogateescape")
 
 
-def _joined_labels(parts: list[Pictures]) -> tuple[list[str], Int[Tensor, "N"]]:
+def _joined_labels(parts: list[ImageDataset]) -> tuple[list[str], Int[Tensor, "N"]]:
     lists = [part.classes for part in parts if part.classes]
     if all(classes == lists[0] for classes in lists):
         return (lists[0] if lists else []), torch.cat([part.labels for part in parts])

@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ssl_lightning.draws import Purpose, bits, number, permutation, uniform
+from ssl_lightning.counter_rng import Purpose, bits, number, permutation, uniform
 
 
 def splitmix64(state: int) -> int:
-    """The finaliser of SplitMix64 in Python's own integers."""
+    """The finalizer of SplitMix64 in Python's own integers."""
     mask = (1 << 64) - 1
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
     state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
@@ -35,7 +35,7 @@ def test_the_draw_of_a_row_does_not_depend_on_the_rows_beside_it(seed, epoch, ro
     assert ((together >= 0) & (together < 1)).all()
 
 
-def test_draws_are_uniform_and_differ_between_seeds_purposes_epochs_and_views():
+def test_samples_are_uniform_and_differ_between_seeds_purposes_epochs_and_views():
     rows = torch.arange(20_000)
     first = uniform(0, Purpose.VIEW, 0, rows, 0, 2)
     assert stats.kstest(first.flatten().numpy(), "uniform").pvalue > 1e-3

@@ -9,8 +9,8 @@ import lightning.pytorch as pl
 import torch
 from PIL import Image
 
-from ssl_lightning.callbacks import Gallery
-from ssl_lightning.memory import PseudoLabels
+from ssl_lightning.callbacks import WriteReport
+from ssl_lightning.sample_state import PseudoLabels
 
 K = 5
 CLASSES = torch.tensor([0, 0, 1, 1, 2, 2, -1, 0])
@@ -23,7 +23,7 @@ TABLE = {
 }
 
 
-class Pictures:
+class ImageDataset:
     def __init__(self):
         self.classes = ["one", "two", "three"]
 
@@ -52,10 +52,10 @@ def page_of(folder, labels):
     run.mkdir()
     lines = [",".join(TABLE), *(",".join(values[row] for values in TABLE.values()) for row in (0, 1))]
     (run / "metrics.csv").write_text("\n".join(lines))
-    data = SimpleNamespace(judged_labels=lambda: CLASSES, training=Pictures())
+    data = SimpleNamespace(true_labels=lambda: CLASSES, training=ImageDataset())
     trainer = create_autospec(pl.Trainer, instance=True)
     trainer.is_global_zero, trainer.datamodule = True, data
-    Gallery(str(run / "report")).on_train_end(trainer, Clustered(labels))
+    WriteReport(str(run / "report")).on_train_end(trainer, Clustered(labels))
     return (run / "report" / "index.html").read_text(), run / "report"
 
 
@@ -68,8 +68,8 @@ def test_curves_and_sizes_of_every_clustering_are_on_the_page(tmp_path):
     page, folder = page_of(tmp_path, HEADS)
     for name in ("cluster-curves.png", "sizes-0.png", "sizes-1.png", "cluster-3.png"):
         assert f'src="{name}"' in page
-        with Image.open(folder / name) as picture:
-            assert picture.format == "PNG"
+        with Image.open(folder / name) as image:
+            assert image.format == "PNG"
     found = numbers(page)
     assert found["clustering"] == ["0", "1"]
     assert found["empty"] == ["2", "4"]

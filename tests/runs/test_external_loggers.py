@@ -7,12 +7,12 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from ssl_lightning.runs import Guests, RunDirectory, WandbRun
-from ssl_lightning.runs.guests import MOST_PICTURES
+from ssl_lightning.runs import ExternalLoggers, RunDirectory, WandbRun
+from ssl_lightning.runs.external_loggers import MOST_IMAGES
 
 
 class Heard(WandbRun):
-    """A guest that notes what it hears, and sends nothing."""
+    """A external logger that notes what it hears, and sends nothing."""
 
     def __init__(self):
         super().__init__()
@@ -24,8 +24,8 @@ class Heard(WandbRun):
     def log_hyperparams(self, params):
         self.heard.append(("inputs", params))
 
-    def log_picture(self, name, path):
-        self.heard.append(("picture", name, path))
+    def log_image(self, name, path):
+        self.heard.append(("image", name, path))
 
     def log_files(self, kind, paths, facts):
         self.heard.append(("files", kind, paths, facts))
@@ -39,27 +39,27 @@ class Heard(WandbRun):
 
 @pytest.fixture
 def heard(tmp_path):
-    guest = Heard()
-    return guest.heard, Guests([CSVLogger(tmp_path), guest], RunDirectory(tmp_path, "r"))
+    external_logger = Heard()
+    return external_logger.heard, ExternalLoggers([CSVLogger(tmp_path), external_logger], RunDirectory(tmp_path, "r"))
 
 
-def test_a_guest_is_told_where_and_who_the_run_is_and_how_it_ends(heard, tmp_path):
-    said, guests = heard
-    guests.introduce("ab12", {"model.init_args.width": 8})
-    with guests.until_the_end():
+def test_a_external_logger_is_reported_where_and_who_the_run_is_and_how_it_ends(heard, tmp_path):
+    said, external_loggers = heard
+    external_loggers.introduce("ab12", {"model.init_args.width": 8})
+    with external_loggers.until_the_end():
         pass
-    with pytest.raises(KeyError), guests.until_the_end():
+    with pytest.raises(KeyError), external_loggers.until_the_end():
         raise KeyError
     settled, inputs = ("settle", tmp_path / "r", "r", "ab12"), ("inputs", {"model.init_args.width": 8})
     assert said == [settled, inputs, ("close", True), ("close", False)]
 
 
 @pytest.mark.parametrize("labels", [None, torch.tensor([[1], [0]])])
-def test_a_guest_is_given_the_first_pictures_the_checkpoint_and_the_clusters(heard, labels):
-    said, guests = heard
-    pictures = [Path(f"{number}.png") for number in range(MOST_PICTURES + 3)]
+def test_a_external_logger_is_given_the_first_images_the_checkpoint_and_the_clusters(heard, labels):
+    said, external_loggers = heard
+    images = [Path(f"{number}.png") for number in range(MOST_IMAGES + 3)]
     files, facts = [Path("last.ckpt"), Path("last.json")], {"step": 7}
-    guests.hand_out(pictures, files, labels, facts)
-    shown = [("picture", f"gallery/{number}", Path(f"{number}.png")) for number in range(MOST_PICTURES)]
+    external_loggers.hand_out(images, files, labels, facts)
+    shown = [("image", f"report/{number}", Path(f"{number}.png")) for number in range(MOST_IMAGES)]
     array = [] if labels is None else [("array", "assignments", np.asarray([[1], [0]]).tolist(), facts)]
     assert said == [*shown, ("files", "checkpoint", files, facts), *array]

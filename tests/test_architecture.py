@@ -15,7 +15,7 @@ CONFIGS = PACKAGE.parent / "configs"
 ALLOWED = {
     "types": set(),
     "files": {"stops"},
-    "draws": set(),
+    "counter_rng": set(),
     "processes": set(),
     "stops": set(),
     "failures": set(),
@@ -24,20 +24,30 @@ ALLOWED = {
     "optim": set(),
     "checkpoints": {"files", "stops", "safe_yaml"},
     "functional": {"types", "processes"},
-    "clustering": {"types", "draws", "files", "stops"},
-    "evaluation": {"types", "draws", "clustering"},
+    "clustering": {"types", "counter_rng", "files", "stops"},
+    "evaluation": {"types", "counter_rng", "clustering"},
     "report": {"types"},
     "weights": {"models"},
-    "memory": {"types", "clustering", "processes"},
-    "data": {"types", "draws", "clustering", "files", "stops"},
-    "methods": {"draws", "types", "processes", "memory", "functional", "models", "optim", "checkpoints", "clustering"}
+    "sample_state": {"types", "clustering", "processes"},
+    "data": {"types", "counter_rng", "clustering", "files", "stops"},
+    "methods": {
+        "counter_rng",
+        "types",
+        "processes",
+        "sample_state",
+        "functional",
+        "models",
+        "optim",
+        "checkpoints",
+        "clustering",
+    }
     | {"failures", "files"},
-    "callbacks": {"types", "draws", "processes", "memory", "clustering", "evaluation", "report", "stops"}
+    "callbacks": {"types", "counter_rng", "processes", "sample_state", "clustering", "evaluation", "report", "stops"}
     | {"failures", "files"},
     "runs": {"checkpoints", "report", "files", "stops", "processes", "safe_yaml", "command_line"},
     "commands": {
         "types",
-        "draws",
+        "counter_rng",
         "processes",
         "files",
         "models",
@@ -47,12 +57,12 @@ ALLOWED = {
         "clustering",
         "evaluation",
     }
-    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops", "cli"},
+    | {"report", "weights", "sample_state", "data", "methods", "callbacks", "runs", "stops", "cli"},
     "quiet": set(),
-    "fitting": {"files", "checkpoints", "memory", "data", "methods", "callbacks", "runs", "stops"},
+    "fitting": {"files", "checkpoints", "sample_state", "data", "methods", "callbacks", "runs", "stops"},
     "cli": {
         "types",
-        "draws",
+        "counter_rng",
         "processes",
         "files",
         "models",
@@ -62,14 +72,24 @@ ALLOWED = {
         "clustering",
         "evaluation",
     }
-    | {"report", "weights", "memory", "data", "methods", "callbacks", "runs", "stops", "fitting", "quiet"}
+    | {"report", "weights", "sample_state", "data", "methods", "callbacks", "runs", "stops", "fitting", "quiet"}
     | {"command_line"},
     "command_line": {"safe_yaml", "stops"},
     "entry": {"stops", "cli", "commands", "command_line"},
     "__main__": {"entry"},
     "__init__": {"checkpoints"},
 }
-NO_LIGHTNING = {"functional", "clustering", "evaluation", "report", "weights", "types", "draws", "files", "models"}
+NO_LIGHTNING = {
+    "functional",
+    "clustering",
+    "evaluation",
+    "report",
+    "weights",
+    "types",
+    "counter_rng",
+    "files",
+    "models",
+}
 
 
 def sources():
@@ -106,7 +126,7 @@ def test_pure_rooms_do_not_import_lightning(path):
         assert not any(name.split(".")[0] == "lightning" for name in imports(path)), path
 
 
-def test_every_file_says_in_its_first_line_what_lives_there():
+def test_every_file_reports_in_its_first_line_what_lives_there():
     for path in sources():
         assert path.read_text().startswith('"""'), path
 
@@ -140,7 +160,7 @@ def test_every_config_at_paper_size_is_in_the_documentation():
     assert named == {path.stem for path in (CONFIGS / "scale").glob("*_*.yaml")}
 
 
-def test_no_protocol_that_is_asked_for_names_a_submodule():
+def test_no_protocol_that_is_requested_names_a_submodule():
     """Since Python 3.12 `isinstance` looks at classes and dictionaries alone, where a module's submodules are not."""
     asked = []
     for path in sorted((PACKAGE / "callbacks").glob("*.py")) + sorted((PACKAGE / "methods").glob("*.py")):

@@ -1,4 +1,4 @@
-"""State beside the weights: who belongs where, what each picture last looked like, what the last batches looked like.
+"""State beside the weights: who belongs where, what each image last looked like, what the last batches looked like.
 
 All hold plain tensors, saved as extra state. As registered buffers, distributed training would overwrite every other
 process's writes with rank 0's at each forward, and a checkpoint could only be read where the data set is as large.
@@ -89,7 +89,7 @@ class PseudoLabels(nn.Module):
 class FeatureBank(nn.Module):
     """A unit-norm running average of the embedding of each training row.
 
-    M_i <- normalise(m M_i + (1 - m) z_i): m = 0.5 for instance recognition and Local Aggregation, 0 for
+    M_i <- normalize(m M_i + (1 - m) z_i): m = 0.5 for instance recognition and Local Aggregation, 0 for
     DeepCluster-v2.
 
     Args:
@@ -97,7 +97,7 @@ class FeatureBank(nn.Module):
 
     Attributes:
         rows: Unit rows; none before `fill`.
-        valid: Whether a row holds an embedding of its picture.
+        valid: Whether a row holds an embedding of its image.
     """
 
     rows: Float[Tensor, "N D"]
@@ -116,15 +116,15 @@ class FeatureBank(nn.Module):
         return self.rows.numel() == 0
 
     def fill(self, features: Float[Tensor, "N D"], valid: Tensor | None = None) -> None:
-        """Set all rows at once, normalised; those that are not `valid` are zeros until they are written."""
+        """Set all rows at once, normalized; those that are not `valid` are zeros until they are written."""
         valid = torch.ones(len(features), dtype=torch.bool) if valid is None else valid.clone()
         rows = F.normalize(features.detach().float(), dim=1)
         self._set(torch.where(valid.to(rows.device).unsqueeze(1), rows, 0.0), valid)
 
-    def draw(self, count: int, width: int, seed: int) -> None:
+    def initialize(self, count: int, width: int, seed: int) -> None:
         """Begin with random unit rows, uniform over the sphere, which the first embeddings are blended into.
 
-        None is `valid` before that: the row of a picture that is never read must not join a cluster.
+        None is `valid` before that: the row of an image that is never read must not join a cluster.
         """
         rows = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
         self._set(F.normalize(rows, dim=1), torch.zeros(count, dtype=torch.bool))
@@ -138,7 +138,7 @@ class FeatureBank(nn.Module):
 
         Args:
             index: Rows to write, gathered in rank order where there are several processes.
-            z: Their embeddings; normalised here.
+            z: Their embeddings; normalized here.
         """
         first = _first_occurrences(index)
         rows, fresh = index[first], F.normalize(z[first].detach().float(), dim=1)

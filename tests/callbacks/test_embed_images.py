@@ -4,7 +4,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from ssl_lightning.callbacks.embed import embed_pictures
+from ssl_lightning.callbacks.embed import embed_images
 from ssl_lightning.data import Digits
 from ssl_lightning.methods import DeepCluster
 from ssl_lightning.models import ResNet18
@@ -20,7 +20,7 @@ def model():
 
 
 def test_they_are_what_predict_gives(model):
-    rows, features = embed_pictures(model, Digits(), progress=False)
+    rows, features = embed_images(model, Digits(), progress=False)
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
     batches = trainer.predict(model, datamodule=Digits())
     assert torch.equal(rows, torch.arange(1438))
@@ -35,16 +35,16 @@ def test_model_and_random_state_stay_as_they_are(model):
     before = {name: value.clone() for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     modes = [part.training for part in model.modules()]
     state = torch.get_rng_state()
-    embed_pictures(model, Digits(), progress=False)
+    embed_images(model, Digits(), progress=False)
     assert torch.equal(state, torch.get_rng_state())
     assert modes == [part.training for part in model.modules()]
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
 
 
 def test_a_bar_shows_how_far_it_is(model, capsys):
-    embed_pictures(model, Digits())
-    assert "0/3" in capsys.readouterr().err  # 1,438 pictures by 512; it is wiped when done
-    embed_pictures(model, Digits(), progress=False)
+    embed_images(model, Digits())
+    assert "0/3" in capsys.readouterr().err  # 1,438 images by 512; it is wiped when done
+    embed_images(model, Digits(), progress=False)
     assert capsys.readouterr().err == ""
 
 
@@ -53,12 +53,12 @@ def test_a_bar_shows_how_far_it_is(model, capsys):
     [{"image_size": 32}, {"mean": (0.5, 0.5, 0.5)}, {"std": (0.2, 0.3, 0.3)}],
     ids=lambda other: next(iter(other)),
 )
-def test_data_that_are_prepared_in_another_way_are_refused(model, other):
+def test_data_that_are_prepared_in_another_way_are_rejected(model, other):
     (name, value) = next(iter(other.items()))
     with pytest.raises(ValueError, match=rf"found data\.{name}={value!r}".replace("(", r"\(").replace(")", r"\)")):
-        embed_pictures(model, Digits(**other))
+        embed_images(model, Digits(**other))
 
 
 def test_a_list_from_a_checkpoint_is_as_good_as_a_tuple(model):
     model.mean = list(model.mean)
-    assert len(embed_pictures(model, Digits(), progress=False)[0]) == 1438
+    assert len(embed_images(model, Digits(), progress=False)[0]) == 1438

@@ -1,4 +1,4 @@
-"""Gallery: pictures of clusters and curves of the run, as a page to look at."""
+"""Gallery: images of clusters and curves of the run, as a page to look at."""
 
 import logging
 from collections.abc import Sequence
@@ -12,25 +12,25 @@ from torch import Tensor
 
 from ssl_lightning.callbacks.recluster import LearnsFromClusters
 from ssl_lightning.clustering.diagnostics import cluster_metrics
-from ssl_lightning.memory import PseudoLabels
 from ssl_lightning.report.cluster_sheets import draw_cluster_sheets
 from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
 from ssl_lightning.report.metrics_file import read_table
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.report.table import results_table
+from ssl_lightning.sample_state import PseudoLabels
 from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)
 
 
-class Gallery(pl.Callback):
-    """Write `report/index.html`: judged numbers, curves, sizes of the clusters, and what each cluster holds.
+class WriteReport(pl.Callback):
+    """Write `report/index.html`: evaluated numbers, curves, sizes of the clusters, and what each cluster holds.
 
-    Pictures of clusters are drawn when training ends, the page again after the judging that follows; both then, in a
+    Images of clusters are drawn when training ends, the page again after the evaluating that follows; both then, in a
     run that was stopped in between.
 
     Args:
-        folder: Where the page and its pictures go.
+        folder: Where the page and its images go.
     """
 
     def __init__(self, folder: str) -> None:
@@ -38,7 +38,7 @@ class Gallery(pl.Callback):
         self._clusters: list[Section] = []
 
     @property
-    def pictures(self) -> list[Path]:
+    def images(self) -> list[Path]:
         """What the page shows: curves, then clusters."""
         figures = [figure.file for section in self._clusters for figure in section.figures]
         shown = [self.folder / name for name in ("curves.png", "cluster-curves.png", *figures)]
@@ -51,7 +51,7 @@ class Gallery(pl.Callback):
             self._bring_up_to_date(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Bring the page up to date after the last judging."""
+        """Bring the page up to date after the last evaluating."""
         if trainer.is_global_zero and trainer.state.fn != "fit" and trainer.global_step:
             self._bring_up_to_date(trainer, pl_module)
 
@@ -71,7 +71,7 @@ class Gallery(pl.Callback):
 
     def _draw_clusters(self, trainer: pl.Trainer, method: LearnsFromClusters) -> list[Section]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning when fitting
-        labels, own = method.pseudo_labels.rows.cpu().long(), data.judged_labels()
+        labels, own = method.pseudo_labels.rows.cpu().long(), data.true_labels()
         sizes = [_sizes(column, method.num_clusters) for column in labels.T]
         heads = [cluster_metrics(n, c, true_labels=own) for n, c in zip(sizes, labels.T, strict=True)]
         sheets = draw_cluster_sheets(self.folder, labels[:, 0], method.num_clusters, data.training, own)
@@ -80,11 +80,11 @@ class Gallery(pl.Callback):
         return [Section("Sizes of the last clusters", _numbers(heads), self._draw_sizes(sizes)), sheets]
 
     def _draw_sizes(self, sizes: list[Int[Tensor, "K"]]) -> list[Figure]:
-        """A picture a clustering."""
+        """An image a clustering."""
         try:
             from ssl_lightning.report.clusters import draw_cluster_sizes  # matplotlib, not on every machine
         except ImportError:
-            log.info("found no matplotlib: the report goes without pictures of the clusters' sizes")
+            log.info("found no matplotlib: the report goes without images of the clusters' sizes")
             return []
         self.folder.mkdir(parents=True, exist_ok=True)
         figures = []
@@ -103,7 +103,7 @@ class Gallery(pl.Callback):
         table = self.folder.parent / "metrics.csv"
         sections = list(lead)
         if table.is_file():
-            sections.append(Section("Judged, in percent", results_table(table)))
+            sections.append(Section("Evaluated, in percent", results_table(table)))
             rows = read_table(table)[1]
             if draw_curves(rows, self.folder / "curves.png"):
                 sections.append(Section("Over the epochs", "", [Figure("curves.png", "from metrics.csv")]))

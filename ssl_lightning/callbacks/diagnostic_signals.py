@@ -1,4 +1,4 @@
-"""VitalSigns: what tells a training that learns from one that collapses, in the rows that are written anyway."""
+"""DiagnosticSignals: what tells a training that learns from one that collapses, in the rows that are written anyway."""
 
 import math
 from typing import Any
@@ -9,20 +9,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch import distributed as dist
 
-from ssl_lightning.callbacks.means import Means
+from ssl_lightning.callbacks.mean_vector import MeanVector
 from ssl_lightning.callbacks.publish import publish, row_is_due
 from ssl_lightning.evaluation.rank import feature_std, participation_ratio
 from ssl_lightning.processes import world
 
 WINDOW = 100
-"""Steps in which a prototype must have been the nearest of some picture to count as used."""
+"""Steps in which a prototype must have been the nearest of some image to count as used."""
 
 
-class VitalSigns(pl.Callback):
+class DiagnosticSignals(pl.Callback):
     """Measures the last batch at every row, from what the method's step returned beside its loss.
 
     - `embeddings` [B D] give `train/embedding_std` (0 collapsed, 1 spread) and `train/embedding_rank` (1 to D);
-    - `scores` [B K] of a view give `train/prototypes_used`: how many were the nearest of any picture in the last
+    - `scores` [B K] of a view give `train/prototypes_used`: how many were the nearest of any image in the last
       `WINDOW` steps, as a share of how many as many even draws would have reached;
     - `codes` [B K] give `train/code_entropy` as a share of ln K;
     - `rows_per_prototype` and `queue_in_use` are written as they are;
@@ -34,7 +34,7 @@ class VitalSigns(pl.Callback):
 
     def __init__(self) -> None:
         self.last_used = torch.empty(0, dtype=torch.int64)
-        self._mean: Means | None = None
+        self._mean: MeanVector | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What processes tell each other lies where their models are: groups of GPUs carry nothing else."""
@@ -78,13 +78,13 @@ class VitalSigns(pl.Callback):
 
     def _share_used(self, trainer: pl.Trainer, batch_size: int) -> Float[Tensor, ""]:
         last_used, k = self._last_used_anywhere(), len(self.last_used)
-        draws = batch_size * trainer.world_size * min(WINDOW, trainer.global_step)
-        reached = k * (1 - (1 - 1 / k) ** draws)
+        counter_rng = batch_size * trainer.world_size * min(WINDOW, trainer.global_step)
+        reached = k * (1 - (1 - 1 / k) ** counter_rng)
         return (last_used > trainer.global_step - WINDOW).sum() / reached
 
     def _mean_over_processes(self, signs: dict[str, float | Tensor], device: torch.device) -> dict[str, float]:
         if self._mean is None or len(self._mean.total) != len(signs) + 1:
-            self._mean = Means(len(signs)).to(device)
+            self._mean = MeanVector(len(signs)).to(device)
         self._mean.reset()
         self._mean.update(torch.stack([torch.as_tensor(sign, device=device).float() for sign in signs.values()]))
         return dict(zip(signs, self._mean.compute().tolist(), strict=True))

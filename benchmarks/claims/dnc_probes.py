@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ssl_lightning.clustering import KMeans, normalized_mutual_info, purity
-from ssl_lightning.data.views import centre_view
+from ssl_lightning.data.views import center_view
 from ssl_lightning.evaluation import KNN, LabelledFeatures, LinearProbe
 
 OWN, SAME = "experts on their own parts, %", "the long base on the same, %"
@@ -15,26 +15,26 @@ NMI = "NMI of the clusters to the domains"
 HIDDEN, POOLED = "vote of hidden-layer clusters, %", "vote of pooled clusters, %"
 
 
-def judge(model, probes, device):
+def evaluate(model, probes, device):
     """Percent of each domain and of their mean, by linear probe and k-NN."""
     answers = {"linear": {}, "k-NN 20": {}}
     for domain, (train, test, num_classes) in probes.items():
         seen = [LabelledFeatures(embed(model, images, device), labels, num_classes) for images, labels in (train, test)]
         answers["linear"][domain] = 100 * LinearProbe()(*seen)["linear/top1"]
         answers["k-NN 20"][domain] = 100 * KNN()(*seen)["knn/top1"]
-    return {judge: values | {"mean": statistics.mean(values.values())} for judge, values in answers.items()}
+    return {evaluate: values | {"mean": statistics.mean(values.values())} for evaluate, values in answers.items()}
 
 
 @torch.inference_mode()
 def embed(model, images, device, layer=None):
-    """Features of the centre views."""
+    """Features of the center views."""
     model = model.to(device)
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (model.mean, model.std))
-    views = (centre_view(part.to(device), model.image_size) for part in images.split(512))
+    views = (center_view(part.to(device), model.image_size) for part in images.split(512))
     return torch.cat([model.embed((view - mean) / std, layer).cpu() for view in views])
 
 
-def judge_parts(base, long, experts, clusters, domains, probes, seed, device):
+def evaluate_clusters(base, long, experts, clusters, domains, probes, seed, device):
     """What the sub-claims ask for, of one seed.
 
     Args:
@@ -42,7 +42,7 @@ def judge_parts(base, long, experts, clusters, domains, probes, seed, device):
         long: The base for the whole compute.
         experts: One a cluster.
         clusters: Of the pool.
-        domains: Of each picture of the pool.
+        domains: Of each image of the pool.
         probes: As `dnc_pool.open_probes` gives them; classes of all domains are told apart in one list.
         seed: Of the clusterings that vote.
         device: Where the networks compute.
@@ -64,13 +64,13 @@ def judge_parts(base, long, experts, clusters, domains, probes, seed, device):
         NMI: round(normalized_mutual_info(clusters.labels, domains), 4),
         HIDDEN: vote(hidden[0], labels, sum(classes), seed),
         POOLED: vote(pooled, labels, sum(classes), seed),
-        "pictures of the clusters": clusters.sizes.tolist(),
-        "test pictures of the clusters": homes[1].bincount(minlength=len(experts)).tolist(),
+        "images of the clusters": clusters.sizes.tolist(),
+        "test images of the clusters": homes[1].bincount(minlength=len(experts)).tolist(),
     }
 
 
 def own_parts(models, splits, homes, num_classes, device):
-    """Percent of all test pictures that a linear probe within their part, on the features of its model, gets right."""
+    """Percent of all test images that a linear probe within their part, on the features of its model, gets right."""
     right = 0
     for part, model in enumerate(models):
         rows = [(home == part).nonzero().flatten() for home in homes]
@@ -85,7 +85,7 @@ def own_parts(models, splits, homes, num_classes, device):
 
 
 def vote(features, labels, k, seed):
-    """Percent of the pictures that have the commonest class of their cluster, in as many clusters as classes."""
+    """Percent of the images that have the commonest class of their cluster, in as many clusters as classes."""
     found = KMeans(metric="cosine", init="k-means++", iterations=50)(features, k, seed)
     shares = purity(found.labels, labels, k).nan_to_num()
     return round(100 * float((shares * found.sizes).sum() / len(labels)), 2)

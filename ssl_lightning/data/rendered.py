@@ -1,4 +1,4 @@
-"""Drawn pictures: a striped shape on a shaded ground, whose form and stripes are its class and all else is chance.
+"""Drawn images: a striped shape on a shaded ground, whose form and stripes are its class and all else is chance.
 
 Only operations that IEEE 754 defines to the bit are used (no sine, no fused sums), so every machine draws the same.
 """
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from ssl_lightning.draws import Purpose, uniform
+from ssl_lightning.counter_rng import Purpose, uniform
 from ssl_lightning.stops import UsageError
 
 _SHAPES = 5
@@ -17,17 +17,17 @@ MOST_CLASSES = _SHAPES * len(_DIRECTIONS) * len(_PERIODS)
 _CHUNK = 256
 
 
-def draw_pictures(rows: Int[Tensor, "N"], labels: Int[Tensor, "N"], size: int, seed: int) -> UInt8[Tensor, "N 3 s s"]:
-    """One picture a row: a function of (seed, row, label, size) alone.
+def render_images(rows: Int[Tensor, "N"], labels: Int[Tensor, "N"], size: int, seed: int) -> UInt8[Tensor, "N 3 s s"]:
+    """One image a row: a function of (seed, row, label, size) alone.
 
-    Position, size and both colours of the shape, the phase of its stripes, the ground's two colours and direction, and
+    Position, size and both colors of the shape, the phase of its stripes, the ground's two colors and direction, and
     the noise are drawn; the class decides only shape, direction and period of the stripes.
 
     Args:
         rows: Keys of the draws; any whole numbers.
         labels: Class of each row, below `MOST_CLASSES`.
         size: Side in pixels.
-        seed: Another one gives other pictures of the same classes.
+        seed: Another one gives other images of the same classes.
 
     Raises:
         UsageError: A label that has no shape.
@@ -54,8 +54,8 @@ def _draw(rows: Int[Tensor, "B"], labels: Int[Tensor, "B"], size: int, seed: int
     slope = (axis[None, :, None] * (chance[:, 16] - 0.5) + axis[None, None, :] * (chance[:, 17] - 0.5) + 1) * 0.5
     ground = _mix(chance[:, 10:13], chance[:, 13:16], slope.unsqueeze(1))
     noise = uniform(seed, Purpose.SYNTHETIC, 1, rows, count=3 * size * size).view(-1, 3, size, size) - 0.5
-    picture = torch.where(inside, shape, ground) + noise * (chance[:, 18:19] * 0.25)
-    return (picture.clamp(0, 1) * 255).floor().byte()
+    image = torch.where(inside, shape, ground) + noise * (chance[:, 18:19] * 0.25)
+    return (image.clamp(0, 1) * 255).floor().byte()
 
 
 def _shape(
