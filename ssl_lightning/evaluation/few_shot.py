@@ -88,19 +88,19 @@ class FewShot(Probe):
         keys = uniform(self.seed, Purpose.EPISODE, shots, episodes, 0, len(eligible))
         classes = eligible[keys.argsort(1)[:, : self.ways]]  # [E, W]
         slots = (episodes.unsqueeze(1) * self.ways + torch.arange(self.ways)).flatten()
-        counter_rng = uniform(self.seed, Purpose.EPISODE, shots, slots, 1, 2 * (shots + queries))
-        chosen = _distinct(counter_rng, sizes[classes].flatten()).view(*classes.shape, -1)
+        numbers = uniform(self.seed, Purpose.EPISODE, shots, slots, 1, 2 * (shots + queries))
+        chosen = _distinct(numbers, sizes[classes].flatten()).view(*classes.shape, -1)
         return by_class[starts[classes].unsqueeze(2) + chosen]
 
 
-def _distinct(counter_rng: Float[Tensor, "M two_k"], sizes: Int[Tensor, "M"]) -> Int[Tensor, "M k"]:
+def _distinct(numbers: Float[Tensor, "M two_k"], sizes: Int[Tensor, "M"]) -> Int[Tensor, "M k"]:
     """Draw k distinct numbers below each size, in random order.
 
     Floyd's algorithm (Bentley & Floyd 1987, "A sample of brilliance"): the t-th pick is drawn below size - k + t + 1;
     where it was picked before, the largest possible number, which cannot have been, takes its place. Half of the draws
     pick, the others shuffle.
     """
-    picks, order = counter_rng.chunk(2, dim=1)
+    picks, order = numbers.chunk(2, dim=1)
     count = picks.shape[1]
     chosen = torch.full(picks.shape, -1, dtype=torch.int64)
     for turn in range(count):
