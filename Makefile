@@ -29,7 +29,7 @@ endif
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "setup: found Python " + sys.version.split()[0] \
 		+ " ($(PYTHON)); expected 3.11 or later: give, for example, make setup PYTHON=python3.12")'
 	@echo "setup: installing the pinned packages into .venv. torch's wheels for Linux hold CUDA libraries: the first time,"
-	@echo "setup: about 3 GB are downloaded and 6 GB of disk are used. README.md says how to use a CPU-only torch instead."
+	@echo "setup: about 3 GB are downloaded and 6 GB of disk are used. docs/installation.md explains the use of a CPU-only torch."
 	$(PYTHON) -m venv $(CLEAR) .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.txt
@@ -61,9 +61,9 @@ soak: setup ## inject faults for an hour: kills, signals, disks, damage, hostile
 benchmarks: setup ## every benchmark but gpu.py, which needs a method; results in benchmarks/README.md
 	for file in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$file || exit 1; done
 
-# Staged methods: a stage is a command, an edge is a file that is written last, and this is the graph. What is there and
-# not older than what it is made of is left alone; a stage that was stopped goes on where it was. make sees changed options
-# and configs, not changed images: after those, touch configs/data/<DATA>.yaml.
+# The graph of the staged methods. A stage is one command; the file that it writes last is an edge. Finished stages are
+# skipped, an interrupted stage resumes. make notices changed options and configurations but not changed images: after a
+# change of images, touch configs/data/<DATA>.yaml.
 DATA ?= digits
 K ?= $(if $(filter divide_contrast,$(MAKECMDGOALS)),5,100)
 SEED ?= 0
@@ -93,10 +93,10 @@ SCALED := $(if $(SCALE),configs/scale/$(SCALE).yaml)
 FIT = $(BIN)/ssl-lightning fit --resume.policy restart --seed_everything $(SEED) --run.dir $(RUNS)
 CONFIGURED = $(foreach file,$(OVERLAY) $(SCALED),--config $(file))
 
-# clusterfit: DATA is a file in configs/data/, SCALE one in configs/scale/; PRETRAINED=<checkpoint> takes the place of
-# stage 1; *_ARGS are options of one stage's command
+# clusterfit: DATA is a file in configs/data/, SCALE a file in configs/scale/. PRETRAINED=<checkpoint> replaces stage 1.
+# *_ARGS are options of the command of one stage.
 CF := clusterfit-$(DATA)-k$(K)$(if $(filter-out 0,$(SEED)),-s$(SEED))
-CF_SEEN := $(or $(PRETRAINED),$(RUNS)/$(CF)-pretrain/checkpoints/last.ckpt)
+CF_CHECKPOINT := $(or $(PRETRAINED),$(RUNS)/$(CF)-pretrain/checkpoints/last.ckpt)
 
 clusterfit: setup $(RUNS)/$(CF)-fit/done.json ## pretrain, cluster, fit: DATA=digits K=100 [SCALE=cpu] [SEED=0] [PRETRAINED=file]
 	@echo "clusterfit: all 3 stages of $(CF) are there; report: $(RUNS)/$(CF)-fit/report/index.html"
@@ -108,7 +108,7 @@ $(RUNS)/$(CF)-pretrain/done.json: configs/clusterfit/1_pretrain.yaml $(OVERLAY) 
 $(RUNS)/$(CF)-cluster.safetensors: configs/clusterfit/2_cluster.yaml $(OVERLAY) $(RUNS)/.$(CF)-cluster.args \
 		$(or $(PRETRAINED),$(RUNS)/$(CF)-pretrain/done.json)
 	@echo "clusterfit 2/3: $(K) clusters into $@; next: a network from scratch on them"
-	$(BIN)/ssl-lightning predict --config $< --config $(OVERLAY) --seed_everything $(SEED) --ckpt_path $(CF_SEEN) \
+	$(BIN)/ssl-lightning predict --config $< --config $(OVERLAY) --seed_everything $(SEED) --ckpt_path $(CF_CHECKPOINT) \
 		--trainer.callbacks.path $(basename $@) --trainer.callbacks.num_clusters $(K) \
 		--run.dir $(RUNS) --run.name $(CF)-cluster $(CLUSTER_ARGS)
 
@@ -118,8 +118,8 @@ $(RUNS)/$(CF)-fit/done.json: configs/clusterfit/3_fit.yaml $(OVERLAY) $(SCALED) 
 	$(FIT) --config $< $(CONFIGURED) --model.clusters $(RUNS)/$(CF)-cluster.safetensors --model.num_clusters $(K) \
 		--run.name $(CF)-fit $(FIT_ARGS)
 
-# divide_contrast: as above; BASE=<checkpoint of SimCLR, BYOL or MoCLR> takes the place of stage 1; `make -j` trains the
-# experts side by side, and one that was trained elsewhere is a folder to copy here
+# divide_contrast: as above. BASE=<checkpoint of SimCLR, BYOL or MoCLR> replaces stage 1. `make -j` trains experts side by
+# side. The run folder of an expert that was trained on another machine can be copied here.
 DC := divide_contrast-$(DATA)-k$(K)$(if $(filter-out 0,$(SEED)),-s$(SEED))
 DC_BASE := $(or $(BASE),$(RUNS)/$(DC)-base/checkpoints/last.ckpt)
 DC_EDGE := $(RUNS)/$(DC)-cluster.safetensors
@@ -132,7 +132,7 @@ divide_contrast: setup $(RUNS)/$(DC)-distill/done.json ## base, clusters, expert
 	@$(BIN)/ssl-lightning budget $(patsubst %/checkpoints/,%,$(dir $(DC_BASE))) $(DC_EXPERTS:/done.json=) $(RUNS)/$(DC)-distill || true
 
 $(RUNS)/$(DC)-base/done.json: configs/divide_contrast/1_base.yaml $(OVERLAY) $(SCALED) $(RUNS)/.$(DC)-base.args
-	@echo "divide_contrast 1/4: a base into $(RUNS)/$(DC)-base; next: clusters of what it sees"
+	@echo "divide_contrast 1/4: a base into $(RUNS)/$(DC)-base; next: clusters of its features"
 	$(FIT) --config $< $(CONFIGURED) --run.name $(DC)-base $(BASE_ARGS)
 
 $(DC_EDGE): configs/divide_contrast/2_cluster.yaml $(OVERLAY) $(RUNS)/.$(DC)-cluster.args \
