@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ssl_lightning.callbacks.publish import publish
+from ssl_lightning.errors import DataError
 from ssl_lightning.processes import gather_rows, share_buffers, world
 from ssl_lightning.sample_state import FeatureBank
-from ssl_lightning.stops import DataError
 from ssl_lightning.types import Batch, RawBatch, Weights
 
 BEFORE_THE_FIRST = -1

@@ -9,10 +9,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from ssl_lightning.callbacks.publish import publish
+from ssl_lightning.errors import diverged
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
 from ssl_lightning.processes import gather_rows, share_buffers, world
-from ssl_lightning.stops import diverged
 
 EVALUATED = {"features": "eval", "ema_features": "eval_ema"}
 """What a method's validation step gives to evaluate, and where the numbers stand."""

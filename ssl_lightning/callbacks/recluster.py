@@ -16,9 +16,9 @@ from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics
 from ssl_lightning.clustering.whitening import FeatureTransform
 from ssl_lightning.counter_rng import Purpose, number
+from ssl_lightning.errors import diverged
 from ssl_lightning.processes import gather_rows, highest, world
 from ssl_lightning.sample_state import FeatureBank, PseudoLabels
-from ssl_lightning.stops import diverged
 from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)

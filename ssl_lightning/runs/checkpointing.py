@@ -16,11 +16,11 @@ from torch import distributed as dist
 
 from ssl_lightning.checkpoints.durable import point_last
 from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
+from ssl_lightning.errors import DataError, DiskError, diverged
 from ssl_lightning.processes import highest
 from ssl_lightning.runs.metrics import MetricsTable
 from ssl_lightning.runs.preemption import BY_CODE, Preemption, resuming
 from ssl_lightning.runs.record import CONFIG, INITIAL_WEIGHTS
-from ssl_lightning.stops import DataError, DiskError, diverged
 
 log = logging.getLogger(__name__)
 TABLE = "metrics"
