@@ -8,7 +8,7 @@ from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
-from ssl_lightning.stops import UsageError
+from ssl_lightning.errors import UsageError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> str:

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 import lightning.pytorch as pl
 
 from ssl_lightning.callbacks.publish import publish, row_is_due
+from ssl_lightning.errors import CollapseError
 from ssl_lightning.failures import Failure
-from ssl_lightning.stops import CollapseError
 
 log = logging.getLogger(__name__)
 

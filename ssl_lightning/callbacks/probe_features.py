@@ -9,13 +9,13 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from ssl_lightning.callbacks.publish import publish
+from ssl_lightning.errors import diverged
 from ssl_lightning.evaluation.few_shot import FewShot
 from ssl_lightning.evaluation.knn import KNN
 from ssl_lightning.evaluation.linear import LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
 from ssl_lightning.processes import gather_rows, share_buffers, world
-from ssl_lightning.stops import diverged
 
 DEFAULT_PROBES = (LinearProbe(), KNN(), KNN(k=200), FewShot())
 """The probes of every method's configuration."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_lightning.data.blocks import blocks, chunks, on
+from ssl_lightning.errors import UsageError
 
 BOX_TRIES = 10
 BOX_NUMBERS = 2 * BOX_TRIES + 2
@@ -199,7 +200,7 @@ def center_view(images: UInt8[Tensor, "B 3 h w"], size: int, fraction: float = 1
         ValueError: If `fraction` is not in (0, 1].
     """
     if not 0 < fraction <= 1:
-        raise ValueError(f"found fraction={fraction}; expected 0 < fraction <= 1")
+        raise UsageError(f"found fraction={fraction}; expected 0 < fraction <= 1")
     high, wide = images.shape[-2:]
     short = round(size / fraction)
     height, width = (short, int(short * wide / high)) if high <= wide else (int(short * high / wide), short)

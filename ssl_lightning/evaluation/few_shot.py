@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_lightning.counter_rng import Purpose, uniform
+from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation.episodes import inner_products, logistic_scores, mean_scores
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, no_answer
 
@@ -43,7 +44,7 @@ class FewShot(Probe):
 
     def __post_init__(self) -> None:
         if self.ways < 2 or min(self.shots, default=0) < 1 or self.episodes < 2 or self.queries < FEWEST_QUERIES:
-            raise ValueError(f"found {self}; expected at least 2 ways, 1 shot, 2 episodes and {FEWEST_QUERIES} queries")
+            raise UsageError(f"found {self}; expected at least 2 ways, 1 shot, 2 episodes and {FEWEST_QUERIES} queries")
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
         """`fewshot/<w>way<s>shot` and its `ci95`; NaN where too few classes have enough images."""

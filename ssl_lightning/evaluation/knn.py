@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_lightning.clustering.products import has_bfloat16_units, rounded_factors
+from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, no_answer
 
 SCORES_AT_ONCE = 1 << 26
@@ -66,7 +67,7 @@ class KNN(Probe):
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.temperature <= 0:
-            raise ValueError(f"found KNN(k={self.k}, temperature={self.temperature}); expected positive numbers")
+            raise UsageError(f"found KNN(k={self.k}, temperature={self.temperature}); expected positive numbers")
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
         """See `Probe`. NaN where a split is empty."""

@@ -7,6 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ssl_lightning.counter_rng import Purpose, permutation
+from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation.linear import LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 
@@ -28,7 +29,7 @@ class LowShot(Probe):
 
     def __post_init__(self) -> None:
         if not self.shares or not all(0 < share <= 1 for share in self.shares):
-            raise ValueError(f"found LowShot(shares={self.shares}); expected fractions above 0 and up to 1")
+            raise UsageError(f"found LowShot(shares={self.shares}); expected fractions above 0 and up to 1")
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
         """`lowshot/<percent>pct` and the share that it really was, `lowshot/<percent>pct/share`."""

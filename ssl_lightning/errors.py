@@ -1,4 +1,4 @@
-"""Why a run stopped before its end, each with the exit code that a scheduler reads (sysexits where there is one)."""
+"""Errors by type, each with the exit code that a scheduler reads (sysexits where there is one)."""
 
 
 def one_line(text: str) -> str:
