@@ -78,8 +78,8 @@ def _moments(rows: ShardedRows) -> tuple[Float[Tensor, "D"], Float[Tensor, "D D"
     mean = rows.sum(rows.features.double().sum(0)) / rows.total
     covariance = torch.zeros(width, width, dtype=torch.float64, device=rows.features.device)
     for block in rows.features.split(8192):
-        centerd = block.double() - mean
-        covariance.addmm_(centerd.T, centerd)
+        centered = block.double() - mean
+        covariance.addmm_(centered.T, centered)
     return mean, rows.sum(covariance) / rows.total
 
 

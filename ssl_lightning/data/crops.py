@@ -33,7 +33,7 @@ def random_boxes(
     """Boxes by the law of torchvision's `RandomResizedCrop`, its ten tries and its fallback included.
 
     Area uniform in `scale`, aspect ratio log-uniform in `ratio`; the first of ten tries that fits is placed uniformly.
-    If none fits: the largest centerd box with the nearest allowed ratio.
+    If none fits: the largest centered box with the nearest allowed ratio.
 
     Args:
         numbers: Uniform in [0, 1).

@@ -92,7 +92,7 @@ class _Sums:
 
     @classmethod
     def of(cls, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"], num_classes: int) -> "_Sums":
-        """Sums over features that are about centerd: products are taken in float32."""
+        """Sums over features that are about centered: products are taken in float32."""
         y = F.one_hot(labels, num_classes).to(features.dtype)
         xx, xy = features.T @ features, features.T @ y
         return cls(len(labels), features.sum(0).double(), y.sum(0).double(), xx.double(), xy.double())

@@ -35,8 +35,8 @@ def participation_ratio(features: Float[Tensor, "N D"]) -> float:
     a training step can spare it. Equal rows give 0.
     """
     unit = F.normalize(features.float(), dim=1)
-    centerd = unit - unit.mean(0)
+    centered = unit - unit.mean(0)
     wide = unit.shape[0] < unit.shape[1]
-    product = centerd @ centerd.T if wide else centerd.T @ centerd  # both have the same eigenvalues, but for zeros
+    product = centered @ centered.T if wide else centered.T @ centered  # both have the same eigenvalues, but for zeros
     squares = product.square().sum()
     return float(product.diagonal().sum().square() / squares) if squares > 0 else 0.0
