@@ -87,7 +87,9 @@ def purity(assigned: Int[Tensor, "N"], labels: Int[Tensor, "N"], k: int) -> Floa
     """
     assigned, labels = _both_labeled(assigned, labels)
     classes = int(labels.max()) + 1 if len(labels) else 1
-    pairs, counts = torch.unique(assigned * classes + labels, return_counts=True)  # never the whole K x C table
+    pairs, counts = torch.unique(
+        assigned * classes + labels, return_counts=True
+    )  # only pairs that occur, not the K x C table
     clusters = pairs // classes
     commonest = torch.zeros(k, dtype=torch.int64).scatter_reduce(0, clusters, counts, "amax")
     return commonest / assigned.bincount(minlength=k)
@@ -99,7 +101,7 @@ def distances_to_means(features: Float[Tensor, "N D"], assigned: Int[Tensor, "N"
     This serves labelings without stored centroids: the means are those of the given features.
 
     Args:
-        features: Of each row.
+        features: Features of each row.
         assigned: Cluster of each row, -1 where it has none.
         k: Number of clusters.
     """
@@ -156,7 +158,7 @@ def _both_labeled(a: Int[Tensor, "N"], b: Int[Tensor, "N"]) -> tuple[Int[Tensor,
 
 
 def _contingency(a: Int[Tensor, "M"], b: Int[Tensor, "M"]) -> Float[Tensor, "R C"]:
-    """How often each pair of used clusters occurs."""
+    """The number of rows for each pair of used clusters."""
     names_a, a = torch.unique(a, return_inverse=True)
     names_b, b = torch.unique(b, return_inverse=True)
     pairs = torch.bincount(a * len(names_b) + b, minlength=len(names_a) * len(names_b))
