@@ -90,6 +90,6 @@ def _text(values: list[float]) -> str:
 def _write_page(folder: Path, title: str, found: list[ClusterCountScore], table: str) -> None:
     from ssl_lightning.report.k_curves import draw_k_curves  # matplotlib, slow to import
 
-    draw_k_curves([asdict(choice) for score in found]).savefig(folder / "curves.png", dpi=110)
+    draw_k_curves([asdict(score) for score in found]).savefig(folder / "curves.png", dpi=110)
     figures = [Figure("curves.png", "a dot a start, a line their mean")]
     write_page(folder / "index.html", title, [Section("How many clusters", table, figures)])
