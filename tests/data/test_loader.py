@@ -20,7 +20,7 @@ from ssl_lightning.data import CuratedImages
 from ssl_lightning.data.dataset import ImageDataset, InMemoryImages
 from ssl_lightning.data.loader import SequentialLoader, TrainingLoader
 from ssl_lightning.data.packs import open_unlabelled
-from ssl_lightning.data.reading import CropSpec, RankShard, _heed_only_the_main_process
+from ssl_lightning.data.reading import CropSpec, RankShard, _ignore_signals
 from ssl_lightning.data.views import View, center_view, cut_crop, expand
 
 CROP_SPEC = CropSpec([View()], 8, seed=5)
@@ -283,7 +283,7 @@ def test_a_worker_ends_when_its_main_process_reports_so():
 
 
 def _idle():
-    _heed_only_the_main_process(0)
+    _ignore_signals(0)
     time.sleep(60)
 
 
