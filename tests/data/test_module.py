@@ -237,7 +237,7 @@ def test_a_split_without_labels_is_rejected_by_its_name_when_the_probe_set_is_op
 
     monkeypatch.setattr("ssl_lightning.data.probe_sets.open_labelled", mixed)
     ProbeSet("stl10_binary/train", "stl10_binary/test").open()
-    line = "found 4 of 6 images without a label in the probe set stl10_binary/unlabeled; expected a label on each"
+    line = "found 4 of 6 images without a label in the probe set stl10_binary/unlabeled; expected a label for each"
     for splits in (("unlabeled", "test"), ("train", "unlabeled")):
         with pytest.raises(ValueError, match=line):
             ProbeSet(*(f"stl10_binary/{split}" for split in splits)).open()

@@ -67,7 +67,7 @@ def test_the_class_of_a_sampled_image_can_be_learned_but_not_from_a_few_pixels()
 def test_every_class_up_to_the_limit_looks_different():
     dataset = render_images(torch.zeros(MOST_CLASSES, dtype=torch.int64), torch.arange(MOST_CLASSES), 32, 0)
     assert len(dataset.flatten(1).unique(dim=0)) == MOST_CLASSES
-    with pytest.raises(ValueError, match=f"at most {MOST_CLASSES} can be drawn"):
+    with pytest.raises(ValueError, match=f"at most {MOST_CLASSES} exist"):
         SyntheticImages(classes=MOST_CLASSES + 1).setup("fit")
 
 
@@ -180,7 +180,7 @@ def test_help_texts_come_from_the_docstrings(capsys, parse):
         parse("--data.help=CuratedImages")
     told = capsys.readouterr().out
     assert "Rows of a training batch over all processes together" in " ".join(told.split())
-    assert "The split to train on" in " ".join(told.split())
+    assert "The split for training" in " ".join(told.split())
 
 
 def test_the_printed_config_can_be_read_back(capsys, tmp_path, parse):
