@@ -130,9 +130,8 @@ class Doctor(pl.Callback):
             latest = values[len(values) // 2 :]
             self.found[failure.name] &= failure.holds(sum(latest) / len(latest))
         if self.found[failure.name] and not known:
-            return (
-                f"doctor: {failure.name} at step {step}: {failure.says.format(value=value)}. Try {failure.suggestion}."
-            )
+            message = failure.message.format(value=value)
+            return f"doctor: {failure.name} at step {step}: {message}. Try {failure.suggestion}."
         if known and not self.found[failure.name]:
             return f"doctor: {failure.name} is over at step {step}"
         return None

@@ -1,4 +1,4 @@
-"""Algorithms on rows of features: tensors in, a `Clustering` out."""
+"""Clustering algorithms: rows of features in, a `Clustering` out."""
 
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, normalized_mutual_info, purity

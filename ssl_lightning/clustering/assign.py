@@ -1,4 +1,4 @@
-"""The nearest centroid of every row: the one expensive step of k-means."""
+"""Assignment of rows to their nearest centroid, the expensive step of k-means."""
 
 import torch
 from jaxtyping import Float, Int
@@ -7,22 +7,22 @@ from torch import Tensor
 from ssl_lightning.clustering.products import products, rounded_factors
 
 CPU_SCORES = 1 << 20
-"""Scores held at once on the CPU: 4 MB, which stays in the cache between the product and the search."""
+"""Scores in memory at a time on the CPU: 4 MB, which stays in the cache between the product and the search."""
 DEVICE_SCORES = 1 << 28
-"""Scores held at once elsewhere: 1 GB."""
+"""Scores in memory at a time on other devices: 1 GB."""
 
 
 def nearest(
     features: Float[Tensor, "N D"], centroids: Float[Tensor, "K D"], cosine: bool, fast: bool = False
 ) -> Int[Tensor, "N"]:
-    """The nearest centroid of each row: the largest x.c - |c|^2 / 2 (cosine: x.c). Of equals the first counts.
+    """The nearest centroid of each row: the largest x.c - |c|^2 / 2 (cosine: x.c). The first of equal scores wins.
 
     Args:
         features: Rows; of unit length for cosine.
-        centroids: The same.
-        cosine: Which product.
-        fast: Let CPUs that have bfloat16 matrix units round the factors, not the sums; 2.5 times faster there, and
-            only near-ties (0.1 % of a squared distance) can fall to the other side.
+        centroids: Centroids; of unit length for cosine.
+        cosine: Whether to compare by cosine similarity.
+        fast: Allow CPUs with bfloat16 matrix units to round the factors, but not the sums. This is 2.5 times as fast
+            there and can change near-ties only (0.1 % of a squared distance).
     """
     bias = torch.zeros(len(centroids), device=features.device) if cosine else -0.5 * centroids.square().sum(1)
     cpu = features.device.type == "cpu"
@@ -41,5 +41,5 @@ def _search(scores: Float[Tensor, "n K"]) -> Int[Tensor, "n"]:
 
 
 def _search_on_cpu(scores: Float[Tensor, "n K"]) -> Int[Tensor, "n"]:
-    """NumPy's argmax runs through a row of floats four times faster than torch's, which carries the index along."""
+    """Argmax by NumPy, which is four times as fast as torch's for a row of floats."""
     return torch.from_numpy(scores.numpy().argmax(1))

@@ -1,4 +1,4 @@
-"""The contract of every clusterer: features and k in, a `Clustering` out."""
+"""The interface of clusterers: features and k in, a `Clustering` out."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -17,17 +17,17 @@ from ssl_lightning.files import sweep_temporary, write_atomically
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
-    """Who belongs where, and how well.
+    """The result of a clustering: the cluster of each row, distances, centroids and sizes.
 
-    With a process group, `labels` and `distances` are this process's rows; the rest is equal everywhere.
+    With a process group, `labels` and `distances` are those of the rows of this process; the rest is equal on all.
 
     Attributes:
         labels: Id of the nearest returned centroid for each row; ids are never remapped.
-        distances: Squared Euclidean distance to the own centroid (cosine metric: 1 - cos).
-        centroids: One row a cluster (unit rows for the cosine metric).
-        sizes: Rows of each cluster, over all processes; 0 for an empty one.
-        objective: Sum of `distances` over all processes in each iteration, the last entry for the returned labels.
-        repairs: Empty clusters that were filled again while iterating.
+        distances: Squared Euclidean distance to that centroid (cosine metric: 1 - cos).
+        centroids: One row per cluster (unit rows for the cosine metric).
+        sizes: Number of rows of each cluster over all processes; 0 for an empty one.
+        objective: Sum of `distances` over all processes in each iteration; the last entry is for the returned labels.
+        repairs: Number of empty clusters that were filled during the iterations.
     """
 
     labels: Int[Tensor, "N"]
@@ -38,11 +38,11 @@ class Clustering:
     repairs: int = 0
 
     def save(self, path: str | Path, metadata: dict[str, str]) -> None:
-        """Write a safetensors file that is whole or absent, with its sha256; equal clusterings give equal bytes.
+        """Write a safetensors file atomically, with its SHA-256. Equal clusterings give equal bytes.
 
         Args:
             path: The file.
-            metadata: Where it comes from: fingerprints of data and checkpoint.
+            metadata: Fingerprints of data and checkpoint.
         """
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
         tensors["objective"] = torch.tensor(self.objective, dtype=torch.float64)
@@ -51,7 +51,7 @@ class Clustering:
 
     @classmethod
     def load(cls, path: str | Path) -> tuple["Clustering", dict[str, str]]:
-        """Read what `save` wrote, and its metadata.
+        """Read a file of `save` and its metadata.
 
         Raises:
             DataError: If the file is missing, damaged, changed, or not a clustering.
@@ -63,10 +63,10 @@ class Clustering:
 
 
 def load_labels(path: str | Path) -> tuple[Int[Tensor, "N"], dict[str, str]]:
-    """The labels of a stage file and its metadata; the file may hold labels alone, as those of other programs do.
+    """Read the labels of a stage file and its metadata. Files of other programs may hold labels only.
 
     Raises:
-        DataError: If the file is missing, damaged or changed, or its labels are not -1 or a cluster each.
+        DataError: If the file is missing, damaged or changed, or a label is neither -1 nor a cluster.
     """
     tensors, metadata = read_tensors(path, _EXPECTED, ("labels",))
     if set(_ALL_TENSORS) <= set(tensors):
@@ -81,18 +81,18 @@ def load_labels(path: str | Path) -> tuple[Int[Tensor, "N"], dict[str, str]]:
 def reject_other_images(
     path: str, clustering: Clustering, metadata: dict[str, str], fingerprint: str, num_samples: int, suggestion: str
 ) -> None:
-    """Reject clusters that were made for other images than those of a run, or for these in another order.
+    """Reject a clustering of other images than those of a run, or of the same images in another order.
 
     Args:
-        path: Where they lie, for the error.
-        clustering: As `Clustering.load` gives it, with its metadata.
-        metadata: Where it comes from.
-        fingerprint: Of the images of the run.
-        num_samples: How many they are.
+        path: The file of the clustering, for the error.
+        clustering: The clustering, from `Clustering.load`.
+        metadata: Its metadata.
+        fingerprint: Fingerprint of the images of the run.
+        num_samples: Number of images of the run.
         suggestion: How to make the file again.
 
     Raises:
-        DataError: Names the file, what it was made for, and what was expected.
+        DataError: With the file, the images that it was made for, and those that were expected.
     """
     made_for = metadata.get("data", "")
     if made_for != fingerprint or len(clustering.labels) != num_samples:
@@ -103,10 +103,11 @@ def reject_other_images(
 
 
 class Clusterer(ABC):
-    """How to cluster; when is `Recluster`'s concern, and what it means is the method's.
+    """A clustering algorithm. `Recluster` decides when it runs and the method what the result means.
 
     Attributes:
-        labels_are_nearest: Whether a label is that of the nearest centroid, which then tells any image's.
+        labels_are_nearest: Whether the label of a row is that of its nearest centroid, so that new images can be
+            assigned.
     """
 
     labels_are_nearest: ClassVar[bool] = True
@@ -115,16 +116,17 @@ class Clusterer(ABC):
     def __call__(
         self, features: Float[Tensor, "N D"], k: int, seed: int = 0, group: ProcessGroup | None = None
     ) -> Clustering:
-        """Cluster all rows into `k` clusters; the same seed gives the same labels.
+        """Cluster all rows into `k` clusters; equal seeds give equal labels.
 
         Args:
-            features: With `group`, this process's rows; concatenated in rank order they are all rows in row order.
+            features: With `group`, the rows of this process. Concatenated in rank order they are all rows in row order.
             k: Number of clusters.
-            seed: Start of the random draws.
-            group: None means that `features` are all the rows, without communication.
+            seed: Seed of all random choices.
+            group: None if `features` are all rows; then there is no communication.
 
         Raises:
-            ValueError: For k < 1, more clusters than rows, or a feature that is not finite.
+            UsageError: For k < 1 or more clusters than rows.
+            DataError: For a feature that is not finite.
         """
 
 
@@ -132,14 +134,14 @@ _TENSORS = ("labels", "distances", "centroids", "sizes")
 _ALL_TENSORS = (*_TENSORS, "objective")
 _EXPECTED = "a whole cluster file"
 LEAST_DISTANCE = -1e-3
-"""1 - cos of a row and its own centroid is 0 up to rounding."""
+"""Lower bound of distances: 1 - cos of a row and an equal centroid is 0 up to rounding."""
 
 
 def _check_clustering(tensors: dict[str, Tensor], path: str | Path) -> None:
-    """Shapes, types and ranges: what any clusterer returns, whatever the sha256.
+    """Check shapes, types and ranges, independently of the SHA-256.
 
     Raises:
-        DataError: Names the file and what is wrong in it.
+        DataError: With the file and what is wrong in it.
     """
     _check_shapes(tensors, path)
     labels, distances, sizes = tensors["labels"], tensors["distances"], tensors["sizes"]

@@ -1,4 +1,4 @@
-"""FaissKMeans: the same contract by faiss, one line of YAML away."""
+"""FaissKMeans: k-means by faiss with the interface of `KMeans`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,17 +17,17 @@ from ssl_lightning.errors import UsageError
 
 @dataclass(frozen=True)
 class FaissKMeans(Clusterer):
-    """k-means by faiss, on the CPU; with a process group the rows go to rank 0 and the centroids come back.
+    """k-means by faiss on the CPU. With a process group, rows are gathered to rank 0 and centroids are broadcast.
 
-    faiss would draw 256 rows a centroid without saying so; here all rows count unless `max_points` is given. It fills
-    empty clusters itself. Labels are by nearest returned centroid, as for `KMeans`.
+    By default faiss subsamples 256 rows per centroid; here all rows are used unless `max_points` is given. faiss fills
+    empty clusters itself. Labels are those of the nearest returned centroid, as for `KMeans`.
 
     Args:
-        metric: "l2", or "cosine" (spherical).
-        init: "random" rows or greedy "k-means++", drawn as `KMeans` draws them.
-        iterations: At the most.
+        metric: "l2", or "cosine" (spherical k-means).
+        init: "random" rows or greedy "k-means++", equal to those of `KMeans`.
+        iterations: Largest number of iterations.
         empty: "split" only.
-        max_points: Fit on so many rows drawn at random, then label all; None for all rows.
+        max_points: Fit on a random subset of this size, then label all rows; None for all rows.
     """
 
     metric: Literal["l2", "cosine"] = "l2"
@@ -61,7 +61,7 @@ class FaissKMeans(Clusterer):
         if rows.group is None:
             return self._train(rows.features, first)
         gathered = _gather_to_first(rows)
-        # faiss stops early where nothing improves: what it has not filled in stays NaN
+        # faiss stops early if nothing improves; the remaining entries stay NaN
         centroids = first.clone()
         objective = torch.full((self.iterations,), torch.nan, dtype=torch.float64, device=first.device)
         if rows.group.rank() == 0:
@@ -74,7 +74,7 @@ class FaissKMeans(Clusterer):
     def _train(
         self, features: Float[Tensor, "N D"], first: Float[Tensor, "K D"]
     ) -> tuple[Float[Tensor, "K D"], list[float]]:
-        import faiss  # not on every machine that trains
+        import faiss  # optional on machines that do not cluster with it
 
         k, width = first.shape
         kmeans = faiss.Kmeans(
@@ -95,7 +95,7 @@ class FaissKMeans(Clusterer):
 
 
 def _gather_to_first(rows: ShardedRows) -> Float[Tensor, "N D"]:
-    """All rows in order; needed on the first process only, but gathered everywhere for want of a ragged gather."""
+    """All rows in order. They are gathered on every process, since there is no ragged gather to one process."""
     count = torch.tensor([len(rows.features)], device=rows.features.device)
     counts = rows.gather(count)
     padded = rows.features.new_zeros(int(counts.max()), rows.features.shape[1])

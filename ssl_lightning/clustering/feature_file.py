@@ -1,4 +1,4 @@
-"""Features on disk: embedded once, clustered many times."""
+"""Feature files: features that are computed once and clustered many times."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ _TENSORS = ("features", "rows", "labels")
 
 @dataclass(frozen=True, eq=False)
 class FeatureFile:
-    """Features of the images that could be read, and where they come from.
+    """Features of the readable images of a dataset, with their origin.
 
     Attributes:
-        features: One row an image.
-        rows: Which images, ascending.
-        labels: Their own classes, -1 where they have none; for diagnostics.
+        features: One row per readable image.
+        rows: Row of each of these images in the dataset, ascending.
+        labels: Class of each of these images, -1 where unknown.
         metadata: Fingerprints of data and checkpoint, the layer, and a description of the data.
     """
 
@@ -31,14 +31,14 @@ class FeatureFile:
     metadata: dict[str, str]
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file that is whole or absent, with its sha256, making its folder."""
+        """Write a safetensors file atomically, with its SHA-256. Missing folders are created."""
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(path), lambda file: file.write(stable_bytes(tensors, self.metadata)))
 
     @classmethod
     def load(cls, path: str | Path) -> "FeatureFile":
-        """Read what `save` wrote.
+        """Read a file of `save`.
 
         Raises:
             DataError: If the file is missing, damaged, changed, or holds no features.
@@ -52,7 +52,7 @@ class FeatureFile:
 
 
 def _wrong(features: Tensor, rows: Tensor, labels: Tensor) -> str:
-    """What no file of features holds; nothing where all is well."""
+    """Description of the first invalid content; empty if the content is valid."""
     shapes = [tuple(tensor.shape) for tensor in (features, rows, labels)]
     if (features.dim(), rows.dim(), labels.dim()) != (2, 1, 1) or len({shape[0] for shape in shapes}) != 1:
         return f"shapes {shapes} of features, rows and labels, which do not belong together"
@@ -62,7 +62,7 @@ def _wrong(features: Tensor, rows: Tensor, labels: Tensor) -> str:
         return "rows that are not ascending"
     if len(labels) and int(labels.min()) < -1:
         return "labels below -1"
-    # one sum is faster than a look at every value, and finite only if all of them are
+    # the sum is finite only if all values are, and faster than a test of every value
     if not bool(torch.isfinite(features.sum())) and not bool(torch.isfinite(features).all()):
         return "features that are not finite"
     return ""

@@ -17,27 +17,28 @@ from ssl_lightning.counter_rng import Purpose, number, permutation, uniform
 from ssl_lightning.errors import UsageError
 
 PERTURBATION = 1 / 1024
-"""By how much a centroid that fills an empty cluster differs from its donor, as faiss does."""
+"""Relative shift between the centroid of a filled cluster and its donor, as in faiss."""
 FEW_CLUSTERS = 64
-"""Up to so many clusters rounding all rows takes longer than their exact products, and on a GPU a product with one-hot
-labels sums faster than scattered additions, which wait for each other."""
+"""Up to this number of clusters, rounding all rows takes longer than exact products, and on a GPU products with one-hot
+labels are faster than scattered additions, which wait for each other."""
 VALUES_AT_ONCE = 1 << 18
-"""Differences to centroids held at once on a CPU: 1 MB, which stays in the cache and needs no fresh memory."""
+"""Differences to centroids in memory at a time on a CPU: 1 MB, which stays in the cache."""
 
 
 @dataclass(frozen=True)
 class KMeans(Clusterer):
-    """k-means; the default clusterer.
+    """k-means (Lloyd's algorithm), the default clusterer.
 
-    All rows count unless `max_points` is given. Each process holds its own rows; sums, counts and objective are
-    all-reduced, and all draws are over positions among all rows, so two processes find what one finds.
+    All rows are used unless `max_points` is given. Each process holds its rows; sums, counts and objective are
+    all-reduced. Random choices are positions among all rows, so that the result does not depend on the number of
+    processes.
 
     Args:
-        metric: "l2", or "cosine" (spherical k-means: unit rows, centroids of unit length).
-        init: "random" rows, or greedy "k-means++", which is better on long tails.
-        iterations: At the most; stops when no label changes.
-        empty: "split" gives an empty cluster a half of a large one, "keep" leaves its centroid where it is.
-        max_points: Fit on so many rows drawn at random, then label all; None for all rows.
+        metric: "l2", or "cosine" (spherical k-means: unit rows and unit centroids).
+        init: "random" rows, or greedy "k-means++", which is better for long-tailed data.
+        iterations: Largest number of iterations; the algorithm stops when no label changes.
+        empty: "split" moves the centroid of an empty cluster into a large cluster; "keep" leaves it unchanged.
+        max_points: Fit on a random subset of this size, then label all rows; None for all rows.
     """
 
     metric: Literal["l2", "cosine"] = "l2"
@@ -78,16 +79,16 @@ class KMeans(Clusterer):
     def _means(
         self, sums: Float[Tensor, "K D"], sizes: Int[Tensor, "K"], centroids: Float[Tensor, "K D"]
     ) -> Float[Tensor, "K D"]:
-        """The mean of each cluster (its direction, for cosine); an empty one stays where it was."""
+        """The mean of each cluster (for cosine, its direction); the centroid of an empty cluster is unchanged."""
         if self.metric == "cosine":
             length = sums.norm(dim=1, keepdim=True)
             return torch.where(length > 1e-12, sums / length.clamp(min=1e-12), centroids)
         return torch.where(sizes.unsqueeze(1) > 0, sums / sizes.clamp(min=1).unsqueeze(1), centroids)
 
     def _split(self, centroids: Float[Tensor, "K D"], sizes: Int[Tensor, "K"], seed: int) -> int:
-        """Give each empty cluster a copy of a large one's centroid, shifted by a little, in place; how many.
+        """Move the centroid of each empty cluster next to that of a large cluster, in place; return their number.
 
-        A donor is drawn with probability in proportion to its size - 1, as faiss does.
+        A donor is sampled with probability proportional to its size - 1, as in faiss.
         """
         empty = (sizes == 0).nonzero().squeeze(1)
         weights = (sizes - 1).clamp(min=0).double().cumsum(0)
@@ -109,7 +110,7 @@ def prepared_rows(features: Float[Tensor, "N D"], metric: str, group: ProcessGro
 
 
 def sampled_rows(rows: ShardedRows, max_points: int | None, k: int, seed: int) -> ShardedRows:
-    """The rows to fit on: all, or `max_points` of them (never fewer than k)."""
+    """The rows to fit on: all, or `max_points` of them (at least k)."""
     if max_points is None or max_points >= rows.total:
         return rows
     drawn = permutation(seed, Purpose.CLUSTERING, 2, rows.total)[: max(max_points, k)].sort().values
@@ -117,7 +118,7 @@ def sampled_rows(rows: ShardedRows, max_points: int | None, k: int, seed: int) -
 
 
 def start(rows: ShardedRows, k: int, seed: int, init: str, metric: str) -> Float[Tensor, "K D"]:
-    """The first centroids."""
+    """The initial centroids."""
     if init == "k-means++":
         return plus_plus(rows, k, seed, metric == "cosine")
     return rows.take(random_rows(rows, k, seed))
@@ -128,10 +129,10 @@ def final_clustering(
 ) -> Clustering:
     """Label every row with its nearest centroid."""
     labels = nearest(rows.features, centroids, metric == "cosine")
-    return labelled(rows, labels, centroids, metric, objective, repairs)
+    return clustering_of(rows, labels, centroids, metric, objective, repairs)
 
 
-def labelled(
+def clustering_of(
     rows: ShardedRows,
     labels: Int[Tensor, "N"],
     centroids: Float[Tensor, "K D"],
@@ -139,7 +140,7 @@ def labelled(
     objective: list[float],
     repairs: int,
 ) -> Clustering:
-    """Who belongs where, with exact distances to the own centroid, and counted."""
+    """The `Clustering` of given labels, with exact distances and sizes."""
     distances = _distances(rows.features, centroids, labels, metric == "cosine")
     sizes = rows.sum(labels.bincount(minlength=len(centroids)))
     total = float(rows.sum(distances.double().sum()))
@@ -147,7 +148,7 @@ def labelled(
 
 
 def sums_by_label(features: Float[Tensor, "N D"], labels: Int[Tensor, "N"], k: int) -> Float[Tensor, "K D"]:
-    """The sum of each cluster's rows. A CPU adds rows of one cluster after the other, which stays in its registers."""
+    """The sum of the rows of each cluster. A CPU adds them cluster by cluster, which keeps the sum in registers."""
     if features.device.type == "cpu" and len(labels):
         ends = labels.bincount(minlength=k).cumsum(0)
         return F.embedding_bag(_by_label(labels, k), features, torch.cat([ends.new_zeros(1), ends[:-1]]), mode="sum")
@@ -159,7 +160,7 @@ def sums_by_label(features: Float[Tensor, "N D"], labels: Int[Tensor, "N"], k: i
 
 
 def _by_label(labels: Int[Tensor, "N"], k: int) -> Int[Tensor, "N"]:
-    """Rows of the first cluster, of the second, and so on. NumPy sorts numbers of 16 bits without comparing them."""
+    """Rows sorted by cluster. NumPy sorts 16-bit integers by counting."""
     if k > 1 << 15:
         return labels.argsort(stable=True)
     return torch.from_numpy(labels.short().numpy().argsort(kind="stable"))
@@ -172,7 +173,7 @@ def _objective(
     centroids: Float[Tensor, "K D"],
     cosine: bool,
 ) -> float:
-    """Sum of all distances, from sums over clusters alone: sum |x|^2 - 2 sum_k s_k.c_k + sum_k n_k |c_k|^2."""
+    """Sum of all distances, from sums over clusters only: sum |x|^2 - 2 sum_k s_k.c_k + sum_k n_k |c_k|^2."""
     products = float((sums.double() * centroids.double()).sum())
     if cosine:
         return max(0.0, float(sizes.sum()) - products)
@@ -182,7 +183,7 @@ def _objective(
 def _distances(
     features: Float[Tensor, "N D"], centroids: Float[Tensor, "K D"], labels: Int[Tensor, "N"], cosine: bool
 ) -> Float[Tensor, "N"]:
-    """To the own centroid, by difference and not from products: 0 for a row that is a centroid."""
+    """Distances to the row's centroid, from differences and not from products: 0 if the row equals the centroid."""
     parts = [features.new_zeros(0)]
     size = max(1, VALUES_AT_ONCE // features.shape[1]) if features.device.type == "cpu" else 8192
     for block, own in zip(features.split(size), labels.split(size), strict=True):
@@ -191,6 +192,6 @@ def _distances(
     squared = torch.cat(parts)
     if not cosine:
         return squared
-    # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c; a zero row has no direction and lies at distance 1 from all
+    # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c; a zero row has no direction and has distance 1 to every centroid
     norms = features.square().sum(1) + centroids.square().sum(1)[labels]
     return 1 - (norms - squared) / 2

@@ -1,4 +1,4 @@
-"""Lists of rows in a parquet file whose schema holds the sha256 of every column; checked against it when read."""
+"""Lists of rows in a Parquet file, with the SHA-256 of every column in its schema, which is checked on reading."""
 
 import hashlib
 import json
@@ -14,20 +14,20 @@ from ssl_lightning.files import sweep_temporary, write_atomically
 
 log = logging.getLogger(__name__)
 DIGESTS, DATA = b"sha256", b"data"
-"""Keys of the schema's metadata: a JSON table of the columns' sha256, and the fingerprint of the data listed."""
+"""Keys of the schema's metadata: the SHA-256 of each column as JSON, and the fingerprint of the listed data."""
 _AGAIN = "make it again"
 
 
 def write_list(path: Path, columns: dict[str, Any], fingerprint: str) -> None:
-    """Write a table that is whole or absent.
+    """Write a table atomically.
 
     Args:
         path: The file, `.parquet`.
         columns: pyarrow arrays of equal lengths, by name.
-        fingerprint: Of the data that it lists.
+        fingerprint: Fingerprint of the listed data.
 
     Raises:
-        ImportError: Without pyarrow, which is not on every machine with a GPU.
+        ImportError: If pyarrow is not installed.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -41,30 +41,31 @@ def write_list(path: Path, columns: dict[str, Any], fingerprint: str) -> None:
 
 
 def read_list(path: str | Path, columns: Sequence[str], most: int) -> tuple[dict[str, np.ndarray], str | None]:
-    """Columns of integers, each compared with its sha256, and the fingerprint of the data that the file was made for.
+    """Read columns of integers and the fingerprint of the data. Each column is compared with its SHA-256.
 
-    A file without a sha256 (of an earlier version, or a user's own) is read with a line in the log; a file of ours
-    has one for each of its columns.
+    A file without SHA-256 (of an earlier version, or made by the user) is read and logged. A file of this version has
+    one for each of its columns.
 
     Args:
         path: The file.
-        columns: Their names.
-        most: Rows that a list may have.
+        columns: Names of the columns.
+        most: Largest number of rows.
 
     Raises:
-        DataError: If the file is damaged or changed, lacks a column, has one that holds no integers, or is too long.
+        DataError: If the file is damaged or changed, lacks a column, has a column that holds no integers, or is too
+            long.
     """
-    import pyarrow as pa  # not on every machine that trains
+    import pyarrow as pa  # optional
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(str(path)) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
-            # it is there twice, so that no change of one bit hides it
+            # the metadata is stored twice, so that one changed bit cannot hide it
             metadata = (schema.metadata or {}) | (file.metadata.metadata or {})
             _check_schema(path, schema, columns)
             if not 0 <= rows <= most:
-                raise DataError(f"found {path} with {rows} rows; expected {most} at most, one a sample of the data")
+                raise DataError(f"found {path} with {rows} rows; expected {most} at most, one per sample of the data")
             fingerprint = metadata[DATA].decode() if DATA in metadata else None
             digests = json.loads(metadata[DIGESTS]) if DIGESTS in metadata else None
             table = file.read(columns=list(columns))
@@ -79,7 +80,7 @@ def read_list(path: str | Path, columns: Sequence[str], most: int) -> tuple[dict
         raise DataError(f"found {path} without a value in some rows of {empty[0]}; expected an integer in each")
     if digests is None:
         log.warning(
-            "found no sha256 in %s, which an earlier version or another program wrote: it is read as it is", path
+            "found no sha256 in %s (written by an earlier version or another program): it is read unchecked", path
         )
     else:
         _check_digests(path, table, columns, digests, fingerprint)
@@ -106,7 +107,7 @@ def _check_digests(path: str | Path, table: Any, columns: Sequence[str], digests
 
 
 def _digest(name: str, column: Any, fingerprint: str) -> str:
-    """The sha256 of a column: its name, type, length and values, and the data that it belongs to."""
+    """The SHA-256 of a column: its name, type, length and values, and the fingerprint of the data."""
     described = [name, str(column.type), len(column), fingerprint]
     digest = hashlib.sha256(json.dumps(described).encode())
     values = column.to_numpy()

@@ -1,4 +1,4 @@
-"""Inner products of many rows with many others, the fastest way that this machine has."""
+"""Matrix products of many rows with many others, by the fastest kernel of this machine."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ def products(
 ) -> Callable[[Float[Tensor, "n D"]], Float[Tensor, "n K"]]:
     """A function from rows to `rows @ others.T + bias`.
 
-    Where MKL takes its slow path (AMD), oneDNN is up to twice as fast and equally exact.
+    On AMD CPUs, where MKL is slow, oneDNN is up to twice as fast and equally exact.
     """
     if others.device.type == "cpu" and _has_onednn():
         return lambda block: torch.ops.mkldnn._linear_pointwise(block, others, bias, "none", [], "")
@@ -23,11 +23,11 @@ def products(
 
 @contextmanager
 def rounded_factors(allowed: bool = True) -> Iterator[None]:
-    """OneDNN may round the factors to bfloat16, not the sums, here and nowhere else in the process.
+    """A context in which oneDNN may round factors, not sums, to bfloat16.
 
-    CPUs with bfloat16 matrix units are 2.5 times faster so; on others, and on GPUs, nothing changes.
+    CPUs with bfloat16 matrix units are 2.5 times as fast with it. Other CPUs and GPUs are unaffected.
     """
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # made at run time
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # created at run time
     before = matmul.fp32_precision
     if allowed:
         matmul.fp32_precision = "bf16"
@@ -38,11 +38,11 @@ def rounded_factors(allowed: bool = True) -> Iterator[None]:
 
 
 def has_bfloat16_units() -> bool:
-    """Whether this is a CPU known to multiply bfloat16 faster than float32."""
+    """Whether this CPU is known to multiply bfloat16 faster than float32."""
     known = torch.cpu.get_capabilities()
     return bool(known.get("amx_bf16", False) or known.get("avx512_bf16", False))
 
 
 def _has_onednn() -> bool:
-    """The operator is private, so its absence must do no harm."""
+    """Whether the private operator exists; without it the public one is used."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

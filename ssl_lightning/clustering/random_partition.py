@@ -1,4 +1,4 @@
-"""RandomPartition: parts of equal size drawn at random, the control of whatever learns from clusters."""
+"""RandomPartition: random clusters of equal size, a control for methods that learn from clusters."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -10,25 +10,25 @@ from torch.distributed import ProcessGroup
 from torch.nn import functional as F
 
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
-from ssl_lightning.clustering.kmeans import labelled, prepared_rows, sums_by_label
+from ssl_lightning.clustering.kmeans import clustering_of, prepared_rows, sums_by_label
 from ssl_lightning.clustering.rows import check
 from ssl_lightning.counter_rng import Purpose, permutation
 
 
 @dataclass(frozen=True)
 class RandomPartition(Clusterer):
-    """k parts whose sizes differ by one at most, whatever the features are.
+    """k random clusters with sizes that differ by at most one, independent of the features.
 
     The control "random partition" of Divide and Contrast (Tian et al. 2021, table 10: 73.1 % against 75.8 % with
-    clusters, and 74.3 % of the base). The part of a row is a function of the seed, N, k and its position among the rows
-    of all processes.
+    clusters and 74.3 % of the base). The cluster of a row is a function of the seed, N, k and the position of the row.
 
     Note:
-        Unlike any other clusterer's, a label is not that of the nearest centroid. Centroids are the means of the parts,
-        and distances and objective are to the own one, so they compare with those of `KMeans` of the same metric.
+        Unlike for other clusterers, a label is not that of the nearest centroid. Centroids are the means of the
+        clusters, and distances and objective refer to them, so that they compare with those of `KMeans` of the same
+        metric.
 
     Args:
-        metric: "l2", or "cosine" (unit rows, centroids of unit length), as in `KMeans`.
+        metric: "l2", or "cosine" (unit rows and unit centroids), as in `KMeans`.
     """
 
     labels_are_nearest: ClassVar[bool] = False
@@ -44,6 +44,6 @@ class RandomPartition(Clusterer):
         drawn = permutation(seed, Purpose.CLUSTERING, 0, rows.total)[rows.offset : rows.offset + len(rows.features)]
         labels = drawn.to(rows.features.device) % k
         sums = rows.sum(sums_by_label(rows.features, labels, k))
-        sizes = rows.sum(labels.bincount(minlength=k)).unsqueeze(1)  # no part is empty, for k is at most N
+        sizes = rows.sum(labels.bincount(minlength=k)).unsqueeze(1)  # no cluster is empty, since k is at most N
         centroids = F.normalize(sums, dim=1) if self.metric == "cosine" else sums / sizes
-        return labelled(rows, labels, centroids, self.metric, objective=[], repairs=0)
+        return clustering_of(rows, labels, centroids, self.metric, objective=[], repairs=0)

@@ -1,4 +1,4 @@
-"""Rows that may be spread over processes: positions in rank order, sums over all of them."""
+"""Rows that may be sharded over processes: positions in rank order, and sums over all rows."""
 
 import torch
 from jaxtyping import Float, Int
@@ -10,15 +10,15 @@ from ssl_lightning.errors import DataError, UsageError
 
 
 class ShardedRows:
-    """This process's rows of a table whose rows lie in rank order over a group.
+    """The rows of this process in a table that is sharded over a group in rank order.
 
     Args:
-        features: This process's rows.
-        group: None where they are all.
+        features: Rows of this process.
+        group: None if these are all rows.
 
     Attributes:
-        offset: Position of the first of them among all rows.
-        total: N, over all processes.
+        offset: Position of the first row of this process among all rows.
+        total: N, the number of rows over all processes.
     """
 
     def __init__(self, features: Float[Tensor, "N D"], group: ProcessGroup | None) -> None:
@@ -28,13 +28,13 @@ class ShardedRows:
         self.offset, self.total = int(counts[:rank].sum()), int(counts.sum())
 
     def sum(self, values: Tensor) -> Tensor:
-        """Add up over processes, in place."""
+        """Sum over processes, in place."""
         if self.group is not None:
             dist.all_reduce(values, group=self.group)
         return values
 
     def gather(self, values: Tensor) -> Tensor:
-        """Equally long tensors of all processes, one after the other."""
+        """Concatenate tensors of equal length from all processes."""
         if self.group is None:
             return values
         parts = [torch.empty_like(values) for _ in range(self.group.size())]
@@ -42,12 +42,12 @@ class ShardedRows:
         return torch.cat(parts)
 
     def own(self, positions: Int[Tensor, "k"]) -> Int[Tensor, "m"]:
-        """Which of some positions among all rows are this process's, as rows of `features`."""
+        """Rows of `features` among the given positions."""
         mine = positions[(positions >= self.offset) & (positions < self.offset + len(self.features))]
         return (mine - self.offset).to(self.features.device)
 
     def take(self, positions: Int[Tensor, "k"]) -> Float[Tensor, "k D"]:
-        """The rows at some positions among all rows, on every process."""
+        """The rows at given positions among all rows, on every process."""
         taken = self.features.new_zeros(len(positions), self.features.shape[1])
         here = (positions >= self.offset) & (positions < self.offset + len(self.features))
         taken[here.to(taken.device)] = self.features[self.own(positions)]
@@ -55,10 +55,11 @@ class ShardedRows:
 
 
 def check(rows: ShardedRows, k: int) -> None:
-    """Reject what no clusterer can cluster, on all processes alike.
+    """Reject input that cannot be clustered, on all processes alike.
 
     Raises:
-        ValueError: For k < 1, more clusters than rows, or features that are not finite.
+        UsageError: For k < 1 or more clusters than rows.
+        DataError: For features that are not finite.
     """
     if k < 1:
         raise UsageError(f"found k={k} clusters; expected at least 1")
@@ -67,17 +68,17 @@ def check(rows: ShardedRows, k: int) -> None:
 
 
 def reject_few_rows(count: int, k: int) -> None:
-    """Reject more clusters than rows, also before there are features.
+    """Reject more clusters than rows; features are not needed.
 
     Raises:
-        ValueError: If `count` is less than k.
+        UsageError: If `count` is less than k.
     """
     if k > count:
         raise UsageError(f"found k={k} clusters for {count} rows; lower num_clusters or give more images")
 
 
 def _check_finite(rows: ShardedRows) -> None:
-    # one sum is ten times faster than a look at every value, and finite only if all of them are
+    # the sum is finite only if all values are, and ten times as fast as a test of every value
     doubtful = rows.sum((~torch.isfinite(rows.features.sum())).long())
     if not doubtful:
         return

@@ -1,4 +1,4 @@
-"""Where k-means starts: random rows, or k-means++ [Arthur and Vassilvitskii 2007]."""
+"""Initialization of k-means: random rows, or k-means++ (Arthur and Vassilvitskii 2007)."""
 
 import math
 
@@ -16,16 +16,16 @@ def random_rows(rows: ShardedRows, k: int, seed: int) -> Int[Tensor, "k"]:
 
 
 def plus_plus(rows: ShardedRows, k: int, seed: int, cosine: bool) -> Float[Tensor, "k D"]:
-    """Greedy k-means++: each next center is the best of 2 + ln k rows drawn by their squared distance.
+    """Greedy k-means++: each center is the best of 2 + ln k candidate rows sampled by squared distance.
 
-    All candidates of a step are one matrix product that reads the features once, so the cost is about that of
-    (2 + ln k) / 2 iterations of Lloyd's algorithm, in memory traffic k readings of the features.
+    All candidates of a step share one matrix product that reads the features once. The cost is about that of (2 + ln k)
+    / 2 iterations of Lloyd's algorithm, and k passes over the features in memory traffic.
 
     Args:
         rows: The features; unit rows for the cosine metric.
         k: Number of centers.
-        seed: Start of the draws.
-        cosine: Distance 1 - cos instead of squared Euclidean.
+        seed: Seed of the random choices.
+        cosine: Whether the distance is 1 - cos instead of squared Euclidean.
     """
     features = rows.features
     trials = 2 + int(math.log(k))
@@ -54,7 +54,7 @@ def _distances(
 def _draw_by_weight(
     rows: ShardedRows, weights: Float[Tensor, "N"], count: int, seed: int, step: int
 ) -> Int[Tensor, "T"]:
-    """Positions among all rows, each with probability in proportion to its weight; uniform where all are 0."""
+    """Sample positions among all rows with probability proportional to their weights; uniform if all weights are 0."""
     cumulative = weights.double().cumsum(0)
     own = cumulative[-1:] if len(cumulative) else cumulative.new_zeros(1)
     totals = rows.gather(own)
@@ -66,6 +66,6 @@ def _draw_by_weight(
     rank = 0 if rows.group is None else rows.group.rank()
     inside = (targets >= starts[rank]) & (targets < starts[rank] + totals[rank])
     local = torch.searchsorted(cumulative, targets - starts[rank], right=True).clamp(max=max(len(weights) - 1, 0))
-    # exactly one process owns each target; rounding at the very end falls to the last row
+    # exactly one process owns each target; a target beyond the sum, by rounding, is the last row
     found = torch.where(inside, local + rows.offset + 1, torch.zeros_like(local))
     return (rows.sum(found) - 1).clamp(min=0).cpu()

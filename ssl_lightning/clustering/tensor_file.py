@@ -1,4 +1,4 @@
-"""Tensors and metadata in a safetensors file that holds the sha256 of both, and is checked against it when read."""
+"""Tensors and metadata in a safetensors file, with the SHA-256 of both, which is checked on reading."""
 
 import hashlib
 import json
@@ -15,40 +15,40 @@ from ssl_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 DIGEST = "sha256"
-"""The metadata key of the sha256."""
+"""The metadata key of the SHA-256."""
 LONGEST_HEADER = 16 << 20
-"""Bytes. A header holds a few names and a description of the data; the library would parse up to 100 MB."""
+"""Largest header in bytes. It holds a few names and a description of the data; the library parses up to 100 MB."""
 _UNREADABLE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
-"""What the library raises for a damaged file, such as one with a dtype that torch lacks."""
+"""Exceptions of the library for a damaged file, for example with a dtype that torch lacks."""
 
 
 def stable_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """A safetensors file whose bytes are a function of its content, with the sha256 of the content in its metadata.
+    """The bytes of a safetensors file as a function of its content, with the SHA-256 of the content in its metadata.
 
-    The library writes its metadata in an order that changes from call to call, so a stage that is made again would
-    look changed to the next one, which compares sha256.
+    The library writes metadata in a varying order, so that an equal stage file would look changed to the next stage,
+    which compares SHA-256.
 
     Args:
-        tensors: By name; contiguous, on the CPU.
-        metadata: By name.
+        tensors: Contiguous tensors on the CPU, by name.
+        metadata: Metadata by name.
     """
     content = save(tensors, metadata | {DIGEST: content_digest(tensors, metadata)})
     start = 8 + int.from_bytes(content[:8], "little")
     described = json.loads(content[8:start])
     header = json.dumps(described, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # the tensors begin at a multiple of eight bytes, as the format recommends
+    header += b" " * (-len(header) % 8)  # the format recommends that tensors start at a multiple of eight bytes
     return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def read_tensors(path: str | Path, expected: str, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a file and its metadata, compared with the sha256 in it.
+    """Read all tensors of a file and its metadata, and compare them with their SHA-256.
 
-    A file of an earlier version has none, which is logged; the caller checks the ranges of what it reads either way.
+    A file of an earlier version has no SHA-256, which is logged. The caller checks the ranges of values in either case.
 
     Args:
         path: The file.
-        expected: What it should be and how to make it, for the error.
-        names: Tensors that it must hold.
+        expected: Description of the expected file and how to make it, for the error.
+        names: Required tensors.
 
     Raises:
         DataError: If the file is missing, damaged or changed, or lacks one of the tensors.
@@ -63,14 +63,14 @@ def read_tensors(path: str | Path, expected: str, names: Sequence[str]) -> tuple
         raise DataError(f"found {path}, which is not {expected} ({reason}); make it again") from error
     digest = metadata.pop(DIGEST, None)
     if digest is None:
-        log.warning("found no sha256 in %s, which an earlier version wrote: only its ranges are checked", path)
+        log.warning("found no sha256 in %s (written by an earlier version): only its ranges are checked", path)
     elif digest != content_digest(tensors, metadata):
         raise DataError(f"found {path} changed since it was written (its sha256 differs); make it again")
     return tensors, metadata
 
 
 def content_digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    """The sha256 of names, dtypes, shapes and bytes of tensors and of metadata, in the order of their names."""
+    """The SHA-256 of names, dtypes, shapes and bytes of tensors and of metadata, sorted by name."""
     described = [[name, str(tensors[name].dtype), list(tensors[name].shape)] for name in sorted(tensors)]
     digest = hashlib.sha256(json.dumps([described, metadata], sort_keys=True).encode())
     for name in sorted(tensors):
@@ -80,7 +80,7 @@ def content_digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 
 
 def _check_size(path: Path) -> None:
-    """Before the library parses a header: no named pipe, which would block, and no header of millions of tensors.
+    """Check the file before the library parses its header: no named pipe, which would block, and no huge header.
 
     Raises:
         ValueError: For either.

@@ -1,4 +1,4 @@
-"""What is done to features before they are clustered: PCA-whitening [DeepCluster], or unit rows alone [ClusterFit]."""
+"""Transforms of features before clustering: PCA-whitening (DeepCluster), or unit rows (ClusterFit)."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,24 +14,25 @@ from ssl_lightning.errors import UsageError
 
 
 class FeatureTransform(ABC):
-    """What is done to features before they are clustered."""
+    """A transform of features before clustering."""
 
     @abstractmethod
     def __call__(self, features: Float[Tensor, "N D"], group: ProcessGroup | None = None) -> Float[Tensor, "N E"]:
-        """Fit on all rows (with a group, over its processes) and apply to this process's."""
+        """Fit on all rows (with a group, over its processes) and apply to the rows of this process."""
 
 
 @dataclass(frozen=True)
 class PCAWhitening(FeatureTransform):
-    """Center, rotate to the largest principal components, divide by their standard deviation, scale rows to length 1.
+    """Center, project to the largest principal components, divide by their standard deviation, normalize rows.
 
     Caron et al. 2018, section 3.2 ("PCA-reduced to 256 dimensions, whitened and l2-normalized"). The covariance is
-    taken in float64. Components whose variance is below `epsilon` of the largest are divided by that floor, so constant
-    or zero features give zeros instead of NaN. The sign of each component makes its largest loading positive.
+    computed in float64. Components with a variance below `epsilon` times the largest are divided by that floor, so that
+    constant or zero features give zeros, not NaN. Signs are chosen so that the largest loading of each component is
+    positive.
 
     Args:
-        dim: Components to keep.
-        epsilon: Smallest variance as a share of the largest.
+        dim: Number of components.
+        epsilon: Smallest variance as a fraction of the largest.
     """
 
     dim: int
@@ -46,7 +47,7 @@ class PCAWhitening(FeatureTransform):
         """Whitened unit rows.
 
         Raises:
-            ValueError: If there are fewer features, or fewer rows over all processes, than `dim`.
+            UsageError: If there are fewer features, or fewer rows over all processes, than `dim`.
         """
         rows = ShardedRows(features.detach().float(), group)
         width = features.shape[1]
@@ -64,7 +65,7 @@ class PCAWhitening(FeatureTransform):
 
 @dataclass(frozen=True)
 class UnitRows(FeatureTransform):
-    """Scale rows to length 1, so that Euclidean k-means works on the sphere (Yan et al. 2020); rows of zeros stay."""
+    """Normalize rows to unit length, for Euclidean k-means on the sphere (Yan et al. 2020). Zero rows stay zero."""
 
     @torch.no_grad()
     def __call__(self, features: Float[Tensor, "N D"], group: ProcessGroup | None = None) -> Float[Tensor, "N E"]:
@@ -78,8 +79,8 @@ def _moments(rows: ShardedRows) -> tuple[Float[Tensor, "D"], Float[Tensor, "D D"
     mean = rows.sum(rows.features.double().sum(0)) / rows.total
     covariance = torch.zeros(width, width, dtype=torch.float64, device=rows.features.device)
     for block in rows.features.split(8192):
-        centerd = block.double() - mean
-        covariance.addmm_(centerd.T, centerd)
+        centered = block.double() - mean
+        covariance.addmm_(centered.T, centered)
     return mean, rows.sum(covariance) / rows.total
 
 

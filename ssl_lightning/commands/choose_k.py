@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ssl_lightning.clustering import Clusterer, FeatureTransform, KMeans, UnitRows
-from ssl_lightning.clustering.choosing import Choice, choices
+from ssl_lightning.clustering.cluster_counts import ClusterCountScore, score_cluster_counts
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable, write_text
@@ -49,10 +49,10 @@ def main(
     if few < 2 or many > len(stored.rows):
         raise UsageError(f"found k={k} for {len(stored.rows)} rows; expected numbers of clusters from 2 to as many")
     folder = Path(out) if out else Path(features).with_name(f"{Path(features).stem}-k")
-    reject_unwritable(folder / "choices.csv", "give --out")
+    reject_unwritable(folder / "scores.csv", "give --out")
     rows = stored.features if transform is None else transform(stored.features)
-    found = list(choices(rows, stored.labels, clusterer, sorted(set(k)), seeds, _with_bar))
-    write_text(folder / "choices.csv", _csv(found))
+    found = list(score_cluster_counts(rows, stored.labels, clusterer, sorted(set(k)), seeds, _with_bar))
+    write_text(folder / "scores.csv", _csv(found))
     table = _table(found)
     _write_page(folder, Path(features).name, found, table)
     print(f"{table}\n\ncurves: {folder / 'index.html'}")
@@ -62,23 +62,23 @@ def _with_bar(pairs: Iterable[Any]) -> Iterable[Any]:
     return tqdm(pairs, desc="Clusterings", unit="clustering", leave=False)
 
 
-def _csv(found: list[Choice]) -> str:
+def _csv(found: list[ClusterCountScore]) -> str:
     """One row a K and start (for stability: a pair of starts)."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["k", "measure", "start", "value"])
-    for choice in found:
+    for score in found:
         for name in COLUMNS:
-            writer.writerows([choice.k, name, start, value] for start, value in enumerate(getattr(choice, name)))
+            writer.writerows([score.k, name, start, value] for start, value in enumerate(getattr(score, name)))
     return text.getvalue()
 
 
-def _table(found: list[Choice]) -> str:
+def _table(found: list[ClusterCountScore]) -> str:
     """Means and standard deviations over starts."""
     names = [name for name in COLUMNS if getattr(found[0], name)]
     lines = ["".join([f"{'K':>6}", *(f"{name:>18}" for name in names)])]
-    for choice in found:
-        lines.append("".join([f"{choice.k:>6}", *(f"{_text(getattr(choice, name)):>18}" for name in names)]))
+    for score in found:
+        lines.append("".join([f"{score.k:>6}", *(f"{_text(getattr(score, name)):>18}" for name in names)]))
     return "\n".join(lines)
 
 
@@ -87,9 +87,9 @@ def _text(values: list[float]) -> str:
     return f"{mean(values):.3f}{spread}"
 
 
-def _write_page(folder: Path, title: str, found: list[Choice], table: str) -> None:
+def _write_page(folder: Path, title: str, found: list[ClusterCountScore], table: str) -> None:
     from ssl_lightning.report.k_curves import draw_k_curves  # matplotlib, slow to import
 
-    draw_k_curves([asdict(choice) for choice in found]).savefig(folder / "curves.png", dpi=110)
+    draw_k_curves([asdict(score) for score in found]).savefig(folder / "curves.png", dpi=110)
     figures = [Figure("curves.png", "a dot a start, a line their mean")]
     write_page(folder / "index.html", title, [Section("How many clusters", table, figures)])

@@ -1,4 +1,4 @@
-"""Networks without losses: backbones by name, and what stands on them."""
+"""Networks without losses: backbones by name, and heads."""
 
 from ssl_lightning.models.backbones import (
     VGG16,

@@ -1,7 +1,7 @@
-"""Images to features: networks by timm or torchvision name, ResNet-18 by width, DeepCluster's AlexNet and VGG16.
+"""Backbones: networks of timm or torchvision by name, ResNet-18 by width, DeepCluster's AlexNet and VGG16.
 
-A backbone in a configuration is a description (a frozen dataclass) that `build` turns into a network with
-`num_features`. Descriptions are plain values, so every checkpoint can say what it was made of.
+A backbone in a configuration is a description, a frozen dataclass, and `build` makes a network with `num_features`.
+Descriptions are plain values and are stored in every checkpoint.
 """
 
 from abc import ABC, abstractmethod
@@ -23,17 +23,17 @@ Stem = Literal["imagenet", "cifar"]
 
 
 class Network(nn.Module):
-    """A built backbone.
+    """A network from images to pooled features.
 
     Args:
-        body: Images to pooled features.
+        body: The layers.
         num_features: D.
-        rectified: False where a ReLU was cut off behind the features (AlexNet, VGG16): the head opens with it.
+        rectified: False if the last ReLU was removed (AlexNet, VGG16): the head applies it.
     """
 
     def __init__(self, body: nn.Module, num_features: int, rectified: bool = True) -> None:
         super().__init__()
-        # channels last is a fifth to a third faster, on CPU and GPU
+        # channels last takes a fifth to a third less time on CPU and GPU
         self.layout = torch.channels_last if _survives_channels_last(body) else torch.contiguous_format
         self.body = body.to(memory_format=self.layout)
         self.num_features = num_features
@@ -45,11 +45,11 @@ class Network(nn.Module):
 
 
 class Backbone(ABC):
-    """A description of a network, to be given in YAML."""
+    """A description of a network, for YAML."""
 
     @abstractmethod
     def build(self, in_channels: int = 3) -> Network:
-        """A fresh network with random weights from the global generator."""
+        """Build the network with random weights from the global generator."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class ResNet18(Backbone):
     """ResNet-18 of any width (He et al. 2016).
 
     Args:
-        width: Channels of the first stage; 64 is the usual network (11.2 M parameters), 16 suits two cores.
-        stem: "cifar" is one 3x3 convolution of stride 1 with padding 1 and no pooling, for images of about 32
-            pixels; "imagenet" is the usual 7x7 of stride 2 and a max-pool.
+        width: Channels of the first stage: 64 in the original network (11.2 M parameters), 16 for two CPU cores.
+        stem: "cifar" is a 3x3 convolution with stride 1 and padding 1 and no pooling, for images of about 32 pixels.
+            "imagenet" is the original 7x7 convolution with stride 2 and max-pooling.
     """
 
     width: int = 64
@@ -72,16 +72,16 @@ class ResNet18(Backbone):
     def build(self, in_channels: int = 3) -> Network:
         """See `Backbone.build`."""
         w = self.width
-        # timm ties the width of the stem to 64 channels unless it is a deep one; that one is replaced at once
+        # timm's stem has 64 channels unless it is a deep one, which is replaced below
         net = ResNet(
-            BasicBlock,  # type: ignore[arg-type]  # timm annotates an instance and means the class
+            BasicBlock,  # type: ignore[arg-type]  # timm annotates an instance instead of the class
             (2, 2, 2, 2),
             num_classes=0,
             in_chans=in_channels,
             stem_type="deep",
             stem_width=w // 2,
             channels=(w, 2 * w, 4 * w, 8 * w),
-            zero_init_last=False,  # as torchvision and every public CIFAR recipe of these methods
+            zero_init_last=False,  # torchvision and all public CIFAR recipes of these methods
         )
         net.conv1 = _imagenet_stem(in_channels, w) if self.stem == "imagenet" else _cifar_stem(in_channels, w)
         if self.stem == "cifar":
@@ -91,15 +91,17 @@ class ResNet18(Backbone):
 
 @dataclass(frozen=True)
 class TimmBackbone(Backbone):
-    """Any network of timm by name, without weights and without its classifier.
+    """Any network of timm by name, without pretrained weights and without its classifier.
 
     Args:
         name: For example `resnet50`, `regnety_160`, `vit_small_patch16_224`.
-        stem: "cifar" replaces the first convolution and the max-pool of a ResNet; a RegNet's stem gets stride 1.
-        activation_checkpointing: Keep only the inputs of a ResNet's or RegNet's blocks and compute the rest twice: a
-            third more time for a fraction of the memory, and not a number changes.
-        zero_init_last: Begin with the last normalization's gain of every residual block at zero, as timm does by itself
-            and the released code of SimCLR and BYOL does; SwAV's, VISSL's RegNets and torchvision begin with one.
+        stem: "cifar" replaces the first convolution and the max-pooling of a ResNet and gives the stem of a RegNet
+            stride 1.
+        activation_checkpointing: Keep only the inputs of blocks of a ResNet or RegNet and compute the rest twice: a
+            third more time and a fraction of the memory, with equal results.
+        zero_init_last: Initialize the last normalization gain of every residual block to zero, which is timm's default
+            and that of the released code of SimCLR and BYOL. SwAV, VISSL's RegNets and torchvision initialize it to
+            one.
     """
 
     name: str = "resnet50"
@@ -111,7 +113,7 @@ class TimmBackbone(Backbone):
         """See `Backbone.build`.
 
         Raises:
-            ValueError: If timm has no network of that name, or it has no ResNet stem to replace or no such gains.
+            UsageError: If timm has no network of this name, or it has no ResNet stem to replace or no such gains.
         """
         if not timm.is_model(self.name):
             raise UsageError(f"found backbone name={self.name!r}; expected one of timm.list_models()")
@@ -128,17 +130,17 @@ class TimmBackbone(Backbone):
             _use_cifar_stem(net, self.name, in_channels)
         if self.activation_checkpointing:
             checkpoint_stages(net, self.name)
-        return Network(net, int(net.num_features))  # type: ignore[arg-type]  # an int on every timm model
+        return Network(net, int(net.num_features))  # type: ignore[arg-type]  # an int in all models of timm
 
 
 @dataclass(frozen=True)
 class TorchvisionBackbone(Backbone):
-    """Any classifier of torchvision by name, without weights and without its last linear layer.
+    """Any classifier of torchvision by name, without pretrained weights and without its last linear layer.
 
     Args:
         name: For example `resnet18`, `regnet_y_400mf`.
-        stem: "cifar" replaces the first convolution and the max-pool of a ResNet.
-        activation_checkpointing: As for `TimmBackbone`.
+        stem: "cifar" replaces the first convolution and the max-pooling of a ResNet.
+        activation_checkpointing: See `TimmBackbone`.
     """
 
     name: str = "resnet18"
@@ -149,7 +151,7 @@ class TorchvisionBackbone(Backbone):
         """See `Backbone.build`.
 
         Raises:
-            ValueError: If torchvision has no network of that name, or it has no ResNet stem to replace.
+            UsageError: If torchvision has no network of this name, or it has no ResNet stem to replace.
         """
         if self.name not in torchvision.models.list_models(module=torchvision.models):
             raise UsageError(f"found backbone name={self.name!r}; expected one of torchvision.models.list_models()")
@@ -166,10 +168,10 @@ class TorchvisionBackbone(Backbone):
 
 @dataclass(frozen=True)
 class AlexNet(Backbone):
-    """DeepCluster's AlexNet: batch normalization instead of local response, five convolutions, two wide layers.
+    """DeepCluster's AlexNet: batch instead of local response normalization, five convolutions, two wide layers.
 
-    Caron et al. 2018, section 4. Features are the 4096 outputs of the last hidden layer before its ReLU. Made for 224
-    pixels; other sizes are pooled to the same 6x6 map.
+    Caron et al. 2018, section 4. Features are the 4096 outputs of the last hidden layer before its ReLU. The network is
+    made for 224 pixels; other sizes are pooled to the same 6x6 map.
     """
 
     def build(self, in_channels: int = 3) -> Network:
@@ -186,13 +188,13 @@ class AlexNet(Backbone):
             nn.AdaptiveAvgPool2d(6),
         )
         body = nn.Sequential(convolutions, nn.Flatten(), *_wide_layers(256 * 6 * 6))
-        _draw_as_deepcluster(body)
+        _initialize_as_deepcluster(body)
         return Network(body, 4096, rectified=False)
 
 
 @dataclass(frozen=True)
 class VGG16(Backbone):
-    """DeepCluster's VGG16 with batch normalization; features as for `AlexNet`. Made for 224 pixels."""
+    """DeepCluster's VGG16 with batch normalization; features as for `AlexNet`. The network is made for 224 pixels."""
 
     def build(self, in_channels: int = 3) -> Network:
         """See `Backbone.build`."""
@@ -200,15 +202,15 @@ class VGG16(Backbone):
         if in_channels != 3:
             _replace_first_convolution(convolutions, in_channels)
         body = nn.Sequential(convolutions, nn.AdaptiveAvgPool2d(7), nn.Flatten(), *_wide_layers(512 * 7 * 7))
-        _draw_as_deepcluster(body)
+        _initialize_as_deepcluster(body)
         return Network(body, 4096, rectified=False)
 
 
 def _survives_channels_last(body: nn.Module) -> bool:
-    """Whether oneDNN trains this network in that layout without writing beyond its memory.
+    """Whether oneDNN can train this network in channels-last layout without writing out of bounds.
 
-    Found with torch 2.14 on CPUs with AMX: the backward pass of a strided 1x1 convolution of 8 channels corrupts the
-    heap for odd batch sizes, so very narrow networks keep torch's own layout.
+    With torch 2.14 on CPUs with AMX, the backward pass of a strided 1x1 convolution with 8 channels corrupts memory for
+    odd batch sizes. Very narrow networks therefore keep torch's default layout.
     """
     convolutions = [module for module in body.modules() if isinstance(module, nn.Conv2d)]
     return not any(
@@ -222,12 +224,12 @@ def _block(in_channels: int, out_channels: int, kernel: int, stride: int, paddin
 
 
 def _wide_layers(num_inputs: int) -> list[nn.Module]:
-    """Two layers of 4096 with dropout; the last ReLU opens the head instead."""
+    """Two layers of width 4096 with dropout. The head applies the last ReLU."""
     return [nn.Dropout(0.5), nn.Linear(num_inputs, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(4096, 4096)]
 
 
-def _draw_as_deepcluster(net: nn.Module) -> None:
-    """He-normal convolutions (by fan-out) and N(0, 0.01^2) linear layers; biases 0."""
+def _initialize_as_deepcluster(net: nn.Module) -> None:
+    """He-normal convolutions (fan-out), N(0, 0.01^2) linear layers, zero biases."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -252,7 +254,7 @@ def _he_normal(convolution: nn.Conv2d) -> nn.Conv2d:
 
 def _use_cifar_stem(net: nn.Module, name: str, in_channels: int) -> None:
     if isinstance(net, RegNet):
-        cast(nn.Conv2d, net.stem.conv).stride = (1, 1)  # a RegNet's stem is one 3x3 convolution without pooling
+        cast(nn.Conv2d, net.stem.conv).stride = (1, 1)  # the stem of a RegNet is a 3x3 convolution without pooling
         return
     old = getattr(net, "conv1", None)
     if not isinstance(old, nn.Conv2d) or not hasattr(net, "maxpool"):
@@ -264,7 +266,7 @@ def _use_cifar_stem(net: nn.Module, name: str, in_channels: int) -> None:
 
 
 def _cut_classifier(net: nn.Module) -> int:
-    """Replace the last linear layer by nothing; the number of features that it took."""
+    """Remove the last linear layer; return its number of input features."""
     name, last = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
     parent, _, child = name.rpartition(".")
     setattr(net.get_submodule(parent), child, nn.Identity())

@@ -1,4 +1,4 @@
-"""Activation checkpointing that changes no number: stages whose blocks keep their input and compute the rest twice."""
+"""Activation checkpointing with equal results: blocks keep their input and compute the rest twice."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class CheckpointedStage(nn.Sequential):
-    """A chain of blocks of which only the inputs are kept for the backward pass, where the rest is computed again.
+    """A sequence of blocks that keeps only their inputs for the backward pass and recomputes the rest.
 
-    Names of blocks, and so the keys of checkpoints, stay as they were. The second computation draws the same random
-    numbers and leaves running statistics alone: they would take up every batch twice.
+    The names of blocks, and so the keys of checkpoints, are unchanged. The second computation uses the same random
+    numbers and does not update running statistics, which would count every batch twice.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # the name that nn.Sequential has
-        """The blocks one after the other."""
+    def forward(self, input: Tensor) -> Tensor:  # the argument name of nn.Sequential
+        """Apply the blocks in order."""
         for block in self:
             if self.training and torch.is_grad_enabled():
                 input = checkpoint(block, input, use_reentrant=False, context_fn=partial(_contexts, block))
@@ -38,10 +38,10 @@ def checkpoint_stages(net: nn.Module, name: str) -> None:
 
     Args:
         net: The network.
-        name: What it is called in the configuration.
+        name: Its name in the configuration.
 
     Raises:
-        ValueError: If the network has no stages that are known to be plain chains of blocks.
+        UsageError: If the network has no stages that are sequences of blocks.
     """
     places = [place for place, _ in stages(net)]
     if not places:
@@ -56,7 +56,7 @@ def checkpoint_stages(net: nn.Module, name: str) -> None:
 
 
 def stages(net: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Names and modules of the plain chains of blocks in a ResNet or RegNet of timm or torchvision; none in others."""
+    """Names and modules of the stages of a ResNet or RegNet of timm or torchvision; empty for other networks."""
     return [(name, module) for name, module in net.named_modules() if _is_stage(name, module)]
 
 
@@ -66,15 +66,15 @@ def _is_stage(place: str, module: nn.Module) -> bool:
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around the first and the second computation."""
+    """Contexts of the first and the second computation."""
     return nullcontext(), _with_spare_buffers(block)
 
 
 @contextmanager
 def _with_spare_buffers(block: nn.Module) -> Iterator[None]:
-    """Let normalization layers update copies of their statistics, which are then thrown away.
+    """A context in which normalization layers update copies of their statistics, which are discarded.
 
-    Not by switching their tracking off: then they would keep other tensors for the backward pass than the first time.
+    Disabling the tracking of statistics would save other tensors for the backward pass than the first computation.
     """
     owned = [(layer, name, buffer) for layer in block.modules() for name, buffer in layer.named_buffers(recurse=False)]
     for layer, name, buffer in owned:

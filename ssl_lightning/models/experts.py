@@ -1,4 +1,4 @@
-"""Experts: frozen networks of which each image meets the one of its own part [Divide and Contrast]."""
+"""Experts: frozen networks; each image passes through the one of its cluster (Divide and Contrast)."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -16,27 +16,26 @@ Images = Float[Tensor, "_m 3 h w"]
 
 
 class Experts(nn.Module):
-    """K frozen networks; every image passes through the one of its own part, and through no other.
+    """K frozen networks; every image passes through the network of its cluster only.
 
-    Images are sorted by part first, so a pass costs what one network costs, whatever K is. They stay in eval mode,
-    whatever `train` asks for, so that an answer does not depend on the other images of a batch.
+    Images are sorted by cluster first, so that a pass costs as much as one network for any K. The networks stay in eval
+    mode, so that the output for an image does not depend on the other images of a batch.
 
     Args:
-        networks: One a part, images to embeddings of one width.
-        vectorized: All parts in one pass of stacked weights (`torch.vmap`), each padded to the largest, instead of one
-            after the other: fewer and larger operations, for which the padding is computed too. On one thread of a CPU,
-            five ResNet-18 of width 16 on 128 images of 32 px: 2.2 times one network's time, against 1.1 for one after
-            the other.
+        networks: One per cluster, from images to embeddings of one width.
+        vectorized: Compute all clusters in one pass with stacked weights (`torch.vmap`), padded to the largest cluster,
+            instead of one after the other. On one thread of a CPU, five ResNet-18 of width 16 on 128 images of 32 px
+            take 2.2 times as long as one network; one after the other they take 1.1 times as long.
 
     Raises:
-        ValueError: For no network, or networks of several architectures to stack.
+        UsageError: If there is no network, or if networks of several architectures are to be stacked.
     """
 
     def __init__(self, networks: Sequence[nn.Module], vectorized: bool = False) -> None:
         super().__init__()
         if not networks:
-            raise UsageError("found no experts; expected one network a part")
-        # a network's text holds its strides too, which the shapes of its weights do not show
+            raise UsageError("found no experts; expected one network per cluster")
+        # the text of a network contains its strides, which the shapes of weights do not show
         if vectorized and len({repr(network) for network in networks}) > 1:
             raise UsageError(
                 "found experts of several architectures and vectorized=True, which stacks their weights; expected one "
@@ -48,11 +47,11 @@ class Experts(nn.Module):
         super().train(False)
 
     def forward(self, images: Float[Tensor, "B 3 h w"], own: Int[Tensor, "B"]) -> Float[Tensor, "B D"]:
-        """What each image's own expert answers.
+        """Embeddings of each image by the expert of its cluster.
 
         Args:
             images: Normalized images.
-            own: The part of each, 0..K-1.
+            own: Cluster of each image, 0..K-1.
         """
         order = own.argsort(stable=True)
         parts = images[order].split(own.bincount(minlength=self.count).tolist())
@@ -69,14 +68,14 @@ class Experts(nn.Module):
     def _in_one_pass(self, parts: Sequence[Images]) -> list[Float[Tensor, "_m D"]]:
         (stacked,) = self.networks
         weights = dict(stacked.named_parameters()) | dict(stacked.named_buffers())
-        padded = pad_sequence(list(parts), batch_first=True)  # [K, M, 3, h, w], M images in the largest part
+        padded = pad_sequence(list(parts), batch_first=True)  # [K, M, 3, h, w], M images in the largest cluster
         answers = torch.vmap(lambda own, images: functional_call(stacked, own, (images,)))(weights, padded)
         return [rows[: len(part)] for rows, part in zip(answers, parts, strict=True)]
 
 
 def _stack(networks: list[nn.Module]) -> nn.Module:
-    """The first network, with the tensors of all where its own were, along a new first dimension."""
-    # vmap knows channels last neither in `contiguous` nor, without a warning, in pooling
+    """A copy of the first network with the tensors of all networks stacked along a new first dimension."""
+    # vmap supports channels last neither in `contiguous` nor, without a warning, in pooling
     networks = [network.to(memory_format=torch.contiguous_format) for network in networks]
     parameters, buffers = stack_module_state(networks)
     stacked = networks[0]

@@ -1,4 +1,4 @@
-"""What stands on a backbone while it trains, and is thrown away afterwards."""
+"""Heads on top of a backbone, which are discarded after training."""
 
 from itertools import pairwise
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class ClusterHead(nn.Module):
-    """One linear layer to K clusters that can be drawn afresh.
+    """A linear layer to K clusters that can be reset.
 
     Args:
         num_features: Width of the backbone's features.
         num_clusters: K.
-        rectify: Open with the ReLU that was cut off the backbone, as DeepCluster does on AlexNet and VGG16.
+        rectify: Apply the ReLU that was removed from the backbone first, as DeepCluster does with AlexNet and VGG16.
     """
 
     def __init__(self, num_features: int, num_clusters: int, rectify: bool = False) -> None:
@@ -22,12 +22,12 @@ class ClusterHead(nn.Module):
         self.linear = nn.Linear(num_features, num_clusters)
 
     def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
-        """Features to one logit a cluster."""
+        """Features to one logit per cluster."""
         return self.linear(features.relu() if self.rectify else features)
 
     @torch.no_grad()
     def reset(self, seed: int) -> None:
-        """Draw weights from N(0, 0.01^2) and set the biases to 0, in place: optimizers keep their parameters."""
+        """Sample weights from N(0, 0.01^2) and set biases to 0, in place, so that optimizers keep their parameters."""
         generator = torch.Generator().manual_seed(seed)
         weight = torch.empty(self.linear.weight.shape).normal_(0.0, 0.01, generator=generator)
         self.linear.weight.copy_(weight)
@@ -35,15 +35,15 @@ class ClusterHead(nn.Module):
 
 
 class Projector(nn.Module):
-    """Linear layers with ReLU, and batch normalization if asked, between features and the space of the loss.
+    """Linear layers with ReLU and optional batch normalization, from features to embeddings.
 
     Args:
         num_features: Width of the backbone's features.
-        hidden: Widths of the hidden layers; none for one linear layer.
+        hidden: Widths of the hidden layers; empty for one linear layer.
         width: D of the embedding.
-        norm: Batch normalization before each ReLU. SEER goes without from RegNetY-64GF on.
-        last_norm: Batch normalization of the embedding too, as MoCLR has it.
-        scale: What the embedding is multiplied by.
+        norm: Batch normalization before each ReLU. SEER has none from RegNetY-64GF on.
+        last_norm: Batch normalization of the embedding, as in MoCLR.
+        scale: Factor of the embedding.
     """
 
     def __init__(
@@ -65,24 +65,24 @@ class Projector(nn.Module):
         self.layers = nn.Sequential(*layers, *last)
 
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B D"]:
-        """Features to embeddings, not yet of unit length."""
+        """Features to embeddings, which are not normalized."""
         embedded = self.layers(features)
         return embedded if self.scale == 1.0 else self.scale * embedded
 
     def hidden(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B H"]:
-        """What the last linear layer sees: the last hidden layer after its ReLU."""
+        """The last hidden layer after its ReLU, the input of the last linear layer."""
         return self.layers[: self._hidden_layers](features)
 
 
 class Prototypes(nn.Module):
-    """K unit rows whose products with unit embeddings are scores: a linear layer without bias, always in float32.
+    """K unit rows; their products with unit embeddings are scores. A linear layer without bias, always in float32.
 
-    bfloat16 scores would carry four percent error once they are divided by SwAV's epsilon.
+    bfloat16 scores divided by SwAV's epsilon would have an error of four percent.
 
     Args:
         num_prototypes: K.
         width: D.
-        learned: False for heads that only a clustering sets, such as DeepCluster-v2's.
+        learned: False if only a clustering sets the rows, as in DeepCluster-v2.
     """
 
     def __init__(self, num_prototypes: int, width: int, learned: bool = True) -> None:
@@ -91,16 +91,16 @@ class Prototypes(nn.Module):
         self.weight = nn.Parameter(rows, requires_grad=learned)
 
     def forward(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
-        """Scores of unit embeddings: cosines while the rows are of unit length."""
+        """Scores of unit embeddings; cosine similarities if the rows have unit length."""
         with torch.autocast(embeddings.device.type, enabled=False):
             return nn.functional.linear(embeddings.float(), self.weight.float())
 
     @torch.no_grad()
     def normalize_(self) -> None:
-        """Bring every row back to unit length, in place; a row of zeros stays."""
+        """Normalize every row to unit length, in place; a zero row stays zero."""
         self.weight.copy_(nn.functional.normalize(self.weight, dim=1))
 
     @torch.no_grad()
     def set_(self, rows: Float[Tensor, "K D"]) -> None:
-        """Replace all rows, to the bit."""
+        """Replace all rows exactly."""
         self.weight.copy_(rows)

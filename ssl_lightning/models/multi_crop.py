@@ -1,4 +1,4 @@
-"""Features of all views of a batch: one call of the backbone for each resolution [SwAV]."""
+"""Features of all views of a batch, with one call of the backbone per resolution (SwAV)."""
 
 import torch
 from jaxtyping import Float
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 def features_of_views(backbone: nn.Module, views: list[Float[Tensor, "B 3 _h _w"]]) -> Float[Tensor, "VB D"]:
     """Features of every view, view after view.
 
-    Views of one resolution pass through the backbone together, so its batch statistics span all of them, as in the
-    code of Caron et al. 2020; those of different resolutions do not mix.
+    Views of one resolution pass through the backbone together, so that batch statistics span all of them, as in the
+    code of Caron et al. 2020. Views of different resolutions are separate.
 
     Args:
         backbone: Images to features.
-        views: Of equally many images each.
+        views: Views with equally many images each.
     """
     places: dict[int, list[int]] = {}
     for place, view in enumerate(views):

@@ -1,4 +1,4 @@
-"""Parameters spread over processes, block by block, for networks and optimizer states that one device cannot hold."""
+"""Sharded parameters, for networks and optimizer states that do not fit on one device."""
 
 from functools import partial
 from typing import Any
@@ -14,20 +14,20 @@ from ssl_lightning.models.checkpointed import stages
 
 
 def shard(module: nn.Module, mesh: DeviceMesh) -> None:
-    """Let every process keep its part of each parameter and gather a block's only while it computes (FSDP2), in place.
+    """Shard each parameter over processes, and gather those of a block only while it computes (FSDP2), in place.
 
-    Parameters become DTensors, whose norms are those of the whole tensor, so LARC adapts as it does on one device.
-    Each block of a ResNet's or RegNet's stages is gathered by itself; other networks as a whole. Running
-    statistics that are not synchronized are those of the first process at each call, as with DDP. Calling it again
-    changes nothing, and a module without parameters stays as it is.
+    Parameters become DTensors with the norm of the whole tensor, so that LARC adapts learning rates as on one device.
+    Each block of the stages of a ResNet or RegNet is gathered separately; other networks as a whole. Running statistics
+    that are not synchronized are those of rank 0 at each call, as with DDP. Repeated calls change nothing; a module
+    without parameters is unchanged.
 
     Args:
-        module: A network or head that is called as a module.
-        mesh: One dimension of processes.
+        module: A network or head.
+        mesh: A device mesh of one dimension.
     """
     if isinstance(module, FSDPModule) or not any(True for _ in module.parameters()):
         return
-    module.to(memory_format=torch.contiguous_format)  # parts of a channels-last tensor cannot be laid out
+    module.to(memory_format=torch.contiguous_format)  # shards of a channels-last tensor have no valid layout
     for _, stage in stages(module):
         for block in stage.children():
             fully_shard(block, mesh=mesh)

@@ -1,4 +1,4 @@
-"""The frozen gray-and-Sobel stem that keeps DeepCluster from clustering by color."""
+"""The frozen grayscale and Sobel stem that keeps DeepCluster from clustering by color."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Sobel(nn.Module):
-    """Mean over the colors, then the horizontal and the vertical Sobel filter; nothing is learned.
+    """Mean over the color channels, then the horizontal and the vertical Sobel filter; no learned parameters.
 
     Caron et al. 2018, section 4: "we use a fixed linear transformation based on Sobel filters to remove color and
     increase local contrast".

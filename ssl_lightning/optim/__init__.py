@@ -1,4 +1,4 @@
-"""What torch.optim and timm.optim lack, and the names of this literature for what they have."""
+"""Optimizers and schedules that torch.optim and timm.optim lack, under the names of the papers."""
 
 from ssl_lightning.optim.exclusion import without_decay
 from ssl_lightning.optim.lars import LARC, LARS

@@ -1,20 +1,20 @@
-"""Parameter groups without weight decay: biases and normalization layers, told by their one dimension."""
+"""Parameter groups without weight decay for biases and normalization layers, recognized by their one dimension."""
 
 from collections.abc import Iterable
 from typing import Any
 
 
 def without_decay(groups: Iterable[Any]) -> list[dict[str, Any]]:
-    """Split every group in two: matrices and kernels as they are, the rest with weight decay 0.
+    """Split every group in two: matrices and kernels unchanged, the rest with weight decay 0.
 
-    timm's `Lars` adapts the rate only where there is decay (unless `always_adapt`), so the rest is left out of both,
-    as BYOL, MoCLR and Divide and Contrast do it.
+    timm's `Lars` adapts the learning rate only of parameters with weight decay (unless `always_adapt`), so the rest is
+    excluded from both, as in BYOL, MoCLR and Divide and Contrast.
 
     Args:
-        groups: Parameters, or dicts with "params" and their own options; what a group says of decay wins nothing.
+        groups: Parameters, or dicts with "params" and options. The weight decay of a group's excluded part is always 0.
 
     Returns:
-        Groups that are not empty, in order.
+        The non-empty groups, in order.
     """
     groups = list(groups)
     whole = groups if groups and isinstance(groups[0], dict) else [{"params": groups}]

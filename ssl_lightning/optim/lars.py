@@ -1,7 +1,7 @@
-"""LARC and LARS: rates in proportion to |weights| / |gradient|, in the two conventions of this literature.
+"""LARC and LARS: learning rates proportional to |weights| / |gradient|, in the two conventions of the literature.
 
-The arithmetic is timm's `Lars`; what differs, and must not be mixed up, is which tensors are adapted, the trust
-coefficient, and whether the local rate is clipped.
+The arithmetic is that of timm's `Lars`. The conventions differ in the adapted tensors, the trust coefficient, and the
+clipping of the local rate; they must not be mixed.
 """
 
 from collections.abc import Iterable
@@ -11,17 +11,17 @@ from timm.optim import Lars
 
 
 class LARC(Lars):
-    """SwAV's, DeepCluster-v2's and SEER's: every tensor is adapted, biases and normalization too; nothing is clipped.
+    """The convention of SwAV, DeepCluster-v2 and SEER: all tensors are adapted, including biases; no clipping.
 
-    g <- (g + wd p) * trust |p| / (|g| + wd |p| + 1e-8), then SGD with momentum at the scheduled rate. Tensors without
-    a gradient are skipped. As NVIDIA apex's LARC with clip=False, which those papers train with.
+    g <- (g + wd p) * trust |p| / (|g| + wd |p| + 1e-8), then SGD with momentum at the scheduled learning rate. Tensors
+    without a gradient are skipped. This is the LARC of NVIDIA apex with clip=False, with which these papers train.
 
     Args:
-        params: Parameters or groups of them.
-        lr: Learning rate; the papers' 4.8 at batch 4096, 0.6 at 256, 9.6 at SEER's 8192.
-        momentum: Of SGD.
-        weight_decay: wd; the papers' 1e-6, SEER's 1e-5.
-        trust: Coefficient of the local rate.
+        params: Parameters or groups of parameters.
+        lr: Learning rate; in the papers 4.8 at batch 4096, 0.6 at 256, 9.6 at 8192 (SEER).
+        momentum: Momentum of SGD.
+        weight_decay: wd; 1e-6 in the papers, 1e-5 in SEER.
+        trust: Coefficient of the local learning rate.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class LARC(Lars):
         super().__init__(
             params,
             lr=lr,
-            momentum=momentum,  # type: ignore[arg-type]  # timm's own default is a whole number
+            momentum=momentum,  # type: ignore[arg-type]  # timm annotates an int
             weight_decay=weight_decay,  # type: ignore[arg-type]
             trust_coeff=trust,
             always_adapt=True,
@@ -43,17 +43,17 @@ class LARC(Lars):
 
 
 class LARS(Lars):
-    """BYOL's, MoCLR's and solo-learn's: only tensors with weight decay are adapted; the rest is plain SGD.
+    """The convention of BYOL, MoCLR and solo-learn: only tensors with weight decay are adapted; the rest is plain SGD.
 
-    To leave out biases and normalization layers, as those recipes do, set the method's `decay_all` to false.
+    To exclude biases and normalization layers, as these recipes do, set the method's `decay_all` to false.
 
     Args:
-        params: Parameters or groups of them.
-        lr: Learning rate at the run's batch size.
-        momentum: Of SGD.
-        weight_decay: The papers' 1.5e-6.
-        trust: Coefficient of the local rate: the papers' 0.001; solo-learn's CIFAR recipes have 0.02.
-        clip: Never let the local rate exceed the global one, as solo-learn's recipes do.
+        params: Parameters or groups of parameters.
+        lr: Learning rate at the batch size of the run.
+        momentum: Momentum of SGD.
+        weight_decay: 1.5e-6 in the papers.
+        trust: Coefficient of the local learning rate: 0.001 in the papers, 0.02 in solo-learn's CIFAR recipes.
+        clip: Limit the local learning rate to the global one, as solo-learn's recipes do.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LARS(Lars):
         super().__init__(
             params,
             lr=lr,
-            momentum=momentum,  # type: ignore[arg-type]  # timm's own default is a whole number
+            momentum=momentum,  # type: ignore[arg-type]  # timm annotates an int
             weight_decay=weight_decay,  # type: ignore[arg-type]
             trust_coeff=trust,
             trust_clip=clip,

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, counted in optimizer steps."""
+"""Learning-rate schedules in optimizer steps."""
 
 import math
 from abc import ABC, abstractmethod
@@ -8,14 +8,14 @@ from ssl_lightning.errors import UsageError
 
 
 class Schedule(ABC):
-    """A factor on every parameter group's learning rate, as a function of the step."""
+    """A factor for the learning rate of every parameter group, as a function of the step."""
 
     @abstractmethod
     def __call__(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
-        """The factor of one optimizer step.
+        """Return the factor of one optimizer step.
 
         Args:
-            step: Steps taken so far.
+            step: Number of previous steps.
             total_steps: Steps of the whole run.
             steps_per_epoch: Steps of one pass over the data.
         """
@@ -23,12 +23,12 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class WarmupCosine(Schedule):
-    """Linear warm-up, then half a cosine down to the end of the run [Loshchilov & Hutter 2017, equation 5, one cycle].
+    """Linear warm-up, then a cosine decay to the end of the run (Loshchilov & Hutter 2017, equation 5, one cycle).
 
     Args:
-        warmup_epochs: Length of the warm-up in epochs; fractions are welcome, 0 is none.
-        start: Factor of the very first step where there is a warm-up.
-        end: Factor that the cosine falls to.
+        warmup_epochs: Length of the warm-up in epochs; fractions are allowed, 0 is none.
+        start: Factor of the first step if there is a warm-up.
+        end: Final factor of the cosine.
     """
 
     warmup_epochs: float = 0.0
@@ -50,15 +50,15 @@ class WarmupCosine(Schedule):
 
 @dataclass(frozen=True)
 class MultiStep(Schedule):
-    """The full rate, multiplied by a factor at some epochs: the schedule of Wu et al. 2018 and Zhuang et al. 2019.
+    """The full learning rate, multiplied by a factor at some epochs (Wu et al. 2018, Zhuang et al. 2019).
 
     Args:
-        epochs: When; fractions are welcome.
-        of: Length of the run that they are meant for, in epochs: a shorter or longer one warms up and drops after the
-            same shares of it. None to take them as they stand.
-        factor: By what.
-        warmup_epochs: Length of a linear warm-up before, in epochs; fractions are welcome, 0 is none.
-        start: Factor of the very first step where there is a warm-up.
+        epochs: Epochs of the changes; fractions are allowed.
+        of: Length in epochs of the run for which `epochs` are given. In a shorter or longer run, warm-up and changes
+            are scaled in proportion. None uses `epochs` unchanged.
+        factor: The factor.
+        warmup_epochs: Length of a linear warm-up in epochs; fractions are allowed, 0 is none.
+        start: Factor of the first step if there is a warm-up.
     """
 
     epochs: tuple[float, ...] = (120.0, 160.0)
@@ -71,9 +71,9 @@ class MultiStep(Schedule):
         if list(self.epochs) != sorted(self.epochs) or min(self.epochs, default=0.0) < 0 or not 0 < self.factor <= 1:
             raise UsageError(f"found {self}; expected ascending epochs of at least 0 and a factor within 0..1")
         if self.of is not None and self.of <= max(self.epochs, default=0.0):
-            raise UsageError(f"found {self}; expected of, the length of a run, to be more than the epochs within it")
+            raise UsageError(f"found {self}; expected of, the length of a run, to be larger than all epochs")
         if self.warmup_epochs < 0 or self.warmup_epochs > min(self.epochs, default=self.warmup_epochs):
-            raise UsageError(f"found {self}; expected warmup_epochs of at least 0 that end before the first drop")
+            raise UsageError(f"found {self}; expected warmup_epochs of at least 0 and below the first of epochs")
         if not 0 <= self.start <= 1:
             raise UsageError(f"found {self}; expected start within 0..1")
 

@@ -1,4 +1,4 @@
-"""Numbers and images to tables, PNG and HTML."""
+"""Tables, figures and HTML pages."""
 
 from ssl_lightning.report.contact_sheet import contact_sheet, representatives, save_png
 from ssl_lightning.report.curves import draw_curves

@@ -1,4 +1,4 @@
-"""What each cluster holds: a contact sheet a cluster, as a section of a page."""
+"""Contact sheets of clusters, as a section of a page."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,19 +12,19 @@ from ssl_lightning.report.page import Figure, Section
 from ssl_lightning.types import UNLABELLED
 
 IMAGES = 20
-"""Images of a cluster."""
+"""Images per cluster."""
 CLUSTERS = 100
-"""Clusters on a page, the largest and the smallest ones."""
+"""Clusters per page: the largest and the smallest."""
 
 
 @runtime_checkable
 class ReadsImages(Protocol):
-    """What is asked of a table of images."""
+    """A table of images that can be read by row."""
 
     classes: list[str]
 
     def read(self, rows: Int[Tensor, "n"]) -> tuple[Any, Any]:
-        """The images of some rows, and which of them could be read."""
+        """Return the images of some rows, and which of them could be read."""
         ...
 
 
@@ -39,18 +39,18 @@ def draw_cluster_sheets(
     most: int = CLUSTERS,
     progress: Any = iter,
 ) -> Section:
-    """Write `cluster-<id>.png` for each cluster that is shown.
+    """Write `cluster-<id>.png` for each displayed cluster.
 
     Args:
-        folder: Where to.
-        labels: Cluster of each row, -1 where it has none.
-        num_clusters: K, empty ones included.
-        dataset: To read the rows from.
-        own: The images' own classes, -1 where they have none.
-        distances: To the own centroid; then half of the images shown are the closest ones.
-        count: Images of a cluster.
-        most: Clusters shown: of more, the largest and the smallest half.
-        progress: What the list of clusters is wrapped in, for a bar.
+        folder: Folder of the images.
+        labels: Cluster of each row, -1 for none.
+        num_clusters: K, including empty clusters.
+        dataset: The table of images.
+        own: Class of each image, -1 for none.
+        distances: Distance of each row to its centroid; if given, half of the displayed images are the nearest ones.
+        count: Images per cluster.
+        most: Number of displayed clusters; of more, the largest and the smallest half.
+        progress: Wraps the list of clusters, for a progress bar.
     """
     sizes = labels[labels != UNLABELLED].bincount(minlength=num_clusters)
     shown = _shown(sizes, most)
@@ -82,7 +82,7 @@ def _caption(cluster: int, size: int, own: Int[Tensor, "n"], images: ReadsImages
 
 
 def _shown(sizes: Int[Tensor, "K"], most: int) -> list[int]:
-    """Non-empty clusters by size; of more than fit, the largest and the smallest half."""
+    """Non-empty clusters by size; of more than `most`, the largest and the smallest half."""
     order = [cluster for cluster in sizes.argsort(descending=True, stable=True).tolist() if sizes[cluster] > 0]
     half = max(1, most // 2)
     return order if len(order) <= most else order[:half] + order[-half:]

@@ -1,4 +1,4 @@
-"""Figures of a clustering: sizes, purity, what each cluster holds, and who is whose neighbor."""
+"""Figures of a clustering: sizes, purity, contact sheets and nearest neighbors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,13 +13,13 @@ from torch import Tensor
 from ssl_lightning.report.contact_sheet import contact_sheet
 
 NAMED = 60
-"""Bars up to which each one carries its cluster's number."""
+"""Up to this number of bars, each one is labeled with its cluster id."""
 BARS, EMPTY, LINE = "#4c78a8", "#d62728", "#444444"
-"""Colors: of bars, of what is empty or wrong, of what is compared with."""
+"""Colors of bars, of empty clusters and errors, and of baselines."""
 
 
 def draw_cluster_sizes(sizes: Int[Tensor, "K"]) -> Figure:
-    """A bar a cluster, the largest first; a dashed line where all would be equal, red crosses for empty clusters."""
+    """Bar chart of cluster sizes in descending order; a dashed line at the mean, red crosses for empty clusters."""
     k, empty = len(sizes), int((sizes == 0).sum())
     order = sizes.argsort(descending=True, stable=True)
     figure, axes = _bars(sizes[order].double(), order)
@@ -37,26 +37,26 @@ def draw_cluster_sizes(sizes: Int[Tensor, "K"]) -> Figure:
 
 
 def draw_purity(purity: Float[Tensor, "K"], sizes: Int[Tensor, "K"], commonest: float) -> Figure:
-    """A bar a cluster, the purest first, against the share of the commonest label among all images.
+    """Bar chart of cluster purity in descending order, with the fraction of the most frequent label as a baseline.
 
     Args:
-        purity: 0 to 1; NaN for clusters without labelled images, which are left out.
-        sizes: Labelled images of each cluster, the weights of the mean.
-        commonest: What one big cluster would reach, 0 to 1.
+        purity: Purity of each cluster, 0 to 1; clusters with NaN (no labeled images) are left out.
+        sizes: Labeled images of each cluster, the weights of the mean.
+        commonest: Purity of a single cluster, 0 to 1.
 
     Raises:
-        ValueError: Without any labelled image.
+        ValueError: If no image is labeled.
     """
     known = (~purity.isnan()).nonzero().squeeze(1)
     if not len(known):
-        raise ValueError("found no labelled images; expected some: purity needs labels")
+        raise ValueError("found no labeled images; expected at least one: purity needs labels")
     order = known[purity[known].argsort(descending=True, stable=True)]
     mean = float((purity[known] * sizes[known]).sum() / sizes[known].sum())
     figure, axes = _bars(100 * purity[order].double(), order)
     axes.axhline(100 * mean, color="#f58518", linewidth=1.5, label=f"over all images: {100 * mean:.1f} %")
     label = f"commonest label: {100 * commonest:.1f} %"
     axes.axhline(100 * commonest, color=LINE, linestyle="--", linewidth=1, label=label)
-    axes.set_ylim(0, 120)  # room for the legend above full bars
+    axes.set_ylim(0, 120)  # space for the legend above full bars
     axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("of the commonest label, %")
     axes.set_title("Purity of the clusters")
@@ -68,10 +68,10 @@ def draw_sheets(sheets: Mapping[str, Image.Image], columns: int = 3) -> Figure:
     """Contact sheets in a grid, each under its title.
 
     Raises:
-        ValueError: Without sheets.
+        ValueError: If there are no sheets.
     """
     if not sheets:
-        raise ValueError("found no contact sheets for a gallery; expected at least one")
+        raise ValueError("found no contact sheets; expected at least one")
     columns = min(columns, len(sheets))
     rows = -(-len(sheets) // columns)
     tallest = max(sheet.height / sheet.width for sheet in sheets.values())
@@ -92,19 +92,21 @@ def draw_neighbors(
     other: Bool[Tensor, "Q n"] | None = None,
     side: int = 48,
 ) -> Figure:
-    """A row an image: itself, and after a space those nearest to it, the closest first.
+    """One row per query image: the image, a gap, and its nearest neighbors, nearest first.
 
     Args:
         queries: Q images.
         neighbors: Q times n images, those of the first query first.
-        other: Which neighbors are of another class; they get a red frame.
-        side: Pixels of an image.
+        other: Whether each neighbor has another class than the query; these have a red frame.
+        side: Side of an image in pixels.
 
     Raises:
-        ValueError: Not equally many neighbors for each query.
+        ValueError: If the number of neighbors is not a multiple of the number of queries.
     """
     if not queries or not neighbors or len(neighbors) % len(queries):
-        raise ValueError(f"found {len(neighbors)} neighbors of {len(queries)} images; expected as many for each")
+        raise ValueError(
+            f"found {len(neighbors)} neighbors of {len(queries)} images; expected the same number for each"
+        )
     gap, columns = 4, len(neighbors) // len(queries)
     figure = Figure(figsize=((columns + 1.8) * 0.9, len(queries) * 0.9 + 0.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, columns])
@@ -122,7 +124,7 @@ def draw_neighbors(
 
 
 def _bars(heights: Float[Tensor, "B"], clusters: Int[Tensor, "B"]) -> tuple[Figure, Any]:
-    """Bars side by side; few ones carry the numbers of their clusters."""
+    """A bar chart; a small one has the cluster ids as labels."""
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     axes = figure.add_subplot()
     few = len(heights) <= NAMED

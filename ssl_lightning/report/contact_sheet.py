@@ -1,4 +1,4 @@
-"""Contact sheets: the images of a cluster side by side."""
+"""Contact sheets: images of a cluster in a grid."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ from torchvision.transforms.v2 import functional as F
 def contact_sheet(
     images: Sequence[UInt8[Tensor, "3 _h _w"]], columns: int = 10, side: int = 48, gap: int = 2
 ) -> Image.Image:
-    """Images of any size, each fitted into a square, row by row.
+    """Images of any size in a grid, each fitted into a square.
 
     Args:
-        images: At least one.
-        columns: Images in a row.
-        side: Pixels of a square.
+        images: At least one image.
+        columns: Images per row.
+        side: Side of a square in pixels.
         gap: White pixels between squares.
 
     Raises:
-        ValueError: Without images, or for a grid without columns or size.
+        ValueError: If there are no images, or the grid has no columns or no size.
     """
     if not images:
         raise ValueError("found no images for a contact sheet; expected at least one")
@@ -43,16 +43,16 @@ def contact_sheet(
 def representatives(
     labels: Int[Tensor, "N"], distances: Float[Tensor, "N"] | None, cluster: int, count: int
 ) -> Int[Tensor, "n"]:
-    """Rows that show what a cluster holds: half of those closest to its centroid, half spread over the rest.
+    """Rows that represent a cluster: half of them nearest to its centroid, half evenly spaced over the rest.
 
     Args:
         labels: Cluster of each row.
-        distances: To the own centroid; None takes members spread over the rows.
-        cluster: Which one.
-        count: How many at the most; of an odd number the spread ones are one more.
+        distances: Distance of each row to its centroid; None selects evenly spaced members.
+        cluster: Id of the cluster.
+        count: Largest number of rows. If it is odd, the evenly spaced half has one more.
 
     Returns:
-        All members in row order where no more than `count`; else the closest first, then the others by distance.
+        All members in row order if there are at most `count`; else the nearest first, then the others by distance.
     """
     members = (labels == cluster).nonzero().squeeze(1)
     if len(members) <= count:
@@ -68,13 +68,13 @@ def representatives(
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Write an image, making its folder."""
+    """Write an image; missing folders are created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
 
 
 def _fit(image: UInt8[Tensor, "3 h w"], side: int) -> UInt8[Tensor, "3 a b"]:
-    """Enlarge or shrink so that the longer side fills the square; small images keep hard pixels."""
+    """Resize so that the longer side fills the square; small images are enlarged without smoothing."""
     height, width = image.shape[1:]
     scale = side / max(height, width)
     size = [max(1, round(height * scale)), max(1, round(width * scale))]

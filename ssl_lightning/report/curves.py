@@ -1,4 +1,4 @@
-"""Curves of a run's metrics over its epochs."""
+"""Plots of a run's metrics over its epochs."""
 
 import logging
 import math
@@ -13,7 +13,7 @@ PANELS = (
     ("Evaluated", ("eval/knn/top1", "eval/linear/top1", "eval/fewshot/5way1shot", "eval/clusters/nmi")),
     ("Loss", ("train/loss",)),
 )
-"""What is drawn together: a title, and the columns of the metrics table."""
+"""Panels: a title, and the columns of the metrics table."""
 CLUSTER_PANELS = (
     ("Agreement with the classes", ("cluster/nmi_labels", "cluster/nmi_chance", "cluster/ami_labels")),
     ("From one clustering to the next", ("cluster/nmi_previous", "cluster/reassigned")),
@@ -23,23 +23,24 @@ CLUSTER_PANELS = (
     ("Distance to the centroid", ("cluster/objective",)),
     ("Neighbors", ("cluster/close_purity", "cluster/background_purity", "cluster/chance_purity")),
 )
-"""The same for all that is known of clusters."""
+"""Panels of cluster metrics."""
 COLUMNS = 3
-"""Panels side by side."""
+"""Panels per row."""
 MARKED = 60
-"""Points of a curve up to which each one is marked."""
+"""Up to this number of points, each one has a marker."""
 
 
 def draw_curves(
     rows: Sequence[dict[str, Any]], path: Path, panels: Sequence[tuple[str, Sequence[str]]] = PANELS
 ) -> bool:
-    """Draw the panels that have numbers; whether there was anything to draw, and matplotlib to draw it with.
+    """Plot the panels that have values; return whether a file was written.
 
-    Over the epochs; a panel whose numbers come several times an epoch is drawn over the steps.
+    The horizontal axis is the epoch, or the step for panels with several values per epoch. Nothing is written without
+    matplotlib.
 
     Args:
         rows: Rows of a metrics table.
-        path: The PNG to write.
+        path: The PNG file.
         panels: Titles, each with its columns of the table.
     """
     drawn = [(title, [name for name in names if _points(rows, name, "step")]) for title, names in panels]
@@ -47,9 +48,9 @@ def draw_curves(
     if not drawn:
         return False
     try:
-        from matplotlib.figure import Figure  # slow to import, and not on every machine that trains
+        from matplotlib.figure import Figure  # slow to import
     except ImportError:
-        log.info("found no matplotlib: the report goes without curves")
+        log.info("found no matplotlib: the report has no curves")
         return False
     columns, lines = min(COLUMNS, len(drawn)), -(-len(drawn) // COLUMNS)
     figure = Figure(figsize=(4.6 * columns, 3.6 * lines), layout="constrained")
@@ -71,7 +72,7 @@ def _draw_panel(axes: Any, rows: Sequence[dict[str, Any]], title: str, names: Se
         lowest = min(lowest, *values)
         axes.plot(moments, values, marker="o" if len(points) <= MARKED else "", markersize=3, label=name)
     if lowest == 0 > axes.get_ylim()[0]:
-        axes.set_ylim(bottom=0)  # no axis below zero for counts and shares
+        axes.set_ylim(bottom=0)  # counts and fractions start at zero
     axes.set_title(title)
     axes.set_xlabel(over)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
@@ -80,7 +81,7 @@ def _draw_panel(axes: Any, rows: Sequence[dict[str, Any]], title: str, names: Se
 
 
 def _points(rows: Sequence[dict[str, Any]], name: str, over: str) -> list[tuple[int, float]]:
-    """What there is to draw of a metric, as (moment, value)."""
+    """The values of a metric as (epoch or step, value)."""
     there = [row for row in rows if all(row.get(key) not in (None, "") for key in (name, "step", "epoch"))]
     return [(int(row[over]), float(row[name])) for row in there if math.isfinite(float(row[name]))]
 

@@ -1,4 +1,4 @@
-"""Features as points in a plane, colored by cluster or by label."""
+"""Scatter plots of features in two dimensions, colored by cluster or by label."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,28 +16,28 @@ from torch.nn import functional as F
 from ssl_lightning.types import UNLABELLED
 
 NAMED = 60
-"""Groups up to which each one carries its name in the map."""
+"""Up to this number of groups, each one is labeled with its name."""
 CROWDED = 0.025
-"""Share of the map's extent by which names keep apart."""
+"""Least distance of two names, as a fraction of the extent of the map."""
 FEWEST = 4
-"""Points below which there is nothing to map."""
+"""Smallest number of points of a map."""
 
 
 def to_plane(
     features: Float[Tensor, "N D"], how: Literal["tsne", "pca"] = "tsne", seed: int = 0
 ) -> Float[Tensor, "N 2"]:
-    """Unit rows to two dimensions: t-SNE keeps neighborhoods, PCA keeps large distances and is linear.
+    """Project unit rows to two dimensions: t-SNE preserves neighborhoods; PCA is linear and preserves large distances.
 
-    Van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008, by scikit-learn with perplexity 30 (less for
-    few rows), from the principal axes. Seconds for 1,500 rows, minutes for 10,000.
+    t-SNE (van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008) is that of scikit-learn with perplexity
+    30 (less for few rows), initialized by PCA. It takes seconds for 1,500 rows and minutes for 10,000.
 
     Args:
-        features: Of the images to show.
-        how: Which of the two.
-        seed: Of t-SNE.
+        features: Features of the displayed images.
+        how: "tsne" or "pca".
+        seed: Seed of t-SNE.
 
     Raises:
-        ValueError: For fewer than four rows, or numbers that are not finite.
+        UsageError: For fewer than four rows, or values that are not finite.
     """
     if len(features) < FEWEST:
         raise ValueError(f"found {len(features)} rows to map; expected at least {FEWEST}")
@@ -46,14 +46,14 @@ def to_plane(
     rows = F.normalize(features, dim=1)
     rows = rows - rows.mean(0)
     axes = torch.linalg.svd(rows, full_matrices=False).Vh[:2]
-    plane = F.pad(rows @ axes.T, (0, 2 - len(axes)))  # one feature spans a line
+    plane = F.pad(rows @ axes.T, (0, 2 - len(axes)))  # a single feature gives one axis
     return plane if how == "pca" else _tsne(rows, plane, seed)
 
 
 def _tsne(rows: Float[Tensor, "N D"], plane: Float[Tensor, "N 2"], seed: int) -> Float[Tensor, "N 2"]:
     from sklearn.manifold import TSNE  # slow to import
 
-    # as small as scikit-learn's own start; that of collapsed features would be NaN, at which it dies
+    # the scale of scikit-learn's own initialization, which is NaN for collapsed features
     start = 1e-4 * plane / plane[:, 0].std().clamp(min=1e-6)
     perplexity = min(30.0, (len(rows) - 1) / 3)
     tsne = TSNE(perplexity=perplexity, init=start.numpy(), random_state=seed)  # type: ignore[arg-type]  # or an array
@@ -65,12 +65,12 @@ def draw_feature_map(
     panels: Mapping[str, Int[Tensor, "N"]],
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
-    """The same points once a panel, colored by group; the group's name stands in the midst of its points.
+    """One scatter plot per panel, colored by group, with the name of each group near the median of its points.
 
     Args:
-        points: From `to_plane`.
+        points: Points from `to_plane`.
         panels: Title to the group of each point; -1 is gray.
-        names: Title to the names of its groups; numbers where there are none.
+        names: Title to the names of its groups; ids if there are none.
     """
     figure = Figure(figsize=(6.5 * len(panels), 6.2), layout="constrained")
     for place, (title, groups) in enumerate(panels.items()):
@@ -98,7 +98,7 @@ def _scatter(axes: Any, points: Float[Tensor, "N 2"], groups: Int[Tensor, "N"], 
 
 
 def _place(own: Float[Tensor, "n 2"], taken: Sequence[Tensor], distance: float) -> Float[Tensor, "2"]:
-    """The point of a group nearest to its median at which no other name stands, if there is one."""
+    """The point of a group that is nearest to its median and has no other name nearby, if there is one."""
     own = own[(own - own.median(0).values).norm(dim=1).argsort(stable=True)]
     free = [point for point in own if all((point - other).norm() > distance for other in taken)]
     return free[0] if free else own[0]
@@ -111,7 +111,7 @@ def _write(axes: Any, place: Float[Tensor, "2"], name: str) -> None:
 
 
 def _colors(count: int) -> list[Any]:
-    """Colors that differ from their neighbors in the list: matplotlib's ten, or golden steps around the wheel."""
+    """Colors in which neighbors in the list differ: matplotlib's ten, or golden-ratio steps in hue."""
     if count <= 10:
         return list(matplotlib.color_sequences["tab10"])[:count]
     wheel = matplotlib.colormaps["hsv"]

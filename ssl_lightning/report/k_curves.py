@@ -1,4 +1,4 @@
-"""Curves over K: what a person chooses the number of clusters by."""
+"""Plots of clustering scores over K, from which K is chosen."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -14,28 +14,28 @@ PANELS = (
     ("Imbalance of the sizes", ("imbalance",), "1: all clusters equal"),
     ("Agreement with the classes", ("ami", "nmi"), "NMI rises with K by itself, AMI does not"),
 )
-"""Title, what is drawn, and how to read it."""
+"""Panels: title, scores, and how to read them."""
 
 
-def draw_k_curves(choices: Sequence[Mapping[str, Any]]) -> Figure:
-    """A panel a question: the mean over starts as a line, each start as a dot.
+def draw_k_curves(scores: Sequence[Mapping[str, Any]]) -> Figure:
+    """One panel per kind of score: the mean over seeds as a line, each seed as a dot.
 
     Args:
-        choices: For each K its `k`, and a list of numbers, one a start, under each name of `PANELS`; a panel without
-            numbers is left out.
+        scores: For each K its `k`, and a list of values, one per seed, for each name in `PANELS`. A panel without
+            values is left out.
 
     Raises:
-        ValueError: Without any K.
+        UsageError: If there is no K.
     """
-    if not choices:
-        raise UsageError("found no K to draw; expected at least one")
-    ks = [choice["k"] for choice in choices]
-    panels = [panel for panel in PANELS if any(choices[0][name] for name in panel[1])]
+    if not scores:
+        raise UsageError("found no K to plot; expected at least one")
+    ks = [score["k"] for score in scores]
+    panels = [panel for panel in PANELS if any(scores[0][name] for name in panel[1])]
     figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
     for place, (title, names, reading) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
         for name in names:
-            values = [choice[name] for choice in choices]
+            values = [score[name] for score in scores]
             (line,) = axes.plot(ks, [mean(value) for value in values], label=name)
             for k, value in zip(ks, values, strict=True):
                 axes.scatter([k] * len(value), value, s=12, color=line.get_color(), alpha=0.6)

@@ -1,4 +1,4 @@
-"""The rows of a metrics.csv, whatever has become of the file: a damaged row is left out and counted, never an error."""
+"""Reader of metrics.csv; damaged rows are left out and counted."""
 
 import csv
 import io
@@ -9,21 +9,21 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 STEP, EPOCH = "step", "epoch"
 LONGEST = 1 << 28
-"""Bytes of a table that are read: rows of a run of years."""
+"""Largest number of bytes that are read; enough for a run of years."""
 _WHOLE = re.compile(r"[0-9]{1,15}")
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns of a table, and those of its rows that are whole: a step and numbers, a cell a column.
+    """Return the columns of a table and its valid rows: rows with a step and one number per column.
 
-    A last line that a kill cut off is left out; other damaged rows are too, which is logged. A header that is none
-    (without a step, or with a name twice) makes a table without columns and rows.
+    An incomplete last line, left by a killed process, is skipped. Other damaged rows are skipped and logged. A table
+    without a valid header (no step, or a repeated name) counts as empty.
 
     Args:
         path: The file.
 
     Raises:
-        OSError: If it is not there, or no file.
+        OSError: If it does not exist or is not a file.
     """
     if path.exists() and not path.is_file():
         raise OSError(0, "no regular file", str(path))
@@ -45,7 +45,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _lines(text: str) -> list[list[str] | None]:
-    """The fields of every line, None for one that is no csv."""
+    """The fields of every line, None for a line that is not valid CSV."""
     reader, lines = csv.reader(io.StringIO(text, newline="")), []
     while True:
         try:
@@ -57,7 +57,7 @@ def _lines(text: str) -> list[list[str] | None]:
 
 
 def _row(line: list[str] | None, header: list[str]) -> dict[str, str] | None:
-    """A row that is whole, else None."""
+    """A valid row, else None."""
     if line is None or len(line) != len(header):
         return None
     row = dict(zip(header, line, strict=True))

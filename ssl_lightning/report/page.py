@@ -1,4 +1,4 @@
-"""One HTML page of tables, curves and images, that opens from disk without a server."""
+"""A single HTML page of tables, curves and images that opens from disk without a server."""
 
 import html
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ figcaption{font-size:13px;color:#57606a} img{max-width:100%;image-rendering:auto
 
 @dataclass(frozen=True)
 class Figure:
-    """An image that lies beside the page, and what is said under it."""
+    """An image file next to the page, and its caption."""
 
     file: str
     caption: str
@@ -26,7 +26,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with text in fixed width, images, or both."""
+    """A heading with preformatted text, images, or both."""
 
     title: str
     text: str = ""
@@ -34,14 +34,14 @@ class Section:
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write the page; images are named relative to it."""
+    """Write the page; images are referenced relative to it."""
     body = "\n".join(_section(section) for section in sections)
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # in UTF-8, as its head says, whatever the locale, and also where a folder's name is no text
+    # UTF-8, as declared in its head, for any locale; names of folders may contain bytes that are not text
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
@@ -54,5 +54,5 @@ def _section(section: Section) -> str:
 
 def _figure(figure: Figure) -> str:
     caption = html.escape(figure.caption)
-    source = html.escape(quote(figure.file))  # a name may hold what has a meaning in addresses
+    source = html.escape(quote(figure.file))  # a name may contain characters that are special in URLs
     return f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'

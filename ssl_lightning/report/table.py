@@ -1,4 +1,4 @@
-"""The table that a command ends with: evaluated numbers, first and last."""
+"""The table at the end of a command: the first and last evaluation of a run."""
 
 import json
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ PRIMARY = {
     "fewshot/5way5shot": "5-way 5-shot",
     "clusters/nmi": "NMI",
 }
-"""Metrics (after `eval/`) that a table shows, and their headings."""
+"""Metrics (without their prefix `eval/`) in a table, and their headings."""
 WARM_START = "warm_start_sha256"
-"""The input of a run whose method takes its network from another run, as Local Aggregation may."""
+"""The input of a run that takes its network from another run, as Local Aggregation can."""
 
 
 def evaluations(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
-    """Rows of a metrics table that hold evaluated numbers, as (step, numbers by name); not damaged ones."""
+    """The rows of a metrics table with evaluations, as (step, metrics by name); damaged rows are left out."""
     if not metrics_csv.is_file():
         return []
     rows = []
@@ -32,11 +32,11 @@ def evaluations(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
 
 
 def results_table(metrics_csv: Path, start: str | None = None) -> str:
-    """First and last evaluated numbers of a run, every probe set in turn.
+    """The first and last evaluation of a run, for every probe set.
 
     Args:
-        metrics_csv: Table of the run.
-        start: What to call the row of step 0; None for what `name_of_initial_weights` says.
+        metrics_csv: The metrics table of the run.
+        start: Name of the row of step 0; None for `name_of_initial_weights`.
     """
     rows, start = evaluations(metrics_csv), start or name_of_initial_weights(metrics_csv.parent)
     if not rows:
@@ -49,10 +49,10 @@ def results_table(metrics_csv: Path, start: str | None = None) -> str:
 
 
 def name_of_initial_weights(run: Path) -> str:
-    """Name of the evaluation at step 0: `start` where the weights are those of a trained checkpoint.
+    """Name of the evaluation at step 0: `start` for the weights of a trained checkpoint, else `untrained`.
 
     Args:
-        run: Its folder; without a whole run.json in it the network was a fresh one.
+        run: Folder of the run; without a valid run.json the network counts as untrained.
     """
     try:
         facts = json.loads((run / "run.json").read_bytes())
@@ -65,7 +65,7 @@ def name_of_initial_weights(run: Path) -> str:
 
 
 def probe_set_prefixes(numbers: Mapping[str, float]) -> list[str]:
-    """`eval`, `eval_ema` where averaged weights were evaluated too, then `eval/<set>` for every further probe set."""
+    """`eval`, `eval_ema` if averaged weights were evaluated, then `eval/<set>` for every further probe set."""
     prefixes = {
         name.removesuffix(f"/{metric}") for name in numbers for metric in PRIMARY if name.endswith(f"/{metric}")
     }
@@ -73,7 +73,7 @@ def probe_set_prefixes(numbers: Mapping[str, float]) -> list[str]:
 
 
 def percent_table(rows: Mapping[str, Mapping[str, float]], title: str = "") -> str:
-    """A text table: one line a row, one column a metric of `PRIMARY` that any row has, in percent."""
+    """A text table in percent: one line per row, one column per metric of `PRIMARY` that any row has."""
     columns = [metric for metric in PRIMARY if any(metric in numbers for numbers in rows.values())]
     width = max(len(name) for name in [*rows, title])
     lines = [f"{title:<{width}}  " + "  ".join(f"{PRIMARY[column]:>12}" for column in columns)]

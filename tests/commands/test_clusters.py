@@ -144,7 +144,7 @@ def test_features_are_embedded_once_and_clustered_for_several_k(stages, tmp_path
     printed = capsys.readouterr().out
     assert "stability" in printed
     assert "ami" in printed
-    table = pd.read_csv(tmp_path / "features-k" / "choices.csv")
+    table = pd.read_csv(tmp_path / "features-k" / "scores.csv")
     assert set(table["k"]) == {3, 10}
     assert (tmp_path / "features-k" / "curves.png").is_file()
     assert (tmp_path / "features-k" / "index.html").is_file()
@@ -155,7 +155,7 @@ def test_what_cannot_be_written_is_one_line_before_the_work(stages, folder, tmp_
     here, _ = stages
     (tmp_path / "file").write_text("")
     folder = tmp_path / folder
-    for work in ("embed.embed_images", "choose_k.choices", "clusters.draw_cluster_sheets"):
+    for work in ("embed.embed_images", "choose_k.score_cluster_counts", "clusters.draw_cluster_sheets"):
         monkeypatch.setattr(f"ssl_lightning.commands.{work}", lambda *_, **__: pytest.fail("worked for nothing"))
     features = tmp_path / "features.safetensors"
     FeatureFile(torch.randn(30, 4), torch.arange(30), torch.full((30,), -1), {}).save(features)

@@ -1,4 +1,4 @@
-"""How many clusters: what k-means gives for several K and several starts, in numbers to choose by."""
+"""The number of clusters: scores of k-means for several K and several seeds."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from ssl_lightning.types import UNLABELLED
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One K, over several starts.
+class ClusterCountScore:
+    """The scores of one K over several seeds.
 
     Attributes:
         k: K.
-        objective: Mean squared distance of a row to its centroid (cosine: 1 - cos), of each start.
-        imbalance: K sum(n^2) / N^2 of each start, 1 when all clusters are equal.
-        empty: Empty clusters of each start.
-        stability: Adjusted mutual information of each pair of starts: 1 the same clusters, 0 as alike as random ones.
-        nmi: With the classes, of each start; none without labels.
-        ami: Adjusted mutual information with the classes, of each start; none without labels.
+        objective: Mean squared distance of a row to its centroid (cosine: 1 - cos), per seed.
+        imbalance: K sum(n^2) / N^2 per seed; 1 if all clusters have equal size.
+        empty: Number of empty clusters per seed.
+        stability: Adjusted mutual information of each pair of seeds: 1 for equal clusters, 0 for chance.
+        nmi: NMI with the classes per seed; empty without labels.
+        ami: Adjusted mutual information with the classes per seed; empty without labels.
     """
 
     k: int
@@ -36,37 +36,37 @@ class Choice:
     ami: list[float]
 
 
-def choices(
+def score_cluster_counts(
     features: Float[Tensor, "N D"],
     labels: Int[Tensor, "N"],
     clusterer: Clusterer,
     ks: list[int],
     seeds: int,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> Iterator[Choice]:
-    """Cluster for every K with every seed; yields one K at a time.
+) -> Iterator[ClusterCountScore]:
+    """Cluster for every K with every seed and yield the scores of one K at a time.
 
     Args:
-        features: As they are to be clustered.
+        features: Features to cluster.
         labels: Classes, -1 where unknown.
-        clusterer: How.
-        ks: Every K.
-        seeds: How many starts of each, 0 to `seeds` - 1.
-        progress: What the list of (K, seed) is wrapped in, for a bar.
+        clusterer: The clustering algorithm.
+        ks: Values of K.
+        seeds: Number of seeds for each K, 0 to `seeds` - 1.
+        progress: Wraps the list of (K, seed), for a progress bar.
     """
     made: list[Clustering] = []
     for k, seed in progress([(k, seed) for k in ks for seed in range(seeds)]):
         made.append(clusterer(features, k, seed))
         if seed == seeds - 1:
-            yield _choice(k, made, labels)
+            yield _score(k, made, labels)
             made = []
 
 
-def _choice(k: int, made: list[Clustering], labels: Int[Tensor, "N"]) -> Choice:
+def _score(k: int, made: list[Clustering], labels: Int[Tensor, "N"]) -> ClusterCountScore:
     assigned = [clustering.labels.cpu() for clustering in made]
     sizes = [size_metrics(clustering.sizes.cpu()) for clustering in made]
     known = bool((labels != UNLABELLED).any())
-    return Choice(
+    return ClusterCountScore(
         k=k,
         objective=[float(clustering.objective[-1]) / len(labels) for clustering in made],
         imbalance=[size["imbalance"] for size in sizes],

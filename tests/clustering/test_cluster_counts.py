@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from ssl_lightning.clustering import KMeans
-from ssl_lightning.clustering.choosing import choices
+from ssl_lightning.clustering.cluster_counts import score_cluster_counts
 from ssl_lightning.clustering.feature_file import FeatureFile
 
 
@@ -18,7 +18,9 @@ def blobs(classes=4, each=50):
 
 def test_the_right_number_of_separate_blobs_is_stable_and_agrees():
     features, labels = blobs()
-    found = {choice.k: choice for choice in choices(features, labels, KMeans(init="k-means++"), [2, 4, 16], 3)}
+    found = {
+        score.k: score for score in score_cluster_counts(features, labels, KMeans(init="k-means++"), [2, 4, 16], 3)
+    }
     assert list(found) == [2, 4, 16]
     assert min(found[4].stability) == pytest.approx(1.0)
     assert min(found[4].ami) == pytest.approx(1.0)
@@ -31,14 +33,14 @@ def test_the_right_number_of_separate_blobs_is_stable_and_agrees():
 
 def test_the_objective_is_the_mean_squared_distance():
     features, labels = blobs()
-    (found,) = choices(features, labels, KMeans(), [1], 2)
+    (found,) = score_cluster_counts(features, labels, KMeans(), [1], 2)
     expected = float((features - features.mean(0)).square().sum(1).mean())
     assert found.objective == [pytest.approx(expected, rel=1e-4)] * 2
 
 
 def test_without_labels_there_is_no_agreement():
     features, labels = blobs()
-    (found,) = choices(features, torch.full_like(labels, -1), KMeans(), [3], 2)
+    (found,) = score_cluster_counts(features, torch.full_like(labels, -1), KMeans(), [3], 2)
     assert (found.nmi, found.ami) == ([], [])
     assert len(found.stability) == 1
 
