@@ -45,6 +45,7 @@ from ssl_lightning.callbacks import (
 from ssl_lightning.callbacks.mean_vector import MeanVector
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.checkpoints import DurableCheckpointIO
+from ssl_lightning.cli.quiet import NoProfiler
 from ssl_lightning.clustering import KMeans
 from ssl_lightning.data import SyntheticImages
 from ssl_lightning.data.views import View
@@ -69,7 +70,6 @@ from ssl_lightning.methods import (
     SwAV,
 )
 from ssl_lightning.models import ResNet18
-from ssl_lightning.quiet import NoProfiler
 from ssl_lightning.runs import Checkpointing, MetricsTable, Preemption, StopBetweenBatches
 
 CLUSTERS = 100

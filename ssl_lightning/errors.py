@@ -1,15 +1,30 @@
 """Errors by type, each with its exit code (from sysexits where there is one)."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def one_line(text: str) -> str:
     """Escape text for the terminal: one line without control characters, whatever names and values it contains."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(text.split()))
 
 
+def debugging() -> bool:
+    """Whether the environment variable `SSL_LIGHTNING_DEBUG` requests the traceback of every error."""
+    return os.environ.get("SSL_LIGHTNING_DEBUG", "") not in ("", "0")
+
+
 class RunStoppedError(Exception):
     """A run that ended early, with a one-line message and an exit code."""
 
     exit_code = 1
+
+
+class ParsingError(RunStoppedError):
+    """A command line that cannot be parsed."""
+
+    exit_code = 2
 
 
 class UsageError(RunStoppedError, ValueError):
@@ -77,3 +92,28 @@ class InterruptError(PreemptedError):
     """SIGINT (Ctrl-C): a checkpoint was written; the user restarts the command."""
 
     exit_code = 130
+
+
+class HookError(BaseException):
+    """A failure of this package in a function that the parser calls; its cause is the error.
+
+    No `Exception`, since the parser reports each of those as a mistake of the user.
+    """
+
+
+@contextmanager
+def called_by_parser(*expected: type[Exception]) -> Iterator[None]:
+    """Body of a function that the parser calls.
+
+    Args:
+        expected: Errors that the function raises on purpose, beside those of this module.
+
+    Raises:
+        HookError: For any other exception.
+    """
+    try:
+        yield
+    except (RunStoppedError, *expected):
+        raise
+    except Exception as error:
+        raise HookError from error

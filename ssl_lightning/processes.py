@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from lightning_utilities.core.rank_zero import rank_zero_only  # the one that Lightning sets; it imports no torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
@@ -16,8 +17,11 @@ def world() -> dist.ProcessGroup | None:
 
 
 def rank() -> int:
-    """The rank of this process, 0 for a single process."""
-    return dist.get_rank() if world() is not None else 0
+    """The rank of this process, 0 for a single process.
+
+    Before the process group is initialized, this is the rank that Lightning determined.
+    """
+    return dist.get_rank() if world() is not None else getattr(rank_zero_only, "rank", None) or 0
 
 
 def highest(values: Int[Tensor, "V"]) -> Int[Tensor, "V"]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from ssl_lightning.errors import DataError
+from ssl_lightning.errors import DataError, called_by_parser
 
 MAX_BYTES = 10_000_000
 MAX_NODES = 100_000
@@ -154,7 +154,8 @@ def _read_bounded(path: os.PathLike[str]) -> str:
 
 
 def _bounded(text: str) -> Any:
-    check_yaml(text)
+    with called_by_parser(yaml.YAMLError, RecursionError, UnicodeError):  # of files without an end, of surrogates
+        check_yaml(text)
     try:
         return _parsers_own(text)
     except _FAILURES as error:

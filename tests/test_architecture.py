@@ -44,7 +44,7 @@ ALLOWED = {
     | {"failures", "files", "errors"},
     "callbacks": {"types", "counter_rng", "processes", "sample_state", "clustering", "evaluation", "report", "errors"}
     | {"failures", "files"},
-    "runs": {"checkpoints", "report", "files", "errors", "processes", "safe_yaml", "command_line"},
+    "runs": {"checkpoints", "report", "files", "errors", "processes", "safe_yaml"},
     "commands": {
         "types",
         "counter_rng",
@@ -58,8 +58,6 @@ ALLOWED = {
         "evaluation",
     }
     | {"report", "weights", "sample_state", "data", "methods", "callbacks", "runs", "errors", "cli"},
-    "quiet": set(),
-    "fitting": {"files", "checkpoints", "sample_state", "data", "methods", "callbacks", "runs", "errors"},
     "cli": {
         "types",
         "counter_rng",
@@ -72,10 +70,8 @@ ALLOWED = {
         "clustering",
         "evaluation",
     }
-    | {"report", "weights", "sample_state", "data", "methods", "callbacks", "runs", "errors", "fitting", "quiet"}
-    | {"command_line"},
-    "command_line": {"safe_yaml", "errors"},
-    "entry": {"errors", "cli", "commands", "command_line"},
+    | {"report", "weights", "sample_state", "data", "methods", "callbacks", "runs", "errors", "safe_yaml"},
+    "entry": {"errors", "cli"},
     "__main__": {"entry"},
     "__init__": {"checkpoints"},
 }

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from ssl_lightning.callbacks.mean_vector import MeanVector
 from ssl_lightning.callbacks.publish import publish, row_is_due
 from ssl_lightning.clustering.products import has_bfloat16_units
-from ssl_lightning.processes import gather_rows, rank, world
+from ssl_lightning.processes import gather_rows, world
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Throughput(pl.Callback):
         if "loss_sums" not in state_dict:  # written by an earlier version: the next row's mean is of fewer steps
             return
         group, sums = world(), state_dict["loss_sums"].reshape(-1, 2)
-        own = sums[rank()] if len(sums) == (group.size() if group else 1) else sums.mean(0)
+        own = sums[group.rank() if group else 0] if len(sums) == (group.size() if group else 1) else sums.mean(0)
         self.loss.total = own.to(self.loss.device)
         # torchmetrics counts updates apart from its state and warns when it believes that there were none
         self.loss._update_count = 1

@@ -5,8 +5,6 @@ values are then compared with the declared types of their places (`places.check_
 """
 
 import re
-import sys
-from typing import NoReturn
 
 import torch
 from jsonargparse import set_parsing_settings
@@ -22,7 +20,6 @@ from ssl_lightning.checkpoints.kinds import (
     plugin_packages,
     rejection,
 )
-from ssl_lightning.errors import one_line
 from ssl_lightning.safe_yaml import bound_parser
 
 _REJECTED = re.compile(r"Importing '([^']*)' is not allowed")
@@ -65,9 +62,3 @@ def explain_rejection(error: str) -> str:
         f"found {name}, which may not be imported; name a package of your own in the environment variable {VARIABLE} "
         "to allow it"
     )
-
-
-def reject(error: str) -> NoReturn:
-    """The error handler of every parser: one line with what was found and what was expected, exit code 2."""
-    sys.stderr.write(f"ssl-lightning: error: {one_line(explain_rejection(error))}\n")
-    sys.exit(2)

@@ -17,6 +17,7 @@ from ssl_lightning.checkpoints.kinds import OURS, Kind
 from ssl_lightning.checkpoints.places import check_arguments, leave_out_default_functions
 from ssl_lightning.checkpoints.plain import reject_unbounded
 from ssl_lightning.checkpoints.read import CorruptCheckpointError, read_checkpoint
+from ssl_lightning.checkpoints.renamed import renamed_names
 from ssl_lightning.errors import DataError
 from ssl_lightning.safe_yaml import read_yaml
 
@@ -128,7 +129,7 @@ def _reject_larger(described: Any, state: dict[str, Any], path: str | Path) -> N
     held = sum(value.numel() for value in state.values() if isinstance(value, torch.Tensor))
     if required > held:
         raise CorruptCheckpointError(
-            f"found weights in {path} that do not fit its own description: {held:,} numbers for a network of {required:,}"
+            f"found weights in {path} that do not fit its description: {held:,} values for {required:,} parameters"
         )
 
 
@@ -174,5 +175,11 @@ def _build(kind: Kind, described: Any, path: str | Path) -> Any:
         leave_out_default_functions(check_arguments(config, {"built": kind.cls}, "", {}))
         return parser.instantiate(config)["built"]
     except _FAILURES as error:
+        renamed = renamed_names(described)
+        if renamed:
+            raise DataError(
+                f"found {path}, which a development version wrote ({', '.join(renamed)}) and this one "
+                "cannot read; make it again"
+            ) from error
         reason = explain_rejection(" ".join(str(error).split()))
         raise DataError(f"found {path}, which names what is not admitted or does not fit: {reason}") from error

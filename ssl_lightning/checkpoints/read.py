@@ -49,8 +49,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"found no checkpoint at {path}; expected a file: check --ckpt_path (or --run.start_from)")
     path = path.resolve()
-    if sidecar_path(path).is_file():
-        _verify(path)
+    try:
+        if sidecar_path(path).is_file():
+            _verify(path)
+    except OSError as error:
+        raise DataError(f"found {path}, which cannot be read ({error.strerror}); expected a checkpoint") from error
     try:
         reject_bombs(path)
         with warnings.catch_warnings():

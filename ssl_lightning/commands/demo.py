@@ -1,32 +1,27 @@
 """demo: DeepCluster on real digits, evaluated against pixels and against its untrained self, in minutes on a laptop."""
 
-from pathlib import Path
-
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from ssl_lightning.callbacks import ProbeFeatures
-from ssl_lightning.cli import CommandLine
-from ssl_lightning.errors import UsageError
+from ssl_lightning.cli.main import CommandLine
 from ssl_lightning.methods import RawPixels
 from ssl_lightning.report.page import Section
 from ssl_lightning.report.table import percent_table
 
 
-def main(config: str = "configs/demo.yaml", name: str = "demo", seed: int = 0, run_dir: str = "runs") -> None:
+def main(config: str = "demo", name: str = "demo", seed: int = 0, run_dir: str = "runs") -> None:
     """Train DeepCluster on real digits, evaluate it against pixels and its untrained self, and write a page to look at.
 
     Args:
-        config: Another configuration to demonstrate.
+        config: Another configuration to demonstrate, a file or a name.
         name: Name of the run.
         seed: Of everything.
         run_dir: Where runs live.
 
     Raises:
-        ValueError: If the configuration is not there.
+        UsageError: If the configuration is not there.
     """
-    if not Path(config).is_file():
-        raise UsageError(f"found no {config}; run this from the root of the repository or give --config")
     command = ["fit", "--config", config, "--run.name", name, "--run.dir", run_dir, "--seed_everything", str(seed)]
     line = CommandLine([*command, "--resume.policy", "restart"], quiet=True)
     rows = {"pixels": _evaluate_pixels(line)} | line.results()

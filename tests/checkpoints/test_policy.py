@@ -460,7 +460,7 @@ def test_a_configuration_that_includes_itself_or_what_is_no_local_file_ends_in_o
 
 
 def test_a_description_of_more_memory_than_the_file_holds_is_rejected(tmp_path):
-    with pytest.raises(DataError, match="numbers for a network of"):
+    with pytest.raises(DataError, match="that do not fit its description"):
         load_model(checkpoint(tmp_path / "large.ckpt", init_args={"num_clusters": 3_000_000_000}))
 
 

@@ -107,7 +107,7 @@ def test_a_full_disk_wherever_it_shows_is_one_line_and_code_74(monkeypatch, caps
     def full(arguments):
         raise OSError(errno.ENOSPC, "No space left on device", "runs/x/run.json")
 
-    monkeypatch.setattr("ssl_lightning.entry._carry_out", full)
+    monkeypatch.setattr("ssl_lightning.entry.dispatch", full)
     assert run(["fit"]) == 74
     (line,) = capsys.readouterr().err.splitlines()
     assert "runs/x/run.json" in line

@@ -97,7 +97,7 @@ def test_ctrl_c_outside_of_the_loops_is_one_line_and_130(monkeypatch, capsys):
     def interrupted(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ssl_lightning.entry._carry_out", interrupted)
+    monkeypatch.setattr("ssl_lightning.entry.dispatch", interrupted)
     assert run(["choose-k", "x"]) == 130
     (line,) = capsys.readouterr().err.splitlines()
     assert "Ctrl-C" in line

@@ -12,7 +12,7 @@ import yaml
 from ssl_lightning.checkpoints.kinds import written_arguments
 from ssl_lightning.checkpoints.places import Described
 from ssl_lightning.checkpoints.plain import strings_in
-from ssl_lightning.command_line import options_in
+from ssl_lightning.cli.arguments import options_in
 from ssl_lightning.errors import UsageError
 from ssl_lightning.safe_yaml import load_yaml
 

@@ -1,56 +1,52 @@
-"""Fitting: how a run begins, goes on and ends, on one process or on several that begin alike."""
+"""How a run starts, resumes and ends, on one process or on several that start alike."""
 
 import logging
-import traceback
 import uuid
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import lightning.pytorch as pl
-import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import read_checkpoint
 from ssl_lightning.checkpoints.durable import LAST, point_last
-from ssl_lightning.checkpoints.read import has_sidecar, sidecar_path
+from ssl_lightning.checkpoints.read import sidecar_path
+from ssl_lightning.cli.start import (
+    check_rows,
+    compared,
+    digests_of,
+    from_checkpoint,
+    from_weights,
+    reject_misfits,
+    restoring,
+)
 from ssl_lightning.data import ImageModule
 from ssl_lightning.errors import (
     CollapseError,
-    DataError,
     DiskError,
     NonFiniteError,
     PreemptedError,
-    RunStoppedError,
     UsageError,
 )
-from ssl_lightning.files import sha256_of, write_text
+from ssl_lightning.files import write_text
 from ssl_lightning.methods import Method
+from ssl_lightning.processes import rank
 from ssl_lightning.runs import Checkpointing, ExternalLoggers, MetricsTable, RunDirectory
 from ssl_lightning.runs.checkpointing import TABLE
-from ssl_lightning.runs.initial_weights import InitialWeights, find_initial_weights, without_initial_weights
+from ssl_lightning.runs.initial_weights import InitialWeights, find_initial_weights
 from ssl_lightning.runs.record import RunRecord, recorded
-from ssl_lightning.runs.resume import CONTENT, DATA_BY_NAMES, StartPlan, computed, decide, differences
+from ssl_lightning.runs.resume import DATA_BY_NAMES, StartPlan, computed, decide
 from ssl_lightning.sample_state import PseudoLabels
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 AGREED = (PreemptedError, DiskError, NonFiniteError, CollapseError)
 """Ends of a run that all processes come to at the same step."""
-RESTORING = {"_restore_modules_and_callbacks", "restore_training_state", "_load_combined_loader_states"}
-"""Functions of Lightning that give a checkpoint's state to whatever it belongs to."""
-OF_THE_OPTIMIZER = ("model.init_args.optimizer.class_path", "model.init_args.decay_all")
-"""Settings with which an optimizer has another kind of state, or other groups of parameters."""
-
-
-def rank() -> int:
-    """This process among those of the run; Lightning notes it when it is imported."""
-    return getattr(rank_zero_only, "rank", None) or 0
 
 
 class Fitting:
@@ -78,12 +74,16 @@ class Fitting:
         self.options, self.config = options, config
         self.external_loggers = ExternalLoggers(trainer.loggers, run)
 
+    @property
+    def _method(self) -> Method:
+        return cast(Method, self.model)
+
     def inputs(self) -> dict[str, Any]:
         """All that decides what the run computes, as plain values."""
         by_names = self.datamodule.training.fingerprint_by_names
         data = {"data_fingerprint": self.datamodule.fingerprint, DATA_BY_NAMES: by_names}
         files = self.model.stage_files() if isinstance(self.model, Method) else {}
-        return computed(self.config) | data | _contents(files)
+        return computed(self.config) | data | digests_of(files)
 
     def carry_out(self) -> None:
         """Train, evaluate at the end, and leave a run that is finished, or that the same command finishes."""
@@ -117,7 +117,7 @@ class Fitting:
                     table = cast(MetricsTable, self.trainer.loggers[0])  # before what a YAML file adds
                     checkpoint = read_checkpoint(start.checkpoint)
                     own = Path(start.checkpoint).parent == self.run.checkpoints.resolve()
-                    _check_rows(checkpoint, start.checkpoint, self.datamodule.num_samples)
+                    check_rows(checkpoint, start.checkpoint, self.datamodule.num_samples)
                     table.cut_after(int(checkpoint.get("global_step", 0)), checkpoint.get(TABLE) if own else None)
                 self._loops(start)
                 self._reject_nothing_learned(start)
@@ -128,7 +128,7 @@ class Fitting:
         """What every other process does."""
         start = self._agree(StartPlan())
         if start.weights is not None:
-            self._with_weights(start.weights)
+            from_weights(start.weights, self._method)
         if start.go:
             # the first process leaves with the code; Lightning would kill it where another one left with one before
             with suppress(*AGREED):
@@ -176,7 +176,8 @@ class Fitting:
             self.run.renew()
             return StartPlan(go=False)
         if decision.action == "resume" and resume.allow_config_change:
-            self._reject_misfits(str(decision.checkpoint), *_compared(str(decision.checkpoint), inputs))
+            earlier = str(decision.checkpoint)
+            reject_misfits(earlier, *compared(earlier, inputs), self._method)
         self.run.open()
         (self.run.path / "done.json").unlink(missing_ok=True)
         if decision.action == "resume":
@@ -185,58 +186,10 @@ class Fitting:
         (self.run.path / "metrics.csv").unlink(missing_ok=True)
         if start_from:
             log.info(f"starting with the weights of {start_from}")
-            return self._with_weights(start_from)
-        return self._given_checkpoint(ckpt_path, inputs) if ckpt_path else StartPlan()
-
-    def _given_checkpoint(self, path: str, inputs: dict[str, Any]) -> StartPlan:
-        """A checkpoint of the user's: resumed from if we wrote it, else only its weights are taken."""
-        checkpoint, changed = _compared(path, inputs)
-        if not has_sidecar(path):
-            log.info(f"found no sidecar beside {path}: taking its weights only")
-            return self._with_weights(path)
-        if changed and not self.options.resume.allow_config_change:
-            raise UsageError(
-                f"found --ckpt_path {path} made with other settings: {'; '.join(changed[:5])}; change them back, give "
-                f"--resume.allow_config_change (for the same data), or begin with its weights alone: --run.start_from "
-                f"{path}"
-            )
-        if changed:
-            self._reject_misfits(path, checkpoint, changed)
-        return StartPlan(checkpoint=str(Path(path).resolve()))
-
-    def _reject_misfits(self, path: str, checkpoint: dict[str, Any], changed: list[str]) -> None:
-        """Settings may change between a checkpoint and the run that goes on from it; what is in it must still fit.
-
-        Raises:
-            UsageError: For other images, networks or another optimizer; nothing of the run has been touched.
-        """
-        afresh = f"change it back, or give --run.name for a new run and --run.start_from {path} for its weights alone"
-        for change in changed:
-            name = change.partition(" ")[0]
-            if name == "data_fingerprint":
-                raise UsageError(f"found {path} of other images (data.fingerprint): its rows are theirs; {afresh}")
-            if name in OF_THE_OPTIMIZER:
-                raise UsageError(f"found {path} with the state of another optimizer ({change}): {afresh}")
-        misfit = cast(Method, self.model).misfit(checkpoint["state_dict"]) if changed else ""
-        if misfit:
-            raise UsageError(
-                f"found {misfit} in {path}: these settings make other networks; change them back, or give --run.name "
-                "for a new run"
-            )
-
-    def _with_weights(self, path: str) -> StartPlan:
-        """Give the method the networks of a checkpoint and nothing that belongs to the rows it was trained on.
-
-        Raises:
-            UsageError: If they do not fit.
-        """
-        state = read_checkpoint(path)["state_dict"]
-        try:
-            cast(Method, self.model).take_weights(state)
-        except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
-            first = " ".join(str(error).split())[:200]
-            raise UsageError(f"found weights in {path} that do not fit {type(self.model).__name__}: {first}") from error
-        return StartPlan(weights=path)
+            return from_weights(start_from, self._method)
+        if ckpt_path:
+            return from_checkpoint(ckpt_path, inputs, self._method, resume.allow_config_change)
+        return StartPlan()
 
     def _record(self, inputs: dict[str, Any], initial_weights: InitialWeights) -> None:
         """Write config.yaml and run.json, and tell the external loggers where and who the run is."""
@@ -259,18 +212,9 @@ class Fitting:
         if start.checkpoint is None:
             with isolate_rng():  # evaluating the untrained network must not shift what training draws
                 self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
-        try:
+        resumes = nullcontext() if start.checkpoint is None else restoring(self.trainer, start.checkpoint)
+        with resumes:
             self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=start.checkpoint)
-        except Exception as error:
-            known = isinstance(error, RunStoppedError | OSError | torch.OutOfMemoryError)
-            if start.checkpoint is None or known or not _is_of_restoring(error):
-                raise
-            reason = " ".join(str(error).split())[:300]
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise DataError(
-                f"found {start.checkpoint}, which cannot be resumed from ({kind}{reason}); give an "
-                "earlier checkpoint, or begin with its weights alone: --run.start_from"
-            ) from error
         self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
     def _reject_nothing_learned(self, start: StartPlan) -> None:
@@ -302,48 +246,7 @@ def _wandb_id(known: Any) -> str:
     return known if isinstance(known, str) and known.isalnum() else uuid.uuid4().hex[:8]
 
 
-def _is_of_restoring(error: BaseException) -> bool:
-    """Whether it was raised while Lightning gave a checkpoint's state back, and not by anything that came later."""
-    return not RESTORING.isdisjoint(frame.name for frame in traceback.extract_tb(error.__traceback__))
-
-
-def _check_rows(checkpoint: dict[str, Any], path: str, num_samples: int) -> None:
-    """Labels and memories belong to the rows of the run.
-
-    Raises:
-        DataError: If they are more or fewer, or labels below -1.
-    """
-    for name, state in checkpoint["state_dict"].items():
-        rows = state.get("rows") if isinstance(state, dict) else None
-        if not isinstance(rows, torch.Tensor) or rows.dim() != 2 or not rows.numel():
-            continue
-        below = not rows.is_floating_point() and int(rows.min()) < -1
-        if len(rows) != num_samples or below:
-            raise DataError(
-                f"found {path} with {len(rows)} rows{' and labels below -1' if below else ''} in {name}, expected the "
-                f"{num_samples} of this run: give another checkpoint, or begin with its weights alone: --run.start_from"
-            )
-
-
 def _ours(trainer: pl.Trainer, kind: type[T]) -> T:
     """Of a kind of callback the last one: what every run has comes after what a YAML file adds."""
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     return [callback for callback in callbacks if isinstance(callback, kind)][-1]
-
-
-def _compared(path: str, inputs: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A checkpoint, and what this run computes otherwise than the one that wrote it."""
-    checkpoint = read_checkpoint(path)
-    return checkpoint, differences(without_initial_weights(checkpoint.get("config", {})), inputs)
-
-
-def _contents(files: dict[str, str]) -> dict[str, str]:
-    """What each file of an earlier stage holds, for a run to notice when it was made again.
-
-    Raises:
-        UsageError: If one is missing.
-    """
-    for argument, path in files.items():
-        if not Path(path).is_file():
-            raise UsageError(f"found no --model.{argument} {path}; run the stage that writes it, or fix the path")
-    return {f"{argument}{CONTENT}": sha256_of(Path(path).resolve()) for argument, path in files.items()}

@@ -3,8 +3,8 @@
 import pytest
 from lightning.pytorch.profilers import Profiler, SimpleProfiler
 
-from ssl_lightning.cli import CommandLine
-from ssl_lightning.quiet import NoProfiler
+from ssl_lightning.cli.main import CommandLine
+from ssl_lightning.cli.quiet import NoProfiler
 
 TINY = ["--data.samples", "64", "--data.batch_size", "32", "--trainer.max_steps", "1"]
 

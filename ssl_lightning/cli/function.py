@@ -1,0 +1,29 @@
+"""Subcommands that are one function: its arguments are the options."""
+
+from importlib import import_module
+from pathlib import Path
+
+from ssl_lightning.checkpoints.allowlist import restrict_imports
+from ssl_lightning.checkpoints.places import check_call
+from ssl_lightning.cli.instantiate import Instantiation
+from ssl_lightning.cli.parser import OneLineParser
+from ssl_lightning.cli.subcommands import Subcommand
+from ssl_lightning.runs.artifacts import fetch_all
+
+
+def call(subcommand: Subcommand, options: list[str]) -> None:
+    """Carry out a subcommand with its options; classes that they name come through the import policy.
+
+    Args:
+        subcommand: One of ours.
+        options: As typed.
+    """
+    restrict_imports()
+    OneLineParser.started_in = Path.cwd()
+    main = import_module(subcommand.module).main
+    parser = OneLineParser(prog=f"ssl-lightning {subcommand.name}", description=main.__doc__.splitlines()[0])
+    parser.add_function_arguments(main, as_positional=True)
+    parsed = parser.parse_args(options)
+    described = check_call(main, parsed)
+    parsed = fetch_all(parsed, Path("runs") / ".artifacts")
+    main(**Instantiation(parser, described)(parsed).as_dict())

@@ -1,0 +1,257 @@
+"""fit, validate, test, predict: LightningCLI with a folder for every run."""
+
+import json
+import logging
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import lightning.pytorch as pl
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ssl_lightning.callbacks import WriteClusters
+from ssl_lightning.callbacks.write_report import WriteReport
+from ssl_lightning.checkpoints import load_model
+from ssl_lightning.checkpoints.allowlist import restrict_imports
+from ssl_lightning.cli.checks import (
+    check_policy,
+    check_seed,
+    reject_no_steps,
+    reject_trained_folder,
+    reject_two_checkpoints,
+)
+from ssl_lightning.cli.fit import Fitting
+from ssl_lightning.cli.instantiate import TRAINERS_REJECTIONS, Instantiation, place_in_trainer, rejects_settings
+from ssl_lightning.cli.parser import OneLineParser, prepare_arguments
+from ssl_lightning.cli.quiet import quieten
+from ssl_lightning.cli.trainer import DEFAULTS, RunComponents, default_name
+from ssl_lightning.data import ImageModule
+from ssl_lightning.errors import ParsingError
+from ssl_lightning.files import sha256_of
+from ssl_lightning.methods import Method
+from ssl_lightning.processes import rank
+from ssl_lightning.report.table import evaluations, name_of_initial_weights, results_table
+from ssl_lightning.runs import ExternalLoggers, RunDirectory
+from ssl_lightning.runs.artifacts import fetch_all
+from ssl_lightning.runs.resume import Policy, computed
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> None:
+    """Carry out a subcommand that LightningCLI parses.
+
+    Args:
+        arguments: Subcommand and options.
+    """
+    CommandLine(arguments)
+
+
+class CommandLine(LightningCLI):
+    """Any `Method` with any `ImageModule`, both by class path, and a folder for every run.
+
+    Every run has the metrics table, durable checkpoints, preemption, the progress bar, throughput, the training
+    diagnostics and the report, whatever its configuration. `callbacks` in YAML hold what is a choice: when to cluster,
+    and which probes to evaluate with.
+    """
+
+    def __init__(self, arguments: list[str], quiet: bool = False) -> None:
+        self.quiet = quiet
+        restrict_imports()
+        OneLineParser.started_in = Path.cwd()
+        quieten()
+        sys.argv[1:] = prepare_arguments(arguments)  # where Lightning reads a command line without a warning
+        self.run: RunDirectory
+        self.components: RunComponents
+        self.instantiation: Instantiation
+        super().__init__(
+            Method,
+            ImageModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults=DEFAULTS,
+            parser_class=OneLineParser,
+            auto_configure_optimizers=False,
+            parser_kwargs={"allow_abbrev": False},  # the start of an option's name is a misspelled option
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add where a run lives, how it resumes, and what the model learns from the data."""
+        parser.add_argument("--run.name", type=str | None, default=None, help="default <config>-<data>-s<seed>")
+        parser.add_argument("--run.dir", type=str, default="runs", help="folder of all runs")
+        parser.add_argument("--run.save_every_n_epochs", type=int, default=1, help="checkpoints at ends of epochs")
+        parser.add_argument("--run.save_every_n_steps", type=int | None, default=None, help="checkpoints within epochs")
+        parser.add_argument(
+            "--run.start_from",
+            type=str | None,
+            default=None,
+            help="initialize the weights from this checkpoint; optimizer, memory banks and epoch start anew. To resume "
+            "from a checkpoint, give --ckpt_path",
+        )
+        parser.add_argument("--resume.policy", type=Policy, default="auto", help="what to do with an earlier run")
+        parser.add_argument("--resume.allow_config_change", type=bool, default=False, help="resume with other settings")
+        parser.add_argument(
+            "--doctor.on_collapse", type=Literal["warn", "stop"], default="warn", help="what to do on collapse"
+        )
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+        for name in ("image_size", "mean", "std"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    @property
+    def options(self) -> Namespace:
+        """What was parsed for this subcommand."""
+        return self.config[str(self.subcommand)]
+
+    @property
+    def report(self) -> WriteReport:
+        """Report of the run."""
+        return self.components.report
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and reject configurations that include themselves, and seeds out of range."""
+        try:
+            super().parse_arguments(parser, args)
+        except RecursionError:
+            raise ParsingError("found configuration files that include themselves; expected files that end") from None
+        check_seed(self.config[self.config.subcommand].seed_everything)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let a checkpoint overwrite the command line, and import what it names; see `fit`."""
+
+    def before_instantiate_classes(self) -> None:
+        """Find the folder of the run, and check the configuration before anything is made of it.
+
+        Paths that name files in Weights & Biases are those of fetched files from here on.
+        """
+        subcommand = str(self.subcommand)
+        self.run = RunDirectory(self.options.run.dir, self.options.run.name or default_name(subcommand, self.options))
+        described = check_policy(self.options, self.run, sys.argv[1:])
+        reject_two_checkpoints(subcommand, self.options)
+        reject_no_steps(subcommand, self.options)
+        reject_trained_folder(subcommand, self.run)
+        fetch_all(self.options, self.run.root / ".artifacts")
+        self.components = RunComponents(self.run, self.options)
+        self.instantiation = Instantiation(self.parser, described)
+
+    def instantiate_classes(self) -> None:
+        """Make the model, the data and the trainer of the configuration.
+
+        Raises:
+            UsageError: One of them rejects its settings, or needs a package that is not installed.
+        """
+        self.config_init = self.instantiation(self.config)
+        self.datamodule = self._get(self.config_init, "data")
+        self.model = self._get(self.config_init, "model")
+        self.trainer = self.instantiate_trainer()
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the trainer with what every run has."""
+        config = self.config_init[str(self.subcommand)].trainer
+        arguments = self.components.trainer_arguments(config, fits=self.subcommand == "fit")
+        with rejects_settings(place_in_trainer(self.options.trainer), "Lightning", *TRAINERS_REJECTIONS):
+            return super().instantiate_trainer(**arguments, **kwargs)
+
+    # fit: the run finds out how to start or resume, or that there is nothing to do
+
+    def fit(self, model: pl.LightningModule, datamodule: ImageModule, **_: Any) -> None:
+        """Train, evaluate at the end, and leave a run that is finished, or that the same command finishes."""
+        datamodule.setup("fit")
+        config = self._plain_config()
+        cast(Method, model).described_arguments = config["model"].get("init_args") or {}
+        fitting = Fitting(self.run, self.trainer, model, datamodule, self.options, config)
+        if self.options.resume.allow_config_change:
+            self.components.new_options.config = fitting.inputs()
+        with self._loops():
+            fitting.carry_out()
+            if rank() == 0:
+                self._print_results()
+
+    def results(self) -> dict[str, dict[str, float]]:
+        """Metrics of the network before and after training, on the primary probe set."""
+        rows = evaluations(self.run.path / "metrics.csv")
+        ends = {name_of_initial_weights(self.run.path): rows[0][1], "trained": rows[-1][1]} if rows else {}
+        return {name: {key.removeprefix("eval/"): value for key, value in row.items()} for name, row in ends.items()}
+
+    def _print_results(self) -> None:
+        if not self.quiet:
+            page = self.run.path / "report" / "index.html"
+            sys.stdout.write(f"\n{results_table(self.run.path / 'metrics.csv')}\n\nclusters and curves: {page}\n")
+
+    @contextmanager
+    def _loops(self) -> Iterator[None]:
+        """Signals are watched, and settings that Lightning rejects in its loops are a mistake of the user."""
+        place = place_in_trainer(self.options.trainer)
+        with self.components.preemption.watched(), rejects_settings(place, "Lightning", MisconfigurationException):
+            yield
+
+    # validate, test, predict: the method comes from the checkpoint where one is given
+
+    def validate(
+        self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
+    ) -> None:
+        """Evaluate with all rows of every probe set and print the numbers."""
+        self._evaluate(self._method(model, datamodule, ckpt_path), datamodule)
+
+    def test(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any) -> None:
+        """The same as `validate`."""
+        self._evaluate(self._method(model, datamodule, ckpt_path), datamodule)
+
+    def predict(
+        self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
+    ) -> None:
+        """Embed the training images; callbacks such as `WriteClusters` keep what they need."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
+            if isinstance(callback, WriteClusters):
+                callback.data_config = json.dumps(self._plain_config()["data"])
+        with self._session():
+            method = self._method(model, datamodule, ckpt_path)
+            self.trainer.predict(method, datamodule=datamodule, return_predictions=False)
+
+    def _evaluate(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
+        with self._session():
+            self.trainer.validate(model, datamodule=datamodule, verbose=False)
+        if rank() != 0:
+            return
+        numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        (self.run.path / "results.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
+        sys.stdout.write(results_table(self.run.path / "metrics.csv", start=type(model).__name__) + "\n")
+
+    @contextmanager
+    def _session(self) -> Iterator[None]:
+        """Signals are watched, and the first of all processes keeps the folder and the loggers."""
+        with self._loops(), ExitStack() as held:
+            if rank() == 0:
+                self.run.open()
+                held.enter_context(self.run.lock())
+                external_loggers = ExternalLoggers(self.trainer.loggers, self.run)
+                held.enter_context(external_loggers.until_the_end())
+                external_loggers.introduce(uuid.uuid4().hex[:8], computed(self._plain_config()))
+                (self.run.path / "metrics.csv").unlink(missing_ok=True)
+            yield
+
+    @staticmethod
+    def _method(model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None) -> pl.LightningModule:
+        if ckpt_path is None:
+            return model
+        loaded = load_model(ckpt_path)
+        if loaded.image_size != datamodule.image_size:
+            log.warning(
+                "found data.image_size=%d and %s trained at %d pixels: it embeds images of %d; give "
+                "--data.image_size %d to embed them as in training",
+                *(datamodule.image_size, ckpt_path, loaded.image_size, datamodule.image_size, loaded.image_size),
+            )
+        loaded.fingerprint = sha256_of(Path(ckpt_path).resolve())
+        return loaded
+
+    def _plain_config(self) -> dict[str, Any]:
+        dumped = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml")
+        return yaml.safe_load(dumped)[self.subcommand]

@@ -1,0 +1,131 @@
+"""The parser of every subcommand: configurations by name, local files alone, errors in one line."""
+
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from ssl_lightning.checkpoints.allowlist import explain_rejection
+from ssl_lightning.checkpoints.renamed import renamed_class, renamed_key
+from ssl_lightning.cli.arguments import configs_in, values_in, with_configs
+from ssl_lightning.cli.config_names import find_config
+from ssl_lightning.errors import DataError, ParsingError, UsageError, called_by_parser, debugging, one_line
+from ssl_lightning.processes import rank
+from ssl_lightning.safe_yaml import read_yaml
+
+log = logging.getLogger(__name__)
+
+
+class OneLineParser(LightningArgumentParser):
+    """A parser whose errors are one line: what was found, what was expected."""
+
+    started_in = Path()
+    """The current folder when the program was called: the parser moves to that of the file it reads."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]  # as jsonargparse
+        """Report a mistake in one line and leave with exit code 2; see `SSL_LIGHTNING_DEBUG`."""
+        if debugging() and ex is not None:
+            traceback.print_exception(ex)
+        with called_by_parser():
+            line = explain_rejection(_with_place(str(message), sys.argv[1:], self.started_in))
+        reject(line)
+
+
+def reject(line: str) -> NoReturn:
+    """Leave with the exit code of a command line that cannot be parsed."""
+    sys.stderr.write(f"ssl-lightning: error: {one_line(line)}\n")
+    sys.exit(ParsingError.exit_code)  # past the parser, which reports every Exception once more
+
+
+def prepare_arguments(arguments: list[str]) -> list[str]:
+    """The command line for the parser: names of configurations are paths, and every file is a local text.
+
+    Args:
+        arguments: As typed.
+
+    Raises:
+        UsageError: For an address, or a configuration that is not there.
+        ParsingError: For a configuration that is no text.
+    """
+    arguments = ["--config" if argument == "-c" else argument for argument in arguments]
+    _reject_addresses(arguments)
+    resolved = with_configs(arguments, _resolve_config)
+    for path in configs_in(resolved):
+        if os.path.isfile(path) and not _is_text(path):
+            raise ParsingError(
+                f"found {path}, which is no YAML file (text in UTF-8); expected a configuration, such as those in "
+                "configs/: a checkpoint goes to --ckpt_path, or to --run.start_from for its weights alone"
+            )
+    # `--print_config` prints what differs from the defaults; `--print_config=` prints everything
+    return ["--print_config=skip_default" if argument == "--print_config" else argument for argument in resolved]
+
+
+def _reject_addresses(arguments: list[str]) -> None:
+    configs = [config for config in configs_in(arguments) if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", config)]
+    files = [value for value in values_in(arguments) if value.startswith("file:")]
+    for address in (*configs, *files):
+        raise UsageError(f"found the address {address}; expected the path of a local file")
+
+
+def _resolve_config(value: str) -> str:
+    """The path of a configuration; YAML text and standard input, which the parser reads too, stay as they are."""
+    if value == "-" or (re.search(r"[:{\n]", value) and not os.path.exists(value)):
+        return value
+    path = str(find_config(value))
+    if path != value and rank() == 0:
+        log.info(f"--config {value}: {path}")
+    return path
+
+
+def _is_text(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8") as file:
+            for _ in file:  # a checkpoint is large, and not text from its first lines on
+                pass
+    except UnicodeDecodeError:
+        return False
+    except OSError as error:
+        raise UsageError(f"found {path}, which cannot be read ({error.strerror}); expected a configuration") from error
+    return True
+
+
+def _with_place(message: str, arguments: list[str], folder: Path) -> str:
+    """The parser's message; or which file is no YAML; or the place of a key that it rejects by its last name alone.
+
+    Args:
+        message: Of the parser.
+        arguments: Of the command line.
+        folder: In which the command was given.
+    """
+    files = [file for file in configs_in(arguments) if os.path.isfile(folder / file)]
+    if message.startswith("Problems parsing config"):
+        for file in files:
+            try:
+                read_yaml(folder / file)
+            except DataError as error:
+                return str(error)
+    rejected = re.fullmatch(r"Option '([^']+)' is not accepted", message)
+    if rejected is None:
+        return f"{message}{renamed_class(message)}"
+    key = rejected[1]
+    places = [f"{path} in {file}" for file in files for path in _paths(read_yaml(folder / file), key)]
+    places += [option for option, _, _ in (text.partition("=") for text in arguments) if option.endswith(f".{key}")]
+    where = places[-1] if places else f"the key {key}"
+    expected = renamed_key(key) or "one of the names that --print_config= shows"
+    return f"found {where}, which is not known there; expected {expected}"
+
+
+def _paths(value: Any, key: str, path: str = "") -> Iterator[str]:
+    """Of every mapping in a file that has this key, from the top of the file."""
+    items = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+    for name, inner in items:
+        here = f"{path}.{name}" if path else str(name)
+        if name == key:
+            yield here
+        yield from _paths(inner, key, here)

@@ -1,0 +1,72 @@
+"""The table of subcommands: names, modules and help."""
+
+from dataclasses import dataclass
+
+LIGHTNING = "ssl_lightning.cli.main"
+"""Module of the subcommands that LightningCLI parses."""
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """A subcommand of `ssl-lightning`.
+
+    Attributes:
+        name: As typed.
+        module: Import path of the module with its `main`.
+        help: One line.
+        takes_folders: Whether it takes several folders one after the other, as a shell writes them; `main` gets a list.
+        first_option: The option that a first argument without dashes gives; empty where there is none.
+    """
+
+    name: str
+    module: str
+    help: str
+    takes_folders: bool = False
+    first_option: str = ""
+
+    @property
+    def is_lightnings(self) -> bool:
+        """Whether LightningCLI parses its options: a model, a data module and a trainer."""
+        return self.module == LIGHTNING
+
+
+SUBCOMMANDS = {
+    subcommand.name: subcommand
+    for subcommand in (
+        Subcommand("fit", LIGHTNING, "train a method; the same command again resumes an unfinished run"),
+        Subcommand(
+            "validate", LIGHTNING, "evaluate a checkpoint (or, without one, an untrained network) on the probe sets"
+        ),
+        Subcommand("test", LIGHTNING, "the same as validate"),
+        Subcommand(
+            "predict", LIGHTNING, "compute features of the training images; with WriteClusters: write their clusters"
+        ),
+        Subcommand(
+            "demo",
+            "ssl_lightning.commands.demo",
+            "train DeepCluster on handwritten digits, evaluate it, and write an HTML report",
+        ),
+        Subcommand(
+            "config",
+            "ssl_lightning.commands.config",
+            "print a packaged configuration, or list all of them",
+            first_option="name",
+        ),
+        Subcommand("embed", "ssl_lightning.commands.embed", "write the features of a source's images to a file"),
+        Subcommand("choose-k", "ssl_lightning.commands.choose_k", "cluster a feature file for several K and compare"),
+        Subcommand(
+            "clusters", "ssl_lightning.commands.clusters", "write an HTML page with images of each cluster in a file"
+        ),
+        Subcommand(
+            "experts", "ssl_lightning.commands.experts", "state and evaluation of the experts of Divide and Contrast"
+        ),
+        Subcommand(
+            "budget",
+            "ssl_lightning.commands.budget",
+            "FLOPs of finished runs, and for how many epochs the first could train with those of all",
+            takes_folders=True,
+        ),
+        Subcommand("check-setup", "ssl_lightning.commands.check_setup", "versions, devices, data and speed"),
+    )
+}
+"""Every subcommand by its name, in the order of `--help`."""
