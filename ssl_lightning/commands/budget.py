@@ -1,4 +1,4 @@
-"""budget: what runs have multiplied and added in training, and how long the first must train for as much."""
+"""budget: FLOPs of runs, and the number of epochs in which the first run would spend those of all."""
 
 import math
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from ssl_lightning.runs.metrics import read_rows
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Of one run.
+    """The cost of one run.
 
     Attributes:
-        epochs: Those that it began, the last one among them.
-        steps: Of the optimizer.
-        operations: Multiplications and additions.
+        epochs: Number of started epochs.
+        steps: Optimizer steps.
+        operations: FLOPs.
     """
 
     epochs: int
@@ -24,7 +24,7 @@ class TrainingCost:
 
 
 def main(runs: list[str]) -> None:
-    """Show the operations of runs in training, and the epochs in which the first run would spend those of all.
+    """Print the FLOPs of runs, and the number of epochs in which the first run would spend those of all.
 
     Args:
         runs: Folders of runs, such as runs/*-base runs/*-expert-* runs/*-distill.
@@ -43,10 +43,10 @@ def main(runs: list[str]) -> None:
 
 
 def read_cost(run: Path) -> TrainingCost:
-    """What its table says last; steps after the last row that counts cost what those before it do.
+    """The cost from the last row of the metrics table; later steps are extrapolated.
 
     Raises:
-        DataError: If there is no table, or no operations in it.
+        DataError: If there is no table, or it has no FLOPs.
     """
     rows = read_rows(run / "metrics.csv")
     counted = [row for row in rows if row.get("train/operations") and row.get("epoch") and int(row["step"])]

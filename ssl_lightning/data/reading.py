@@ -148,7 +148,7 @@ class TaskReader:
                     raise
                 failures += 1
                 if failures == _ATTEMPTS:
-                    raise self._told(error, tasks[done : done + 2 * self.num_workers]) from error
+                    raise self._report_death(error, tasks[done : done + 2 * self.num_workers]) from error
 
     def end_workers(self) -> None:
         """End the worker processes; the next task starts new ones."""
@@ -176,7 +176,7 @@ class TaskReader:
             )
         return self._loader
 
-    def _told(self, error: Exception, in_flight: list[Task]) -> RuntimeError:
+    def _report_death(self, error: Exception, in_flight: list[Task]) -> RuntimeError:
         rows = torch.cat([task.rows for task in in_flight]).tolist()
         names = ", ".join(self.reader.dataset.name(row) for row in rows[:3])
         return RuntimeError(
