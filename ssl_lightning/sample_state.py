@@ -1,10 +1,10 @@
-"""State beside the weights: who belongs where, what each image last looked like, what the last batches looked like.
+"""Per-sample state: pseudo-labels, memory bank, feature queue.
 
-All hold plain tensors, saved as extra state. As registered buffers, distributed training would overwrite every other
-process's writes with rank 0's at each forward, and a checkpoint could only be read where the data set is as large.
+Each holds plain tensors, saved as extra state. Distributed training would overwrite registered buffers with those of
+rank 0 at each forward, and a checkpoint with buffers could only be read for a dataset of the same size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ class PseudoLabels(nn.Module):
     """The cluster of each training row in each of H clusterings; part of the method's state.
 
     Attributes:
-        rows: One column a clustering, -1 for a row that was never clustered. No rows before the first clustering.
-        version: How often labels were assigned.
+        rows: A column for each clustering, -1 for a row without a cluster. No rows before the first clustering.
+        version: The number of assignments.
     """
 
     rows: Int[Tensor, "N H"]
@@ -32,7 +32,7 @@ class PseudoLabels(nn.Module):
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was assigned yet: the question to ask before training, not the epoch."""
+        """Whether no labels are assigned yet. Before training the epoch is not yet restored, but this is."""
         return self.rows.numel() == 0
 
     def __getitem__(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B H"]:
@@ -45,7 +45,7 @@ class PseudoLabels(nn.Module):
         return self.rows.index_select(0, index.to(self.rows.device)).long()
 
     def all_rows(self) -> Int[Tensor, "N H"]:
-        """Labels of all rows, for losses that look at whole clusters.
+        """Labels of all rows, for losses over whole clusters.
 
         Raises:
             ValueError: Before the first clustering.
@@ -72,14 +72,14 @@ class PseudoLabels(nn.Module):
         return self
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state for a checkpoint."""
         return {"rows": self.rows, "version": self.version}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's labels, whatever the size of its data set.
+        """Restore the labels of a checkpoint, for a dataset of any size.
 
         Raises:
-            ValueError: If they are none.
+            ValueError: For a value of another kind.
         """
         _expect_rows(state["rows"], 2, floating=False)
         self.rows = state["rows"].to(self.rows.device)
@@ -122,9 +122,9 @@ class FeatureBank(nn.Module):
         self._set(torch.where(valid.to(rows.device).unsqueeze(1), rows, 0.0), valid)
 
     def initialize(self, count: int, width: int, seed: int) -> None:
-        """Begin with random unit rows, uniform over the sphere, which the first embeddings are blended into.
+        """Set random unit rows, uniform over the sphere, which the first embeddings are averaged with.
 
-        None is `valid` before that: the row of an image that is never read must not join a cluster.
+        They are not `valid` before that: the row of an image that is never read must not join a cluster.
         """
         rows = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
         self._set(F.normalize(rows, dim=1), torch.zeros(count, dtype=torch.bool))
@@ -134,11 +134,11 @@ class FeatureBank(nn.Module):
         self.rows, self.valid = rows.to(device), valid.to(device)
 
     def write(self, index: Int[Tensor, "B"], z: Float[Tensor, "B D"]) -> None:
-        """Blend new embeddings in. Of rows that occur twice the first occurrence counts, on any number of processes.
+        """Average new embeddings into their rows. The first occurrence of a row counts, on any number of processes.
 
         Args:
             index: Rows to write, gathered in rank order where there are several processes.
-            z: Their embeddings; normalized here.
+            z: Their embeddings; they are normalized here.
         """
         first = _first_occurrences(index)
         rows, fresh = index[first], F.normalize(z[first].detach().float(), dim=1)
@@ -155,18 +155,20 @@ class FeatureBank(nn.Module):
         return self
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state for a checkpoint."""
         return {"rows": self.rows, "valid": self.valid}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's rows, whatever the size of its data set.
+        """Restore the rows of a checkpoint, for a dataset of any size.
 
         Raises:
-            ValueError: If they are none.
+            ValueError: For a value of another kind.
         """
         _expect_rows(state["rows"], 2)
         if state["valid"].dtype != torch.bool or state["valid"].shape != state["rows"].shape[:1]:
-            raise ValueError(f"found a memory of {len(state['rows'])} rows without as many marks of the valid ones")
+            raise ValueError(
+                f"found a memory bank of {len(state['rows'])} rows without as many marks of the valid ones"
+            )
         device = self.rows.device
         self.rows, self.valid = state["rows"].to(device), state["valid"].to(device)
 
@@ -192,11 +194,11 @@ class FeatureQueue(nn.Module):
 
     @property
     def is_full(self) -> bool:
-        """Whether it holds L embeddings of every view: before that it is not to be used."""
+        """Whether it holds L embeddings of every view; it is not used before."""
         return 0 < self.length == self.rows.shape[1]
 
     def push(self, embeddings: Float[Tensor, "A B D"]) -> None:
-        """Put a step's embeddings in front and let the oldest go.
+        """Put the embeddings of a step in front and drop the oldest.
 
         Args:
             embeddings: Of all processes' rows, in rank order.
@@ -211,29 +213,36 @@ class FeatureQueue(nn.Module):
         return self
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state for a checkpoint."""
         return {"rows": self.rows}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's embeddings.
+        """Restore the embeddings of a checkpoint.
 
         Raises:
-            ValueError: If they are none.
+            ValueError: For a value of another kind.
         """
         _expect_rows(state["rows"], 3)
         self.rows = state["rows"].to(self.rows.device)
 
 
+def sample_states(module: nn.Module) -> Iterator[tuple[str, PseudoLabels | FeatureBank | FeatureQueue]]:
+    """The per-sample state within a module, by the names of its submodules."""
+    for name, child in module.named_modules():
+        if isinstance(child, PseudoLabels | FeatureBank | FeatureQueue):
+            yield name, child
+
+
 def _expect_rows(rows: Any, dimensions: int, floating: bool = True) -> None:
-    """What a checkpoint holds may be anything.
+    """Validate a value from a checkpoint.
 
     Raises:
-        ValueError: For no tensor, or one of another kind.
+        ValueError: For anything but a tensor of these dimensions and kind.
     """
     fits = isinstance(rows, Tensor) and rows.dim() == dimensions and rows.is_floating_point() == floating
     if not fits:
         found = f"{rows.dtype} {tuple(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
-        raise ValueError(f"found {found} as rows of a memory; expected a tensor of {dimensions} dimensions")
+        raise ValueError(f"found {found} as rows of per-sample state; expected a tensor of {dimensions} dimensions")
 
 
 def _first_occurrences(index: Int[Tensor, "B"]) -> Int[Tensor, "U"]:
@@ -245,5 +254,5 @@ def _first_occurrences(index: Int[Tensor, "B"]) -> Int[Tensor, "U"]:
 
 
 def _device_after(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> torch.device:
-    """Where `fn` (of `Module.to`, `.cuda`, `.half`, ...) would put a tensor; memories move but never change dtype."""
+    """The device of a tensor after `fn` (of `Module.to`, `.cuda`, `.half`, ...); state moves but keeps its dtype."""
     return fn(torch.empty(0, device=tensor.device)).device

@@ -1,4 +1,4 @@
-"""Parameter groups without weight decay: biases and normalization layers, told by their one dimension."""
+"""Parameter groups without weight decay: biases and normalization layers, which have one dimension."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +11,7 @@ def without_decay(groups: Iterable[Any]) -> list[dict[str, Any]]:
     as BYOL, MoCLR and Divide and Contrast do it.
 
     Args:
-        groups: Parameters, or dicts with "params" and their own options; what a group says of decay wins nothing.
+        groups: Parameters, or dicts with "params" and their own options, except the weight decay of the second half.
 
     Returns:
         Groups that are not empty, in order.
