@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import read_checkpoint
 from ssl_lightning.checkpoints.durable import LAST, point_last
+from ssl_lightning.checkpoints.networks import find_misfit, take_weights
 from ssl_lightning.checkpoints.read import has_sidecar, sidecar_path
 from ssl_lightning.data import ImageModule
 from ssl_lightning.files import sha256_of, write_text
@@ -217,7 +218,7 @@ class Fitting:
                 raise UsageError(f"found {path} of other images (data.fingerprint): its rows are theirs; {afresh}")
             if name in OF_THE_OPTIMIZER:
                 raise UsageError(f"found {path} with the state of another optimizer ({change}): {afresh}")
-        misfit = cast(Method, self.model).misfit(checkpoint["state_dict"]) if changed else ""
+        misfit = find_misfit(self.model, checkpoint["state_dict"]) if changed else ""
         if misfit:
             raise UsageError(
                 f"found {misfit} in {path}: these settings make other networks; change them back, or give --run.name "
@@ -232,7 +233,7 @@ class Fitting:
         """
         state = read_checkpoint(path)["state_dict"]
         try:
-            cast(Method, self.model).take_weights(state)
+            take_weights(self.model, state)
         except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
             first = " ".join(str(error).split())[:200]
             raise UsageError(f"found weights in {path} that do not fit {type(self.model).__name__}: {first}") from error
