@@ -4,7 +4,7 @@ All hold plain tensors that are saved as extra state. Registered buffers would b
 forward pass of a distributed run, and a checkpoint could be read only with a dataset of the same size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -73,14 +73,14 @@ class PseudoLabels(nn.Module):
         return self
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state for a checkpoint."""
         return {"rows": self.rows, "version": self.version}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's labels, whatever the size of its data set.
+        """Restore the labels of a checkpoint, for a dataset of any size.
 
         Raises:
-            ValueError: If they are none.
+            ValueError: For a value of another kind.
         """
         _expect_rows(state["rows"], 2, floating=False)
         self.rows = state["rows"].to(self.rows.device)
@@ -156,14 +156,14 @@ class FeatureBank(nn.Module):
         return self
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state for a checkpoint."""
         return {"rows": self.rows, "valid": self.valid}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's rows, whatever the size of its data set.
+        """Restore the rows of a checkpoint, for a dataset of any size.
 
         Raises:
-            ValueError: If they are none.
+            ValueError: For a value of another kind.
         """
         _expect_rows(state["rows"], 2)
         if state["valid"].dtype != torch.bool or state["valid"].shape != state["rows"].shape[:1]:
@@ -212,17 +212,24 @@ class FeatureQueue(nn.Module):
         return self
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state for a checkpoint."""
         return {"rows": self.rows}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's embeddings.
+        """Restore the embeddings of a checkpoint.
 
         Raises:
-            ValueError: If they are none.
+            ValueError: For a value of another kind.
         """
         _expect_rows(state["rows"], 3)
         self.rows = state["rows"].to(self.rows.device)
+
+
+def sample_states(module: nn.Module) -> Iterator[tuple[str, PseudoLabels | FeatureBank | FeatureQueue]]:
+    """The per-sample state within a module, by the names of its submodules."""
+    for name, child in module.named_modules():
+        if isinstance(child, PseudoLabels | FeatureBank | FeatureQueue):
+            yield name, child
 
 
 def _expect_rows(rows: Any, dimensions: int, floating: bool = True) -> None:

@@ -57,7 +57,7 @@ from ssl_lightning import load_model
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.data import CuratedImages
 from ssl_lightning.methods import Distill, MoCLR
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.types import Batch
 
 EPOCHS, IMAGES, K = 4, 2560, 4
@@ -319,8 +319,8 @@ def network(folder, scale, name, seed):
         return load_model(checkpoint(folder, Arm(name, "", {}), seed))
     data = pool_settings(folder)
     torch.manual_seed(seed)
-    colors = {name: tuple(data[name]) for name in ("mean", "std")}
-    return MoCLR(ResNet18(scale.width), **HEADS, image_size=scale.image_size, **colors).eval()
+    preprocessing = Preprocessing(scale.image_size, tuple(data["mean"]), tuple(data["std"]))
+    return MoCLR(ResNet18(scale.width), **HEADS, preprocessing=preprocessing).eval()
 
 
 def sub_claims(folder, probes, seed, device):

@@ -1,4 +1,4 @@
-"""When to do it: cluster, evaluate, count, show."""
+"""Callbacks: clustering, evaluation, metrics, diagnostics and the report of a run."""
 
 from ssl_lightning.callbacks.compile import Compile
 from ssl_lightning.callbacks.diagnostic_signals import DiagnosticSignals

@@ -1,4 +1,4 @@
-"""Operations: what training multiplies and adds, so that methods can be compared at equal compute."""
+"""Operations: the FLOPs of training, to compare methods at equal compute."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from ssl_lightning.callbacks.publish import publish, row_is_due
 
 
 class Operations(pl.Callback):
-    """Writes `train/operations`, those of all steps so far on all processes, after the first and in every row.
+    """Log `train/operations`, the FLOPs of all steps so far on all processes, after the first step and in every row.
 
-    Counted are convolutions, products of matrices and attention, forward and backward, of the run's first step, a
-    multiplication and an addition being two; all steps are taken to cost what it does, after a resume too. Views,
-    normalization, the optimizer's work, clustering and evaluating are left out. Nothing is written where the step is
-    compiled or its parameters are spread over processes: there the operations cannot be seen one by one.
+    Convolutions, matrix products and attention of the run's first step are counted, forward and backward, with two
+    FLOPs for a multiplication and an addition; all steps are taken to cost the same, after a resume too. Views,
+    normalization, the optimizer, clustering and evaluation are left out. Nothing is logged for a compiled step or for
+    sharded parameters, where single operations are not visible.
     """
 
     def __init__(self) -> None:
@@ -26,13 +26,13 @@ class Operations(pl.Callback):
         self._counter: CountOperations | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find out whether operations can be seen."""
+        """Check whether operations are visible."""
         self._can_count = not isinstance(trainer.strategy, ModelParallelStrategy) and not is_compiled(pl_module)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Begin to count, if that is possible and was not done."""
+        """Start to count in the first step."""
         if self._can_count and self._of_a_batch is None:
             self._counter = CountOperations()
             self._counter.__enter__()
@@ -40,7 +40,7 @@ class Operations(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Once count; a number after the first step, so that the shortest run has one, and when a row is due."""
+        """End the count; log after the first step, so that the shortest run has a value, and when a row is due."""
         if self._counter is not None:
             self._of_a_batch = self._counter.total
             self._end_count()
@@ -51,16 +51,16 @@ class Operations(pl.Callback):
             publish(trainer, {"train/operations": float(self._of_a_batch * batches)})
 
     def state_dict(self) -> dict[str, int | None]:
-        """What a batch costs."""
+        """The FLOPs of a batch."""
         return {"of_a_batch": self._of_a_batch}
 
     def load_state_dict(self, state_dict: dict[str, int | None]) -> None:
-        """Take up a checkpoint's."""
+        """Restore the state of a checkpoint."""
         of_a_batch = state_dict["of_a_batch"]
         self._of_a_batch = None if of_a_batch is None else int(of_a_batch)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """A step that fails ends the count."""
+        """End the count after an error."""
         self._end_count()
 
     def _end_count(self) -> None:
@@ -70,10 +70,10 @@ class Operations(pl.Callback):
 
 
 class CountOperations(TorchDispatchMode):
-    """Adds up what torch's formulas say of every operation while it is entered.
+    """The sum of torch's FLOP formulas over all operations while the mode is active.
 
     Attributes:
-        total: Multiplications and additions, each counting one.
+        total: FLOPs, one for each multiplication and each addition.
     """
 
     def __init__(self) -> None:
@@ -81,15 +81,15 @@ class CountOperations(TorchDispatchMode):
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Carry it out and count it."""
+        """Run an operation and count it."""
         kwargs = kwargs or {}
-        answer = func(*args, **kwargs)
+        result = func(*args, **kwargs)
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
-            self.total += formula(*args, **kwargs, out_val=answer)
-        return answer
+            self.total += formula(*args, **kwargs, out_val=result)
+        return result
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether any part of it was compiled in place."""
-    return any(part._compiled_call_impl is not None for part in module.modules())
+    """Whether any submodule is compiled in place."""
+    return any(each._compiled_call_impl is not None for each in module.modules())

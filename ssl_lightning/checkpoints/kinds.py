@@ -64,6 +64,7 @@ KINDS = (
             "data.subset.Subset",
             "data.views.View",
             "models.backbones.Backbone",
+            "models.preprocessing.Preprocessing",
             "clustering.clusterer.Clusterer",
             "clustering.whitening.FeatureTransform",
             "optim.schedules.Schedule",

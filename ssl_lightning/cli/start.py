@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 
 from ssl_lightning.checkpoints import read_checkpoint
+from ssl_lightning.checkpoints.networks import find_misfit, take_weights
 from ssl_lightning.checkpoints.read import has_sidecar
 from ssl_lightning.errors import DataError, RunStoppedError, UsageError
 from ssl_lightning.files import sha256_of
@@ -62,7 +63,7 @@ def from_weights(path: str, model: Method) -> StartPlan:
     """
     state = read_checkpoint(path)["state_dict"]
     try:
-        model.take_weights(state)
+        take_weights(model, state)
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         first = " ".join(str(error).split())[:200]
         raise UsageError(f"found weights in {path} that do not fit {type(model).__name__}: {first}") from error
@@ -99,7 +100,7 @@ def reject_misfits(path: str, checkpoint: dict[str, Any], changed: list[str], mo
             raise UsageError(f"found {path} of other images (data.fingerprint): its rows are theirs; {afresh}")
         if name in OF_THE_OPTIMIZER:
             raise UsageError(f"found {path} with the state of another optimizer ({change}): {afresh}")
-    misfit = model.misfit(checkpoint["state_dict"]) if changed else ""
+    misfit = find_misfit(model, checkpoint["state_dict"]) if changed else ""
     if misfit:
         raise UsageError(
             f"found {misfit} in {path}: these settings make other networks; change them back, or give --run.name "

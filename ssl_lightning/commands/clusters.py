@@ -41,7 +41,7 @@ def main(
         )
     folder = Path(out) if out else Path(file).with_name(f"{Path(file).stem}-page")
     reject_unwritable(folder / "index.html", "give --out")
-    own = source.true_labels()
+    own = source.labels
     sheets = draw_cluster_sheets(
         folder,
         clustering.labels,

@@ -1,6 +1,6 @@
 """ImageDataset: images that are read by row, from memory or from disk."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import accumulate
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
+from ssl_lightning.contracts import ImageTable
 from ssl_lightning.data.fingerprint import combined, digest, in_the_form_of
 from ssl_lightning.types import UNLABELLED
 
@@ -17,7 +18,7 @@ Images = UInt8[Tensor, "B 3 h w"] | list[UInt8[Tensor, "3 _h _w"]]
 """Images: one tensor if all have one size, else a list."""
 
 
-class ImageDataset(ABC):
+class ImageDataset(ImageTable):
     """The images of a source in a fixed order. An unreadable image keeps its row and is marked as invalid.
 
     Attributes:

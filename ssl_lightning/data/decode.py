@@ -25,7 +25,7 @@ from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits, Unreadable
 from ssl_lightning.data.png_strips import png_strips
 from ssl_lightning.data.walks import FORMATS, Layout
 
-__all__ = ["FORMATS", "Header", "Limits", "Unreadable", "check_header", "decode", "probe"]
+__all__ = ["FORMATS", "Header", "Limits", "Unreadable", "check_header", "decode"]
 
 _GRAY = (128, 128, 128)
 _BAND = 1 << 18
@@ -46,16 +46,6 @@ class Header(NamedTuple):
     height: int
     format: str
     mode: str
-
-
-def probe(data: bytes) -> Header:
-    """Size, format and pixel mode, without decoding pixels and without checking them.
-
-    Raises:
-        Unreadable: If the bytes are no image of a known format.
-    """
-    with _guarded(), _open(layout_of(data, DEFAULT_LIMITS)) as image:
-        return _header(image)
 
 
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[Tensor, "3 h w"]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from ssl_lightning.data.built_in import open_digits
 from ssl_lightning.data.dataset import ImageDataset
-from ssl_lightning.data.module import RGB, ImageModule, Probes
+from ssl_lightning.data.module import ImageModule, Probes
+from ssl_lightning.models.preprocessing import RGB
 
 
 @dataclass(kw_only=True, eq=False)

@@ -173,6 +173,19 @@ def too_many_unreadable(count: int, where: str, limit: float, suggestion: str) -
     )
 
 
+def unreadable_in_pass(rows: list[int], dataset: ImageDataset, limit: float) -> str:
+    """The warning of a pass over all images that could not read some rows.
+
+    Raises:
+        DataError: For a larger share of them than `limit`, or all of them.
+    """
+    count, names = len(dataset), ", ".join(dataset.name(row) for row in rows[:5])
+    suggestion = f"{names}, ...: fix or remove the files"
+    if len(rows) > limit * count or len(rows) == count:
+        raise DataError(too_many_unreadable(len(rows), f"a pass over {count}", limit, suggestion))
+    return f"found {len(rows)} unreadable images of {count}; among them {suggestion}"
+
+
 def batches_per_epoch(num_samples: int, batch_size: int, drop_last: bool, world_size: int) -> int:
     """Number of batches in an epoch. The last, incomplete one counts if kept and with two rows for every process."""
     whole, rest = divmod(num_samples, batch_size)

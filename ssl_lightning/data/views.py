@@ -8,14 +8,13 @@ import math
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ssl_lightning.counter_rng import Purpose, uniform
 from ssl_lightning.data.color import ORDERS, blur_, grayscale_, jitter_, solarize_
-from ssl_lightning.data.crops import BOX_NUMBERS, affine, center_view, crop_resize, mirror_, random_boxes, resize, unit
+from ssl_lightning.data.crops import BOX_NUMBERS, affine, center_view, crop_resize, mirror_, random_boxes, unit
 from ssl_lightning.errors import UsageError
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "center_view",
     "crop_boxes",
     "crop_resize",
-    "cut_crop",
     "expand",
     "finish_crops",
     "make_view",
@@ -207,40 +205,10 @@ def make_views(
         return _finish(crop_resize(images.repeat(len(numbers), 1, 1, 1), boxes, size, flip), view, drawn)
 
 
-def cut_crop(
-    image: UInt8[Tensor, "3 h w"] | UInt8[np.ndarray, "3 h w"],
-    view: View,
-    size: int,
-    *,
-    seed: int,
-    epoch: int,
-    row: int,
-    number: int,
-) -> UInt8[Tensor, "3 {size} {size}"]:
-    """The crop of one image, for a worker whose images differ in size; `finish_crops` does the rest.
-
-    Draws what `make_view` draws. It cuts and resizes only, so no flip, and rounds to uint8 as torchvision does.
-
-    Args:
-        image: One image.
-        view: What to do.
-        size: Side of the result in pixels.
-        seed: Of the run.
-        epoch: Of the run.
-        row: Row of the image in the training set.
-        number: Which view of the step.
-    """
-    image = torch.as_tensor(image)
-    high, wide = (torch.tensor([side]) for side in image.shape[-2:])
-    boxes = crop_boxes(view, high, wide, seed=seed, epoch=epoch, rows=torch.tensor([row]), number=number)
-    top, left, height, width = boxes[0].tolist()
-    return resize(image[:, top : top + height, left : left + width], size, size).contiguous()
-
-
 def finish_crops(
     crops: UInt8[Tensor, "B 3 s s"], view: View, *, seed: int, epoch: int, rows: Int[Tensor, "B"], number: int
 ) -> Float[Tensor, "B 3 s s"]:
-    """All that `make_view` does after the crop, for crops that a worker has cut with `cut_crop`.
+    """All that `make_view` does after the crop, for crops that a worker process has cut.
 
     Args:
         crops: One square a row, not flipped.

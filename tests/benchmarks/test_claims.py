@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ssl_lightning.models import Preprocessing
+
 CLAIMS = Path(__file__).parents[2] / "benchmarks" / "claims"
 
 
@@ -369,7 +371,7 @@ def test_the_pool_keeps_its_domains_apart_and_probes_by_other_images_of_them(tmp
 class Seeing:
     """A stand-in for a network that sees one channel, or nothing."""
 
-    image_size, mean, std = 4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    preprocessing = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
     def __init__(self, channel):
         self.channel = channel

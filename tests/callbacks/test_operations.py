@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_lightning.callbacks import Compile, Operations
 from ssl_lightning.data import Digits, View
 from ssl_lightning.methods import SimCLR
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.runs import MetricsTable
 from ssl_lightning.runs.metrics import read_rows
 from tests.methods.quiet import QUIET
@@ -68,7 +68,7 @@ def test_a_method_costs_what_torchs_own_counter_reports_and_learns_what_it_did(t
 
     def fit(*callbacks):
         pl.seed_everything(0, verbose=False)
-        model = SimCLR(ResNet18(8), hidden=(16,), projection=8, image_size=8)
+        model = SimCLR(ResNet18(8), hidden=(16,), projection=8, preprocessing=Preprocessing(8))
         return model, train(model, tmp_path, Note(), *callbacks, data=digits(), max_steps=4)
 
     model, found = fit()
@@ -77,7 +77,7 @@ def test_a_method_costs_what_torchs_own_counter_reports_and_learns_what_it_did(t
     assert found == {step: step * counter.get_total_flops() for step in (1, 2, 4)}
     counted, losses = losses, []
     pl.seed_everything(0, verbose=False)
-    plain = SimCLR(ResNet18(8), hidden=(16,), projection=8, image_size=8)
+    plain = SimCLR(ResNet18(8), hidden=(16,), projection=8, preprocessing=Preprocessing(8))
     pl.Trainer(**QUIET, max_steps=4, callbacks=[Note()]).fit(plain, datamodule=digits())
     assert [loss for loss, _ in counted] == [loss for loss, _ in losses]
 
