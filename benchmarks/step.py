@@ -34,11 +34,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_lightning.callbacks import (
+    CountFLOPs,
     DiagnosticSignals,
     Doctor,
     ImagesProgressBar,
     NeighborPurity,
-    Operations,
     Throughput,
     WriteReport,
 )
@@ -336,7 +336,7 @@ def train(method, size, steps, *callbacks):
     # the bar is drawn and paid for, but not shown among the figures
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as unseen, redirect_stdout(unseen):
         report, checkpointing = WriteReport(f"{folder}/report"), Checkpointing(f"{folder}/checkpoints")
-        signs = [Throughput(), Operations(), DiagnosticSignals(), NeighborPurity(), Doctor()]
+        signs = [Throughput(), CountFLOPs(), DiagnosticSignals(), NeighborPurity(), Doctor()]
         added = [ImagesProgressBar(), *signs, report, checkpointing, StopBetweenBatches(Preemption())]
         trainer = pl.Trainer(
             accelerator="cpu",

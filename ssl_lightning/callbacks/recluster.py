@@ -168,7 +168,7 @@ class Recluster(pl.Callback):
 def _learner(module: pl.LightningModule) -> tuple[LearnsFromClusters, PseudoLabels]:
     labels = pseudo_labels_of(module)
     if labels is None or not isinstance(module, LearnsFromClusters):
-        raise ValueError(
+        raise UsageError(
             f"found Recluster with {type(module).__name__}, which does not learn from clusters; take it out of "
             "trainer.callbacks"
         )

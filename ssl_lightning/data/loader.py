@@ -151,7 +151,7 @@ class TrainingLoader:
                     "give the same data, or start a new run; --run.start_from <checkpoint> begins one with its weights"
                 )
         if not 0 <= int(state["position"]) <= len(self):
-            raise ValueError(f"found a checkpoint at batch {state['position']} of an epoch of {len(self)}")
+            raise DataError(f"found a checkpoint at batch {state['position']} of an epoch of {len(self)}")
         self.epoch, self.masked = int(state["epoch"]), int(state["masked"])
         self.position = self._start = int(state["position"])
         self.labels, self._labels_in_use = state["labels"], state["labels_in_use"]

@@ -5,6 +5,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ssl_lightning.counter_rng import Purpose, bits, permutation
+from ssl_lightning.errors import DataError
 from ssl_lightning.types import UNLABELLED
 
 
@@ -36,7 +37,7 @@ def balanced_order(seed: int, epoch: int, labels: Int[Tensor, "N"], num_random: 
     """
     members = (labels != UNLABELLED).nonzero().flatten()
     if len(members) == 0:
-        raise ValueError(
+        raise DataError(
             f"all {len(labels)} labels are {UNLABELLED}: a balanced order needs at least one cluster with a member"
         )
     shuffled = members[bits(seed, Purpose.BALANCE, epoch, members).argsort(stable=True)]

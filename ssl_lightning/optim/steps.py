@@ -7,6 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ssl_lightning.errors import UsageError
 from ssl_lightning.optim.schedules import Schedule
 
 
@@ -31,11 +32,11 @@ def steps_per_run(per_epoch: int, max_epochs: int | None, max_steps: int) -> int
         max_steps: The trainer's; -1 for no bound.
 
     Raises:
-        ValueError: Without a bound.
+        UsageError: Without a bound.
     """
     bounds = [bound for bound in ((max_epochs or -1) * per_epoch, max_steps) if bound > 0]
     if not bounds:
-        raise ValueError("found a schedule in a run without an end: give --trainer.max_epochs or max_steps")
+        raise UsageError("found a schedule in a run without an end: give --trainer.max_epochs or max_steps")
     return min(bounds)
 
 

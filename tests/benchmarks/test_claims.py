@@ -273,7 +273,7 @@ def test_an_arm_is_not_behind_unless_another_wins_or_its_mean_is_a_point_lower(o
 
 def test_operations_are_those_of_passes_through_the_network():
     from cells import Scale
-    from dnc import BASE, EXPERTS, STUDENT, K, of_glance, of_moclr, of_student, operations
+    from dnc import BASE, EXPERTS, STUDENT, K, flops, of_glance, of_moclr, of_student
 
     scale = Scale(4)
     step, student, glance = of_moclr(scale), of_student(scale), of_glance(scale)
@@ -283,7 +283,7 @@ def test_operations_are_those_of_passes_through_the_network():
     products = 2 * 2 * 2 * 64 * 128  # of both directions, forward and backward, with 64 images of 128 numbers
     assert step == 2 * (4 * forward - first) + products
     assert student == 2 * (5 * forward - first + 3 * (1 + K) * 2 * layer)
-    costs = operations(scale)
+    costs = flops(scale)
     whole = (BASE + EXPERTS) * 4 * step + glance + STUDENT * 4 * student
     assert costs["DnC"] == costs["random parts"] == costs["full data"] == whole
     assert costs["base only"] == BASE * 4 * step + STUDENT * 4 * (student - 2 * forward)  # no expert sees the two views

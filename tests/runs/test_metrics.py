@@ -124,7 +124,7 @@ def noted(tmp_path):
     tally = {}
     for step in range(1, STEPS + 1):
         table.log_metrics({"epoch": float(step // 4), "train/loss": 1 / step, "train/seconds": 0.1 * step}, step)
-        table.log_metrics({"train/operations": 5.0 * step}, step)
+        table.log_metrics({"train/flops": 5.0 * step}, step)
         if step == 3:
             table.log_metrics({"eval/knn/top1": 0.5}, step)  # a column that comes late
         if step == AT:

@@ -1,18 +1,17 @@
-"""Operations: the FLOPs of training, to compare methods at equal compute."""
+"""CountFLOPs: the FLOPs of training, to compare methods at equal compute."""
 
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_lightning.callbacks.publish import publish, row_is_due
 
 
-class Operations(pl.Callback):
-    """Log `train/operations`, the FLOPs of all steps so far on all processes, after the first step and in every row.
+class CountFLOPs(pl.Callback):
+    """Log `train/flops`, the FLOPs of all steps so far on all processes, after the first step and in every row.
 
     Convolutions, matrix products and attention of the run's first step are counted, forward and backward, with two
     FLOPs for a multiplication and an addition; all steps are taken to cost the same, after a resume too. Views,
@@ -23,7 +22,7 @@ class Operations(pl.Callback):
     def __init__(self) -> None:
         self._of_a_batch: int | None = None
         self._can_count = False
-        self._counter: CountOperations | None = None
+        self._counter: FlopCounterMode | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check whether operations are visible."""
@@ -34,7 +33,7 @@ class Operations(pl.Callback):
     ) -> None:
         """Start to count in the first step."""
         if self._can_count and self._of_a_batch is None:
-            self._counter = CountOperations()
+            self._counter = FlopCounterMode(display=False)
             self._counter.__enter__()
 
     def on_train_batch_end(
@@ -42,13 +41,13 @@ class Operations(pl.Callback):
     ) -> None:
         """End the count; log after the first step, so that the shortest run has a value, and when a row is due."""
         if self._counter is not None:
-            self._of_a_batch = self._counter.total
+            self._of_a_batch = self._counter.get_total_flops()
             self._end_count()
         accumulated = trainer.accumulate_grad_batches
         first = trainer.global_step == 1 and (batch_idx + 1) % accumulated == 0
         if self._of_a_batch is not None and (first or row_is_due(trainer, batch_idx)):
             batches = trainer.global_step * accumulated * trainer.world_size
-            publish(trainer, {"train/operations": float(self._of_a_batch * batches)})
+            publish(trainer, {"train/flops": float(self._of_a_batch * batches)})
 
     def state_dict(self) -> dict[str, int | None]:
         """The FLOPs of a batch."""
@@ -67,27 +66,6 @@ class Operations(pl.Callback):
         if self._counter is not None:
             self._counter.__exit__(None, None, None)
             self._counter = None
-
-
-class CountOperations(TorchDispatchMode):
-    """The sum of torch's FLOP formulas over all operations while the mode is active.
-
-    Attributes:
-        total: FLOPs, one for each multiplication and each addition.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count it."""
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **kwargs, out_val=result)
-        return result
 
 
 def is_compiled(module: nn.Module) -> bool:
