@@ -141,7 +141,7 @@ class FeatureBank(nn.Module):
             index: Rows to write, gathered in rank order over processes.
             z: Their embeddings, which are normalized here.
         """
-        first = _first_occurrences(index)
+        first = first_occurrences(index)
         rows, fresh = index[first], F.normalize(z[first].detach().float(), dim=1)
         before = self.rows[rows]
         blend = self.momentum * before + (1 - self.momentum) * fresh
@@ -244,7 +244,7 @@ def _expect_rows(rows: Any, dimensions: int, floating: bool = True) -> None:
         raise ValueError(f"found {found} as rows of per-sample state; expected a tensor of {dimensions} dimensions")
 
 
-def _first_occurrences(index: Int[Tensor, "B"]) -> Int[Tensor, "U"]:
+def first_occurrences(index: Int[Tensor, "B"]) -> Int[Tensor, "U"]:
     """Positions of the first occurrence of each row, in order."""
     _, group = torch.unique(index, return_inverse=True)
     positions = torch.arange(len(index), device=index.device)

@@ -28,7 +28,7 @@ LAYERS = {
     "clustering": "counter_rng errors files types",
     "contracts": "errors models types",
     "__init__": "checkpoints",
-    "data": "clustering contracts counter_rng errors models types",
+    "data": "processes clustering contracts counter_rng errors models types",
     "evaluation": "clustering counter_rng errors",
     "runs": "checkpoints errors files processes report",
     "sample_state": "clustering errors",

@@ -15,7 +15,7 @@ from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.contracts import TrainingData, data_of
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.models.preprocessing import Preprocessing
-from ssl_lightning.processes import gather_rows, share_buffers, world
+from ssl_lightning.processes import gather_rows, scatter_rows, share_buffers, world
 from ssl_lightning.sample_state import FeatureBank
 from ssl_lightning.types import Weights
 
@@ -90,14 +90,10 @@ def fill_banks(trainer: pl.Trainer, module: pl.LightningModule, banks: list[Feat
             views = module.embed_views(batch.views[: len(banks)])
             for of_bank, view in zip(embeddings, views, strict=True):
                 of_bank.append(view.float())
-    index = gather_rows(torch.cat(rows), world())
-    valid = torch.zeros(data.num_samples, dtype=torch.bool, device=index.device)
-    valid[index] = True
+    own, num_rows, group = torch.cat(rows), data.num_samples, world()
+    valid = scatter_rows(torch.ones_like(own, dtype=torch.bool), own, num_rows, group)
     for bank, of_bank in zip(banks, embeddings, strict=True):
-        own = gather_rows(torch.cat(of_bank), world())
-        every = own.new_zeros(data.num_samples, own.shape[1])
-        every[index] = own
-        bank.fill(every, valid)
+        bank.fill(scatter_rows(torch.cat(of_bank), own, num_rows, group), valid)
 
 
 def embed_images(

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from ssl_lightning.callbacks.publish import publish
+from ssl_lightning.clustering.rows import is_finite
 from ssl_lightning.contracts import data_of
 from ssl_lightning.errors import diverged
 from ssl_lightning.evaluation.few_shot import FewShot
@@ -17,6 +18,7 @@ from ssl_lightning.evaluation.linear import LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
 from ssl_lightning.processes import gather_rows, share_buffers, world
+from ssl_lightning.sample_state import first_occurrences
 
 DEFAULT_PROBES = (LinearProbe(), KNN(), KNN(k=200), FewShot())
 """The probes of every method's configuration."""
@@ -73,7 +75,7 @@ class ProbeFeatures(pl.Callback):
         for position, (name, (training_set, _)) in enumerate(data_of(trainer).probes.items()):
             train, test = self._split(2 * position, trainer), self._split(2 * position + 1, trainer)
             for features in (features for features in EVALUATED if features in train):
-                if not all(torch.isfinite(split[features]).all() for split in (train, test)):
+                if not all(is_finite(split[features]) for split in (train, test)):
                     raise diverged(f"features of {name} that are not finite at step {trainer.global_step}")
                 prefix = EVALUATED[features] if position == 0 else f"{EVALUATED[features]}/{name}"
                 reference_rows, test_rows = ((split[features], split["label"]) for split in (train, test))
@@ -110,8 +112,9 @@ class ProbeFeatures(pl.Callback):
             name: gather_rows(torch.cat([batch[name] for batch in batches]).to(device), group).cpu()
             for name in batches[0]
         }
-        _, first = _unique_first(whole["index"])
-        return {name: rows[first] for name, rows in whole.items()}
+        once = first_occurrences(whole["index"])
+        in_order = once[whole["index"][once].argsort()]
+        return {name: values[in_order] for name, values in whole.items()}
 
     def _evaluate(
         self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int
@@ -122,12 +125,3 @@ class ProbeFeatures(pl.Callback):
             metrics = {name: value for probe in self.probes for name, value in probe(*splits).items()}
             features = splits[1].features
             return metrics | {"rankme": rank_me(features), "feature_std": feature_std(features)}
-
-
-def _unique_first(index: Tensor) -> tuple[Tensor, Tensor]:
-    """Ascending rows, and the position of the first occurrence of each."""
-    order = torch.argsort(index, stable=True)
-    ordered = index[order]
-    first = torch.ones(len(ordered), dtype=torch.bool)
-    first[1:] = ordered[1:] != ordered[:-1]
-    return ordered[first], order[first]

@@ -16,7 +16,7 @@ from ssl_lightning.clustering.whitening import FeatureTransform
 from ssl_lightning.contracts import TrainingData, data_of
 from ssl_lightning.counter_rng import Purpose, number
 from ssl_lightning.files import reject_unwritable
-from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.processes import scatter_rows, world
 from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,8 @@ class WriteClusters(pl.Callback):
             if self.transform is not None:
                 features = self.transform(features, group)
             clustering = self.clusterer(features, self.num_clusters, number(data.seed, Purpose.CLUSTERING), group)
-            labels = _scatter(clustering.labels, rows, data.num_samples, UNLABELLED, group)
-            distances = _scatter(clustering.distances, rows, data.num_samples, torch.nan, group)
+            labels = scatter_rows(clustering.labels, rows, data.num_samples, group, UNLABELLED).cpu()
+            distances = scatter_rows(clustering.distances, rows, data.num_samples, group, torch.nan).cpu()
         self._batches = []
         if trainer.is_global_zero:
             whole = Clustering(
@@ -144,13 +144,6 @@ class WriteClusters(pl.Callback):
         metric = getattr(self.clusterer, "metric", "") if nearest else ""
         found_by = {"layer": self.embedded_layer, "metric": metric}
         return {"data": data.fingerprint, "checkpoint": self.checkpoint, "data_config": self.data_config} | found_by
-
-
-def _scatter(values: Tensor, rows: Tensor, num_samples: int, missing: int | float, group: Any) -> Tensor:
-    """Values of all N rows on every process, `missing` where a row has none, on the CPU."""
-    everything = torch.full((num_samples,), missing, dtype=values.dtype)
-    everything[gather_rows(rows, group).cpu()] = gather_rows(values, group).cpu()
-    return everything
 
 
 def _as_text(name: str) -> str:

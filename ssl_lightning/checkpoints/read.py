@@ -1,6 +1,5 @@
 """Verified reads: a checkpoint is compared with its sidecar first, and reading it runs no code."""
 
-import hashlib
 import json
 import logging
 import pickle
@@ -15,6 +14,7 @@ import torch
 
 from ssl_lightning.checkpoints.structure import misfit
 from ssl_lightning.errors import DataError
+from ssl_lightning.files import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +134,7 @@ def _verify(path: Path) -> str:
     facts = _read_sidecar(path)
     if path.stat().st_size != facts["size"]:
         raise CorruptCheckpointError(f"found {path} with {path.stat().st_size} bytes; its sidecar has {facts['size']}")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     if digest != facts["sha256"]:
         raise CorruptCheckpointError(f"found {path} changed since it was written (sha256 differs from its sidecar)")
     return digest

@@ -16,9 +16,11 @@ from ssl_lightning.checkpoints.load import described_data, load_model
 from ssl_lightning.clustering.assign import nearest
 from ssl_lightning.clustering.clusterer import Clustering, reject_other_images
 from ssl_lightning.commands.embed import device_named
+from ssl_lightning.data.loader import batches_per_epoch
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.evaluation import KNN, LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures
+from ssl_lightning.optim.steps import steps_per_epoch, steps_per_run
 from ssl_lightning.runs.directory import RunDirectory
 from ssl_lightning.runs.metrics import read_rows
 
@@ -122,15 +124,12 @@ def _expert(part: int, run: RunDirectory, inputs: dict[str, Any], images: int) -
 
 def _planned(inputs: dict[str, Any], images: int) -> int:
     """Optimizer steps that a run will have taken."""
-    if (inputs.get("trainer.max_steps") or -1) > 0:
-        return inputs["trainer.max_steps"]
-    whole = inputs.get("data.init_args.drop_last", True)
-    batch = inputs["data.init_args.batch_size"]
-    batches = images // batch if whole else -(-images // batch)
-    limit = inputs.get("trainer.limit_train_batches")
-    if limit is not None:
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    return (inputs.get("trainer.max_epochs") or 0) * -(-batches // (inputs.get("trainer.accumulate_grad_batches") or 1))
+    drop_last = inputs.get("data.init_args.drop_last", True)
+    batches = batches_per_epoch(images, inputs["data.init_args.batch_size"], drop_last, world_size=1)
+    limit, accumulated = inputs.get("trainer.limit_train_batches"), inputs.get("trainer.accumulate_grad_batches") or 1
+    per_epoch = steps_per_epoch(batches, 1.0 if limit is None else limit, accumulated)
+    max_epochs, max_steps = inputs.get("trainer.max_epochs") or -1, inputs.get("trainer.max_steps") or -1
+    return steps_per_run(per_epoch, max_epochs, max_steps) if max(max_epochs, max_steps) > 0 else 0
 
 
 def _state_table(experts: list[Expert], clustering: Clustering) -> str:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_lightning.data.crops import resize
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.views import View, center_view, crop_boxes
+from ssl_lightning.processes import block_of
 from ssl_lightning.types import RawBatch
 
 _ATTEMPTS = 2
@@ -32,8 +33,7 @@ class RankShard(NamedTuple):
 
     def of(self, rows: Int[Tensor, "N"]) -> Int[Tensor, "M"]:
         """The contiguous block of this process; blocks are disjoint and complete."""
-        begin, end = (len(rows) * (self.rank + extra) // self.world_size for extra in (0, 1))
-        return rows[begin:end]
+        return rows[block_of(len(rows), self.rank, self.world_size)]
 
 
 class Task(NamedTuple):

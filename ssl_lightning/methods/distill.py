@@ -26,7 +26,7 @@ from ssl_lightning.models.heads import Projector
 from ssl_lightning.models.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
 from ssl_lightning.optim.lars import LARS
 from ssl_lightning.optim.schedules import Schedule
-from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.processes import scatter_rows, world
 from ssl_lightning.sample_state import PseudoLabels
 from ssl_lightning.types import UNLABELLED, Batch, Weights
 
@@ -224,7 +224,8 @@ class Distill(Method):
                 rows.append(batch.index)
                 targets.append(self._of_view(batch.views[0], self._clusters(batch.index)))
         own, base, expert = torch.cat(rows), *(torch.cat(batches).float() for batches in zip(*targets, strict=True))
-        return _by_row(base, own, data.num_samples), _by_row(expert, own, data.num_samples)
+        base, expert = (scatter_rows(targets, own, data.num_samples, world()) for targets in (base, expert))
+        return base, expert
 
     def _distance(self, z: Float[Tensor, "B D"], targets: Targets, clusters: Int[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one view with the student's embeddings `z`."""
@@ -243,13 +244,6 @@ class Distill(Method):
     @property
     def _floats(self) -> torch.dtype:
         return cast(torch.dtype, self.dtype)
-
-
-def _by_row(own: Float[Tensor, "n D"], rows: Int[Tensor, "n"], num_samples: int) -> Float[Tensor, "N D"]:
-    """The rows of all processes by their index; zeros for rows that none has."""
-    own, every = gather_rows(own, world()), own.new_zeros(num_samples, own.shape[1])
-    every[gather_rows(rows, world())] = own
-    return every
 
 
 def _met_unless(
