@@ -116,7 +116,7 @@ def embed_images(
         Readable rows, ascending, and their features, on the CPU.
 
     Raises:
-        ValueError: For data of another preprocessing than that of the module.
+        UsageError: For data of another preprocessing than that of the module.
     """
     trained = module.preprocessing
     if isinstance(trained, Preprocessing) and (name := trained.difference(data.preprocessing)) is not None:

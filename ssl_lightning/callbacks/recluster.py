@@ -64,7 +64,7 @@ class Recluster(pl.Callback):
         first_epoch: No clustering before this epoch, nor before the end of the method's `warmup_epochs`.
 
     Raises:
-        ValueError: For intervals below 1, and in `setup` for a transform of memory banks.
+        UsageError: For intervals below 1, and in `setup` for a transform of memory banks.
     """
 
     def __init__(

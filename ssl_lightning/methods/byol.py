@@ -49,7 +49,7 @@ class BYOL(Method):
         preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: For a momentum outside [0, 1].
+        UsageError: For a momentum outside [0, 1].
     """
 
     min_views = 2

@@ -16,7 +16,7 @@ def reject_precision(precision: str | None) -> None:
         precision: The trainer's.
 
     Raises:
-        ValueError: For weights that are not float32.
+        UsageError: For weights that are not float32.
     """
     if precision in ("bf16-true", "16-true"):
         raise UsageError(
@@ -35,7 +35,7 @@ def reject_strategy(strategy: object, method: str, keeps_average: bool, learns_f
         learns_from_clusters: Whether its clusters become a head.
 
     Raises:
-        ValueError: For sharded parameters with a method that has either.
+        UsageError: For sharded parameters with a method that has either.
     """
     if not isinstance(strategy, ModelParallelStrategy):
         return
@@ -60,7 +60,7 @@ def reject_views(num_views: int, method: str, fewest: int) -> None:
         fewest: The number that it needs.
 
     Raises:
-        ValueError: For fewer.
+        UsageError: For fewer.
     """
     if num_views < fewest:
         raise UsageError(

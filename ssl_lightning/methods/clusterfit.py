@@ -46,7 +46,7 @@ class ClusterFit(Method):
         preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: In `setup`, if the file is missing or damaged, was made for other images, or has another K.
+        UsageError: In `setup`, if the file is missing or damaged, was made for other images, or has another K.
     """
 
     def __init__(

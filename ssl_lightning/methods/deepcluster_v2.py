@@ -58,7 +58,7 @@ class DeepClusterV2(Method):
         preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: For numbers out of range, or a run of a single epoch, which has no earlier epoch to learn from.
+        UsageError: For numbers out of range, or a run of a single epoch, which has no earlier epoch to learn from.
     """
 
     min_views = ASSIGNED_VIEWS

@@ -83,7 +83,7 @@ class Distill(Method):
         preprocessing: Image size and normalization of the run, equal to the teachers'.
 
     Raises:
-        ValueError: For no experts; in `setup`, if a file is missing or damaged, the clusters were made for other
+        UsageError: For no experts; in `setup`, if a file is missing or damaged, the clusters were made for other
             images or are not as many as the experts, an expert was trained on another cluster, or a teacher has no
             projector, or embeddings of another width.
     """

@@ -39,7 +39,7 @@ class FrozenBackbone(Method):
         preprocessing: Image size and normalization of the images.
 
     Raises:
-        ValueError: For a name that neither library has.
+        UsageError: For a name that neither library has.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class FrozenBackbone(Method):
         """Load the weights once and set the fingerprint.
 
         Raises:
-            ValueError: For weights that are not available, or not of this network.
+            UsageError: For weights that are not available, or not of this network.
         """
         super().setup(stage)
         if self._is_loaded:

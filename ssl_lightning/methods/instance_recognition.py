@@ -50,7 +50,7 @@ class InstanceRecognition(Method):
         preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: For numbers out of range.
+        UsageError: For numbers out of range.
     """
 
     per_sample_buffers = ("partition",)

@@ -66,7 +66,7 @@ class LocalAggregation(Method):
         preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: For numbers out of range; in `setup`, for more neighbors or clusters than images, or a
+        UsageError: For numbers out of range; in `setup`, for more neighbors or clusters than images, or a
             `warm_start` that does not fit.
     """
 
@@ -189,7 +189,7 @@ class LocalAggregation(Method):
         """Load network and memory bank of another run on the same images.
 
         Raises:
-            ValueError: For a checkpoint without a bank, of other images, or of a network of another shape.
+            UsageError: For a checkpoint without a bank, of other images, or of a network of another shape.
         """
         earlier = load_model(path)
         if not isinstance(getattr(earlier, "bank", None), FeatureBank):

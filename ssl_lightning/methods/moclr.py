@@ -55,7 +55,7 @@ class MoCLR(Method):
         preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: For a temperature that is not positive or a momentum outside [0, 1].
+        UsageError: For a temperature that is not positive or a momentum outside [0, 1].
     """
 
     min_views = 2

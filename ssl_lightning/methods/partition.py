@@ -17,7 +17,7 @@ def read_clusters(path: str, num_experts: int, data: TrainingData) -> Clustering
         data: Of the run.
 
     Raises:
-        ValueError: For a file that is missing, damaged, of other images or of another number of clusters.
+        UsageError: For a file that is missing, damaged, of other images or of another number of clusters.
     """
     clustering, made_for = Clustering.load(path)
     again = "make them again with predict and WriteClusters"
@@ -44,7 +44,7 @@ def reject_other_experts(
         data: Of the run.
 
     Raises:
-        ValueError: Names the expert, and its own cluster if it is one of these.
+        DataError: Names the expert, and its own cluster if it is one of these.
     """
     subsets = [data.training.select((labels == k).nonzero().flatten()) for k in range(len(experts))]
     for k, (expert, images) in enumerate(zip(experts, trained_on, strict=True)):

@@ -45,7 +45,7 @@ class SimCLR(Method):
         preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        UsageError: If the temperature is not positive.
     """
 
     min_views = 2

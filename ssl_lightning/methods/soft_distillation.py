@@ -55,7 +55,7 @@ class SoftDistillation(Method):
         preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: For numbers out of range.
+        UsageError: For numbers out of range.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SoftDistillation(Method):
         """Read and validate the teacher.
 
         Raises:
-            ValueError: For a missing file, a method without logits, another preprocessing or number of classes.
+            UsageError: For a missing file, a method without logits, another preprocessing or number of classes.
         """
         super().setup(stage)
         if stage != "fit":

@@ -41,7 +41,7 @@ class Supervised(Method):
         preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: For numbers out of range.
+        UsageError: For numbers out of range.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Supervised(Method):
         """Reject data without labels, or with more classes than the head has.
 
         Raises:
-            ValueError: For either of them.
+            UsageError: For either of them.
         """
         super().setup(stage)
         if stage != "fit":

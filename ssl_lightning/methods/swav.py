@@ -72,7 +72,7 @@ class SwAV(Method):
         preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: For numbers out of range.
+        UsageError: For numbers out of range.
     """
 
     min_views = ASSIGNED_VIEWS

@@ -25,7 +25,7 @@ def read_teacher(path: str, argument: str, student: Method) -> Method:
         student: The method that learns from it.
 
     Raises:
-        ValueError: For a missing file, one that is no checkpoint, or a teacher with another preprocessing.
+        UsageError: For a missing file, one that is no checkpoint, or a teacher with another preprocessing.
     """
     if not Path(path).is_file():
         raise DataError(
@@ -55,7 +55,7 @@ def embedding_network(path: str, teacher: Method, weights: Weights, width: int, 
         option: The argument of the student's constructor for it, for the error.
 
     Raises:
-        ValueError: For a teacher without projector or averaged weights, or with embeddings of another width.
+        UsageError: For a teacher without projector or averaged weights, or with embeddings of another width.
     """
     projector = getattr(teacher, "projector", None)
     if not isinstance(projector, Projector):
