@@ -59,7 +59,7 @@ def gather_rows(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:
 
 
 def scatter_rows(
-    values: Tensor, rows: Int[Tensor, "n"], num_rows: int, group: dist.ProcessGroup | None, missing: float = 0
+    values: Tensor, rows: Int[Tensor, "n"], num_rows: int, group: dist.ProcessGroup | None, missing: int | float = 0
 ) -> Tensor:
     """Place the values of all processes by row, on every process.
 
