@@ -44,7 +44,7 @@ class WriteReport(pl.Callback):
         return [path for path in shown if path.is_file()]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the clusters of methods that learn from them."""
+        """Write the cluster figures of methods that learn from clusters."""
         if trainer.is_global_zero:
             self._clusters = []
             self._update(trainer, pl_module)

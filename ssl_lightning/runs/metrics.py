@@ -75,7 +75,7 @@ class MetricsTable(Logger):
             self._write()
         except OSError as error:
             if not self._is_late:
-                log.warning("could not write %s (%s); its rows wait for room on the disk", self.path, error.strerror)
+                log.warning("could not write %s (%s); rows wait in memory for disk space", self.path, error.strerror)
             self._is_late = True
 
     def flush(self) -> None:

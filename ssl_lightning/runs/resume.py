@@ -122,7 +122,7 @@ def decide(
         state = "has finished" if finished else "was started"
         raise UsageError(
             f"found {run.path}, which {state} with other inputs: {'; '.join(changed[:5])}; give --run.name for a new "
-            "run, --resume.policy restart to set the old one aside, or --resume.allow_config_change to go on with it"
+            "run, --resume.policy restart to archive the old one, or --resume.allow_config_change to resume it"
         )
     other = f" with other settings: {'; '.join(changed[:5])}" if changed else ""
     if checkpoint is None:
