@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class WriteReport(pl.Callback):
     """Write `report/index.html`: evaluations, curves, cluster sizes, and images of each cluster.
 
-    The cluster images are drawn when training ends, the page again after the evaluation that follows; both at that
+    Cluster images are written at the end of training, the page again after the evaluation that follows; both at that
     evaluation, in a run that was stopped in between.
 
     Args:

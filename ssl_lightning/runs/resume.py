@@ -138,8 +138,8 @@ def _log_copy(run: RunDirectory, record: RunRecord) -> None:
     if record.copy is None:
         log.warning("found no whole %s: the settings that count are those in %s", run.path / "run.json", holder)
     elif record.inputs is not None and (changed := differences(record.inputs, record.copy)):
-        told = (run.path / "run.json", holder, "; ".join(changed[:3]))
-        log.warning("found %s, which differs from %s: %s; the checkpoint counts", *told)
+        differing = (run.path / "run.json", holder, "; ".join(changed[:3]))
+        log.warning("found %s, which differs from %s: %s; the checkpoint counts", *differing)
 
 
 def computed(config: dict[str, Any]) -> dict[str, Any]:
