@@ -1,0 +1,112 @@
+"""Configuration of the documentation: `make docs`, or `sphinx-build -W --keep-going -b html docs docs/_build/html`.
+
+The site works offline: the theme brings its own fonts and scripts, formulas are MathML, and no page of another project is
+read to resolve a reference.
+"""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from ssl_lightning import __version__
+
+project = "ssl_lightning"
+author = "The ssl_lightning authors"
+copyright = "The ssl_lightning authors, Apache-2.0"
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "examples"]
+source_suffix = {".md": "markdown"}
+root_doc = "index"
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 4
+myst_links_external_new_tab = False
+
+html_theme = "furo"
+html_title = f"ssl_lightning {release}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+html_math_renderer = "mathml"
+html_copy_source = html_show_sourcelink = False
+pygments_style = "friendly"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = True
+autodoc_use_legacy_class_based = True
+autoclass_content = "class"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+python_maximum_signature_line_length = 88
+default_role = "literal"
+add_module_names = False
+
+
+LITERAL = re.compile(r"(``?[^`]+``?)")
+
+
+ENUMERATOR = re.compile(r"^(\s*)([A-Za-z]|\d+)\. ")
+
+
+def show_constructor(app, what, name, obj, options, signature, return_annotation):
+    """The signature of a method is that of its constructor: its `__new__`, which notes the arguments, takes any."""
+    if what != "class" or "*args" not in (signature or ""):
+        return None
+    parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]
+    return f"({', '.join(shown(parameter) for parameter in parameters)})", None
+
+
+def shown(parameter):
+    """An argument with its default, as a reader would write it."""
+    default = parameter.default
+    if default is inspect.Parameter.empty:
+        return str(parameter.replace(annotation=inspect.Parameter.empty))
+    if inspect.isfunction(default):
+        return f"{parameter.name}=..."
+    return f"{parameter.name}={default.__name__ if inspect.isclass(default) else repr(default)}"
+
+
+def escape_markup(app, what, name, obj, options, lines):
+    """Docstrings are plain text with names in backticks; `|x|`, `a*b` and `name_` in them are no markup."""
+    for number, line in enumerate(lines):
+        if line.lstrip().startswith((":", "..")):
+            head, colon, rest = line.partition(": ")
+            lines[number] = f"{head}{colon}{escaped(rest)}"
+        else:
+            lines[number] = escaped(line)
+
+
+def escaped(text):
+    """Text with the signs escaped that reStructuredText would read as markup, outside of backticks."""
+    text = ENUMERATOR.sub(r"\1\2\\. ", text)  # "K. The paper's 3000" begins no list
+    parts = LITERAL.split(text)
+    return "".join(part if part.startswith("`") else re.sub(r"([|*]|_\b)", r"\\\1", part) for part in parts)
+
+
+def visit_math(self, node):
+    """Write an inline formula as MathML."""
+    self.body.append(tex2mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def visit_displayed_math(self, node):
+    """Write a formula on a line of its own as MathML."""
+    self.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>\n')
+    raise nodes.SkipNode
+
+
+def setup(app):
+    """Add the renderer of formulas and the reading of docstrings."""
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_displayed_math, None))
+    app.connect("autodoc-process-signature", show_constructor)
+    app.connect("autodoc-process-docstring", escape_markup, priority=900)
