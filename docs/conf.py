@@ -1,16 +1,19 @@
 """Configuration of the documentation: `make docs`, or `sphinx-build -W --keep-going -b html docs docs/_build/html`.
 
-The site works offline: the theme brings its own fonts and scripts, formulas are MathML, and no page of another project is
-read to resolve a reference.
+The site works offline: the theme contains its fonts and scripts, formulas are MathML, and references do not lead to
+the pages of other projects.
 """
 
 import inspect
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -43,7 +46,6 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = True
-autodoc_use_legacy_class_based = True
 autoclass_content = "class"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -51,14 +53,15 @@ python_maximum_signature_line_length = 88
 default_role = "literal"
 add_module_names = False
 
-
 LITERAL = re.compile(r"(``?[^`]+``?)")
 
 
 ENUMERATOR = re.compile(r"^(\s*)([A-Za-z]|\d+)\. ")
 
 
-def show_constructor(app, what, name, obj, options, signature, return_annotation):
+def show_constructor(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, return_annotation: str | None
+) -> tuple[str, None] | None:
     """The signature of a method is that of its constructor: its `__new__`, which notes the arguments, takes any."""
     if what != "class" or "*args" not in (signature or ""):
         return None
@@ -66,7 +69,7 @@ def show_constructor(app, what, name, obj, options, signature, return_annotation
     return f"({', '.join(shown(parameter) for parameter in parameters)})", None
 
 
-def shown(parameter):
+def shown(parameter: inspect.Parameter) -> str:
     """An argument with its default, as a reader would write it."""
     default = parameter.default
     if default is inspect.Parameter.empty:
@@ -76,7 +79,7 @@ def shown(parameter):
     return f"{parameter.name}={default.__name__ if inspect.isclass(default) else repr(default)}"
 
 
-def escape_markup(app, what, name, obj, options, lines):
+def escape_markup(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Docstrings are plain text with names in backticks; `|x|`, `a*b` and `name_` in them are no markup."""
     for number, line in enumerate(lines):
         if line.lstrip().startswith((":", "..")):
@@ -86,26 +89,26 @@ def escape_markup(app, what, name, obj, options, lines):
             lines[number] = escaped(line)
 
 
-def escaped(text):
+def escaped(text: str) -> str:
     """Text with the signs escaped that reStructuredText would read as markup, outside of backticks."""
     text = ENUMERATOR.sub(r"\1\2\\. ", text)  # "K. The paper's 3000" begins no list
     parts = LITERAL.split(text)
     return "".join(part if part.startswith("`") else re.sub(r"([|*]|_\b)", r"\\\1", part) for part in parts)
 
 
-def visit_math(self, node):
+def visit_math(self: HTML5Translator, node: nodes.math) -> None:
     """Write an inline formula as MathML."""
     self.body.append(tex2mathml(node.astext(), as_block=False))
     raise nodes.SkipNode
 
 
-def visit_displayed_math(self, node):
+def visit_displayed_math(self: HTML5Translator, node: nodes.math_block) -> None:
     """Write a formula on a line of its own as MathML."""
     self.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>\n')
     raise nodes.SkipNode
 
 
-def setup(app):
+def setup(app: Sphinx) -> None:
     """Add the renderer of formulas and the reading of docstrings."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displayed_math, None))
     app.connect("autodoc-process-signature", show_constructor)

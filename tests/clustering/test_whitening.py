@@ -10,9 +10,9 @@ from tests.clustering.test_kmeans import mixture
 
 
 def by_numpy(features, dim):
-    centerd = features.double().numpy() - features.double().numpy().mean(0)
-    _, singular, basis = np.linalg.svd(centerd, full_matrices=False)
-    white = centerd @ basis[:dim].T / (singular[:dim] / np.sqrt(len(features)))
+    centered = features.double().numpy() - features.double().numpy().mean(0)
+    _, singular, basis = np.linalg.svd(centered, full_matrices=False)
+    white = centered @ basis[:dim].T / (singular[:dim] / np.sqrt(len(features)))
     return white / np.linalg.norm(white, axis=1, keepdims=True)
 
 
