@@ -12,12 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "benchmarks").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 NOT_RUN = {
     "account": "needs an account at Weights & Biases",
     "config command": "`ssl-lightning config` writes to standard output: see test_commands.py",
     "environment": "sets a variable of the reader's shell",
+    "gpu": "needs a GPU",
     "hours": "takes an hour; tests/soak runs a part of it",
     "install": "downloads packages",
     "interactive": "opens a browser; tests/test_notebooks.py runs the notebook",
@@ -28,7 +29,7 @@ NOT_RUN = {
 SHELL = {"bash", "sh", "shell", "console"}
 SHOWN = {"yaml", "text", "{toctree}", "{eval-rst}", "{literalinclude}", "{include}", "{glossary}"}
 """Blocks that are shown and not run."""
-BLOCK = re.compile(r"^(?:<!-- (not run|in): ([^\n]+) -->\n)?```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n)?```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RECORD = r"""#!/bin/sh
 printf '%s\036' "$(basename "$0")" "$@" >> "$RECORD"
 printf '\035' >> "$RECORD"
@@ -70,9 +71,9 @@ def blocks(page: Path) -> list[Block]:
     text = page.read_text()
     found = []
     for match in BLOCK.finditer(text):
-        kind, mark, language, body = match.groups()
+        reason, language, body = match.groups()
         above = text[: match.start()].rstrip().rpartition("\n")[2]
-        found.append(Block(language.split(" ")[0], body, mark if kind == "not run" else "", above))
+        found.append(Block(language.split(" ")[0], body, reason or "", above))
     return found
 
 
