@@ -1,4 +1,4 @@
-# Every target does its own set-up; `make help` lists them.
+# Every target does its own set-up; `make help` lists them. Works with GNU make 3.81 and later.
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV_VERSION := 0.13.9
@@ -6,20 +6,37 @@ UV_VERSION := 0.13.9
 FAULTS ?= all
 SOAK_ARGS ?=
 
-.PHONY: help setup demo check test test-slow soak benchmarks clusterfit divide_contrast
+.PHONY: help setup demo check test test-slow soak docs benchmarks clusterfit divide_contrast FORCE
 .DEFAULT_GOAL := help
 
-help: ## every target in a line
-	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## /{printf "%-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-setup: .venv/.done ## a virtual environment in .venv with the pinned versions and this package
+setup: .venv/.done ## install the pinned versions and this package into .venv; PYTHON=python3.12 picks the interpreter
+
+# An interpreter that was requested and is not the one of .venv gets a new environment
+INTERPRETER := import sys; print(sys.version.split()[0], sys.base_prefix)
+ifneq ($(filter command environment,$(origin PYTHON)),)
+ifneq ($(wildcard .venv/.python),)
+ifneq ($(shell $(PYTHON) -c '$(INTERPRETER)' 2>/dev/null),$(shell cat .venv/.python))
+CLEAR := --clear
+.venv/.done: FORCE
+endif
+endif
+endif
 
 .venv/.done: requirements.txt pyproject.toml
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "setup: found Python " + sys.version.split()[0] \
+		+ " ($(PYTHON)); expected 3.11 or later: give, for example, make setup PYTHON=python3.12")'
+	@echo "setup: installing the pinned packages into .venv. torch's wheels for Linux hold CUDA libraries: the first time,"
+	@echo "setup: about 3 GB are downloaded and 6 GB of disk are used. docs/installation.md explains the use of a CPU-only torch."
+	$(PYTHON) -m venv $(CLEAR) .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
-	touch $@
+	@$(PYTHON) -c '$(INTERPRETER)' > .venv/.python
+	@touch $@
+	@echo "setup: done. Next: make demo"
 
 demo: setup ## DeepCluster on real digits: a table and a page to look at, in under 3 minutes
 	$(BIN)/ssl-lightning demo
@@ -35,15 +52,18 @@ test: check ## check, then the fast tests
 test-slow: setup ## kills, two processes, notebooks, documentation commands, three demo seeds
 	CHECK_SHAPES=0 $(BIN)/pytest -n 2 --dist loadfile -m slow
 
+docs: setup ## build the documentation into docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
 soak: setup ## inject faults for an hour: kills, signals, disks, damage, hostile files; FAULTS=all SOAK_ARGS="--minutes 120"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --faults $(FAULTS) $(SOAK_ARGS)
 
 benchmarks: setup ## every benchmark but gpu.py, which needs a method; results in benchmarks/README.md
 	for file in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$file || exit 1; done
 
-# Staged methods: a stage is a command, an edge is a file that is written last, and this is the graph. What is there and
-# not older than what it is made of is left alone; a stage that was stopped goes on where it was. make sees changed options
-# and configs, not changed images: after those, touch configs/data/<DATA>.yaml.
+# The graph of the staged methods. A stage is one command; the file that it writes last is an edge. Finished stages are
+# skipped, an interrupted stage resumes. make notices changed options and configurations but not changed images: after a
+# change of images, touch configs/data/<DATA>.yaml.
 DATA ?= digits
 K ?= $(if $(filter divide_contrast,$(MAKECMDGOALS)),5,100)
 SEED ?= 0
@@ -58,15 +78,25 @@ BASE_ARGS ?=
 EXPERT_ARGS ?=
 DISTILL_ARGS ?=
 
+# Nothing runs with options that no stage can use
+quoted = '$(subst ','\'',$(1))'
+ifneq ($(filter clusterfit divide_contrast,$(MAKECMDGOALS)),)
+PROBLEM := $(shell $(firstword $(wildcard $(BIN)/python) $(PYTHON)) ssl_lightning/commands/stage_options.py \
+	$(call quoted,data=$(DATA)) $(call quoted,scale=$(SCALE)) $(call quoted,k=$(K)) $(call quoted,seed=$(SEED)))
+ifneq ($(PROBLEM),)
+$(error $(PROBLEM))
+endif
+endif
+
 OVERLAY := configs/data/$(DATA).yaml
 SCALED := $(if $(SCALE),configs/scale/$(SCALE).yaml)
 FIT = $(BIN)/ssl-lightning fit --resume.policy restart --seed_everything $(SEED) --run.dir $(RUNS)
 CONFIGURED = $(foreach file,$(OVERLAY) $(SCALED),--config $(file))
 
-# clusterfit: DATA is a file in configs/data/, SCALE one in configs/scale/; PRETRAINED=<checkpoint> takes the place of
-# stage 1; *_ARGS are options of one stage's command
+# clusterfit: DATA is a file in configs/data/, SCALE a file in configs/scale/. PRETRAINED=<checkpoint> replaces stage 1.
+# *_ARGS are options of the command of one stage.
 CF := clusterfit-$(DATA)-k$(K)$(if $(filter-out 0,$(SEED)),-s$(SEED))
-CF_SEEN := $(or $(PRETRAINED),$(RUNS)/$(CF)-pretrain/checkpoints/last.ckpt)
+CF_CHECKPOINT := $(or $(PRETRAINED),$(RUNS)/$(CF)-pretrain/checkpoints/last.ckpt)
 
 clusterfit: setup $(RUNS)/$(CF)-fit/done.json ## pretrain, cluster, fit: DATA=digits K=100 [SCALE=cpu] [SEED=0] [PRETRAINED=file]
 	@echo "clusterfit: all 3 stages of $(CF) are there; report: $(RUNS)/$(CF)-fit/report/index.html"
@@ -78,7 +108,7 @@ $(RUNS)/$(CF)-pretrain/done.json: configs/clusterfit/1_pretrain.yaml $(OVERLAY) 
 $(RUNS)/$(CF)-cluster.safetensors: configs/clusterfit/2_cluster.yaml $(OVERLAY) $(RUNS)/.$(CF)-cluster.args \
 		$(or $(PRETRAINED),$(RUNS)/$(CF)-pretrain/done.json)
 	@echo "clusterfit 2/3: $(K) clusters into $@; next: a network from scratch on them"
-	$(BIN)/ssl-lightning predict --config $< --config $(OVERLAY) --seed_everything $(SEED) --ckpt_path $(CF_SEEN) \
+	$(BIN)/ssl-lightning predict --config $< --config $(OVERLAY) --seed_everything $(SEED) --ckpt_path $(CF_CHECKPOINT) \
 		--trainer.callbacks.path $(basename $@) --trainer.callbacks.num_clusters $(K) \
 		--run.dir $(RUNS) --run.name $(CF)-cluster $(CLUSTER_ARGS)
 
@@ -88,8 +118,8 @@ $(RUNS)/$(CF)-fit/done.json: configs/clusterfit/3_fit.yaml $(OVERLAY) $(SCALED) 
 	$(FIT) --config $< $(CONFIGURED) --model.clusters $(RUNS)/$(CF)-cluster.safetensors --model.num_clusters $(K) \
 		--run.name $(CF)-fit $(FIT_ARGS)
 
-# divide_contrast: as above; BASE=<checkpoint of SimCLR, BYOL or MoCLR> takes the place of stage 1; `make -j` trains the
-# experts side by side, and one that was trained elsewhere is a folder to copy here
+# divide_contrast: as above. BASE=<checkpoint of SimCLR, BYOL or MoCLR> replaces stage 1. `make -j` trains experts side by
+# side. The run folder of an expert that was trained on another machine can be copied here.
 DC := divide_contrast-$(DATA)-k$(K)$(if $(filter-out 0,$(SEED)),-s$(SEED))
 DC_BASE := $(or $(BASE),$(RUNS)/$(DC)-base/checkpoints/last.ckpt)
 DC_EDGE := $(RUNS)/$(DC)-cluster.safetensors
@@ -102,7 +132,7 @@ divide_contrast: setup $(RUNS)/$(DC)-distill/done.json ## base, clusters, expert
 	@$(BIN)/ssl-lightning budget $(patsubst %/checkpoints/,%,$(dir $(DC_BASE))) $(DC_EXPERTS:/done.json=) $(RUNS)/$(DC)-distill || true
 
 $(RUNS)/$(DC)-base/done.json: configs/divide_contrast/1_base.yaml $(OVERLAY) $(SCALED) $(RUNS)/.$(DC)-base.args
-	@echo "divide_contrast 1/4: a base into $(RUNS)/$(DC)-base; next: clusters of what it sees"
+	@echo "divide_contrast 1/4: a base into $(RUNS)/$(DC)-base; next: clusters of its features"
 	$(FIT) --config $< $(CONFIGURED) --run.name $(DC)-base $(BASE_ARGS)
 
 $(DC_EDGE): configs/divide_contrast/2_cluster.yaml $(OVERLAY) $(RUNS)/.$(DC)-cluster.args \
@@ -125,18 +155,15 @@ $(RUNS)/$(DC)-distill/done.json: configs/divide_contrast/4_distill.yaml $(OVERLA
 		--model.experts '$(call listed,$(DC_EXPERTS:done.json=checkpoints/last.ckpt))' \
 		--run.name $(DC)-distill $(DISTILL_ARGS)
 
-# What was given on the command line is an input too: these files change when it does
-note = $(if $(subst xargs $(strip $(2)),,x$(file <$(1))),$(file >$(1),args $(strip $(2))))
-ifneq ($(filter clusterfit,$(MAKECMDGOALS)),)
-$(shell mkdir -p $(RUNS))
-$(call note,$(RUNS)/.$(CF)-pretrain.args,$(SCALE) $(PRETRAIN_ARGS))
-$(call note,$(RUNS)/.$(CF)-cluster.args,$(PRETRAINED) $(CLUSTER_ARGS))
-$(call note,$(RUNS)/.$(CF)-fit.args,$(SCALE) $(FIT_ARGS))
-endif
-ifneq ($(filter divide_contrast,$(MAKECMDGOALS)),)
-$(shell mkdir -p $(RUNS))
-$(call note,$(RUNS)/.$(DC)-base.args,$(SCALE) $(BASE_ARGS))
-$(call note,$(RUNS)/.$(DC)-cluster.args,$(BASE) $(CLUSTER_ARGS))
-$(call note,$(RUNS)/.$(DC)-expert.args,$(SCALE) $(EXPERT_ARGS))
-$(call note,$(RUNS)/.$(DC)-distill.args,$(SCALE) $(DISTILL_ARGS))
-endif
+# Options given on the command line are inputs too: these files change when the options do
+$(RUNS)/.$(CF)-pretrain.args: export OPTIONS = $(SCALE) $(PRETRAIN_ARGS)
+$(RUNS)/.$(CF)-cluster.args: export OPTIONS = $(PRETRAINED) $(CLUSTER_ARGS)
+$(RUNS)/.$(CF)-fit.args: export OPTIONS = $(SCALE) $(FIT_ARGS)
+$(RUNS)/.$(DC)-base.args: export OPTIONS = $(SCALE) $(BASE_ARGS)
+$(RUNS)/.$(DC)-cluster.args: export OPTIONS = $(BASE) $(CLUSTER_ARGS)
+$(RUNS)/.$(DC)-expert.args: export OPTIONS = $(SCALE) $(EXPERT_ARGS)
+$(RUNS)/.$(DC)-distill.args: export OPTIONS = $(SCALE) $(DISTILL_ARGS)
+
+$(RUNS)/.%.args: FORCE
+	@mkdir -p $(RUNS)
+	@printf '%s\n' "$$OPTIONS" | cmp -s - $@ || printf '%s\n' "$$OPTIONS" > $@

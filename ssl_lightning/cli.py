@@ -31,6 +31,7 @@ from ssl_lightning.checkpoints.kinds import rejection
 from ssl_lightning.checkpoints.places import check_arguments, check_call, leave_out_default_functions
 from ssl_lightning.command_line import missing_package, reject_addresses_in, short_print_config, with_its_place
 from ssl_lightning.data import ImageModule
+from ssl_lightning.errors import UsageError
 from ssl_lightning.files import sha256_of
 from ssl_lightning.fitting import Fitting, rank
 from ssl_lightning.methods import Method
@@ -48,7 +49,6 @@ from ssl_lightning.runs import (
 from ssl_lightning.runs.artifacts import fetch_all
 from ssl_lightning.runs.outputs import given_values, keep_inside
 from ssl_lightning.runs.resume import Policy, computed
-from ssl_lightning.stops import UsageError
 
 log = logging.getLogger(__name__)
 TRAINER_DEFAULTS: dict[str, Any] = {

@@ -40,7 +40,7 @@ def reject_addresses_in(arguments: list[str]) -> None:
     Raises:
         UsageError: For a `--config` that is an address, or another value that is one of a local file.
     """
-    from ssl_lightning.stops import UsageError
+    from ssl_lightning.errors import UsageError
 
     configs = [config for config in configs_in(arguments) if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", config)]
     files = [value for value in values_in(arguments) if value.startswith("file:")]
@@ -66,8 +66,8 @@ def with_its_place(message: str, arguments: list[str], folder: Path) -> str:
         arguments: Of the command line.
         folder: In which the command was given.
     """
+    from ssl_lightning.errors import DataError
     from ssl_lightning.safe_yaml import read_yaml  # a bare --help does without yaml
-    from ssl_lightning.stops import DataError
 
     files = [file for file in configs_in(arguments) if os.path.isfile(folder / file)]
     if message.startswith("Problems parsing config"):

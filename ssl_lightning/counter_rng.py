@@ -1,8 +1,8 @@
-"""Counter-based random numbers: every draw is a pure function of (seed, purpose, epoch, row, view).
+"""Counter-based random numbers: every number is a pure function of (seed, purpose, epoch, row, view).
 
-No generator is carried along, so neither the number of workers or processes, nor a resume, nor the order of calls can
-change what is drawn. The mixer is the 64-bit finalizer of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable
-pseudorandom number generators"), in the wrap-around arithmetic of int64, so CPU and GPU draw the same numbers.
+There is no generator state. The numbers therefore do not depend on the number of workers or processes, on a resume, or
+on the order of calls. The mixer is the 64-bit finalizer of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable
+pseudorandom number generators") in the wrap-around arithmetic of int64, so that CPU and GPU give the same numbers.
 """
 
 from collections.abc import Iterator
@@ -20,38 +20,38 @@ _MASK = (1 << 64) - 1
 
 
 class Purpose(IntEnum):
-    """What a number is drawn for; two purposes never share a draw. Numbers are for ever, old runs depend on them."""
+    """The use of a random number; two purposes never share one. The values are fixed, since old runs depend on them."""
 
     ORDER = 1
-    """Who comes when in an epoch."""
+    """The order of samples in an epoch."""
     BALANCE = 2
-    """Which members of a cluster are drawn, and their order."""
+    """Balanced sampling: the members of a cluster and their order."""
     VIEW = 3
-    """Crop, flip, jitter and kin."""
+    """Crop, flip, color jitter and other parameters of views."""
     CLUSTERING = 4
-    """Where k-means starts."""
+    """Initialization of k-means."""
     HEAD = 5
-    """Weights of a head that is drawn afresh during training."""
+    """Weights of a head that is reset during training."""
     REFERENCE = 6
-    """Which training rows are evaluated against while training."""
+    """The reference set of probes during training."""
     EPISODE = 7
     """Few-shot episodes."""
     SYNTHETIC = 8
-    """Generated images."""
+    """Synthetic images."""
     BANK = 9
-    """First rows of a memory bank."""
+    """Initial rows of a memory bank."""
     LOW_SHOT = 10
-    """Which share of the labels a probe may see."""
+    """The labeled subset of a low-shot probe."""
     NEGATIVES = 11
-    """Rows of a memory that an embedding is to be told from."""
+    """Negatives sampled from a memory bank."""
     LABEL_NOISE = 12
-    """Which labels are replaced, and by which class."""
+    """Label noise: the replaced labels and their new classes."""
     STUDENT = 13
-    """First weights of a network that learns from what another one, of the same seed, has learned."""
+    """Initial weights of a student, which must differ from those of a teacher of the same seed."""
 
 
 def bits(seed: int, purpose: Purpose, epoch: int, rows: Int[Tensor, "B"], view: int = 0) -> Int[Tensor, "B"]:
-    """One 64-bit number a row, uniform over all int64, on the device of `rows`."""
+    """One 64-bit number per row, uniform over int64, on the device of `rows`."""
     state = _fold(seed, purpose, epoch, view)
     return _mix(rows.long() * _GOLDEN + state)
 
@@ -66,7 +66,7 @@ def uniform(
 
 
 def permutation(seed: int, purpose: Purpose, epoch: int, size: int) -> Int[Tensor, "N"]:
-    """A random order of `size` rows, on the CPU."""
+    """A random permutation of `size` rows, on the CPU."""
     return torch.argsort(bits(seed, purpose, epoch, torch.arange(size)), stable=True)
 
 
@@ -77,9 +77,10 @@ def number(seed: int, purpose: Purpose, epoch: int = 0, view: int = 0) -> int:
 
 @contextmanager
 def separate_rng(purpose: Purpose) -> Iterator[None]:
-    """What torch draws on the CPU within has a generator of its own, whose seed the global one draws.
+    """A context in which torch's CPU generator starts from a seed that is sampled from the global generator.
 
-    So it is still a function of the run's seed, but equals nothing that a run of that seed draws for another purpose.
+    The result is still a function of the run's seed, but differs from what a run with that seed samples for other
+    purposes.
     """
     seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     with torch.random.fork_rng(devices=[]):
@@ -88,7 +89,7 @@ def separate_rng(purpose: Purpose) -> Iterator[None]:
 
 
 def _fold(*keys: int) -> int:
-    """All keys into one int64. In Python's own integers: on tensors without dimensions it takes fifty times longer."""
+    """Fold all keys into one int64. Python integers are used: tensors without dimensions take fifty times as long."""
     state = 0
     for key in keys:
         state = _mix_number((state + _GOLDEN + int(key)) & _MASK)
@@ -96,7 +97,7 @@ def _fold(*keys: int) -> int:
 
 
 def _mix_number(x: int) -> int:
-    """The same mixer as `_mix`."""
+    """The mixer `_mix` for a Python integer."""
     x = ((x ^ (x >> 30)) * _MIX_1) & _MASK
     x = ((x ^ (x >> 27)) * _MIX_2) & _MASK
     return x ^ (x >> 31)
@@ -109,5 +110,5 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _shift(x: Tensor, by: int) -> Tensor:
-    """Logical shift to the right; torch's own keeps the sign."""
+    """Logical shift to the right; torch's own shift keeps the sign."""
     return (x >> by) & ((1 << (64 - by)) - 1)

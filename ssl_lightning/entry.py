@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ssl_lightning import __version__
 from ssl_lightning.command_line import binary_config
-from ssl_lightning.stops import DiskError, InterruptError, PreemptedError, RequeueError, RunStoppedError, one_line
+from ssl_lightning.errors import DiskError, InterruptError, PreemptedError, RequeueError, RunStoppedError, one_line
 
 LOOPS = {
     "fit": "train a method; the same command again resumes an unfinished run",

@@ -1,4 +1,4 @@
-"""Give a file new content, or leave it as it was: temporary file in the same folder, fsync, rename."""
+"""Atomic writes: a temporary file in the same folder, fsync, rename."""
 
 import errno
 import hashlib
@@ -8,21 +8,21 @@ from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
-from ssl_lightning.stops import UsageError
+from ssl_lightning.errors import UsageError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> str:
-    """Give `path` new content, or leave it as it was.
+    """Replace the content of `path`, or leave it unchanged.
 
     Args:
-        path: File to make or replace.
-        write: Writes the content to a file that is open for it.
+        path: File to create or replace.
+        write: Writes the content to an open file.
 
     Returns:
-        The sha256 of what lies on disk.
+        The SHA-256 of the written file.
 
     Raises:
-        OSError: As it comes (disk full, read-only); the old file is untouched and no temporary file stays.
+        OSError: For example if the disk is full or read-only. The old file is unchanged and no temporary file remains.
     """
     temporary = _temporary(path)
     try:
@@ -30,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> str:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        digest = sha256_of(temporary)  # of what was written, not of what was meant
+        digest = sha256_of(temporary)  # read back from the disk
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -44,11 +44,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def reject_unwritable(path: Path, suggestion: str) -> None:
-    """Make the folder of a file, and find out that the file cannot be written there before what it is to hold is made.
+    """Create the folder of a file and check that the file can be written, before its content is computed.
 
     Args:
-        path: File to make or replace, later.
-        suggestion: What to do about it, for the error.
+        path: File that will be written later.
+        suggestion: What to do, for the error.
 
     Raises:
         UsageError: If it cannot be written.
@@ -66,7 +66,7 @@ def reject_unwritable(path: Path, suggestion: str) -> None:
 
 
 def sweep_temporary(folder: Path, name: str | None = None) -> int:
-    """Remove what writers that were killed left behind, of one file or of all; how many files."""
+    """Remove temporary files of killed writers, of one file or of all files in a folder; return their number."""
     leftovers = list(folder.glob(f".{'*' if name is None else escape(name)}.tmp-*"))
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
@@ -74,18 +74,18 @@ def sweep_temporary(folder: Path, name: str | None = None) -> int:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file's bytes."""
+    """Hexadecimal SHA-256 of the content of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _temporary(path: Path) -> Path:
-    """What this process writes before it becomes `path`."""
+    """The temporary file that this process renames to `path`."""
     return path.with_name(f".{path.name}.tmp-{os.getpid()}")
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames in a folder last."""
+    """Make renames in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

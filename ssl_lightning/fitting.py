@@ -20,15 +20,7 @@ from ssl_lightning.checkpoints import read_checkpoint
 from ssl_lightning.checkpoints.durable import LAST, point_last
 from ssl_lightning.checkpoints.read import has_sidecar, sidecar_path
 from ssl_lightning.data import ImageModule
-from ssl_lightning.files import sha256_of, write_text
-from ssl_lightning.methods import Method
-from ssl_lightning.runs import Checkpointing, ExternalLoggers, MetricsTable, RunDirectory
-from ssl_lightning.runs.checkpointing import TABLE
-from ssl_lightning.runs.initial_weights import InitialWeights, find_initial_weights, without_initial_weights
-from ssl_lightning.runs.record import RunRecord, recorded
-from ssl_lightning.runs.resume import CONTENT, DATA_BY_NAMES, StartPlan, computed, decide, differences
-from ssl_lightning.sample_state import PseudoLabels
-from ssl_lightning.stops import (
+from ssl_lightning.errors import (
     CollapseError,
     DataError,
     DiskError,
@@ -37,6 +29,14 @@ from ssl_lightning.stops import (
     RunStoppedError,
     UsageError,
 )
+from ssl_lightning.files import sha256_of, write_text
+from ssl_lightning.methods import Method
+from ssl_lightning.runs import Checkpointing, ExternalLoggers, MetricsTable, RunDirectory
+from ssl_lightning.runs.checkpointing import TABLE
+from ssl_lightning.runs.initial_weights import InitialWeights, find_initial_weights, without_initial_weights
+from ssl_lightning.runs.record import RunRecord, recorded
+from ssl_lightning.runs.resume import CONTENT, DATA_BY_NAMES, StartPlan, computed, decide, differences
+from ssl_lightning.sample_state import PseudoLabels
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""The processes of a run: who they are, and their rows side by side."""
+"""The processes of a distributed run, and collective operations on their rows."""
 
 from typing import Any
 
@@ -9,22 +9,22 @@ from torch import distributed as dist
 
 
 def world() -> dist.ProcessGroup | None:
-    """The group of all processes, None where there is one."""
+    """The group of all processes, or None for a single process."""
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return None
     return dist.group.WORLD
 
 
 def rank() -> int:
-    """This process's number, 0 where there is one."""
+    """The rank of this process, 0 for a single process."""
     return dist.get_rank() if world() is not None else 0
 
 
 def highest(values: Int[Tensor, "V"]) -> Int[Tensor, "V"]:
-    """Of each value the highest on any process, in one reduction; the same answer on all of them.
+    """The maximum of each value over all processes, in one reduction; the result is equal on all of them.
 
     Args:
-        values: This process's, on the device that the processes talk through. Overwritten.
+        values: Values of this process, on the device of the process group. Overwritten.
     """
     group = world()
     if group is not None:
@@ -33,10 +33,10 @@ def highest(values: Int[Tensor, "V"]) -> Int[Tensor, "V"]:
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Give every process the buffers of the first: running statistics that each has moved by batches of its own.
+    """Broadcast the buffers of rank 0 to all processes, since running statistics differ between them.
 
-    Data parallelism does so before each training step and not after the last one. Checkpoints hold those of the first
-    process, so that only with them features are the same before and after a resume.
+    Data parallelism does this before each training step and not after the last one. Checkpoints hold the buffers of
+    rank 0, so that features before and after a resume are equal only with these.
     """
     group = world()
     if group is not None:
@@ -45,30 +45,30 @@ def share_buffers(module: nn.Module) -> None:
 
 
 def gather_rows(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """All processes' rows in rank order, whatever their number on each; no gradient flows back.
+    """The rows of all processes in rank order, without gradient. Processes may have different numbers of rows.
 
     Args:
-        rows: This process's rows.
-        group: None where they are all.
+        rows: Rows of this process.
+        group: None if these are all rows.
     """
     return rows if group is None else torch.cat(_gather_parts(rows, group))
 
 
 def gather_rows_with_gradient(rows: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, int]:
-    """All processes' rows in rank order, and where this process's begin.
+    """The rows of all processes in rank order, and the position of the first row of this process.
 
-    Gradients flow back into the rows of the process that they came from, summed over all processes: the derivative of
-    the sum of all processes' losses. Where they require none, nothing is sent back.
+    Gradients flow back to the process of each row, summed over all processes: the derivative of the sum of the losses
+    of all processes. If no row requires a gradient, nothing is sent back.
 
     Args:
-        rows: This process's rows.
-        group: None where they are all.
+        rows: Rows of this process.
+        group: None if these are all rows.
     """
     return (rows, 0) if group is None else _GatherRows.apply(rows, group)  # type: ignore[return-value]  # untyped
 
 
 class _GatherRows(torch.autograd.Function):
-    """torch's own gathers with a gradient take as many rows from each process."""
+    """An all-gather with gradient for different numbers of rows; torch's own requires equal numbers."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, int]:

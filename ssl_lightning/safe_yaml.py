@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from ssl_lightning.stops import DataError
+from ssl_lightning.errors import DataError
 
 MAX_BYTES = 10_000_000
 MAX_NODES = 100_000

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.errors import UsageError
 
 
 class PseudoLabels(nn.Module):
@@ -61,7 +62,7 @@ class PseudoLabels(nn.Module):
 
     def _expect_labels(self) -> None:
         if self.is_empty:
-            raise ValueError(
+            raise UsageError(
                 "found no pseudo-labels; expected a clustering first: add the Recluster callback to trainer.callbacks, "
                 "with first_epoch no later than the first epoch that needs them"
             )
@@ -105,7 +106,7 @@ class FeatureBank(nn.Module):
     def __init__(self, momentum: float = 0.5) -> None:
         super().__init__()
         if not 0 <= momentum <= 1:
-            raise ValueError(f"found a bank momentum of {momentum}; expected a number from 0 to 1")
+            raise UsageError(f"found a bank momentum of {momentum}; expected a number from 0 to 1")
         self.momentum = momentum
         self.rows = torch.empty(0, 0)
         self.valid = torch.empty(0, dtype=torch.bool)
@@ -186,7 +187,7 @@ class FeatureQueue(nn.Module):
     def __init__(self, length: int) -> None:
         super().__init__()
         if length < 0:
-            raise ValueError(f"found queue_length={length}; expected 0 for no queue, or more")
+            raise UsageError(f"found queue_length={length}; expected 0 for no queue, or more")
         self.length = length
         self.rows = torch.empty(0, 0, 0)
 

@@ -14,22 +14,22 @@ CONFIGS = PACKAGE.parent / "configs"
 
 ALLOWED = {
     "types": set(),
-    "files": {"stops"},
+    "files": {"errors"},
     "counter_rng": set(),
     "processes": set(),
-    "stops": set(),
+    "errors": set(),
     "failures": set(),
-    "safe_yaml": {"stops"},
-    "models": set(),
-    "optim": set(),
-    "checkpoints": {"files", "stops", "safe_yaml"},
+    "safe_yaml": {"errors"},
+    "models": {"errors"},
+    "optim": {"errors"},
+    "checkpoints": {"files", "errors", "safe_yaml"},
     "functional": {"types", "processes"},
-    "clustering": {"types", "counter_rng", "files", "stops"},
-    "evaluation": {"types", "counter_rng", "clustering"},
-    "report": {"types"},
+    "clustering": {"types", "counter_rng", "files", "errors"},
+    "evaluation": {"types", "counter_rng", "clustering", "errors"},
+    "report": {"types", "errors"},
     "weights": {"models"},
-    "sample_state": {"types", "clustering", "processes"},
-    "data": {"types", "counter_rng", "clustering", "files", "stops"},
+    "sample_state": {"types", "clustering", "processes", "errors"},
+    "data": {"types", "counter_rng", "clustering", "files", "errors"},
     "methods": {
         "counter_rng",
         "types",
@@ -41,10 +41,10 @@ ALLOWED = {
         "checkpoints",
         "clustering",
     }
+    | {"failures", "files", "errors"},
+    "callbacks": {"types", "counter_rng", "processes", "sample_state", "clustering", "evaluation", "report", "errors"}
     | {"failures", "files"},
-    "callbacks": {"types", "counter_rng", "processes", "sample_state", "clustering", "evaluation", "report", "stops"}
-    | {"failures", "files"},
-    "runs": {"checkpoints", "report", "files", "stops", "processes", "safe_yaml", "command_line"},
+    "runs": {"checkpoints", "report", "files", "errors", "processes", "safe_yaml", "command_line"},
     "commands": {
         "types",
         "counter_rng",
@@ -57,9 +57,9 @@ ALLOWED = {
         "clustering",
         "evaluation",
     }
-    | {"report", "weights", "sample_state", "data", "methods", "callbacks", "runs", "stops", "cli"},
+    | {"report", "weights", "sample_state", "data", "methods", "callbacks", "runs", "errors", "cli"},
     "quiet": set(),
-    "fitting": {"files", "checkpoints", "sample_state", "data", "methods", "callbacks", "runs", "stops"},
+    "fitting": {"files", "checkpoints", "sample_state", "data", "methods", "callbacks", "runs", "errors"},
     "cli": {
         "types",
         "counter_rng",
@@ -72,10 +72,10 @@ ALLOWED = {
         "clustering",
         "evaluation",
     }
-    | {"report", "weights", "sample_state", "data", "methods", "callbacks", "runs", "stops", "fitting", "quiet"}
+    | {"report", "weights", "sample_state", "data", "methods", "callbacks", "runs", "errors", "fitting", "quiet"}
     | {"command_line"},
-    "command_line": {"safe_yaml", "stops"},
-    "entry": {"stops", "cli", "commands", "command_line"},
+    "command_line": {"safe_yaml", "errors"},
+    "entry": {"errors", "cli", "commands", "command_line"},
     "__main__": {"entry"},
     "__init__": {"checkpoints"},
 }

@@ -243,14 +243,14 @@ def test_data_are_swapped_in_yaml_alone(overlay, tmp_path):
     assert fit(tmp_path, "--config", "configs/deepcluster.yaml", *overlays, *TINY, "--trainer.limit_val_batches=0") == 0
 
 
-def test_clusterer_and_evaluate_are_swapped_on_the_command_line(tmp_path):
+def test_clusterer_and_probe_are_swapped_on_the_command_line(tmp_path):
     callbacks = yaml.safe_load((CONFIGS / "deepcluster.yaml").read_text())["trainer"]["callbacks"]
     callbacks[0]["init_args"]["clusterer"] = {
         "class_path": "ssl_lightning.clustering.KMeans",
         "init_args": {"metric": "cosine", "init": "k-means++"},
     }
     callbacks[0]["init_args"]["transform"] = None
-    callbacks[1]["init_args"]["probes"] = [{"class_path": "ssl_lightning.evaluation.KNN", "init_args": {"k": 5}}]
+    callbacks[1]["init_args"] = {"probes": [{"class_path": "ssl_lightning.evaluation.KNN", "init_args": {"k": 5}}]}
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
     arguments = ["--config", "configs/deepcluster.yaml", "--config", str(overlay), "--run.name", "swapped", *TINY]

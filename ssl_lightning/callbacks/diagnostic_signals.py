@@ -78,8 +78,8 @@ class DiagnosticSignals(pl.Callback):
 
     def _share_used(self, trainer: pl.Trainer, batch_size: int) -> Float[Tensor, ""]:
         last_used, k = self._last_used_anywhere(), len(self.last_used)
-        counter_rng = batch_size * trainer.world_size * min(WINDOW, trainer.global_step)
-        reached = k * (1 - (1 - 1 / k) ** counter_rng)
+        samples = batch_size * trainer.world_size * min(WINDOW, trainer.global_step)
+        reached = k * (1 - (1 - 1 / k) ** samples)
         return (last_used > trainer.global_step - WINDOW).sum() / reached
 
     def _mean_over_processes(self, signs: dict[str, float | Tensor], device: torch.device) -> dict[str, float]:

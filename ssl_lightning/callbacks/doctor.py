@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 import lightning.pytorch as pl
 
 from ssl_lightning.callbacks.publish import publish, row_is_due
+from ssl_lightning.errors import CollapseError
 from ssl_lightning.failures import Failure
-from ssl_lightning.stops import CollapseError
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +130,8 @@ class Doctor(pl.Callback):
             latest = values[len(values) // 2 :]
             self.found[failure.name] &= failure.holds(sum(latest) / len(latest))
         if self.found[failure.name] and not known:
-            return (
-                f"doctor: {failure.name} at step {step}: {failure.says.format(value=value)}. Try {failure.suggestion}."
-            )
+            message = failure.message.format(value=value)
+            return f"doctor: {failure.name} at step {step}: {message}. Try {failure.suggestion}."
         if known and not self.found[failure.name]:
             return f"doctor: {failure.name} is over at step {step}"
         return None

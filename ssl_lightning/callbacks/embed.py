@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ssl_lightning.callbacks.publish import publish
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.processes import gather_rows, share_buffers, world
 from ssl_lightning.sample_state import FeatureBank
-from ssl_lightning.stops import DataError
 from ssl_lightning.types import Batch, RawBatch, Weights
 
 BEFORE_THE_FIRST = -1
@@ -152,7 +152,7 @@ def embed_images(
     for name in ("image_size", "mean", "std"):
         found, trained = getattr(data, name), getattr(module, name)
         if not torch.equal(torch.tensor(found), torch.tensor(trained)):
-            raise ValueError(f"found data.{name}={found} for a model trained with {trained}; make the data with that")
+            raise UsageError(f"found data.{name}={found} for a model trained with {trained}; make the data with that")
     loader = tqdm(data.predict_dataloader(), desc="Features", leave=False, disable=not progress, unit="batch")
     try:
         rows, features, _ = _embed(loader, data, module, layer, weights)

@@ -9,11 +9,16 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from ssl_lightning.callbacks.publish import publish
+from ssl_lightning.errors import diverged
+from ssl_lightning.evaluation.few_shot import FewShot
+from ssl_lightning.evaluation.knn import KNN
+from ssl_lightning.evaluation.linear import LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
 from ssl_lightning.processes import gather_rows, share_buffers, world
-from ssl_lightning.stops import diverged
 
+DEFAULT_PROBES = (LinearProbe(), KNN(), KNN(k=200), FewShot())
+"""The probes of every method's configuration."""
 EVALUATED = {"features": "eval", "ema_features": "eval_ema"}
 """What a method's validation step gives to evaluate, and where the numbers stand."""
 
@@ -37,11 +42,11 @@ class ProbeFeatures(pl.Callback):
     features of averaged weights too, they are evaluated as `eval_ema/...`.
 
     Args:
-        probes: The probes.
+        probes: A list replaces the default, `DEFAULT_PROBES`: linear, k-NN with k=20 and k=200, few-shot.
     """
 
-    def __init__(self, probes: list[Probe]) -> None:
-        self.probes = probes
+    def __init__(self, probes: list[Probe] | None = None) -> None:
+        self.probes = list(DEFAULT_PROBES) if probes is None else probes
         self._seen: dict[int, list[dict[str, Tensor]]] = {}
         self._start = 0.0
 

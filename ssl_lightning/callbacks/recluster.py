@@ -16,9 +16,9 @@ from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics
 from ssl_lightning.clustering.whitening import FeatureTransform
 from ssl_lightning.counter_rng import Purpose, number
+from ssl_lightning.errors import UsageError, diverged
 from ssl_lightning.processes import gather_rows, highest, world
 from ssl_lightning.sample_state import FeatureBank, PseudoLabels
-from ssl_lightning.stops import diverged
 from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Recluster(pl.Callback):
         first_epoch: int = 0,
     ) -> None:
         if every_n_epochs < 1 or (every_n_steps is not None and every_n_steps < 1) or first_epoch < 0:
-            raise ValueError(
+            raise UsageError(
                 f"found every_n_epochs={every_n_epochs}, every_n_steps={every_n_steps}, first_epoch={first_epoch}; "
                 "expected intervals of at least 1 and a first epoch of at least 0"
             )
@@ -98,7 +98,7 @@ class Recluster(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Reject a transform of memories: the clusters belong to the space that the method compares them in."""
         if self.transform is not None and isinstance(pl_module, HasMemories) and pl_module.clustered_banks():
-            raise ValueError(
+            raise UsageError(
                 f"found transform={type(self.transform).__name__} of Recluster with {type(pl_module).__name__}, whose "
                 "memories are clustered as they are; expected none: take it out of trainer.callbacks"
             )
@@ -240,7 +240,7 @@ def _mention_many_clusters(k: int, num_samples: int) -> None:
 
 def _reject_methods_without_clusters(module: nn.Module) -> None:
     if not isinstance(getattr(module, "pseudo_labels", None), PseudoLabels):
-        raise ValueError(
+        raise UsageError(
             f"found Recluster with {type(module).__name__}, which does not learn from clusters; take it out of "
             "trainer.callbacks"
         )

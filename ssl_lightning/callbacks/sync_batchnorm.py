@@ -4,7 +4,7 @@ import lightning.pytorch as pl
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
-from ssl_lightning.stops import UsageError
+from ssl_lightning.errors import UsageError
 
 
 class SyncBatchNorm(pl.Callback):

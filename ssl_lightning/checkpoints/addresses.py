@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from ssl_lightning.checkpoints.plain import strings_in
-from ssl_lightning.stops import DataError
+from ssl_lightning.errors import DataError
 
 VARIABLE = "SSL_LIGHTNING_REMOTE"
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*(://|::)|(wandb|hf-hub|hf_hub|hf|s3|gs|gcs|az|abfs|http|https|ftp):")

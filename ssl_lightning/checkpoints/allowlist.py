@@ -22,8 +22,8 @@ from ssl_lightning.checkpoints.kinds import (
     plugin_packages,
     rejection,
 )
+from ssl_lightning.errors import one_line
 from ssl_lightning.safe_yaml import bound_parser
-from ssl_lightning.stops import one_line
 
 _REJECTED = re.compile(r"Importing '([^']*)' is not allowed")
 LIBRARIES = {OURS, *(module.partition(".")[0] for kind in KINDS for module in kind.modules)}

@@ -17,8 +17,8 @@ from ssl_lightning.checkpoints.kinds import OURS, Kind
 from ssl_lightning.checkpoints.places import check_arguments, leave_out_default_functions
 from ssl_lightning.checkpoints.plain import reject_unbounded
 from ssl_lightning.checkpoints.read import CorruptCheckpointError, read_checkpoint
+from ssl_lightning.errors import DataError
 from ssl_lightning.safe_yaml import read_yaml
-from ssl_lightning.stops import DataError
 
 MOST_PARTS, PARTS_PER_TENSOR = 10_000, 10
 """Modules, parameters and buffers that are registered while a network is built. Those of admitted backbones alone have

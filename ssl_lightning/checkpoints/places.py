@@ -31,7 +31,7 @@ from ssl_lightning.checkpoints.kinds import (
     rejection,
 )
 from ssl_lightning.checkpoints.plain import class_path
-from ssl_lightning.stops import UsageError
+from ssl_lightning.errors import UsageError
 
 PLAIN = (bool, int, float, complex, str, bytes, PurePath, timedelta, Enum, torch.device)
 UNTYPED = Any

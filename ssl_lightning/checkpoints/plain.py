@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import PurePath
 from typing import Any
 
-from ssl_lightning.stops import DataError
+from ssl_lightning.errors import DataError
 
 MAX_VALUES = 100_000
 """Values in a description, shared ones counted at each place; those of real runs have some hundred."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ssl_lightning.checkpoints.structure import misfit
-from ssl_lightning.stops import DataError
+from ssl_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from ssl_lightning.clustering.tensor_file import read_tensors, stable_bytes
+from ssl_lightning.errors import DataError
 from ssl_lightning.files import sweep_temporary, write_atomically
-from ssl_lightning.stops import DataError
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What a clustering looks like, and how two labellings agree."""
+"""Metrics of a clustering: sizes, purity, and the agreement of two labelings."""
 
 import math
 from collections.abc import Sequence
@@ -14,36 +14,44 @@ MOST_MATCHED = 2000
 
 
 def normalized_mutual_info(a: Int[Tensor, "N"], b: Int[Tensor, "N"]) -> float:
-    """I(a; b) / sqrt(H(a) H(b)), the geometric mean that the DeepCluster papers use; 0 to 1.
+    """I(a; b) / sqrt(H(a) H(b)) by scikit-learn, between 0 and 1.
 
-    Caron et al. 2018, equation 7. Names of clusters do not matter. Rows that are -1 in either are left out. Where one
-    of the two has a single cluster it is 0, where both have it is 1, as in scikit-learn.
+    The geometric mean is that of the DeepCluster papers (Caron et al. 2018, equation 7). Cluster ids are arbitrary. If
+    one of the labelings has a single cluster, the result is 0; if both have, it is 1.
+
+    Args:
+        a: One labeling; rows that are -1 in either are left out. NaN if no row is left.
+        b: The other labeling.
     """
-    a, b = _both_labelled(a, b)
+    from sklearn.metrics import normalized_mutual_info_score
+
+    a, b = _both_labeled(a, b)
     if not len(a):
         return float("nan")
-    entropy_a, entropy_b = _entropy_of(a), _entropy_of(b)
-    if entropy_a == 0 and entropy_b == 0:
-        return 1.0
-    # only pairs that occur, never the table of all: at K = 30,000 that has 7 GB
-    information = entropy_a + entropy_b - _entropy_of(a * (int(b.max()) + 1) + b)
-    scale = math.sqrt(entropy_a * entropy_b)
-    return min(1.0, max(0.0, information / scale)) if scale > 0 else 0.0
+    return float(normalized_mutual_info_score(a.numpy(), b.numpy(), average_method="geometric"))
 
 
 def adjusted_mutual_info(a: Int[Tensor, "N"], b: Int[Tensor, "N"]) -> float:
-    """Mutual information above chance, by scikit-learn; 0 for random labels of any sizes."""
+    """Mutual information adjusted for chance, by scikit-learn; 0 for random labelings of any sizes.
+
+    Args:
+        a: One labeling; rows that are -1 in either are left out.
+        b: The other labeling.
+    """
     from sklearn.metrics import adjusted_mutual_info_score
 
-    a, b = _both_labelled(a, b)
+    a, b = _both_labeled(a, b)
     return float(adjusted_mutual_info_score(a.numpy(), b.numpy(), average_method="geometric"))
 
 
 def reassigned(previous: Int[Tensor, "N"], current: Int[Tensor, "N"]) -> float:
-    """Share of rows that changed cluster, after the best matching of names (Hungarian); NaN above 2,000 clusters."""
+    """Fraction of rows that changed cluster under the best one-to-one matching of ids (Hungarian algorithm).
+
+    NaN above `MOST_MATCHED` clusters.
+    """
     from scipy.optimize import linear_sum_assignment
 
-    previous, current = _both_labelled(previous, current)
+    previous, current = _both_labeled(previous, current)
     if not len(previous) or max(len(previous.unique()), len(current.unique())) > MOST_MATCHED:
         return float("nan")
     counts = _contingency(previous, current)
@@ -52,7 +60,10 @@ def reassigned(previous: Int[Tensor, "N"], current: Int[Tensor, "N"]) -> float:
 
 
 def size_metrics(sizes: Int[Tensor, "K"]) -> dict[str, float]:
-    """Empty clusters, largest share, entropy as a share of ln K, and imbalance K sum(n^2) / N^2 (1 when equal)."""
+    """Number of empty clusters, fraction of rows in the largest, entropy / ln K, and imbalance K sum(n^2) / N^2.
+
+    Imbalance is 1 for clusters of equal size.
+    """
     k, total = len(sizes), max(int(sizes.sum()), 1)
     shares = sizes.double() / total
     return {
@@ -64,17 +75,17 @@ def size_metrics(sizes: Int[Tensor, "K"]) -> dict[str, float]:
 
 
 def purity(assigned: Int[Tensor, "N"], labels: Int[Tensor, "N"], k: int) -> Float[Tensor, "K"]:
-    """Share of each cluster's labelled rows that have its commonest label; NaN for a cluster without labelled rows.
+    """Fraction of the labeled rows of each cluster that have its most frequent label; NaN without labeled rows.
 
-    What it is to be compared with is the share of the commonest label among all rows: the purity of one big cluster.
-    Rows that are -1 in either are left out.
+    The baseline is the fraction of the most frequent label among all rows: the purity of one large cluster. Rows that
+    are -1 in either labeling are left out.
 
     Args:
         assigned: Cluster of each row.
         labels: Class of each row.
-        k: Number of clusters, empty ones included.
+        k: Number of clusters, including empty ones.
     """
-    assigned, labels = _both_labelled(assigned, labels)
+    assigned, labels = _both_labeled(assigned, labels)
     classes = int(labels.max()) + 1 if len(labels) else 1
     pairs, counts = torch.unique(assigned * classes + labels, return_counts=True)  # never the whole K x C table
     clusters = pairs // classes
@@ -85,7 +96,7 @@ def purity(assigned: Int[Tensor, "N"], labels: Int[Tensor, "N"], k: int) -> Floa
 def distances_to_means(features: Float[Tensor, "N D"], assigned: Int[Tensor, "N"], k: int) -> Float[Tensor, "N"]:
     """Euclidean distance of each row to the mean of its cluster; NaN for a row without a cluster.
 
-    For clusters whose centroids were not kept: these are means of the features as given.
+    This serves labelings without stored centroids: the means are those of the given features.
 
     Args:
         features: Of each row.
@@ -108,17 +119,16 @@ def cluster_metrics(
     true_labels: Int[Tensor, "N"] | None = None,
     objective: Sequence[float] = (),
 ) -> dict[str, float]:
-    """All numbers of one clustering, by the names that stand after `cluster/`.
+    """All metrics of one clustering, without their prefix `cluster/`.
 
     Args:
         sizes: Rows of each cluster.
         labels: Cluster of each row, -1 where it has none.
-        previous: Clusters of the last time; adds `nmi_previous` and `reassigned`.
-        true_labels: The images' own classes; adds `nmi_labels`, `ami_labels` and, for comparison, `nmi_chance`, the
-            NMI of clusters of the same sizes that were filled at random: it rises with K.
-        objective: Of a `Clustering`, the sum of distances in each iteration; adds `objective`, the last one divided by
-            the clustered rows, so that it compares over numbers of images: the mean squared distance of a row to its
-            centroid (cosine metric: 1 - cos).
+        previous: Cluster of each row in the previous clustering; adds `nmi_previous` and `reassigned`.
+        true_labels: Class of each row; adds `nmi_labels`, `ami_labels` and `nmi_chance`, the NMI of a random
+            partition with the same cluster sizes. Chance NMI grows with K.
+        objective: The sum of distances in each iteration, from a `Clustering`; adds `objective`, the last one divided
+            by the number of clustered rows: the mean squared distance of a row to its centroid (cosine: 1 - cos).
     """
     metrics = size_metrics(sizes)
     if len(objective):
@@ -134,12 +144,12 @@ def cluster_metrics(
 
 
 def _shuffled(labels: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
-    """The same labels on other rows, always the same ones."""
+    """The labels in a random order that is always the same."""
     labels = labels.cpu()
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
 
 
-def _both_labelled(a: Int[Tensor, "N"], b: Int[Tensor, "N"]) -> tuple[Int[Tensor, "M"], Int[Tensor, "M"]]:
+def _both_labeled(a: Int[Tensor, "N"], b: Int[Tensor, "N"]) -> tuple[Int[Tensor, "M"], Int[Tensor, "M"]]:
     a, b = a.cpu().long(), b.cpu().long()
     known = (a != UNLABELLED) & (b != UNLABELLED)
     return a[known], b[known]
@@ -151,11 +161,6 @@ def _contingency(a: Int[Tensor, "M"], b: Int[Tensor, "M"]) -> Float[Tensor, "R C
     names_b, b = torch.unique(b, return_inverse=True)
     pairs = torch.bincount(a * len(names_b) + b, minlength=len(names_a) * len(names_b))
     return pairs.view(len(names_a), len(names_b)).double()
-
-
-def _entropy_of(labels: Int[Tensor, "M"]) -> float:
-    """In nats."""
-    return _entropy(labels.unique(return_counts=True)[1].double() / len(labels))
 
 
 def _entropy(shares: Float[Tensor, "K"]) -> float:

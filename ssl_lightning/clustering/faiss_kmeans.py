@@ -12,6 +12,7 @@ from torch.distributed import ProcessGroup
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.kmeans import final_clustering, prepared_rows, sampled_rows, start
 from ssl_lightning.clustering.rows import ShardedRows, check
+from ssl_lightning.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class FaissKMeans(Clusterer):
 
     def __post_init__(self) -> None:
         if self.empty == "keep":
-            raise ValueError('found FaissKMeans(empty="keep"); faiss always splits: use KMeans(empty="keep")')
+            raise UsageError('found FaissKMeans(empty="keep"); faiss always splits: use KMeans(empty="keep")')
         if self.iterations < 1 or (self.max_points is not None and self.max_points < 1):
-            raise ValueError(
+            raise UsageError(
                 f"found iterations={self.iterations}, max_points={self.max_points}; expected at least 1 of each"
             )
 

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ssl_lightning.clustering.tensor_file import read_tensors, stable_bytes
+from ssl_lightning.errors import DataError
 from ssl_lightning.files import write_atomically
-from ssl_lightning.stops import DataError
 
 _TENSORS = ("features", "rows", "labels")
 

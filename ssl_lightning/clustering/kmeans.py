@@ -14,6 +14,7 @@ from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.rows import ShardedRows, check
 from ssl_lightning.clustering.starts import plus_plus, random_rows
 from ssl_lightning.counter_rng import Purpose, number, permutation, uniform
+from ssl_lightning.errors import UsageError
 
 PERTURBATION = 1 / 1024
 """By how much a centroid that fills an empty cluster differs from its donor, as faiss does."""
@@ -47,7 +48,7 @@ class KMeans(Clusterer):
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or (self.max_points is not None and self.max_points < 1):
-            raise ValueError(
+            raise UsageError(
                 f"found iterations={self.iterations}, max_points={self.max_points}; expected at least 1 of each"
             )
 

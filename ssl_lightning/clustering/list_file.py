@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ssl_lightning.errors import DataError
 from ssl_lightning.files import sweep_temporary, write_atomically
-from ssl_lightning.stops import DataError
 
 log = logging.getLogger(__name__)
 DIGESTS, DATA = b"sha256", b"data"

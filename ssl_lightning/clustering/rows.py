@@ -6,6 +6,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed import ProcessGroup
 
+from ssl_lightning.errors import DataError, UsageError
+
 
 class ShardedRows:
     """This process's rows of a table whose rows lie in rank order over a group.
@@ -59,7 +61,7 @@ def check(rows: ShardedRows, k: int) -> None:
         ValueError: For k < 1, more clusters than rows, or features that are not finite.
     """
     if k < 1:
-        raise ValueError(f"found k={k} clusters; expected at least 1")
+        raise UsageError(f"found k={k} clusters; expected at least 1")
     reject_few_rows(rows.total, k)
     _check_finite(rows)
 
@@ -71,7 +73,7 @@ def reject_few_rows(count: int, k: int) -> None:
         ValueError: If `count` is less than k.
     """
     if k > count:
-        raise ValueError(f"found k={k} clusters for {count} rows; lower num_clusters or give more images")
+        raise UsageError(f"found k={k} clusters for {count} rows; lower num_clusters or give more images")
 
 
 def _check_finite(rows: ShardedRows) -> None:
@@ -84,4 +86,4 @@ def _check_finite(rows: ShardedRows) -> None:
     if count:
         first = (bad.nonzero().squeeze(1)[:5] + rows.offset).tolist()
         where = f", the first on this process {first}" if first else ", on other processes"
-        raise ValueError(f"found NaN or infinite features in {int(count)} rows{where}; expected finite features")
+        raise DataError(f"found NaN or infinite features in {int(count)} rows{where}; expected finite features")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ssl_lightning.stops import DataError
+from ssl_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 DIGEST = "sha256"

@@ -10,6 +10,7 @@ from torch.distributed import ProcessGroup
 from torch.nn import functional as F
 
 from ssl_lightning.clustering.rows import ShardedRows
+from ssl_lightning.errors import UsageError
 
 
 class FeatureTransform(ABC):
@@ -38,7 +39,7 @@ class PCAWhitening(FeatureTransform):
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.epsilon <= 0:
-            raise ValueError(f"found PCAWhitening(dim={self.dim}, epsilon={self.epsilon}); expected positive numbers")
+            raise UsageError(f"found PCAWhitening(dim={self.dim}, epsilon={self.epsilon}); expected positive numbers")
 
     @torch.no_grad()
     def __call__(self, features: Float[Tensor, "N D"], group: ProcessGroup | None = None) -> Float[Tensor, "N E"]:
@@ -50,7 +51,7 @@ class PCAWhitening(FeatureTransform):
         rows = ShardedRows(features.detach().float(), group)
         width = features.shape[1]
         if self.dim > min(width, rows.total):
-            raise ValueError(
+            raise UsageError(
                 f"found PCAWhitening dim={self.dim} for {rows.total} rows of {width} features; lower dim or give more"
             )
         mean, covariance = _moments(rows)
@@ -77,8 +78,8 @@ def _moments(rows: ShardedRows) -> tuple[Float[Tensor, "D"], Float[Tensor, "D D"
     mean = rows.sum(rows.features.double().sum(0)) / rows.total
     covariance = torch.zeros(width, width, dtype=torch.float64, device=rows.features.device)
     for block in rows.features.split(8192):
-        centerd = block.double() - mean
-        covariance.addmm_(centerd.T, centerd)
+        centered = block.double() - mean
+        covariance.addmm_(centered.T, centered)
     return mean, rows.sum(covariance) / rows.total
 
 

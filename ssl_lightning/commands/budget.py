@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl_lightning.errors import DataError
 from ssl_lightning.runs.metrics import read_rows
-from ssl_lightning.stops import DataError
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ssl_lightning.clustering import Clusterer, FeatureTransform, KMeans, UnitRows
 from ssl_lightning.clustering.choosing import Choice, choices
 from ssl_lightning.clustering.feature_file import FeatureFile
+from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable, write_text
 from ssl_lightning.report.page import Figure, Section, write_page
 
@@ -42,11 +43,11 @@ def main(
         UsageError: If `out` cannot be written.
     """
     if seeds < 2:
-        raise ValueError(f"found seeds={seeds}; expected at least 2: stability compares starts")
+        raise UsageError(f"found seeds={seeds}; expected at least 2: stability compares starts")
     stored = FeatureFile.load(features)
     few, many = min(k, default=0), max(k, default=0)
     if few < 2 or many > len(stored.rows):
-        raise ValueError(f"found k={k} for {len(stored.rows)} rows; expected numbers of clusters from 2 to as many")
+        raise UsageError(f"found k={k} for {len(stored.rows)} rows; expected numbers of clusters from 2 to as many")
     folder = Path(out) if out else Path(features).with_name(f"{Path(features).stem}-k")
     reject_unwritable(folder / "choices.csv", "give --out")
     rows = stored.features if transform is None else transform(stored.features)

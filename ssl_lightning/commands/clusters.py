@@ -8,6 +8,7 @@ from tqdm import tqdm
 from ssl_lightning.checkpoints.load import build_data, data_section, described_data
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, purity
+from ssl_lightning.errors import DataError
 from ssl_lightning.files import reject_unwritable
 from ssl_lightning.report.cluster_sheets import CLUSTERS, IMAGES, draw_cluster_sheets
 from ssl_lightning.report.page import Figure, Section, write_page
@@ -34,7 +35,7 @@ def main(
     source = _source(metadata, file, data)
     source.setup("predict")
     if metadata.get("data") != source.fingerprint_as(metadata.get("data")):
-        raise ValueError(
+        raise DataError(
             f"found {file} made for images {metadata.get('data', '')[:12]}, the data are {source.fingerprint[:12]}; "
             "give --data with those that it was made for"
         )

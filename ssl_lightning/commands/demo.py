@@ -7,6 +7,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from ssl_lightning.callbacks import ProbeFeatures
 from ssl_lightning.cli import CommandLine
+from ssl_lightning.errors import UsageError
 from ssl_lightning.methods import RawPixels
 from ssl_lightning.report.page import Section
 from ssl_lightning.report.table import percent_table
@@ -25,7 +26,7 @@ def main(config: str = "configs/demo.yaml", name: str = "demo", seed: int = 0, r
         ValueError: If the configuration is not there.
     """
     if not Path(config).is_file():
-        raise ValueError(f"found no {config}; run this from the root of the repository or give --config")
+        raise UsageError(f"found no {config}; run this from the root of the repository or give --config")
     command = ["fit", "--config", config, "--run.name", name, "--run.dir", run_dir, "--seed_everything", str(seed)]
     line = CommandLine([*command, "--resume.policy", "restart"], quiet=True)
     rows = {"pixels": _evaluate_pixels(line)} | line.results()

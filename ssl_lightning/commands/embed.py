@@ -8,6 +8,7 @@ import torch
 from ssl_lightning.callbacks.embed import embed_images
 from ssl_lightning.checkpoints.load import build_data, data_section, load_model
 from ssl_lightning.clustering.feature_file import FeatureFile
+from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable, sha256_of
 from ssl_lightning.types import Weights
 
@@ -35,7 +36,7 @@ def main(
         UsageError: If `out` cannot be written.
     """
     if Path(out).suffix != ".safetensors":
-        raise ValueError(f"found out={out}; expected a name that ends in .safetensors")
+        raise UsageError(f"found out={out}; expected a name that ends in .safetensors")
     model = load_model(checkpoint)
     config = Path(data) if data else Path(checkpoint).resolve().parents[1] / "config.yaml"
     described = data_section(config, "give --data, for example configs/data/x.yaml")

@@ -16,6 +16,7 @@ from ssl_lightning.checkpoints.load import described_data, load_model
 from ssl_lightning.clustering.assign import nearest
 from ssl_lightning.clustering.clusterer import Clustering, reject_other_images
 from ssl_lightning.commands.embed import device_named
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.evaluation import KNN, LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures
 from ssl_lightning.runs.directory import RunDirectory
@@ -156,7 +157,7 @@ def _base(folder: Path, clusters: str, metadata: dict[str, str]) -> str:
         last = done.parent / "checkpoints" / LAST
         if wanted and (RunDirectory(folder, done.parent.name).finished() or {}).get("sha256") == wanted:
             return str(last)
-    raise ValueError(
+    raise UsageError(
         f"found no run in {folder} whose last checkpoint is the one that {clusters} was made from; give --base"
     )
 
@@ -167,7 +168,7 @@ def _evaluation_table(
     """Base and experts within each part, in percent."""
     probe = next(iter(data.probes), None)
     if probe is None:
-        raise ValueError("found no labelled images to evaluate on; expected data.probe_sets in the run that clustered")
+        raise DataError("found no labelled images to evaluate on; expected data.probe_sets in the run that clustered")
     parts = [_parts(base, loader, data, probe, clustering, metadata) for loader in data.probe_dataloaders(probe)]
     newest = [(expert, expert.run.newest_checkpoint()) for expert in experts]
     known = [(expert.part, expert.run.name, path) for expert, path in newest if path is not None]
@@ -198,7 +199,7 @@ def _parts(
     """The part of each image of a split: the nearest centroid in what was clustered."""
     metric = metadata.get("metric")
     if metric not in ("l2", "cosine"):
-        raise ValueError(
+        raise DataError(
             "found parts that are not those of nearest centroids (made at random, of transformed features, or by an "
             "earlier version); expected parts of KMeans without a transform, to divide the images of a probe set by"
         )

@@ -7,7 +7,7 @@ import torch
 
 from ssl_lightning.data.dataset import ImageDataset, InMemoryImages
 from ssl_lightning.data.rendered import render_images
-from ssl_lightning.stops import UsageError
+from ssl_lightning.errors import UsageError
 
 MOST_MEMORY = 4_000_000_000
 """Bytes of the images of one synthetic split, which are held in memory."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_lightning.data.blocks import blocks, chunks, on
+from ssl_lightning.errors import UsageError
 
 BOX_TRIES = 10
 BOX_NUMBERS = 2 * BOX_TRIES + 2
@@ -32,7 +33,7 @@ def random_boxes(
     """Boxes by the law of torchvision's `RandomResizedCrop`, its ten tries and its fallback included.
 
     Area uniform in `scale`, aspect ratio log-uniform in `ratio`; the first of ten tries that fits is placed uniformly.
-    If none fits: the largest centerd box with the nearest allowed ratio.
+    If none fits: the largest centered box with the nearest allowed ratio.
 
     Args:
         numbers: Uniform in [0, 1).
@@ -45,16 +46,16 @@ def random_boxes(
         Top, left, height, width in pixels.
     """
     # float64, so that no kernel's last bit moves a box; NumPy, because a worker's batches are small
-    counter_rng, room = numbers.double().cpu().numpy(), torch.stack([heights, widths], 1).double().cpu().numpy()
-    areas = (scale[0] + (scale[1] - scale[0]) * counter_rng[:, :BOX_TRIES]) * room.prod(1, keepdims=True)
+    fractions, room = numbers.double().cpu().numpy(), torch.stack([heights, widths], 1).double().cpu().numpy()
+    areas = (scale[0] + (scale[1] - scale[0]) * fractions[:, :BOX_TRIES]) * room.prod(1, keepdims=True)
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    ratios = np.exp(low + (high - low) * counter_rng[:, BOX_TRIES : 2 * BOX_TRIES])
+    ratios = np.exp(low + (high - low) * fractions[:, BOX_TRIES : 2 * BOX_TRIES])
     tries = np.stack([np.sqrt(areas / ratios), np.sqrt(areas * ratios)], 2).round()  # [B, tries, height and width]
     fits = ((tries > 0) & (tries <= room[:, None])).all(2)
     found = np.any(fits, axis=1, keepdims=True)
     sides = np.where(found, tries[np.arange(len(tries)), fits.argmax(1)], _largest_boxes(room, ratio))
     spare = room - sides
-    places = np.floor(np.where(found, counter_rng[:, 2 * BOX_TRIES :] * (spare + 1), spare / 2))
+    places = np.floor(np.where(found, fractions[:, 2 * BOX_TRIES :] * (spare + 1), spare / 2))
     return torch.from_numpy(np.concatenate([places, sides], 1).astype(np.int64)).to(numbers.device)
 
 
@@ -199,7 +200,7 @@ def center_view(images: UInt8[Tensor, "B 3 h w"], size: int, fraction: float = 1
         ValueError: If `fraction` is not in (0, 1].
     """
     if not 0 < fraction <= 1:
-        raise ValueError(f"found fraction={fraction}; expected 0 < fraction <= 1")
+        raise UsageError(f"found fraction={fraction}; expected 0 < fraction <= 1")
     high, wide = images.shape[-2:]
     short = round(size / fraction)
     height, width = (short, int(short * wide / high)) if high <= wide else (int(short * high / wide), short)

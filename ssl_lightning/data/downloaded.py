@@ -9,7 +9,7 @@ import torch
 from torchvision import datasets
 
 from ssl_lightning.data.dataset import ImageDataset, InMemoryImages
-from ssl_lightning.stops import DataError, UsageError
+from ssl_lightning.errors import DataError, UsageError
 
 _CLASSES = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100", "stl10_binary": "STL10"}
 

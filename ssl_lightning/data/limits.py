@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ssl_lightning.stops import UsageError
+from ssl_lightning.errors import UsageError
 
 _PILLOW_PIXELS = 178_956_970
 """Pillow raises on larger images whatever its caller allows."""

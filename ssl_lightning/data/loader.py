@@ -10,7 +10,7 @@ from torch import Tensor
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.order import balanced_order, epoch_order
 from ssl_lightning.data.reading import CropSpec, RankShard, Task, TaskReader
-from ssl_lightning.stops import DataError, UsageError
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.types import RawBatch
 
 Labels = Int[Tensor, "N"] | None

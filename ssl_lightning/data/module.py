@@ -20,7 +20,7 @@ from ssl_lightning.data.probe_sets import ProbeSet
 from ssl_lightning.data.reading import CropSpec, RankShard
 from ssl_lightning.data.subset import Subset
 from ssl_lightning.data.views import View, center_view, expand, finish_crops, make_views
-from ssl_lightning.stops import DataError, UsageError
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.types import Batch, RawBatch
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from ssl_lightning.data.fingerprint import digest
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.stored import ByteTable, StoredImages
 from ssl_lightning.data.tars import index_tar
-from ssl_lightning.stops import DataError, UsageError
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.types import UNLABELLED
 
 VARIABLE = "SSL_LIGHTNING_DATA"

@@ -6,7 +6,7 @@ from ssl_lightning.data.built_in import open_digits, open_synthetic
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.packs import open_labelled
-from ssl_lightning.stops import DataError, UsageError
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.types import UNLABELLED
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ssl_lightning.counter_rng import Purpose, uniform
-from ssl_lightning.stops import UsageError
+from ssl_lightning.errors import UsageError
 
 _SHAPES = 5
 _DIRECTIONS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.75, 0.75], [0.75, -0.75]])

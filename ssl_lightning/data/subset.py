@@ -11,7 +11,7 @@ from torch import Tensor
 from ssl_lightning.clustering.clusterer import load_labels
 from ssl_lightning.clustering.list_file import read_list
 from ssl_lightning.data.dataset import ImageDataset
-from ssl_lightning.stops import DataError, UsageError
+from ssl_lightning.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)

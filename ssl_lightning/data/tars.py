@@ -16,7 +16,7 @@ from jaxtyping import Int64, UInt8
 from tqdm import tqdm
 
 from ssl_lightning.data.tar_headers import BadTarError, Header, Headers
-from ssl_lightning.stops import DataError
+from ssl_lightning.errors import DataError
 
 Read = Callable[[int, int], bytes]
 """Bytes of an archive by offset and size; fewer at its end."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ssl_lightning.data.dataset import ConcatImages, ImageDataset
 from ssl_lightning.data.module import ImageModule, Probes
-from ssl_lightning.stops import UsageError
+from ssl_lightning.errors import UsageError
 
 
 @dataclass(kw_only=True, eq=False)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ssl_lightning.counter_rng import Purpose, uniform
 from ssl_lightning.data.color import ORDERS, blur_, grayscale_, jitter_, solarize_
 from ssl_lightning.data.crops import BOX_NUMBERS, affine, center_view, crop_resize, mirror_, random_boxes, resize, unit
+from ssl_lightning.errors import UsageError
 
 __all__ = [
     "View",
@@ -92,7 +93,7 @@ class View:
 
 def _expect(view: View, name: str, holds: bool, what: str) -> None:
     if not holds:
-        raise ValueError(f"found View.{name}={getattr(view, name)}; expected {what}")
+        raise UsageError(f"found View.{name}={getattr(view, name)}; expected {what}")
 
 
 def expand(views: list[View]) -> list[View]:

@@ -1,4 +1,4 @@
-"""Frozen features to numbers."""
+"""Metrics of frozen features."""
 
 from ssl_lightning.evaluation.cluster_scores import ClusterAgreement
 from ssl_lightning.evaluation.few_shot import FewShot

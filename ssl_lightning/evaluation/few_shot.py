@@ -1,4 +1,4 @@
-"""FewShot: many small classification tasks at once."""
+"""FewShot: few-shot classification episodes, all at once."""
 
 import math
 from dataclasses import dataclass
@@ -10,28 +10,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_lightning.counter_rng import Purpose, uniform
+from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation.episodes import inner_products, logistic_scores, mean_scores
-from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, no_answer
+from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, undefined
 
 FEWEST_QUERIES = 5
 
 
 @dataclass(frozen=True)
 class FewShot(Probe):
-    """`ways`-way, `shots`-shot episodes drawn from the test split, classified by a centroid or a logistic classifier.
+    """`ways`-way, `shots`-shot episodes sampled from the test split, with a centroid or a logistic classifier.
 
-    Unit-length features. "centroid": Euclidean distance to the mean of the shots (Snell et al. 2017; Wang et al. 2019,
-    "SimpleShot", L2N). "logistic": multinomial logistic regression on the shots with scikit-learn's default penalty
-    (Tian et al. 2020, "Rethinking few-shot image classification"). All episodes are one batch of tensors. Half-widths
-    are of 95 % normal intervals over episodes.
+    Features are normalized to unit length. "centroid": Euclidean distance to the mean of the shots (Snell et al. 2017;
+    Wang et al. 2019, "SimpleShot", L2N). "logistic": multinomial logistic regression on the shots with scikit-learn's
+    default penalty (Tian et al. 2020, "Rethinking few-shot image classification"). The half-widths `ci95` are of 95 %
+    normal confidence intervals over episodes.
 
     Args:
-        ways: Classes of an episode.
-        shots: Labelled images of each class; one result each.
-        episodes: How many.
-        queries: Images of each class to classify; what is left where a class has fewer, at least 5.
-        seed: Which episodes.
-        classifier: What is fitted to the shots of an episode.
+        ways: Classes per episode.
+        shots: Labeled images per class; one result for each value.
+        episodes: Number of episodes.
+        queries: Images per class to classify; fewer, but at least 5, if a class has not enough images.
+        seed: Seed of the episodes.
+        classifier: Classifier that is fitted to the shots of an episode.
     """
 
     ways: int = 5
@@ -43,42 +44,42 @@ class FewShot(Probe):
 
     def __post_init__(self) -> None:
         if self.ways < 2 or min(self.shots, default=0) < 1 or self.episodes < 2 or self.queries < FEWEST_QUERIES:
-            raise ValueError(f"found {self}; expected at least 2 ways, 1 shot, 2 episodes and {FEWEST_QUERIES} queries")
+            raise UsageError(f"found {self}; expected at least 2 ways, 1 shot, 2 episodes and {FEWEST_QUERIES} queries")
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
-        """`fewshot/<w>way<s>shot` and its `ci95`; NaN where too few classes have enough images."""
-        answers: dict[str, float] = {}
+        """Return `fewshot/<w>way<s>shot` and its `ci95`; NaN if too few classes have enough images."""
+        metrics: dict[str, float] = {}
         for shots in self.shots:
             correct = self._accuracies(test, shots)
             name = f"fewshot/{self.ways}way{shots}shot"
             if correct is None:
-                answers[name] = answers[f"{name}/ci95"] = self._no_answer(name, test, shots)
+                metrics[name] = metrics[f"{name}/ci95"] = self._undefined(name, test, shots)
                 continue
-            answers[name] = float(correct.mean())
-            answers[f"{name}/ci95"] = 1.96 * float(correct.std()) / math.sqrt(len(correct))
-        return answers
+            metrics[name] = float(correct.mean())
+            metrics[f"{name}/ci95"] = 1.96 * float(correct.std()) / math.sqrt(len(correct))
+        return metrics
 
-    def _no_answer(self, name: str, test: LabelledFeatures, shots: int) -> float:
+    def _undefined(self, name: str, test: LabelledFeatures, shots: int) -> float:
         enough = int((torch.bincount(test.labels, minlength=test.num_classes) >= shots + FEWEST_QUERIES).sum())
         rows = f"{shots + FEWEST_QUERIES} test rows or more ({shots} to learn, {FEWEST_QUERIES} to classify)"
-        return no_answer(f"FewShot's {name}", f"{enough} classes with {rows}", f"at least {self.ways}")
+        return undefined(f"FewShot's {name}", f"{enough} classes with {rows}", f"at least {self.ways}")
 
     def _accuracies(self, test: LabelledFeatures, shots: int) -> Float[Tensor, "E"] | None:
-        """The share of correct answers in each episode."""
+        """The accuracy of each episode."""
         sizes = torch.bincount(test.labels, minlength=test.num_classes)
         eligible = (sizes >= shots + FEWEST_QUERIES).nonzero().squeeze(1)
         if len(eligible) < self.ways:
             return None
         queries = min(self.queries, int(sizes[eligible].min()) - shots)
         rows = self.sample_episodes(test.labels, shots, queries)
-        kernel, asked = inner_products(F.normalize(test.features.float(), dim=1), rows, shots)
-        scores = (mean_scores if self.classifier == "centroid" else logistic_scores)(kernel, asked, self.ways)
-        answers = scores.argmax(2).unflatten(1, (self.ways, queries))
-        truth = torch.arange(self.ways, device=answers.device).view(1, -1, 1)
-        return (answers == truth).double().mean((1, 2))
+        kernel, cross = inner_products(F.normalize(test.features.float(), dim=1), rows, shots)
+        scores = (mean_scores if self.classifier == "centroid" else logistic_scores)(kernel, cross, self.ways)
+        predicted = scores.argmax(2).unflatten(1, (self.ways, queries))
+        truth = torch.arange(self.ways, device=predicted.device).view(1, -1, 1)
+        return (predicted == truth).double().mean((1, 2))
 
     def sample_episodes(self, labels: Int[Tensor, "N"], shots: int, queries: int) -> Int[Tensor, "E W S"]:
-        """Rows of every episode: distinct classes, within each first the shots, then the queries, all distinct."""
+        """Rows of every episode: distinct classes; in each first the shots, then the queries, all distinct."""
         labels = labels.cpu()
         sizes = torch.bincount(labels)
         eligible = (sizes >= shots + queries).nonzero().squeeze(1)
@@ -88,19 +89,19 @@ class FewShot(Probe):
         keys = uniform(self.seed, Purpose.EPISODE, shots, episodes, 0, len(eligible))
         classes = eligible[keys.argsort(1)[:, : self.ways]]  # [E, W]
         slots = (episodes.unsqueeze(1) * self.ways + torch.arange(self.ways)).flatten()
-        counter_rng = uniform(self.seed, Purpose.EPISODE, shots, slots, 1, 2 * (shots + queries))
-        chosen = _distinct(counter_rng, sizes[classes].flatten()).view(*classes.shape, -1)
+        numbers = uniform(self.seed, Purpose.EPISODE, shots, slots, 1, 2 * (shots + queries))
+        chosen = _distinct(numbers, sizes[classes].flatten()).view(*classes.shape, -1)
         return by_class[starts[classes].unsqueeze(2) + chosen]
 
 
-def _distinct(counter_rng: Float[Tensor, "M two_k"], sizes: Int[Tensor, "M"]) -> Int[Tensor, "M k"]:
-    """Draw k distinct numbers below each size, in random order.
+def _distinct(numbers: Float[Tensor, "M two_k"], sizes: Int[Tensor, "M"]) -> Int[Tensor, "M k"]:
+    """Sample k distinct numbers below each size, in random order.
 
-    Floyd's algorithm (Bentley & Floyd 1987, "A sample of brilliance"): the t-th pick is drawn below size - k + t + 1;
-    where it was picked before, the largest possible number, which cannot have been, takes its place. Half of the draws
-    pick, the others shuffle.
+    Floyd's algorithm (Bentley & Floyd 1987, "A sample of brilliance"): pick t is sampled below size - k + t + 1. A
+    number that was picked before is replaced by the largest possible one, which cannot have been picked. Half of the
+    random numbers pick, the other half shuffle.
     """
-    picks, order = counter_rng.chunk(2, dim=1)
+    picks, order = numbers.chunk(2, dim=1)
     count = picks.shape[1]
     chosen = torch.full(picks.shape, -1, dtype=torch.int64)
     for turn in range(count):

@@ -1,4 +1,4 @@
-"""KNN: the weighted nearest-neighbor vote of instance recognition."""
+"""KNN: weighted k-nearest-neighbor classification."""
 
 from dataclasses import dataclass
 
@@ -8,30 +8,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_lightning.clustering.products import has_bfloat16_units, rounded_factors
-from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, no_answer
+from ssl_lightning.errors import UsageError
+from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, undefined
 
 SCORES_AT_ONCE = 1 << 26
-"""Similarities held at once: 256 MB. The reference passes through the caches once for each such block of queries."""
+"""Similarities in memory at a time: 256 MB. The reference set is read once for each such block of queries."""
 PARTS = 8
-"""Of the reference; also the members of a group in the first round of the search."""
+"""Number of parts of the reference set; also the size of a group in the first round of the search."""
 WORTH_ROUNDING = 4096
-"""Rows of a reference from which time is worth more than the last digit."""
+"""Size of the reference set from which similarities are rounded to bfloat16."""
 FEW_NEIGHBORS = 50
-"""Up to so many are chosen from twice as many by exact products."""
+"""Up to this k, neighbors are selected among twice as many candidates by exact products."""
 CANDIDATES = 64
-"""And from no fewer: rows that are nearly the same image differ by less than is rounded."""
+"""Least number of candidates: similarities of near-duplicates differ by less than the rounding error."""
 
 
 def nearest_rows(features: Float[Tensor, "N D"], rows: Int[Tensor, "Q"], count: int) -> Int[Tensor, "Q n"]:
-    """The rows most similar to some rows by cosine, closest first, themselves left out.
+    """The rows with the highest cosine similarity to the given rows, nearest first, excluding each row itself.
 
     Args:
-        features: Of all rows.
-        rows: Whose neighbors.
-        count: How many neighbors of each.
+        features: Features of all rows.
+        rows: Query rows.
+        count: Neighbors per query.
 
     Raises:
-        ValueError: If there are not that many other rows.
+        UsageError: If there are fewer other rows.
     """
     if not 1 <= count < len(features):
         raise ValueError(f"found count={count} among {len(features)} rows; expected 1 to {len(features) - 1}")
@@ -46,19 +47,19 @@ def nearest_rows(features: Float[Tensor, "N D"], rows: Int[Tensor, "Q"], count: 
 
 @dataclass(frozen=True)
 class KNN(Probe):
-    """k nearest training images by cosine vote with weight exp(similarity / temperature).
+    """k-NN classification with votes weighted by exp(similarity / temperature), by cosine similarity.
 
-    Wu et al. 2018 (arXiv 1805.01978), section 3.4. `eval/knn/top1` is k=20, other k are `eval/knn<k>/top1`. The search
-    is exhaustive.
+    Wu et al. 2018 (arXiv 1805.01978), section 3.4. k=20 is reported as `eval/knn/top1`, any other k as
+    `eval/knn<k>/top1`. The search is exhaustive.
 
     Note:
-        CPUs that multiply bfloat16 round the factors of the similarities to 4096 rows and more: a neighbor nearly as
-        close as the k-th may take its place. Up to 50 neighbors are chosen by exact similarities, from at least 64 and
-        twice as many. What that does to the accuracy is in benchmarks/README.md.
+        On CPUs with bfloat16 products, similarities to 4096 rows and more are rounded: a neighbor almost as close as
+        the k-th can replace it. Up to k=50, neighbors are selected by exact similarities among at least 64 and at least
+        twice as many candidates. benchmarks/README.md reports the effect on accuracy.
 
     Args:
-        k: Neighbors; all training rows where there are fewer.
-        temperature: 0.1 on CIFAR-10, 0.07 on ImageNet.
+        k: Number of neighbors; all training rows if there are fewer.
+        temperature: 0.1 for CIFAR-10, 0.07 for ImageNet.
     """
 
     k: int = 20
@@ -66,14 +67,14 @@ class KNN(Probe):
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.temperature <= 0:
-            raise ValueError(f"found KNN(k={self.k}, temperature={self.temperature}); expected positive numbers")
+            raise UsageError(f"found KNN(k={self.k}, temperature={self.temperature}); expected positive numbers")
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
-        """See `Probe`. NaN where a split is empty."""
+        """Return the accuracy; NaN if a split is empty. See `Probe`."""
         prefix = "knn" if self.k == 20 else f"knn{self.k}"
         if not len(train.labels) or not len(test.labels):
             found = f"{len(train.labels)} training and {len(test.labels)} test rows"
-            return {f"{prefix}/top1": no_answer(f"KNN's {prefix}/top1", found, "at least one of each")}
+            return {f"{prefix}/top1": undefined(f"KNN's {prefix}/top1", found, "at least one of each")}
         predicted = self.predict(train, test.features)
         return {f"{prefix}/top1": float((predicted == test.labels).double().mean())}
 
@@ -90,18 +91,18 @@ class KNN(Probe):
 
 
 def _search(reference: Float[Tensor, "N D"], k: int) -> "_Search | _RoundedSearch":
-    """The faster search for this reference here."""
+    """The faster search for this reference set on this machine."""
     if len(reference) >= WORTH_ROUNDING and reference.device.type == "cpu" and has_bfloat16_units():
         return _RoundedSearch(reference, k)
     return _Search(reference, k)
 
 
 class _Search:
-    """The k rows of a reference with the largest inner products, by an exhaustive search in two rounds.
+    """The k reference rows with the largest inner products, by an exhaustive search in two rounds.
 
-    The reference is cut into `PARTS` equal parts; rows at the same place of each part form a group. The k largest
-    products lie in the k groups with the largest maxima, whatever the groups are. So a pass of maxima, a search among
-    those and one among the members of the best k groups find what one long `topk` would find, in half its time.
+    The reference set is divided into `PARTS` equal parts; rows at the same position of each part form a group. The k
+    largest products lie in the k groups with the largest maxima. One pass of maxima, a search among them and a search
+    among the members of the best k groups therefore give the result of one long `topk` in half its time.
     """
 
     def __init__(self, reference: Float[Tensor, "N D"], k: int) -> None:
@@ -109,11 +110,11 @@ class _Search:
         self.length = len(reference) // PARTS
         self.in_one_round = self.length <= 2 * k
         self.rows_at_once = max(1, SCORES_AT_ONCE // len(reference))
-        # one buffer for all blocks: fresh memory of this size would cost as much as the products
+        # one buffer for all blocks: allocating memory of this size would take as long as the products
         self.scores = reference.new_empty(0 if self.in_one_round else PARTS, self.rows_at_once, self.length)
 
     def __call__(self, queries: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
-        """Their products in float32 and their rows, in any order."""
+        """The products, in float32, and the rows of the k nearest, in any order."""
         with rounded_factors():
             if self.in_one_round:
                 values, rows = (queries @ self.reference.T).topk(self.k, dim=1, sorted=False)
@@ -132,11 +133,11 @@ class _Search:
 
 
 class _RoundedSearch:
-    """The same in bfloat16, in half the time; up to `FEW_NEIGHBORS` come with exact products.
+    """The search in bfloat16, in half the time. Up to k = `FEW_NEIGHBORS` the products are exact.
 
-    What is rounded is not the cosine, which may be 0.99 for all rows, but how it differs from a guess of the k-th
-    largest: the reference's mean is taken off its rows, and what a query has with it and with the guess off its
-    products, by a column of ones.
+    The rounded quantity is not the cosine, which may be 0.99 for all rows, but its difference from an estimate of the
+    k-th largest: the mean of the reference set is subtracted from its rows, and the estimate is subtracted from the
+    products by an additional column of ones.
     """
 
     def __init__(self, reference: Float[Tensor, "N D"], k: int) -> None:
@@ -161,13 +162,13 @@ class _RoundedSearch:
         return values, rows.gather(1, places)
 
     def _products(self, queries: Float[Tensor, "B D"], rows: Int[Tensor, "B n"]) -> Float[Tensor, "B n"]:
-        """Of each query with rows of its own, some queries at a time: their rows stay in the cache."""
+        """Products of each query with its own rows, in blocks that fit the cache."""
         blocks = zip(queries.split(64), rows.split(64), strict=True)
         return torch.cat([torch.bmm(self.exact[own], block.unsqueeze(2)).squeeze(2) for block, own in blocks])
 
 
 def _columns_of_largest(values: Float[Tensor, "B n"], k: int) -> Int[Tensor, "B k"]:
-    """Where the k largest of each row are. NumPy's selection takes half the time of torch's heap on a CPU."""
+    """Columns of the k largest values of each row. NumPy's selection takes half the time of torch's on a CPU."""
     if values.device.type != "cpu":
         return values.topk(k, dim=1, sorted=False).indices
     return torch.from_numpy(values.numpy().argpartition(-k, axis=1)[:, -k:])

@@ -1,4 +1,4 @@
-"""LinearProbe: a linear classifier on frozen features, solved where others train."""
+"""LinearProbe: a linear classifier on frozen features with a closed-form or convex solver."""
 
 import math
 from dataclasses import dataclass
@@ -9,63 +9,63 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, no_answer
+from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, undefined
 
 PENALTIES = tuple(10.0**exponent for exponent in range(-6, 3))
-"""Ridge penalties tried, as shares of the mean eigenvalue of the features' covariance."""
+"""Candidate ridge penalties, as fractions of the mean eigenvalue of the features' covariance."""
 MOST_STEPS, AT_REST = 100, 1e-4
-"""Of the logistic solver: steps, and the share of its loss by which a step changes it where it rests; 10 to 20 do."""
+"""Logistic solver: the largest number of steps, and the relative change of the loss at which it stops."""
 ROWS_AT_A_TIME = 1024
-"""Rows that pass both products of such a step while they lie in the cache."""
+"""Rows per block, so that both products of a step find them in the cache."""
 
 Linear = Float64[Tensor, "_ C"]
-"""Weights [D, C] of a classifier and, in one row more, its biases."""
+"""Weights of a classifier and, in the last row, its biases: [D + 1, C]."""
 
 
 @dataclass(frozen=True)
 class LinearProbe(Probe):
-    """Ridge regression to one-hot classes, its penalty chosen on a fifth of the training split; or logistic regression.
+    """Ridge regression to one-hot classes, its penalty chosen on a fifth of the training split, or logistic regression.
 
-    One eigendecomposition serves all penalties. On cached features it takes less than a tenth of the time of 100 epochs
-    of SGD; squares instead of logarithms cost a point at most on features of networks, and four on the pixels of digits
-    (benchmarks/probes.py), which "logistic" wins back in two to six times the time of "ridge". It is a check during
-    training, not a paper's protocol (which augments).
+    One eigendecomposition serves all penalties. On cached features, ridge takes less than a tenth of the time of 100
+    epochs of SGD. Its accuracy is at most one point lower than that of logistic regression on network features and four
+    points lower on the pixels of digits (benchmarks/README.md); "logistic" takes two to six times as long. This is a
+    check during training; it is not the protocol of a paper, which augments images.
 
     Args:
-        seed: Which fifth is held out.
-        classifier: "ridge", or "logistic": multinomial logistic regression with the penalty that ridge has chosen,
-            divided by the number of classes. That is how much flatter cross-entropy is than squares at its start.
+        seed: Seed of the held-out fifth.
+        classifier: "ridge", or "logistic": multinomial logistic regression with the penalty chosen by ridge divided by
+            the number of classes, which is the ratio of the curvatures of squared error and cross-entropy at the start.
     """
 
     seed: int = 0
     classifier: Literal["ridge", "logistic"] = "ridge"
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
-        """`linear/top1` and, with more than five classes, `linear/top5`; NaN where the splits share no class."""
+        """Return `linear/top1` and, for more than five classes, `linear/top5`; NaN if the splits share no class."""
         shared = torch.isin(test.labels, train.labels.unique())
         if not shared.any() or len(train.labels) < 2:
             found = (
                 f"{len(train.labels)} training and {len(test.labels)} test rows, {int(shared.sum())} of known classes"
             )
             expected = "at least 2 training rows, and test rows of their classes"
-            return {"linear/top1": no_answer("LinearProbe's linear/top1", found, expected)}
+            return {"linear/top1": undefined("LinearProbe's linear/top1", found, expected)}
         scores = self.scores(train, test.features)
-        answers = {"linear/top1": _top(scores, test.labels, 1)}
+        metrics = {"linear/top1": _top(scores, test.labels, 1)}
         if train.num_classes > 5:
-            answers["linear/top5"] = _top(scores, test.labels, 5)
-        return answers
+            metrics["linear/top5"] = _top(scores, test.labels, 5)
+        return metrics
 
     def scores(self, train: LabelledFeatures, queries: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
-        """One score a class for each query; a class without training rows scores lowest."""
+        """One score per class for each query; a class without training rows has the lowest score."""
         shift = train.features.float().mean(0)
         features = train.features.float() - shift
         held = self._held_out(len(features))
         everything = _Sums.of(features, train.labels, train.num_classes)
         penalty = 1.0
         if len(held):
-            asked, truth = features[held], train.labels[held]
-            candidates = _Ridge(everything - _Sums.of(asked, truth, train.num_classes))
-            tops = [_top(_scores(candidates.weights(penalty), asked), truth, 1) for penalty in PENALTIES]
+            held_out, truth = features[held], train.labels[held]
+            candidates = _Ridge(everything - _Sums.of(held_out, truth, train.num_classes))
+            tops = [_top(_scores(candidates.weights(penalty), held_out), truth, 1) for penalty in PENALTIES]
             penalty = PENALTIES[max(range(len(PENALTIES)), key=lambda i: (tops[i], PENALTIES[i]))]
         solved = _Ridge(everything)
         if self.classifier == "ridge":
@@ -82,7 +82,7 @@ class LinearProbe(Probe):
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """All that least squares needs of some rows. Taking a part away is a subtraction, so no row is visited twice."""
+    """Sufficient statistics of least squares. Removing rows is a subtraction, so no row is read twice."""
 
     rows: int
     x: Float64[Tensor, "D"]
@@ -92,7 +92,7 @@ class _Sums:
 
     @classmethod
     def of(cls, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"], num_classes: int) -> "_Sums":
-        """Sums over features that are about centerd: products are taken in float32."""
+        """Sums over features that are approximately centered, with products in float32."""
         y = F.one_hot(labels, num_classes).to(features.dtype)
         xx, xy = features.T @ features, features.T @ y
         return cls(len(labels), features.sum(0).double(), y.sum(0).double(), xx.double(), xy.double())
@@ -103,10 +103,10 @@ class _Sums:
 
 
 class _Ridge:
-    """Penalized classifiers of standardized features, in the eigenbasis that serves every penalty.
+    """Penalized classifiers of standardized features, in an eigenbasis that serves every penalty.
 
-    A penalty p adds p m |w|^2 / 2, m the mean eigenvalue of the correlations, to half the mean square or to the mean
-    cross-entropy.
+    A penalty p adds p m |w|^2 / 2, where m is the mean eigenvalue of the correlations, to half the mean squared error
+    or to the mean cross-entropy.
     """
 
     def __init__(self, sums: _Sums) -> None:
@@ -126,11 +126,11 @@ class _Ridge:
         return torch.cat([weights, (self.offset - self.mean @ weights).unsqueeze(0)])
 
     def logistic_weights(self, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"], penalty: float) -> Linear:
-        """Multinomial logistic regression on the rows that the sums are of, by Nesterov's accelerated gradient.
+        """Multinomial logistic regression on the rows of the sums, by Nesterov's accelerated gradient method.
 
-        The curvature of cross-entropy is at most half that of squares (Boehning 1992, "Multinomial logistic regression
-        algorithm"). In the frame where correlations and penalty together are the identity it is at most 1/2, so a step
-        of two gradients never overshoots; the first one has the direction of least squares.
+        The curvature of cross-entropy is at most half that of squared error (Boehning 1992, "Multinomial logistic
+        regression algorithm"). In coordinates where correlations plus penalty are the identity it is at most 1/2, so a
+        step of twice the gradient never overshoots. The first step has the direction of least squares.
         """
         targets = F.one_hot(labels, len(self.offset)).to(features.dtype)
         frame, pull = (part.to(features.dtype) for part in self._frame(self._ridge(penalty)))
@@ -151,7 +151,7 @@ class _Ridge:
         return penalty * self.eigenvalues.mean().clamp(min=1e-12)
 
     def _frame(self, ridge: Float64[Tensor, ""]) -> tuple[Float64[Tensor, "_ _"], Float64[Tensor, "_ 1"]]:
-        """From coordinates with correlations and penalty one to weights and biases, and how the penalty pulls there."""
+        """The map from coordinates in which correlations plus penalty are the identity to weights, and the penalty."""
         damped, size = self.eigenvalues + 2 * ridge, len(self.basis)
         frame = torch.eye(size + 1, dtype=self.basis.dtype, device=self.basis.device)
         frame[:size, :size] = self.basis / damped.sqrt() / self.scale.unsqueeze(1)
@@ -170,7 +170,7 @@ def _cross_entropy(
         error = logs.exp_().sub_(truth)
         slope[:-1].addmm_(rows.T, error)
         slope[-1] += error.sum(0)
-    return float(total) / len(features), slope / len(features)  # a GPU is waited for once, not once a block
+    return float(total) / len(features), slope / len(features)  # one synchronization with a GPU, not one per block
 
 
 def _scores(fitted: Linear, queries: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:

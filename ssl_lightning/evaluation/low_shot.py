@@ -1,4 +1,4 @@
-"""LowShot: the linear probe with only a share of the labels."""
+"""LowShot: the linear probe with a fraction of the labels."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,21 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ssl_lightning.counter_rng import Purpose, permutation
+from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation.linear import LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 
 
 @dataclass(frozen=True)
 class LowShot(Probe):
-    """The linear probe on a share of the training split, the same share of every class and at least one image.
+    """The linear probe on a fraction of the training split: the same fraction of every class, at least one image each.
 
-    Smaller shares are parts of larger ones. As in the semi-supervised protocols of SimCLR and SwAV, which fine-tune;
-    here the features stay frozen.
+    Smaller subsets are contained in larger ones. The semi-supervised protocols of SimCLR and SwAV fine-tune the
+    network; here features stay frozen.
 
     Args:
-        shares: Of the training split, as fractions.
-        seed: Which images.
+        shares: Fractions of the training split.
+        seed: Seed of the subsets.
     """
 
     shares: tuple[float, ...] = (0.01, 0.1)
@@ -28,21 +29,21 @@ class LowShot(Probe):
 
     def __post_init__(self) -> None:
         if not self.shares or not all(0 < share <= 1 for share in self.shares):
-            raise ValueError(f"found LowShot(shares={self.shares}); expected fractions above 0 and up to 1")
+            raise UsageError(f"found LowShot(shares={self.shares}); expected fractions above 0 and up to 1")
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
-        """`lowshot/<percent>pct` and the share that it really was, `lowshot/<percent>pct/share`."""
-        answers: dict[str, float] = {}
+        """Return `lowshot/<percent>pct` and the exact fraction, `lowshot/<percent>pct/share`."""
+        metrics: dict[str, float] = {}
         for share in self.shares:
             rows = self.rows(train.labels, share).to(train.features.device)
             part = LabelledFeatures(train.features[rows], train.labels[rows], train.num_classes)
             name = f"lowshot/{100 * share:g}pct"
-            answers[name] = LinearProbe(self.seed)(part, test)["linear/top1"]  # which says why where it is NaN
-            answers[f"{name}/share"] = len(rows) / max(1, len(train.labels))
-        return answers
+            metrics[name] = LinearProbe(self.seed)(part, test)["linear/top1"]  # which logs the reason of NaN
+            metrics[f"{name}/share"] = len(rows) / max(1, len(train.labels))
+        return metrics
 
     def rows(self, labels: Int[Tensor, "N"], share: float) -> Int[Tensor, "M"]:
-        """The first images of every class in one random order, in that order."""
+        """The first rows of every class in one random order, in that order."""
         order = permutation(self.seed, Purpose.LOW_SHOT, 0, len(labels))
         shuffled = labels.cpu()[order]
         by_class = torch.argsort(shuffled, stable=True)

@@ -1,4 +1,4 @@
-"""The contract of every evaluate: frozen features of two labelled splits in, named numbers out."""
+"""The interface of probes: frozen features of two labeled splits in, named metrics out."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -13,12 +13,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class LabelledFeatures:
-    """Features of one labelled split.
+    """Features of one labeled split.
 
     Attributes:
-        features: As the network gives them, not normalized.
-        labels: 0..num_classes-1.
-        num_classes: Length of the fixed class list, whether or not each class occurs in this split.
+        features: Output of the network, not normalized.
+        labels: Classes 0..num_classes-1.
+        num_classes: Length of the class list, including classes that do not occur in this split.
     """
 
     features: Float[Tensor, "N D"]
@@ -27,24 +27,24 @@ class LabelledFeatures:
 
 
 class Probe(ABC):
-    """One question about frozen features. Fitting it is a check during training, not a paper's full protocol."""
+    """An evaluation of frozen features. It is a check during training, not the full protocol of a paper."""
 
     @abstractmethod
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
-        """Answers by name, as they stand after `eval/`, as fractions 0..1; NaN where a question has no answer.
+        """Return metrics by name, without their prefix `eval/`, as fractions 0..1; NaN if a metric is undefined.
 
-        The log says why, see `no_answer`.
+        `undefined` logs the reason.
         """
 
 
-@lru_cache(maxsize=256)  # a run asks the same question every few epochs: each reason is said once
-def no_answer(question: str, found: str, expected: str) -> float:
-    """NaN, and a line in the log that says why an evaluate has no answer.
+@lru_cache(maxsize=256)  # a run evaluates every few epochs: each reason is logged once
+def undefined(metric: str, found: str, expected: str) -> float:
+    """Return NaN and log why a metric is undefined.
 
     Args:
-        question: The evaluate, and its metric.
-        found: What there is.
-        expected: What it takes.
+        metric: The probe and its metric.
+        found: What the split holds.
+        expected: What the metric requires.
     """
-    log.warning("%s is NaN: found %s; expected %s", question, found, expected)
+    log.warning("%s is NaN: found %s; expected %s", metric, found, expected)
     return float("nan")

@@ -1,4 +1,4 @@
-"""Losses and codes: tensors in, tensors out, no state."""
+"""Losses and the Sinkhorn algorithm as pure functions of tensors."""
 
 from ssl_lightning.functional.byol import byol_loss
 from ssl_lightning.functional.distillation import distillation_loss

@@ -1,4 +1,4 @@
-"""Every image is a class of its own: an embedding, the memory of all images, and how well it finds itself [IR]."""
+"""Losses of instance recognition: each image is a class, compared with a memory bank of all images."""
 
 import math
 
@@ -11,22 +11,22 @@ from torch.nn import functional as F
 def instance_loss(
     z: Float[Tensor, "B D"], index: Int[Tensor, "B"], bank: Float[Tensor, "N D"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of finding one's own row among all N: -mean_i log( exp(z_i M_i / tau) / sum_j exp(z_i M_j / tau) ).
+    """Cross-entropy of the image's own row among all N: -mean_i log( exp(z_i M_i / tau) / sum_j exp(z_i M_j / tau) ).
 
-    Equation 2 of Wu et al. 2018 (arXiv 1805.01978) over the whole memory, without sampling; in float32 whatever the
-    precision of the embeddings. Gradients flow through z alone.
+    Equation 2 of Wu et al. 2018 (arXiv 1805.01978) over the whole memory bank, without sampling. The loss is computed
+    in float32. Gradients flow through z only.
 
     Args:
         z: Unit embeddings.
-        index: Row of each in the memory.
+        index: Row of each image in the memory bank.
         bank: Unit rows.
         temperature: tau.
 
     Returns:
-        A scalar; ln N for an embedding that is equally near to all rows.
+        A scalar; ln N for an embedding that is equally similar to all rows.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        UsageError: If the temperature is not positive.
     """
     _expect_positive(temperature)
     with torch.autocast(z.device.type, enabled=False):
@@ -41,28 +41,28 @@ def nce_loss(
     temperature: float,
     partition: float,
 ) -> Float[Tensor, ""]:
-    """Noise-contrastive estimate of `instance_loss` for memories too long to compare with: m rows drawn for an image.
+    """Noise-contrastive estimate of `instance_loss` for large memory banks, with m sampled rows per image.
 
     Equations 5 to 7 of Wu et al. 2018: with p_j = exp(z M_j / tau) / Z and q = m / N,
     -mean_i [ log(p_i / (p_i + q)) + sum_j log(q / (p_j + q)) ].
 
     Note:
-        Computed from differences of logarithms, so without the 1e-7 that public code adds to the denominators. As
-        there, a draw may hit the image itself.
+        The loss is computed from differences of logarithms, without the 1e-7 that public code adds to the denominators.
+        As in that code, a sampled row can be the image's own.
 
     Args:
         z: Unit embeddings.
-        index: Row of each in the memory.
-        negatives: Rows drawn from the whole memory, for each image its own.
+        index: Row of each image in the memory bank.
+        negatives: Rows sampled from the whole memory bank, separately for each image.
         bank: Unit rows.
         temperature: tau.
-        partition: Z, from `estimate_partition`: it depends on tau and D.
+        partition: Z, from `estimate_partition`; it depends on tau and D.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: If the temperature or Z is not positive.
+        UsageError: If the temperature or Z is not positive.
     """
     _expect_positive(temperature)
     if partition <= 0:
@@ -79,8 +79,8 @@ def nce_loss(
 def estimate_partition(z: Float[Tensor, "B D"], bank: Float[Tensor, "N D"], temperature: float) -> Float[Tensor, ""]:
     """Z: the sum of exp(z M_j / tau) over all rows, averaged over the embeddings of a batch.
 
-    Wu et al. 2018, section 3.2, take it from the first batch and keep it. For random unit vectors it is near
-    N exp(1 / (2 D tau^2)); public code has that number for D=128 and tau=0.07 written in, which is wrong elsewhere.
+    Wu et al. 2018, section 3.2, compute it on the first batch and keep it. For random unit vectors it is close to
+    N exp(1 / (2 D tau^2)). Public code contains this number for D=128 and tau=0.07, which is wrong for other values.
     """
     with torch.autocast(z.device.type, enabled=False):
         logs = torch.logsumexp(z.float() @ bank.float().T / temperature, dim=1)

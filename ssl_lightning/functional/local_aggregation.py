@@ -1,4 +1,4 @@
-"""Close neighbors against background neighbors: who they are, and how much nearer the close ones are [LA]."""
+"""The Local Aggregation loss: close neighbors against background neighbors."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,13 @@ from torch import Tensor
 
 
 class Neighbors(NamedTuple):
-    """The background neighbors of some images, and which of them are close ones.
+    """The background neighbors of some images, and which of them are close neighbors.
 
     Attributes:
-        rows: Rows of the memory: first the image itself, then its k nearest.
-        background: False where the image itself came up again among its k nearest.
-        close: Which of the background neighbors share one of the image's clusters; the image itself does.
+        rows: Rows of the memory bank: first the image's own, then its k nearest.
+        background: False where the image's own row appears again among its k nearest.
+        close: True for background neighbors that share a cluster with the image in at least one clustering, and for the
+            image's own row.
     """
 
     rows: Int[Tensor, "B 1+k"]
@@ -29,29 +30,29 @@ def local_aggregation_loss(
     num_neighbors: int,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """How little of the background neighbors' share goes to close ones: -mean_i log( P(C_i and B_i) / P(B_i) ).
+    """Negative log-probability of close neighbors among background neighbors: -mean_i log( P(C_i and B_i) / P(B_i) ).
 
-    Equation 4 of Zhuang, Zhai, Yamins 2019 (arXiv 1903.12355): B_i are the k rows nearest to z_i, C_i those that share
-    a cluster with row i in any of the H clusterings, and P(A) the sum of exp(z_i M_j / tau) over j in A; the partition
-    cancels. In float32 whatever the precision of the embeddings. Gradients flow through z alone.
+    Equation 4 of Zhuang, Zhai, Yamins 2019 (arXiv 1903.12355). B_i are the k rows nearest to z_i, C_i the rows that
+    share a cluster with row i in any of the H clusterings, and P(A) is the sum of exp(z_i M_j / tau) over j in A; the
+    partition function cancels. The loss is computed in float32. Gradients flow through z only.
 
     Note:
-        The image's own row is always in both sets. In public code it may leave the k nearest; the loss is then capped
-        by the 1e-7 that is added inside the logarithm, and has no gradient there.
+        The image's own row is always in both sets. In public code it can be missing from the k nearest; the loss is
+        then capped by the 1e-7 that is added inside the logarithm and has no gradient there.
 
     Args:
         z: Unit embeddings.
-        index: Row of each in the memory.
+        index: Row of each image in the memory bank.
         bank: Unit rows.
-        labels: Cluster of each row in each clustering; -1 shares with no other row.
+        labels: Cluster of each row in each clustering; -1 shares a cluster with no other row.
         num_neighbors: k.
         temperature: tau.
 
     Returns:
-        A scalar: 0 where all rows share one cluster, at most `instance_loss`.
+        A scalar: 0 if all rows share one cluster, at most `instance_loss`.
 
     Raises:
-        ValueError: If the temperature is not positive, or k not within 1..N.
+        UsageError: If the temperature is not positive, or k is not within 1..N.
     """
     if temperature <= 0:
         raise ValueError(f"found temperature={temperature}; expected a positive number")
@@ -66,16 +67,16 @@ def local_aggregation_loss(
 def neighbors(
     scores: Float[Tensor, "B N"], index: Int[Tensor, "B"], labels: Int[Tensor, "N H"], num_neighbors: int
 ) -> Neighbors:
-    """Background and close neighbors of some images, by their scores with all rows of the memory.
+    """Background and close neighbors of some images, from their scores with all rows of the memory bank.
 
     Args:
-        scores: The higher the nearer.
-        index: Row of each image in the memory.
-        labels: Cluster of each row in each clustering; -1 shares with no other row.
+        scores: Similarity of each image to each row.
+        index: Row of each image in the memory bank.
+        labels: Cluster of each row in each clustering; -1 shares a cluster with no other row.
         num_neighbors: k.
 
     Raises:
-        ValueError: If k is not within 1..N.
+        UsageError: If k is not within 1..N.
     """
     if not 1 <= num_neighbors <= scores.shape[1]:
         raise ValueError(f"found num_neighbors={num_neighbors} for {scores.shape[1]} images; expected 1 to as many")

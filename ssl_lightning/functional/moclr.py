@@ -1,4 +1,4 @@
-"""Two views of an online and of an averaged network to one contrastive loss [MoCLR]."""
+"""The MoCLR loss: contrastive loss between an online network and a momentum network."""
 
 import torch
 from jaxtyping import Float
@@ -17,26 +17,26 @@ def moclr_loss(
     temperature: float,
     group: dist.ProcessGroup | None = None,
 ) -> Float[Tensor, ""]:
-    """Find the averaged network's embedding of the other view among its embeddings of the other views of all images.
+    """Cross-entropy of the momentum embedding of the other view of an image among those of all images.
 
     Equation 1 of Tian, Henaff, van den Oord 2021 (Divide and Contrast, arXiv 2105.08054), summed over both directions:
     for q of one view and k of the other, -mean_i log( exp(cos(q_i, k_i) / tau) / sum_j exp(cos(q_i, k_j) / tau) ). The
-    negatives are the B - 1 other images' k. In float32 whatever the precision of the embeddings; k gets no gradient.
-    With a group the sum runs over the images of all processes and the mean over this process's.
+    negatives are the momentum embeddings of the B - 1 other images. The loss is computed in float32. k receives no
+    gradient. With a group, the sum runs over the images of all processes and the mean over those of this process.
 
     Args:
-        q1: Embeddings of the first view by the network that learns, of any length.
-        q2: Of the second view.
-        k1: Of the first view by the averaged network.
-        k2: Of the second view.
+        q1: Online embeddings of the first view, of any norm.
+        q2: Online embeddings of the second view.
+        k1: Momentum embeddings of the first view.
+        k2: Momentum embeddings of the second view.
         temperature: tau.
-        group: None where these are all the rows.
+        group: None if these are all the rows.
 
     Returns:
-        A scalar; 2 ln B for embeddings that are all equal.
+        A scalar; 2 ln B if all embeddings are equal.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        UsageError: If the temperature is not positive.
     """
     if temperature <= 0:
         raise ValueError(f"found temperature={temperature}; expected a positive number")
@@ -44,6 +44,6 @@ def moclr_loss(
         keys = F.normalize(torch.stack([k1, k2], dim=1).detach().float(), dim=2)  # [B, 2, D]
         every, start = gather_rows_with_gradient(keys, group)  # [B of all, 2, D]
         own = start + torch.arange(len(q1), device=q1.device)
-        directions = ((q1, every[:, 1]), (q2, every[:, 0]))  # each view looks for the other one
+        directions = ((q1, every[:, 1]), (q2, every[:, 0]))  # each view is compared with the other one
         losses = [F.cross_entropy(F.normalize(q.float(), dim=1) @ k.T / temperature, own) for q, k in directions]
         return losses[0] + losses[1]

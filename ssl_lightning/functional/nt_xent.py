@@ -1,4 +1,4 @@
-"""Two views to the normalized, temperature-scaled cross-entropy of finding the other view [SimCLR]."""
+"""The SimCLR loss: normalized, temperature-scaled cross-entropy (NT-Xent)."""
 
 import torch
 from jaxtyping import Float
@@ -12,25 +12,25 @@ from ssl_lightning.processes import gather_rows_with_gradient
 def nt_xent_loss(
     z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], temperature: float, group: dist.ProcessGroup | None = None
 ) -> Float[Tensor, ""]:
-    """Find the other view of an image among the views of all images, itself left out.
+    """Cross-entropy of the other view of an image among the views of all images, excluding the view itself.
 
-    Equation 1 and algorithm 1 of Chen et al. 2020 (SimCLR, arXiv 2002.05709): for each of the 2B views a, whose
-    partner is p, -log( exp(cos(z_a, z_p) / tau) / sum_{b != a} exp(cos(z_a, z_b) / tau) ), averaged over a. In
-    float32 whatever the precision of the embeddings. With a group the sum runs over the views of all processes and the
-    mean over this process's; gradients come back from every process, so that losses averaged over equally large
-    processes have the gradient of one process with all rows.
+    Equation 1 and algorithm 1 of Chen et al. 2020 (SimCLR, arXiv 2002.05709): for each of the 2B views a with partner
+    p, -log( exp(cos(z_a, z_p) / tau) / sum_{b != a} exp(cos(z_a, z_b) / tau) ), averaged over a. The loss is computed
+    in float32. With a group, the sum runs over the views of all processes and the mean over those of this process.
+    Gradients flow back from every process: the mean of the losses of processes with equally many rows has the gradient
+    of one process with all rows.
 
     Args:
-        z1: Embeddings of the first view, of any length.
-        z2: Of the second view, in the same order.
+        z1: Embeddings of the first view, of any norm.
+        z2: Embeddings of the second view, in the same order.
         temperature: tau.
-        group: None where these are all the rows.
+        group: None if these are all the rows.
 
     Returns:
-        A scalar; ln(2B - 1) for embeddings that are all equal.
+        A scalar; ln(2B - 1) if all embeddings are equal.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        UsageError: If the temperature is not positive.
     """
     if temperature <= 0:
         raise ValueError(f"found temperature={temperature}; expected a positive number")

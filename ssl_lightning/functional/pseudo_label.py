@@ -1,4 +1,4 @@
-"""Logits and pseudo-labels of H clusterings to one cross-entropy [DeepCluster, DeepCluster-v2, ClusterFit]."""
+"""Cross-entropy with pseudo-labels of H clusterings, for DeepCluster, DeepCluster-v2 and ClusterFit."""
 
 import torch
 from jaxtyping import Float, Int
@@ -11,14 +11,14 @@ from ssl_lightning.types import UNLABELLED
 def pseudo_label_loss(
     logits: list[Float[Tensor, "B _K"]], labels: Int[Tensor, "B H"], temperature: float = 1.0
 ) -> Float[Tensor, ""]:
-    """Cross-entropy to the cluster of each image, averaged over the labelled rows, then over the heads.
+    """Cross-entropy with the cluster of each image, averaged over the labeled rows, then over the heads.
 
-    Equation 2 of Caron et al. 2018 (DeepCluster) for one head; the H-fold mean of Caron et al. 2020, appendix D, for
-    several. In float32 whatever the precision of the logits. A row labelled -1 (it was never clustered) contributes
-    exactly nothing to value and gradient; a head with no labelled row counts as 0, where `cross_entropy` gives NaN.
+    Equation 2 of Caron et al. 2018 (DeepCluster) for one head, and the mean over heads of Caron et al. 2020, appendix
+    D, for several. The loss is computed in float32. A row with label -1 (not clustered) contributes nothing to value
+    and gradient. A head without labeled rows counts as 0, where `cross_entropy` returns NaN.
 
     Args:
-        logits: One tensor a head, each with as many columns as that head has clusters.
+        logits: One tensor per head, with one column per cluster of that head.
         labels: Cluster of each row in each clustering, -1 for none.
         temperature: Divides the logits; 1 for DeepCluster, 0.1 for DeepCluster-v2.
 
@@ -26,7 +26,7 @@ def pseudo_label_loss(
         A scalar.
 
     Raises:
-        ValueError: If the number of heads differs from the columns of `labels`, or the temperature is not positive.
+        UsageError: If the number of heads differs from the columns of `labels`, or the temperature is not positive.
     """
     if len(logits) != labels.shape[1]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Scores to balanced codes by optimal transport: Sinkhorn-Knopp that stays finite [SwAV, algorithm 1]."""
+"""Balanced codes from scores by optimal transport: Sinkhorn-Knopp with finite results (SwAV, algorithm 1)."""
 
 import torch
 from jaxtyping import Float
@@ -7,7 +7,7 @@ from torch import distributed as dist
 from torch.distributed import ProcessGroup
 
 LARGEST_LOSS = 1e-6
-"""What a row of codes may lose to numbers too small for their type before the logarithmic way is taken."""
+"""Largest error of a row of codes by underflow; above it the computation is repeated in the log domain."""
 
 
 @torch.no_grad()
@@ -18,28 +18,28 @@ def sinkhorn(
     prior: Float[Tensor, "_K"] | None = None,
     group: ProcessGroup | None = None,
 ) -> Float[Tensor, "B K"]:
-    """Codes near exp(scores / epsilon) that give every prototype its share of the batch.
+    """Soft assignments close to exp(scores / epsilon) in which every prototype receives its share of the batch.
 
-    Equations 3 to 5 of Caron et al. 2020 (SwAV, arXiv 2006.09882): in rounds, each prototype is scaled to its share,
-    then each image to 1. So rows sum to 1, and shares are met the better the more rounds there are.
+    Equations 3 to 5 of Caron et al. 2020 (SwAV, arXiv 2006.09882). Each iteration scales every prototype to its share,
+    then every image to 1. Rows of the result therefore sum to 1, and the shares are approached with more iterations.
 
     The matrix is never rewritten: with A = exp((scores - the largest score of each prototype) / epsilon) the codes are
-    u_i A_ik v_k, and a round updates u and v by two matrix-vector products. The largest scores cancel in the first
-    round, so nothing overflows. What A loses to underflow is bounded by the product of the largest u and v; where that
-    could show, the same rounds are done once more on logarithms in float64.
+    u_i A_ik v_k, and an iteration updates u and v by two matrix-vector products. The largest scores cancel in the first
+    iteration, so that nothing overflows. The loss of A by underflow is bounded by the product of the largest u and v.
+    If it could matter, the iterations are repeated on logarithms in float64.
 
     Args:
         scores: Products of embeddings and prototypes, of any precision.
-        epsilon: Strength of the entropy; smaller gives harder codes.
-        iterations: Rounds; the paper's 3.
-        prior: Share of each prototype, positive, of any sum; None for equal shares.
-        group: None if these are all the rows. Else each process passes its own and gets their codes.
+        epsilon: Strength of the entropy regularization; smaller values give harder codes.
+        iterations: Number of iterations; 3 in the paper.
+        prior: Share of each prototype: positive weights of any sum. None for equal shares.
+        group: None if these are all the rows. With a group, each process passes its rows and receives their codes.
 
     Returns:
-        Codes without gradient: float64 for float64, else float32. Finite for all finite scores; NaN where they are not.
+        Codes without gradient, float64 for float64 and float32 otherwise; finite for all finite scores, else NaN.
 
     Raises:
-        ValueError: If epsilon or a share is not positive, there is no round, or not one share a prototype.
+        UsageError: If epsilon or a share is not positive, iterations is below 1, or the prior has not K entries.
     """
     if epsilon <= 0 or iterations < 1:
         raise ValueError(f"found epsilon={epsilon}, iterations={iterations}; expected more than 0, and at least 1")
@@ -48,7 +48,7 @@ def sinkhorn(
         scores = scores.to(dtype)
         shares = _shares(prior, scores)
         largest = _over_rows(scores, group)  # [K]
-        # one fused pass; whatever -largest / epsilon loses to rounding is a factor of its prototype, which v takes back
+        # one fused pass; the rounding error of -largest / epsilon is a factor of its prototype, which v cancels
         matrix = torch.add(-largest / epsilon, scores, alpha=1 / epsilon).exp_()  # [B, K]
         u = torch.ones(len(scores), dtype=dtype, device=scores.device)
         v = shares
@@ -71,10 +71,10 @@ def _shares(prior: Float[Tensor, "_K"] | None, scores: Float[Tensor, "B K"]) -> 
 
 
 def _is_exact(u: Float[Tensor, "B"], v: Float[Tensor, "K"], group: ProcessGroup | None) -> bool:
-    """Whether what underflowed in the matrix could not have mattered, on any process; the one wait for a device."""
+    """Whether underflow in the matrix is negligible on all processes; the only synchronization with a GPU."""
     smallest = torch.finfo(u.dtype).tiny
     loss = u.amax() * v.amax() * (smallest * len(v)) if len(u) else v.amax() * smallest
-    # NaN must not pass for small: it has no order
+    # the comparison must be false for NaN
     flag = (~(loss <= LARGEST_LOSS)).to(torch.int32)
     if group is not None:
         dist.all_reduce(flag, dist.ReduceOp.MAX, group=group)
@@ -89,7 +89,7 @@ def _on_logarithms(
     shares: Float[Tensor, "K"],
     group: ProcessGroup | None,
 ) -> Float[Tensor, "B K"]:
-    """The same rounds on logarithms, in float64: some ten times slower, for scores far from cosines."""
+    """The same iterations on logarithms in float64, about ten times slower, for scores far outside -1..1."""
     exponents = (scores.double() - largest.double()) / epsilon
     u = exponents.new_zeros(len(scores), 1)
     v = shares.double().log()
@@ -98,11 +98,11 @@ def _on_logarithms(
         top = _over_rows(weighted, group)
         v = shares.double().log() - top - _sum((weighted - top).exp().sum(0), group).log()
         u = -(exponents + v).logsumexp(1, keepdim=True)
-    return (exponents + v).softmax(1)  # as with u, and rounding cannot make it overflow
+    return (exponents + v).softmax(1)  # equals the scaling by u, and rounding cannot make it overflow
 
 
 def _over_rows(values: Float[Tensor, "B K"], group: ProcessGroup | None) -> Float[Tensor, "K"]:
-    """The largest of each column, over all processes; one of them may have no row."""
+    """The maximum of each column over all processes; a process may have no rows."""
     largest = values.amax(0) if len(values) else values.new_full((values.shape[1],), -torch.inf)
     if group is not None:
         dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)

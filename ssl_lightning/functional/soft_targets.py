@@ -1,4 +1,4 @@
-"""Logits to the softened distribution of a teacher: the distillation of Hinton et al. 2015."""
+"""Distillation with softened class probabilities (Hinton et al. 2015)."""
 
 import torch
 from jaxtyping import Float
@@ -11,23 +11,23 @@ def soft_target_loss(
 ) -> Float[Tensor, ""]:
     """T^2 KL(p || q) with p = softmax(targets / T) and q = softmax(logits / T), averaged over the rows.
 
-    Equation 1 of Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), section 2: T^2 keeps gradients of one size at any
-    temperature. In float32 whatever the precision of the logits. Gradients flow through the logits alone.
+    Equation 1 of Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), section 2. The factor T^2 keeps the scale of gradients
+    independent of the temperature. The loss is computed in float32. Gradients flow through the logits only.
 
     Note:
-        The paper has the cross-entropy, which is larger by the entropy of the targets: the same gradients, but then it
-        is not 0 where the teacher is met.
+        The paper has the cross-entropy, which is larger by the entropy of the targets. The gradients are equal; the KL
+        divergence is 0 if the student equals the teacher.
 
     Args:
-        logits: Of the network that learns.
-        targets: Logits of its teacher.
+        logits: Logits of the student.
+        targets: Logits of the teacher.
         temperature: T.
 
     Returns:
-        A scalar; 0 where the two distributions are equal.
+        A scalar; 0 if the two distributions are equal.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        UsageError: If the temperature is not positive.
     """
     if temperature <= 0:
         raise ValueError(f"found temperature={temperature}; expected a positive number")

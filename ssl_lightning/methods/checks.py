@@ -5,6 +5,8 @@ from typing import Protocol, runtime_checkable
 
 from lightning.pytorch.strategies import ModelParallelStrategy
 
+from ssl_lightning.errors import UsageError
+
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +34,7 @@ def reject_precision(precision: str | None) -> None:
         ValueError: For weights that are not float32.
     """
     if precision in ("bf16-true", "16-true"):
-        raise ValueError(
+        raise UsageError(
             f"found trainer.precision={precision}; expected weights in float32, since unit vectors "
             "and memories lose their length in half precision: give --trainer.precision bf16-mixed"
         )
@@ -53,12 +55,12 @@ def reject_strategy(strategy: object, method: str, keeps_average: bool, learns_f
     if not isinstance(strategy, ModelParallelStrategy):
         return
     if keeps_average:
-        raise ValueError(
+        raise UsageError(
             f"found ModelParallelStrategy with {method}, which keeps a second network whole; expected "
             "a method without, such as SimCLR or SwAV, or whole parameters: give --trainer.strategy ddp"
         )
     if learns_from_clusters:
-        raise ValueError(
+        raise UsageError(
             f"found ModelParallelStrategy with {method}, which makes a head of its clusters; expected "
             "a method without, such as SwAV (SEER), or whole parameters: give --trainer.strategy ddp"
         )
@@ -76,7 +78,7 @@ def reject_views(data: MakesViews, method: str, fewest: int) -> None:
         ValueError: For fewer.
     """
     if data.num_views < fewest:
-        raise ValueError(
+        raise UsageError(
             f"found {data.num_views} view(s) of an image; {method} needs at least {fewest}: give data.views, as "
             "configs/ do"
         )

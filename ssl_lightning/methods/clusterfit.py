@@ -8,6 +8,7 @@ from torch import Tensor, nn, optim
 
 from ssl_lightning.clustering.clusterer import Clustering, reject_other_images
 from ssl_lightning.counter_rng import Purpose, separate_rng
+from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, stuck_at_chance, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.methods.method import RGB, Method
@@ -63,7 +64,7 @@ class ClusterFit(Method):
         with separate_rng(Purpose.STUDENT):
             super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if num_clusters < 2:
-            raise ValueError(f"found num_clusters={num_clusters}; expected at least 2")
+            raise UsageError(f"found num_clusters={num_clusters}; expected at least 2")
         self.clusters, self.num_clusters, self.chance_loss = clusters, num_clusters, math.log(num_clusters)
         self.head = nn.Linear(self.backbone.num_features, num_clusters)
         self.pseudo_labels = PseudoLabels()
@@ -106,7 +107,7 @@ class ClusterFit(Method):
         again = "make them again with predict and WriteClusters (make clusterfit does)"
         k = len(clustering.sizes)
         if k != self.num_clusters:
-            raise ValueError(
+            raise UsageError(
                 f"found {k} clusters in {self.clusters}, expected {self.num_clusters}: give --model.num_clusters {k}, "
                 f"or {again}"
             )

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, one_cluster, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.methods.method import RGB, Method
@@ -71,7 +72,7 @@ class DeepCluster(Method):
         std: RGB = (0.25, 0.25, 0.25),
     ) -> None:
         if num_clusters < 2:
-            raise ValueError(f"found num_clusters={num_clusters}; expected at least 2: change --model.num_clusters")
+            raise UsageError(f"found num_clusters={num_clusters}; expected at least 2: change --model.num_clusters")
         super().__init__(backbone, optimizer, schedule, image_size, mean, std, in_channels=2 if sobel else 3)
         self.num_clusters, self.chance_loss = num_clusters, math.log(num_clusters)
         self.sampler = sampler

@@ -11,6 +11,7 @@ from torch.nn import ModuleList
 from torch.nn import functional as F
 
 from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, one_cluster, stuck_at_chance, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.methods.method import RGB, Method
@@ -82,7 +83,7 @@ class DeepClusterV2(Method):
     ) -> None:
         super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if num_clusters < 2 or num_heads < 1 or temperature <= 0:
-            raise ValueError(
+            raise UsageError(
                 f"found num_clusters={num_clusters}, num_heads={num_heads}, temperature={temperature}; expected at "
                 "least 2 clusters, 1 head and a positive temperature"
             )
@@ -112,7 +113,7 @@ class DeepClusterV2(Method):
         """See `Method.setup`; clusters of an epoch come from the one before, so one pass teaches nothing."""
         super().setup(stage)
         if stage == "fit" and self.trainer.max_epochs == 1:
-            raise ValueError(
+            raise UsageError(
                 "found max_epochs=1; DeepClusterV2 learns from what the epoch before left: give --trainer.max_epochs "
                 "2 or more, or take SwAV for a single pass"
             )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_lightning.counter_rng import Purpose, separate_rng
+from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure
 from ssl_lightning.functional.distillation import distillation_loss
 from ssl_lightning.methods.method import RGB, Method
@@ -126,7 +127,7 @@ class Distill(Method):
         std: RGB = (0.25, 0.25, 0.25),
     ) -> None:
         if not experts:
-            raise ValueError("found no experts; expected a checkpoint for each cluster: give --model.experts '[...]'")
+            raise UsageError("found no experts; expected a checkpoint for each cluster: give --model.experts '[...]'")
         base_projection = base_projection or projection
         with separate_rng(Purpose.STUDENT):
             super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)

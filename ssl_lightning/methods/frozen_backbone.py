@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ssl_lightning.checkpoints.read import UNREADABLE, CorruptCheckpointError, reject_bombs
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.files import sha256_of
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.models.backbones import TimmBackbone, TorchvisionBackbone
@@ -77,9 +78,9 @@ class FrozenBackbone(Method):
         """A frozen network has nothing to learn.
 
         Raises:
-            TypeError: Always.
+            UsageError: Always.
         """
-        raise TypeError("FrozenBackbone has nothing to train; use `ssl-lightning validate` or `predict`")
+        raise UsageError("FrozenBackbone has nothing to train; use `ssl-lightning validate` or `predict`")
 
 
 def _note_restored(module: torch.nn.Module, _: Any) -> None:
@@ -91,14 +92,14 @@ def _describe(name: str) -> TimmBackbone | TorchvisionBackbone:
     """Whose network this is, by prefix or, for a bare name, by who has it."""
     library, _, rest = name.rpartition(":")
     if library not in ("", "timm", "torchvision"):
-        raise ValueError(f"found name={name!r}; expected timm:<name>, torchvision:<name> or a bare name")
+        raise UsageError(f"found name={name!r}; expected timm:<name>, torchvision:<name> or a bare name")
     is_timm = timm.is_model(rest) if library == "" else library == "timm"
     return TimmBackbone(rest) if is_timm else TorchvisionBackbone(rest)
 
 
 def _read(path: Path) -> State:
     if path.suffix not in (".safetensors", ".pth", ".pt") or not path.is_file():
-        raise ValueError(
+        raise DataError(
             f"found no weights at {path}; expected a .safetensors, .pth or .pt file: give --model.weights one, or "
             f"{PUBLISHED!r}"
         )
@@ -111,7 +112,7 @@ def _read(path: Path) -> State:
             f"found {path}, which does not read as tensors alone ({reason}); give a state dict"
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"found {path}, which holds more than the tensors of a network; give its state dict alone")
+        raise DataError(f"found {path}, which holds more than the tensors of a network; give its state dict alone")
     return dict(state)
 
 
@@ -125,7 +126,7 @@ def _published(name: str) -> State:
         return dict(best.get_state_dict(progress=False, check_hash=True))
     except Exception as error:  # of the network, the cache or the library, each in its own class
         reason = " ".join(str(error).split())[:100]
-        raise ValueError(
+        raise UsageError(
             f"found no published weights of {name} ({type(error).__name__}: {reason}); expected a network connection "
             "or a filled cache: give --model.weights a .safetensors or .pth file of them"
         ) from error
@@ -143,7 +144,7 @@ def _load(body: torch.nn.Module, state: State, source: str, name: str) -> None:
     for what, keys in wrong.items():
         if keys:
             first = ", ".join(sorted(keys)[:2])
-            raise ValueError(
+            raise UsageError(
                 f"found {len(keys)} keys {what} in {source} ({first}); expected the weights of {name} under the keys "
                 "of its library: give another file or --model.name"
             )

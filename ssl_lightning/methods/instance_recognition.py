@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_lightning.counter_rng import Purpose, number, uniform
+from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, stuck_at_chance
 from ssl_lightning.functional.instance import estimate_partition, instance_loss, nce_loss
 from ssl_lightning.methods.method import RGB, Method
@@ -79,7 +80,7 @@ class InstanceRecognition(Method):
     ) -> None:
         super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if temperature <= 0 or negatives < 0 or projection < 1:
-            raise ValueError(
+            raise UsageError(
                 f"found temperature={temperature}, negatives={negatives}, projection={projection}; expected a positive "
                 "temperature, 0 or more negatives and at least 1 dimension"
             )

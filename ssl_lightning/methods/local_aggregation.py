@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ssl_lightning.checkpoints.load import load_model
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.counter_rng import Purpose, number
+from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, one_cluster
 from ssl_lightning.functional.instance import instance_loss
 from ssl_lightning.functional.local_aggregation import Neighbors, local_aggregation_loss, neighbors
@@ -101,7 +102,7 @@ class LocalAggregation(Method):
     ) -> None:
         super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if min(num_clusters, num_heads, num_neighbors, projection) < 1 or temperature <= 0 or warmup_epochs < 0:
-            raise ValueError(
+            raise UsageError(
                 f"found num_clusters={num_clusters}, num_heads={num_heads}, num_neighbors={num_neighbors}, "
                 f"projection={projection}, temperature={temperature}, warmup_epochs={warmup_epochs}; expected at least "
                 "1 of each, a positive temperature and 0 or more epochs"
@@ -144,7 +145,7 @@ class LocalAggregation(Method):
         """See `Method.refuse_few`; a background of more images than there are is rejected too."""
         super().reject_few(num_samples)
         if self.num_neighbors > num_samples:
-            raise ValueError(
+            raise UsageError(
                 f"found num_neighbors={self.num_neighbors} for {num_samples} images; expected at most as many: lower "
                 "--model.num_neighbors"
             )
@@ -217,7 +218,7 @@ class LocalAggregation(Method):
         """
         earlier = load_model(path)
         if not isinstance(getattr(earlier, "bank", None), FeatureBank):
-            raise ValueError(
+            raise UsageError(
                 f"found --model.warm_start {path} of a {type(earlier).__name__}, which keeps no memory; expected a "
                 "checkpoint of InstanceRecognition or LocalAggregation"
             )
@@ -225,7 +226,7 @@ class LocalAggregation(Method):
             earlier.data_fingerprint not in ("", data.fingerprint_as(earlier.data_fingerprint))
             or len(earlier.bank.rows) != data.num_samples
         ):
-            raise ValueError(
+            raise UsageError(
                 f"found --model.warm_start {path} with a memory of {len(earlier.bank.rows)} other images than the "
                 f"{data.num_samples} of this run; expected a checkpoint trained on the same data"
             )
@@ -234,6 +235,6 @@ class LocalAggregation(Method):
                 getattr(self, name).load_state_dict(getattr(earlier, name).state_dict())
             except RuntimeError as error:
                 first = " ".join(str(error).split())[:200]
-                raise ValueError(f"found a {name} in {path} that is not the one of this run: {first}") from error
+                raise UsageError(f"found a {name} in {path} that is not the one of this run: {first}") from error
         self.bank.set_extra_state(earlier.bank.get_extra_state())
         log.info("starting from network and memory of %s", path)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ssl_lightning.checkpoints.plain import class_path, to_plain
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.rows import reject_few_rows
+from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, equal_embeddings, rank_one, unnormalized_inputs
 from ssl_lightning.methods.checks import (
     CountsImages,
@@ -167,7 +168,7 @@ class Method(pl.LightningModule):
             ValueError: For a layer or weights that this method does not have.
         """
         if layer not in (None, *self.layers):
-            raise ValueError(f"found layer={layer!r}; {type(self).__name__} has {', '.join(self.layers)}")
+            raise UsageError(f"found layer={layer!r}; {type(self).__name__} has {', '.join(self.layers)}")
         features = self.features if weights == "online" else self.averaged_features
         return features(images, layer or self.layers[0]).float()
 
@@ -181,7 +182,7 @@ class Method(pl.LightningModule):
         Raises:
             ValueError: For a method that keeps none.
         """
-        raise ValueError(f"found weights='ema'; {type(self).__name__} keeps no averaged weights: use 'online'")
+        raise UsageError(f"found weights='ema'; {type(self).__name__} keeps no averaged weights: use 'online'")
 
     @property
     def keeps_average(self) -> bool:
@@ -271,9 +272,9 @@ class Method(pl.LightningModule):
             seed: A number that is a function of the run's seed and the epoch, for whatever is drawn afresh.
 
         Raises:
-            TypeError: For methods that do not learn from clusters.
+            UsageError: For methods that do not learn from clusters.
         """
-        raise TypeError(f"{type(self).__name__} does not learn from clusters: take Recluster out of trainer.callbacks")
+        raise UsageError(f"{type(self).__name__} does not learn from clusters: take Recluster out of trainer.callbacks")
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Features of one batch of a probe set, for `ProbeFeatures`; of averaged weights too, where there are any."""
@@ -292,7 +293,7 @@ class Method(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer over all that can be learned, and its schedule if there is one."""
         if self.optimizer is None:
-            raise ValueError(f"found {type(self).__name__} in fit; it has nothing to train: use validate or predict")
+            raise UsageError(f"found {type(self).__name__} in fit; it has nothing to train: use validate or predict")
         groups = self.parameter_groups()
         optimizer = self.optimizer(groups if self.decay_all else without_decay(groups))
         if self.schedule is None:
@@ -316,7 +317,7 @@ class Method(pl.LightningModule):
         epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
         bounds = [bound for bound in ((epochs or -1) * per_epoch, steps) if bound > 0]
         if not bounds:
-            raise ValueError("found a schedule in a run without an end: give --trainer.max_epochs or max_steps")
+            raise UsageError("found a schedule in a run without an end: give --trainer.max_epochs or max_steps")
         return min(bounds), per_epoch
 
     def parameter_groups(self) -> Iterable[Any]:

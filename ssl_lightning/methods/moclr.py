@@ -9,6 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, stuck_at_chance
 from ssl_lightning.functional.moclr import moclr_loss
 from ssl_lightning.methods.method import RGB, Method
@@ -84,7 +85,7 @@ class MoCLR(Method):
     ) -> None:
         super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if temperature <= 0:
-            raise ValueError(f"found model.temperature={temperature}; expected a positive number")
+            raise UsageError(f"found model.temperature={temperature}; expected a positive number")
         width = self.backbone.num_features
         self.projector = Projector(width, list(hidden), projection, projector_norm, last_norm=projector_norm)
         self.teacher = EmaTeacher(nn.Sequential(self.backbone, self.projector), momentum)

@@ -6,6 +6,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ssl_lightning.clustering.clusterer import Clustering, reject_other_images
+from ssl_lightning.errors import DataError, UsageError
 
 
 @runtime_checkable
@@ -39,7 +40,7 @@ def read_parts(path: str, num_experts: int, images: KnowsItsImages) -> Clusterin
     clustering, made_for = Clustering.load(path)
     again = "make them again with predict and WriteClusters"
     if len(clustering.sizes) != num_experts:
-        raise ValueError(
+        raise UsageError(
             f"found {num_experts} experts and {len(clustering.sizes)} clusters in {path}; expected an expert for each "
             f"cluster: give --model.experts as many, or {again}"
         )
@@ -69,7 +70,7 @@ def reject_other_parts(
             continue
         parts = [part.fingerprint_as(seen) for part in selected]
         found = f"cluster {parts.index(seen)}" if seen in parts else f"other images {seen[:12]}"
-        raise ValueError(
+        raise DataError(
             f"found {expert} trained on {found} as expert {k} of --model.experts; expected cluster {k} of {clusters}: "
             f"give the experts in the order of their clusters, or train this one with --data.subset.path {clusters} "
             f"--data.subset.value {k}"

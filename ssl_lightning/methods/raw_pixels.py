@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ssl_lightning.errors import UsageError
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.models.backbones import Backbone, Network
 
@@ -55,6 +56,6 @@ class RawPixels(Method):
         """Raw pixels have nothing to learn.
 
         Raises:
-            TypeError: Always.
+            UsageError: Always.
         """
-        raise TypeError("RawPixels has nothing to train; use `ssl-lightning validate`")
+        raise UsageError("RawPixels has nothing to train; use `ssl-lightning validate`")

@@ -8,6 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, stuck_at_chance
 from ssl_lightning.functional.nt_xent import nt_xent_loss
 from ssl_lightning.methods.method import RGB, Method
@@ -76,7 +77,7 @@ class SimCLR(Method):
     ) -> None:
         super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if temperature <= 0:
-            raise ValueError(f"found model.temperature={temperature}; expected a positive number")
+            raise UsageError(f"found model.temperature={temperature}; expected a positive number")
         self.projector = Projector(self.backbone.num_features, list(hidden), projection, projector_norm)
         self.temperature = temperature
 

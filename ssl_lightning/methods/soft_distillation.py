@@ -8,6 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from ssl_lightning.counter_rng import Purpose, separate_rng
+from ssl_lightning.errors import UsageError
 from ssl_lightning.functional.soft_targets import soft_target_loss
 from ssl_lightning.methods.method import RGB, Method
 from ssl_lightning.methods.teachers import read_teacher
@@ -76,7 +77,7 @@ class SoftDistillation(Method):
         with separate_rng(Purpose.STUDENT):
             super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if temperature <= 0 or num_classes < 2:
-            raise ValueError(
+            raise UsageError(
                 f"found temperature={temperature}, num_classes={num_classes}; expected a positive temperature and at "
                 "least 2 classes"
             )
@@ -118,14 +119,14 @@ class SoftDistillation(Method):
     def _suited(self, teacher: Method) -> Method:
         """The teacher, if it can teach this student; it is in eval mode."""
         if not isinstance(teacher, GivesLogits):
-            raise ValueError(
+            raise UsageError(
                 f"found a {type(teacher).__name__} in {self.teacher}; expected a method with logits, such as "
                 "Supervised or RotationPrediction: give --model.teacher a checkpoint of one"
             )
         images = torch.zeros(1, 3, self.image_size, self.image_size)
         found = cast(GivesLogits, teacher).logits(images).shape[1]
         if found != self.num_classes:
-            raise ValueError(
+            raise UsageError(
                 f"found num_classes={self.num_classes} and a teacher of {found} classes; expected the same: give "
                 f"--model.num_classes {found}"
             )

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from ssl_lightning.counter_rng import Purpose, uniform
+from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, stuck_at_chance
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
 from ssl_lightning.methods.method import RGB, Method
@@ -71,7 +72,7 @@ class Supervised(Method):
     ) -> None:
         super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
         if not 0 <= label_noise <= 1 or num_classes < 2:
-            raise ValueError(
+            raise UsageError(
                 f"found label_noise={label_noise}, num_classes={num_classes}; expected a share within 0..1 and at "
                 "least 2 classes"
             )
@@ -94,12 +95,12 @@ class Supervised(Method):
             return
         highest = int(self._data.true_labels().max())
         if highest == UNLABELLED:
-            raise ValueError(
+            raise UsageError(
                 "found training images without labels; Supervised learns from nothing else: give --data with labels, "
                 "such as CuratedImages, or another --model"
             )
         if highest >= self.num_classes:
-            raise ValueError(
+            raise UsageError(
                 f"found the label {highest} among the training images and num_classes={self.num_classes}; expected "
                 f"labels below it: give --model.num_classes {highest + 1}"
             )

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, queue_blow_up, small_batch, stuck_at_chance, unused_prototypes
 from ssl_lightning.functional.sinkhorn import sinkhorn
 from ssl_lightning.functional.swapped_prediction import swapped_prediction_loss
@@ -249,7 +250,7 @@ class SwAV(Method):
 
 def _expect(holds: bool, name: str, found: object, what: str) -> None:
     if not holds:
-        raise ValueError(f"found model.{name}={found}; expected {what}")
+        raise UsageError(f"found model.{name}={found}; expected {what}")
 
 
 def _with(failure: Failure, first: str) -> Failure:

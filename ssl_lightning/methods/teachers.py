@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ssl_lightning.checkpoints import load_model
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.methods.method import Method
 from ssl_lightning.models.heads import Projector
 from ssl_lightning.types import Weights
@@ -27,7 +28,7 @@ def read_teacher(path: str, argument: str, student: Method) -> Method:
             size or normalization than the student's.
     """
     if not Path(path).is_file():
-        raise ValueError(
+        raise DataError(
             f"found no teacher at {path}; expected the checkpoint of a finished run: give --model.{argument} "
             "runs/<name>/checkpoints/last.ckpt"
         )
@@ -35,7 +36,7 @@ def read_teacher(path: str, argument: str, student: Method) -> Method:
     for name in ("image_size", "mean", "std"):
         theirs, ours = getattr(teacher, name), getattr(student, name)
         if _plain(theirs) != _plain(ours):
-            raise ValueError(
+            raise UsageError(
                 f"found {name}={ours} and the teacher {path}, which was trained with {theirs}; expected the same, for "
                 f"they see the same views: give --data.{name} the teacher's"
             )
@@ -58,21 +59,21 @@ def embedding_network(path: str, teacher: Method, weights: Weights, width: int, 
     """
     projector = getattr(teacher, "projector", None)
     if not isinstance(projector, Projector):
-        raise ValueError(
+        raise UsageError(
             f"found a {type(teacher).__name__} in {path}; expected a method with a projector, such as MoCLR, BYOL or "
             "SimCLR: give --model.base and --model.experts checkpoints of one"
         )
     network: nn.Module = nn.Sequential(teacher.backbone, projector)
     if weights == "ema":
         if not teacher.keeps_average:
-            raise ValueError(
+            raise UsageError(
                 f"found teacher_weights='ema' and a {type(teacher).__name__} in {path}, which keeps no averaged "
                 "weights: give --model.teacher_weights online"
             )
         network = cast(Any, teacher).teacher.network
     found = network(torch.zeros(1, 3, teacher.image_size, teacher.image_size)).shape[1]
     if found != width:
-        raise ValueError(
+        raise UsageError(
             f"found embeddings of {found} numbers in {path} and {option}={width}; expected the same: give "
             f"--model.{option} {found}"
         )

@@ -16,6 +16,7 @@ from timm.models.regnet import RegNet
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
+from ssl_lightning.errors import UsageError
 from ssl_lightning.models.checkpointed import checkpoint_stages
 
 Stem = Literal["imagenet", "cifar"]
@@ -66,7 +67,7 @@ class ResNet18(Backbone):
 
     def __post_init__(self) -> None:
         if self.width < 2 or self.width % 2:
-            raise ValueError(f"found ResNet18 width={self.width}; expected an even number of at least 2")
+            raise UsageError(f"found ResNet18 width={self.width}; expected an even number of at least 2")
 
     def build(self, in_channels: int = 3) -> Network:
         """See `Backbone.build`."""
@@ -113,14 +114,14 @@ class TimmBackbone(Backbone):
             ValueError: If timm has no network of that name, or it has no ResNet stem to replace or no such gains.
         """
         if not timm.is_model(self.name):
-            raise ValueError(f"found backbone name={self.name!r}; expected one of timm.list_models()")
+            raise UsageError(f"found backbone name={self.name!r}; expected one of timm.list_models()")
         gains: dict[str, Any] = {} if self.zero_init_last else {"zero_init_last": False}
         try:
             net = timm.create_model(self.name, pretrained=False, num_classes=0, in_chans=in_channels, **gains)
         except TypeError as error:
             if not gains or "zero_init_last" not in str(error):
                 raise
-            raise ValueError(
+            raise UsageError(
                 f"found zero_init_last=false with {self.name}, which has no such gains: leave it out"
             ) from error
         if self.stem == "cifar":
@@ -151,7 +152,7 @@ class TorchvisionBackbone(Backbone):
             ValueError: If torchvision has no network of that name, or it has no ResNet stem to replace.
         """
         if self.name not in torchvision.models.list_models(module=torchvision.models):
-            raise ValueError(f"found backbone name={self.name!r}; expected one of torchvision.models.list_models()")
+            raise UsageError(f"found backbone name={self.name!r}; expected one of torchvision.models.list_models()")
         net = torchvision.models.get_model(self.name, weights=None)
         num_features = _cut_classifier(net)
         if in_channels != 3:
@@ -255,7 +256,7 @@ def _use_cifar_stem(net: nn.Module, name: str, in_channels: int) -> None:
         return
     old = getattr(net, "conv1", None)
     if not isinstance(old, nn.Conv2d) or not hasattr(net, "maxpool"):
-        raise ValueError(
+        raise UsageError(
             f'found stem="cifar" for backbone {name!r}; expected a ResNet or a RegNet of timm: use stem="imagenet"'
         )
     net.conv1 = _cifar_stem(in_channels, old.out_channels)

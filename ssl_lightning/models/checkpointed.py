@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.regnet import AnyStage
 
+from ssl_lightning.errors import UsageError
+
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
@@ -43,7 +45,7 @@ def checkpoint_stages(net: nn.Module, name: str) -> None:
     """
     places = [place for place, _ in stages(net)]
     if not places:
-        raise ValueError(
+        raise UsageError(
             f"found activation_checkpointing for {name!r}; expected a ResNet or RegNet of timm or torchvision: "
             "leave it off for other networks"
         )

@@ -5,6 +5,8 @@ import math
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ssl_lightning.errors import UsageError
+
 
 class EmaTeacher(nn.Module):
     """The running average of a student: theta' <- tau theta' + (1 - tau) theta, after every optimizer step.
@@ -25,7 +27,7 @@ class EmaTeacher(nn.Module):
     def __init__(self, student: nn.Module, momentum: float = 0.996, rising: bool = True) -> None:
         super().__init__()
         if not 0 <= momentum <= 1:
-            raise ValueError(f"found a teacher's momentum of {momentum}; expected a number from 0 to 1")
+            raise UsageError(f"found a teacher's momentum of {momentum}; expected a number from 0 to 1")
         self.momentum, self.rising = momentum, rising
         self.average = AveragedModel(student, use_buffers=True)
         self.average.n_averaged.fill_(1)  # else the first update would copy

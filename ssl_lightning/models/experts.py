@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 from torch.nn.utils.rnn import pad_sequence
 
+from ssl_lightning.errors import UsageError
 from ssl_lightning.models.backbones import Network
 
 Images = Float[Tensor, "_m 3 h w"]
@@ -34,10 +35,10 @@ class Experts(nn.Module):
     def __init__(self, networks: Sequence[nn.Module], vectorized: bool = False) -> None:
         super().__init__()
         if not networks:
-            raise ValueError("found no experts; expected one network a part")
+            raise UsageError("found no experts; expected one network a part")
         # a network's text holds its strides too, which the shapes of its weights do not show
         if vectorized and len({repr(network) for network in networks}) > 1:
-            raise ValueError(
+            raise UsageError(
                 "found experts of several architectures and vectorized=True, which stacks their weights; expected one "
                 "architecture: give --model.vectorized false"
             )

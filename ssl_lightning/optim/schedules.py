@@ -4,6 +4,8 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from ssl_lightning.errors import UsageError
+
 
 class Schedule(ABC):
     """A factor on every parameter group's learning rate, as a function of the step."""
@@ -35,7 +37,7 @@ class WarmupCosine(Schedule):
 
     def __post_init__(self) -> None:
         if self.warmup_epochs < 0 or not 0 <= self.start <= 1 or not 0 <= self.end <= 1:
-            raise ValueError(f"found {self}; expected warmup_epochs of at least 0, start and end within 0..1")
+            raise UsageError(f"found {self}; expected warmup_epochs of at least 0, start and end within 0..1")
 
     def __call__(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         """See `Schedule`."""
@@ -67,13 +69,13 @@ class MultiStep(Schedule):
 
     def __post_init__(self) -> None:
         if list(self.epochs) != sorted(self.epochs) or min(self.epochs, default=0.0) < 0 or not 0 < self.factor <= 1:
-            raise ValueError(f"found {self}; expected ascending epochs of at least 0 and a factor within 0..1")
+            raise UsageError(f"found {self}; expected ascending epochs of at least 0 and a factor within 0..1")
         if self.of is not None and self.of <= max(self.epochs, default=0.0):
-            raise ValueError(f"found {self}; expected of, the length of a run, to be more than the epochs within it")
+            raise UsageError(f"found {self}; expected of, the length of a run, to be more than the epochs within it")
         if self.warmup_epochs < 0 or self.warmup_epochs > min(self.epochs, default=self.warmup_epochs):
-            raise ValueError(f"found {self}; expected warmup_epochs of at least 0 that end before the first drop")
+            raise UsageError(f"found {self}; expected warmup_epochs of at least 0 that end before the first drop")
         if not 0 <= self.start <= 1:
-            raise ValueError(f"found {self}; expected start within 0..1")
+            raise UsageError(f"found {self}; expected start within 0..1")
 
     def __call__(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         """See `Schedule`."""

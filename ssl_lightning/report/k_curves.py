@@ -6,6 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ssl_lightning.errors import UsageError
+
 PANELS = (
     ("Distance to the centroid", ("objective",), "falls with every K: look for the bend"),
     ("Stability over starts", ("stability",), "1: the same clusters whatever the start"),
@@ -26,7 +28,7 @@ def draw_k_curves(choices: Sequence[Mapping[str, Any]]) -> Figure:
         ValueError: Without any K.
     """
     if not choices:
-        raise ValueError("found no K to draw; expected at least one")
+        raise UsageError("found no K to draw; expected at least one")
     ks = [choice["k"] for choice in choices]
     panels = [panel for panel in PANELS if any(choices[0][name] for name in panel[1])]
     figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ssl_lightning.stops import UsageError
+from ssl_lightning.errors import UsageError
 
 PREFIX = "wandb:"
 TIMEOUT = 30

@@ -16,11 +16,11 @@ from torch import distributed as dist
 
 from ssl_lightning.checkpoints.durable import point_last
 from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
+from ssl_lightning.errors import DataError, DiskError, UsageError, diverged
 from ssl_lightning.processes import highest
 from ssl_lightning.runs.metrics import MetricsTable
 from ssl_lightning.runs.preemption import BY_CODE, Preemption, resuming
 from ssl_lightning.runs.record import CONFIG, INITIAL_WEIGHTS
-from ssl_lightning.stops import DataError, DiskError, diverged
 
 log = logging.getLogger(__name__)
 TABLE = "metrics"
@@ -62,7 +62,7 @@ class Checkpointing(pl.Callback):
         preemption: Preemption | None = None,
     ) -> None:
         if every_n_epochs < 1:
-            raise ValueError(f"found run.save_every_n_epochs={every_n_epochs}; expected 1 for every epoch, or more")
+            raise UsageError(f"found run.save_every_n_epochs={every_n_epochs}; expected 1 for every epoch, or more")
         self.folder, self.every_n_epochs = Path(folder), every_n_epochs
         self.config, self.initial_weights = config or {}, initial_weights or {}
         self.every_n_steps, self.every_minutes, self.keep = every_n_steps, every_minutes, keep

@@ -15,8 +15,8 @@ from typing import Any
 
 from ssl_lightning.checkpoints.durable import LAST
 from ssl_lightning.checkpoints.read import STEP, checkpoints_by_step, newest_valid, whole_digest
+from ssl_lightning.errors import LockedRunError, UsageError
 from ssl_lightning.files import sha256_of, sweep_temporary, write_text
-from ssl_lightning.stops import LockedRunError, UsageError
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")

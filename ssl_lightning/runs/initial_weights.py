@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lightning.checkpoints.read import has_sidecar, read_checkpoint
+from ssl_lightning.errors import UsageError
 from ssl_lightning.files import sha256_of
 from ssl_lightning.runs.directory import RunDirectory
-from ssl_lightning.stops import UsageError
 
 RESUMED, WEIGHTS = "ckpt_path_sha256", "start_from_sha256"
 """Inputs of a run that went on where a checkpoint stopped, and of one that took its weights alone."""

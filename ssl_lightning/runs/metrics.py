@@ -12,9 +12,9 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ssl_lightning.errors import DataError
 from ssl_lightning.files import write_atomically
 from ssl_lightning.report.metrics_file import read_table
-from ssl_lightning.stops import DataError
 
 log = logging.getLogger(__name__)
 FIRST_COLUMNS = ("step", "epoch")

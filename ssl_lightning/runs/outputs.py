@@ -13,8 +13,8 @@ from ssl_lightning.checkpoints.kinds import written_arguments
 from ssl_lightning.checkpoints.places import Described
 from ssl_lightning.checkpoints.plain import strings_in
 from ssl_lightning.command_line import options_in
+from ssl_lightning.errors import UsageError
 from ssl_lightning.safe_yaml import load_yaml
-from ssl_lightning.stops import UsageError
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from ssl_lightning.errors import InterruptError, PreemptedError, RequeueError
 from ssl_lightning.processes import highest
-from ssl_lightning.stops import InterruptError, PreemptedError, RequeueError
 
 REASONS = {
     signal.SIGTERM: PreemptedError,

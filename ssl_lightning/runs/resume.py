@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ssl_lightning.errors import UsageError
 from ssl_lightning.runs.directory import RunDirectory
 from ssl_lightning.runs.record import RunRecord, recorded
-from ssl_lightning.stops import UsageError
 
 log = logging.getLogger(__name__)
 Policy = Literal["auto", "never", "must", "restart"]

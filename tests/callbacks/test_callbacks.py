@@ -15,12 +15,12 @@ from ssl_lightning.callbacks import ProbeFeatures, Recluster, Throughput, WriteC
 from ssl_lightning.callbacks.embed import embed_dataset, eval_mode
 from ssl_lightning.clustering import Clusterer, Clustering, KMeans, PCAWhitening, cluster_metrics
 from ssl_lightning.data import Digits, SyntheticImages, UncuratedImages, View
+from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation import KNN, FewShot, LinearProbe
 from ssl_lightning.methods import DeepCluster, DeepClusterV2, RawPixels
 from ssl_lightning.models import ResNet18
 from ssl_lightning.runs import MetricsTable
 from ssl_lightning.runs.metrics import read_rows
-from ssl_lightning.stops import UsageError
 
 
 def method(**options):

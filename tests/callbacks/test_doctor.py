@@ -10,9 +10,9 @@ import torch
 
 from ssl_lightning.callbacks import DiagnosticSignals, Doctor, diagnostic_signals
 from ssl_lightning.callbacks.mean_vector import MeanVector
+from ssl_lightning.errors import CollapseError
 from ssl_lightning.evaluation import feature_std, participation_ratio
 from ssl_lightning.failures import Failure, one_cluster, queue_blow_up, stuck_at_chance
-from ssl_lightning.stops import CollapseError
 
 FAILURES = [
     stuck_at_chance("--model.epsilon 0.03"),

@@ -9,9 +9,9 @@ from timm.layers import convert_sync_batchnorm as with_timm
 from torch import nn
 
 from ssl_lightning.callbacks import SyncBatchNorm
+from ssl_lightning.errors import UsageError
 from ssl_lightning.methods import SwAV
 from ssl_lightning.models import TimmBackbone
-from ssl_lightning.stops import UsageError
 
 
 def method():

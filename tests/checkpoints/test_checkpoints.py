@@ -16,10 +16,10 @@ from ssl_lightning.checkpoints import CorruptCheckpointError, DurableCheckpointI
 from ssl_lightning.checkpoints.durable import point_last
 from ssl_lightning.checkpoints.plain import to_plain
 from ssl_lightning.clustering import Clustering
+from ssl_lightning.errors import DataError
 from ssl_lightning.files import write_atomically
 from ssl_lightning.methods import DeepCluster, RawPixels
 from ssl_lightning.models import ResNet18, TimmBackbone
-from ssl_lightning.stops import DataError
 
 
 def saved(model, path, **changes):

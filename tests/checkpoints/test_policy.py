@@ -27,10 +27,10 @@ from ssl_lightning.checkpoints.places import check_call, class_named, signature_
 from ssl_lightning.checkpoints.plain import class_path
 from ssl_lightning.data import Digits
 from ssl_lightning.entry import run
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.methods import DeepCluster
 from ssl_lightning.models import ResNet18
 from ssl_lightning.safe_yaml import load_yaml
-from ssl_lightning.stops import DataError, UsageError
 
 HERE = Path(__file__).parent
 LIGHTNING = ["callbacks", "loggers", "profilers", "strategies", "accelerators", "plugins", "plugins.environments"]

@@ -16,7 +16,7 @@ from ssl_lightning.clustering import Clustering, KMeans
 from ssl_lightning.clustering.clusterer import load_labels
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.clustering.list_file import read_list, write_list
-from ssl_lightning.stops import DataError
+from ssl_lightning.errors import DataError
 
 
 def as_bits(values):

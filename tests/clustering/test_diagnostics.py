@@ -49,7 +49,7 @@ def test_independent_labels_share_almost_nothing():
     assert normalized_mutual_info(labels(20_000, 5, 0), labels(20_000, 5, 1)) < 0.002
 
 
-def test_a_single_cluster_knows_nothing_and_nothing_labelled_has_no_answer():
+def test_a_single_cluster_knows_nothing_and_nothing_labelled_is_undefined():
     one = torch.zeros(10, dtype=torch.int64)
     assert normalized_mutual_info(one, labels(10, 3, 0)) == 0.0
     assert normalized_mutual_info(one, one) == 1.0

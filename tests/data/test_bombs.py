@@ -20,7 +20,7 @@ from ssl_lightning.data import Limits, UncuratedImages
 from ssl_lightning.data.c_errors import quiet_decoders
 from ssl_lightning.data.decode import Unreadable, decode
 from ssl_lightning.data.packs import open_labelled
-from ssl_lightning.stops import UsageError
+from ssl_lightning.errors import UsageError
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 36, 3), dtype=np.uint8))
 

@@ -34,16 +34,16 @@ def test_each_row_is_early_as_often_as_late():
 
 
 @given(cluster_sizes, st.integers(0, 2**62), st.integers(0, 100), st.integers(1, 400))
-def test_clusters_of_any_size_get_equal_shares_within_the_quota(sizes, seed, epoch, counter_rng):
+def test_clusters_of_any_size_get_equal_shares_within_the_quota(sizes, seed, epoch, length):
     labels = labels_of(sizes)
-    order = balanced_order(seed, epoch, labels, counter_rng)
+    order = balanced_order(seed, epoch, labels, length)
     filled = sum(size > 0 for size in sizes)
-    quota = counter_rng // filled + 1
+    quota = length // filled + 1
     counts = labels[order].bincount(minlength=len(sizes))
-    assert len(order) == counter_rng
+    assert len(order) == length
     assert (counts <= quota).all()
     assert (counts[torch.tensor(sizes) == 0] == 0).all()
-    assert filled * quota - counter_rng <= filled  # what the cut may take away in all
+    assert filled * quota - length <= filled  # what the cut may take away in all
 
 
 def test_sizes_from_one_to_five_thousand_get_equal_shares():

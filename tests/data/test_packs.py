@@ -8,7 +8,7 @@ import torch
 from ssl_lightning.data.dataset import InMemoryImages
 from ssl_lightning.data.packs import locate, open_labelled, open_unlabelled, splits
 from ssl_lightning.data.stored import StoredImages
-from ssl_lightning.stops import UsageError
+from ssl_lightning.errors import UsageError
 
 
 def numbers(dataset, number_of, rows=None):

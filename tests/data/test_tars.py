@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_lightning.data.tars import index_tar
-from ssl_lightning.stops import DataError
+from ssl_lightning.errors import DataError
 
 GOOD = [("a/1.jpg", b"first"), ("a/2.jpg", b""), ("b/3.jpg", b"third" * 500)]
 

@@ -111,7 +111,7 @@ def test_well_separated_classes_are_recognized_from_one_image():
     assert answers["fewshot/5way1shot/ci95"] == 0.0
 
 
-def test_queries_shrink_to_what_is_left_and_below_five_there_is_no_answer():
+def test_queries_shrink_to_what_is_left_and_below_five_the_metric_is_undefined():
     labels = torch.arange(5).repeat_interleave(8)
     split = LabelledFeatures(torch.randn(40, 4), labels, 5)
     answers = FewShot(episodes=10)(split, split)

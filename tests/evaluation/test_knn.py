@@ -117,7 +117,7 @@ def test_half_precision_features_are_evaluated_in_float32():
     assert KNN()(*half)["knn/top1"] == pytest.approx(KNN()(train, test)["knn/top1"], abs=0.03)
 
 
-def test_an_empty_split_has_no_answer():
+def test_an_empty_split_is_undefined():
     train = random_split(30)
     nothing = LabelledFeatures(torch.zeros(0, 16), torch.zeros(0, dtype=torch.int64), 5)
     assert math.isnan(KNN()(train, nothing)["knn/top1"])

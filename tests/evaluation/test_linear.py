@@ -140,7 +140,7 @@ def test_a_class_without_training_rows_is_never_predicted(classifier):
     assert int(LinearProbe(classifier=classifier).scores(wider, test.features).argmax(1).max()) < 5
 
 
-def test_splits_without_a_common_class_have_no_answer():
+def test_splits_without_a_common_class_are_undefined():
     train = random_split(50)
     strangers = LabelledFeatures(train.features, train.labels + 5, 10)
     assert math.isnan(LinearProbe()(LabelledFeatures(train.features, train.labels, 10), strangers)["linear/top1"])

@@ -10,6 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from ssl_lightning.errors import UsageError
 from ssl_lightning.files import sha256_of
 from ssl_lightning.methods import FrozenBackbone
 from ssl_lightning.models import TimmBackbone, TorchvisionBackbone
@@ -82,7 +83,7 @@ def test_a_bare_name_is_timms_where_timm_has_it():
 def test_making_one_reads_no_file_and_learns_nothing():
     method = FrozenBackbone(TIMM, "nowhere.pth")
     assert not any(parameter.requires_grad for parameter in method.parameters())
-    with pytest.raises(TypeError, match="nothing to train"):
+    with pytest.raises(UsageError, match="nothing to train"):
         method.training_step(None, 0)
     with pytest.raises(ValueError, match="nothing to train: use validate or predict"):
         method.configure_optimizers()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ssl_lightning.errors import UsageError
 from ssl_lightning.methods import RawPixels
 
 MEAN, STD = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
@@ -16,5 +17,5 @@ def test_raw_pixels_are_fractions_and_normalized_ones_what_a_network_sees():
 
 
 def test_there_is_nothing_to_train():
-    with pytest.raises(TypeError, match="nothing to train"):
+    with pytest.raises(UsageError, match="nothing to train"):
         RawPixels().training_step(None, 0)

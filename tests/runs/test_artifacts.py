@@ -7,8 +7,8 @@ import pytest
 from jsonargparse import Namespace
 
 from ssl_lightning.entry import run
+from ssl_lightning.errors import UsageError
 from ssl_lightning.runs.artifacts import fetch, fetch_all
-from ssl_lightning.stops import UsageError
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from ssl_lightning.errors import LockedRunError, UsageError
 from ssl_lightning.runs import RunDirectory, directory
-from ssl_lightning.stops import LockedRunError, UsageError
 
 STALE = f"{os.uname().nodename} 999999999 1\n"
 """Left behind by a process that is gone."""

@@ -9,10 +9,10 @@ import torch
 
 from ssl_lightning.checkpoints import DurableCheckpointIO
 from ssl_lightning.checkpoints.durable import point_last
+from ssl_lightning.errors import UsageError
 from ssl_lightning.runs import RunDirectory
 from ssl_lightning.runs.record import recorded
 from ssl_lightning.runs.resume import decide
-from ssl_lightning.stops import UsageError
 
 from .conftest import differences
 

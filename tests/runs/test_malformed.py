@@ -13,7 +13,7 @@ from ssl_lightning import load_model
 from ssl_lightning.checkpoints import DurableCheckpointIO, read_checkpoint
 from ssl_lightning.checkpoints.durable import point_last
 from ssl_lightning.entry import run
-from ssl_lightning.stops import DataError
+from ssl_lightning.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 TINY = [

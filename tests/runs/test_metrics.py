@@ -12,11 +12,11 @@ import torch
 from ssl_lightning.checkpoints import DurableCheckpointIO, read_checkpoint
 from ssl_lightning.commands.budget import read_cost
 from ssl_lightning.entry import run
+from ssl_lightning.errors import DataError
 from ssl_lightning.report.metrics_file import read_table
 from ssl_lightning.report.table import evaluations, results_table
 from ssl_lightning.runs import MetricsTable
 from ssl_lightning.runs.metrics import read_rows
-from ssl_lightning.stops import DataError
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ssl_lightning.entry import run
+from ssl_lightning.errors import InterruptError, RequeueError
 from ssl_lightning.runs import Preemption, preemption
-from ssl_lightning.stops import InterruptError, RequeueError
 
 from .conftest import differences
 

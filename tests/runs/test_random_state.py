@@ -11,7 +11,7 @@ from ssl_lightning.runs import Checkpointing
 from ssl_lightning.runs.checkpointing import _random_state, _set_random_state
 
 
-def counter_rng():
+def samples():
     numpy = np.random.rand(), np.random.randn()  # noqa: NPY002
     return [random.random(), random.gauss(0, 1), random.gauss(0, 1), *numpy, torch.rand(1)]
 
@@ -20,11 +20,11 @@ def test_every_global_generator_goes_on_where_it_was_after_a_read_that_runs_no_c
     random.gauss(0, 1)  # it draws two at a time and keeps one
     file = io.BytesIO()
     torch.save(_random_state(), file)
-    expected = counter_rng()
-    counter_rng()
+    expected = samples()
+    samples()
     file.seek(0)
     _set_random_state(torch.load(file, weights_only=True))
-    assert counter_rng() == expected
+    assert samples() == expected
 
 
 def test_a_resume_on_another_number_of_processes_reports_in_one_line_what_it_changes(tmp_path, caplog):

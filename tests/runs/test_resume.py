@@ -2,9 +2,9 @@
 
 import pytest
 
+from ssl_lightning.errors import UsageError
 from ssl_lightning.runs import RunDirectory
 from ssl_lightning.runs.resume import decide
-from ssl_lightning.stops import UsageError
 
 INPUTS = {"model.init_args.width": 8}
 OTHERS = {"model.init_args.width": 16}

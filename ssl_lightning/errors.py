@@ -1,37 +1,37 @@
-"""Why a run stopped before its end, each with the exit code that a scheduler reads (sysexits where there is one)."""
+"""Errors by type, each with its exit code (from sysexits where there is one)."""
 
 
 def one_line(text: str) -> str:
-    """Text for a terminal: one line, in which names and values of strangers move no cursor and ring no bell."""
+    """Escape text for the terminal: one line without control characters, whatever names and values it contains."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(text.split()))
 
 
 class RunStoppedError(Exception):
-    """A run that ended early, with one line for people and a code for machines."""
+    """A run that ended early, with a one-line message and an exit code."""
 
     exit_code = 1
 
 
 class UsageError(RunStoppedError, ValueError):
-    """A mistake in what the user asked for: options, settings, or files that do not go together."""
+    """A mistake in options or settings, or in the combination of files."""
 
     exit_code = 64
 
 
 class DataError(RunStoppedError, ValueError):
-    """A file or dataset that is missing, damaged, or not what it should be."""
+    """A file or dataset that is missing, damaged or of the wrong kind."""
 
     exit_code = 65
 
 
 class NonFiniteError(RunStoppedError):
-    """The loss, a weight or a feature is NaN or infinite; no checkpoint holds it."""
+    """The loss, a weight or a feature is NaN or infinite; no checkpoint contains it."""
 
     exit_code = 70
 
 
 def diverged(found: str) -> NonFiniteError:
-    """What is told of it, and what to do.
+    """The error for a value that is not finite, with a suggestion.
 
     Args:
         found: What is not finite, and where.
@@ -44,7 +44,7 @@ def diverged(found: str) -> NonFiniteError:
 
 
 class CollapseError(RunStoppedError):
-    """The doctor found a failure and was asked to stop; the last checkpoint is from before the diagnosis."""
+    """The training diagnostics found a failure and `doctor.on_collapse` is "stop"; the last checkpoint is older."""
 
     exit_code = 76
 
@@ -56,24 +56,24 @@ class DiskError(RunStoppedError):
 
 
 class LockedRunError(RunStoppedError):
-    """Another process is at work in the run's folder."""
+    """Another process is writing into the folder of the run."""
 
     exit_code = 75
 
 
 class PreemptedError(RunStoppedError):
-    """SIGTERM: a checkpoint was written at the step boundary."""
+    """SIGTERM: a checkpoint was written after the step."""
 
     exit_code = 143
 
 
 class RequeueError(PreemptedError):
-    """SIGUSR1 or SIGUSR2, by which schedulers announce the end of a job's time: the same, and to be started again."""
+    """SIGUSR1 or SIGUSR2, sent before the end of a job's time: a checkpoint was written, the job is to be requeued."""
 
     exit_code = 85
 
 
 class InterruptError(PreemptedError):
-    """SIGINT (Ctrl-C): the same; started again by the user."""
+    """SIGINT (Ctrl-C): a checkpoint was written; the user restarts the command."""
 
     exit_code = 130

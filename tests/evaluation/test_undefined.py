@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ssl_lightning.evaluation import KNN, ClusterAgreement, FewShot, LabelledFeatures, LinearProbe, LowShot
-from ssl_lightning.evaluation.probe import no_answer
+from ssl_lightning.evaluation.probe import undefined
 
 
 def split(labels, num_classes=6):
@@ -27,7 +27,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_evaluate_without_an_answer_reports_why_once(case, caplog):
     evaluate, train, test, name, found = CASES[case]
-    no_answer.cache_clear()
+    undefined.cache_clear()
     answers = [evaluate(train, test), evaluate(train, test)]
     assert any(math.isnan(value) for value in answers[1].values())
     (line,) = (record.message for record in caplog.records)
