@@ -7,6 +7,7 @@ reason is a key of `NOT_RUN`.
 import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +39,7 @@ printf '\035' >> "$RECORD"
 STAGES = r"""
 case "$1" in clusterfit|divide_contrast)
   for argument in "$@"; do case "$argument" in *.ckpt) set -- "$@" -o "${argument#*=}" ;; esac; done
-  make -s -f "$MAKEFILE" -o .venv/.done "BIN=$BIN" "$@" ;;
+  make -s -f "$MAKEFILE" -o .venv/.done "BIN=$BIN" "PYTHON=$INTERPRETER" "$@" ;;
 esac
 """
 """What the stand-in of make does beside: it calls the stages, whether or not a checkpoint that it is given exists."""
@@ -82,18 +83,22 @@ def runnable(page: Path) -> list[Block]:
     return [block for block in blocks(page) if not block.reason and block.language in {*SHELL, "python", "yaml"}]
 
 
-def calls(block: Block, folder: Path) -> list[list[str]]:
-    """Commands of a shell block as bash expands them; make gives those of its stages.
+def calls(block: Block, folder: Path, stages: bool = False) -> list[list[str]]:
+    """Commands of a shell block as bash expands them.
 
     Args:
         block: Of a shell.
-        folder: In which the block is run; `configs` in it is that of the repository.
+        folder: In which the block is run; it gets what make reads of the repository.
+        stages: Add the commands of make's stages.
     """
     programs, record = folder / ".bin", folder / ".record"
     programs.mkdir(exist_ok=True)
+    for name in ("configs", "ssl_lightning"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
     for name in ("ssl-lightning", "make"):
-        script = RECORD + (STAGES.replace("make -s", f"{_which('make')} -s") if name == "make" else "")
-        (programs / name).write_text(script)
+        also = STAGES.replace("make -s", f"{_which('make')} -s") if stages and name == "make" else ""
+        (programs / name).write_text(RECORD + also)
         (programs / name).chmod(0o755)
     record.write_text("")
     environment = {
@@ -101,6 +106,7 @@ def calls(block: Block, folder: Path) -> list[list[str]]:
         "RECORD": str(record),
         "BIN": str(programs),
         "MAKEFILE": str(ROOT / "Makefile"),
+        "INTERPRETER": sys.executable,
     }
     done = subprocess.run(
         ["bash", "-e", "-c", block.text],

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ssl_lightning.entry import run
-from tests.docs.pages import PAGES, ROOT, SHELL, Block, blocks, by_path, calls, in_this_version, runnable, title
+from tests.docs.pages import PAGES, SHELL, Block, blocks, by_path, calls, in_this_version, runnable, title
 
 LOOPS = ("fit", "validate", "test", "predict")
 FAST = {"README.md"}
@@ -55,8 +55,7 @@ every_page = pytest.mark.parametrize("page", [page for page in PAGES if blocks(p
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A reader's folder: the configurations, images with and without labels, and weights of a pretrained network."""
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    """A reader's folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["ssl-lightning"])
     monkeypatch.setattr(logging.getLogger("ssl_lightning"), "level", logging.INFO)
@@ -104,7 +103,7 @@ def test_a_page_runs_from_its_first_block_to_its_last(page, folder, capsys):
             for found, small in SMALL_PYTHON.items():
                 code = code.replace(found, small)
             exec(compile(code, title(page), "exec"), {"__name__": "page"})
-        for program, *arguments in calls(block, folder) if block.language in SHELL else ():
+        for program, *arguments in calls(block, folder, stages=True) if block.language in SHELL else ():
             if program == "ssl-lightning" and arguments != ["demo"]:
                 follow(arguments, capsys)
 

@@ -13,7 +13,7 @@ from ssl_lightning.runs.metrics import read_rows
 from tests.docs.pages import ROOT, calls, in_this_version, runnable
 
 EXAMPLES = ROOT / "docs" / "examples"
-SMALL = "--trainer.max_epochs 2 --trainer.check_val_every_n_epoch 1 --trainer.accelerator cpu --model.num_clusters 20"
+SMALL = "--trainer.max_epochs 1 --trainer.check_val_every_n_epoch 1 --trainer.accelerator cpu --model.num_clusters 20"
 
 
 @pytest.fixture
@@ -21,7 +21,6 @@ def folder(tmp_path):
     """The examples and the digits as arrays in a file."""
     here = tmp_path / "docs" / "examples"
     here.mkdir(parents=True)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
     for path in (path for path in EXAMPLES.iterdir() if path.is_file()):
         (here / path.name).write_text(in_this_version(path.read_text()))
     digits = load_digits()
