@@ -121,7 +121,10 @@ def calls(block: Block, folder: Path, stages: bool = False) -> list[list[str]]:
 
 
 def by_path(arguments: list[str]) -> list[str]:
-    """Names of packaged configurations as the paths of their files."""
+    """Names of packaged configurations as the paths of their files, where the command line takes paths alone."""
+    line = find_spec("ssl_lightning.cli")
+    if line is not None and line.submodule_search_locations:  # the package, which resolves names
+        return arguments
     named = [(ROOT / "configs" / f"{argument}.yaml") for argument in arguments]
     return [
         str(path) if before == "--config" and path.is_file() else argument
