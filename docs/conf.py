@@ -49,6 +49,7 @@ autodoc_inherit_docstrings = True
 autoclass_content = "class"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 python_maximum_signature_line_length = 88
 default_role = "literal"
 add_module_names = False
@@ -56,6 +57,7 @@ add_module_names = False
 LITERAL = re.compile(r"(``?[^`]+``?)")
 
 
+HIDDEN_COLON = "\ue000"
 ENUMERATOR = re.compile(r"^(\s*)([A-Za-z]|\d+)\. ")
 
 
@@ -79,9 +81,15 @@ def shown(parameter: inspect.Parameter) -> str:
     return f"{parameter.name}={default.__name__ if inspect.isclass(default) else repr(default)}"
 
 
+def hide_colons(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Napoleon takes what stands before a colon for the type of a property or attribute; here it is a sentence."""
+    if what in ("attribute", "data", "property"):
+        lines[:] = [line.replace(":", HIDDEN_COLON) for line in lines]
+
+
 def escape_markup(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Docstrings are plain text with names in backticks; `|x|`, `a*b` and `name_` in them are no markup."""
-    for number, line in enumerate(lines):
+    for number, line in enumerate(line.replace(HIDDEN_COLON, ":") for line in list(lines)):
         if line.lstrip().startswith((":", "..")):
             head, colon, rest = line.partition(": ")
             lines[number] = f"{head}{colon}{escaped(rest)}"
@@ -112,4 +120,5 @@ def setup(app: Sphinx) -> None:
     """Add the renderer of formulas and the reading of docstrings."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displayed_math, None))
     app.connect("autodoc-process-signature", show_constructor)
+    app.connect("autodoc-process-docstring", hide_colons, priority=100)
     app.connect("autodoc-process-docstring", escape_markup, priority=900)
