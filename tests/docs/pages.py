@@ -1,6 +1,6 @@
 """README and pages: their code blocks, and the commands that a shell makes of them.
 
-A block of `bash` or `python` is a test. One that cannot run has a comment above it, `<!-- not run: reason -->`, whose
+A block of `bash` or `python` is a test. One that cannot run has a comment above it, `<!-- not run: reason -->`; its
 reason is a key of `NOT_RUN`.
 """
 
@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -118,29 +117,6 @@ def calls(block: Block, folder: Path, stages: bool = False) -> list[list[str]]:
     )
     assert done.returncode == 0, f"{block.text}\n{done.stderr}"
     return [call.split("\036")[:-1] for call in record.read_text().split("\035")[:-1]]
-
-
-def by_path(arguments: list[str]) -> list[str]:
-    """Names of packaged configurations as the paths of their files, where the command line takes paths alone."""
-    line = find_spec("ssl_lightning.cli")
-    if line is not None and line.submodule_search_locations:  # the package, which resolves names
-        return arguments
-    named = [(ROOT / "configs" / f"{argument}.yaml") for argument in arguments]
-    return [
-        str(path) if before == "--config" and path.is_file() else argument
-        for before, argument, path in zip(["", *arguments], arguments, named, strict=False)
-    ]
-
-
-def in_this_version(code: str) -> str:
-    """Python code as the constructors of this version take it: with `Preprocessing`, or with its three values."""
-    if find_spec("ssl_lightning.models.preprocessing"):
-        return code
-    values = "image_size: int, mean: tuple[float, float, float], std: tuple[float, float, float]"
-    code = code.replace("preprocessing=data.preprocessing", "image_size=data.image_size, mean=data.mean, std=data.std")
-    code = code.replace("preprocessing: Preprocessing", values)
-    code = code.replace("from ssl_lightning.models import Preprocessing\n", "")
-    return code.replace("schedule, preprocessing)", "schedule, image_size, mean, std)")
 
 
 def _which(program: str) -> str:

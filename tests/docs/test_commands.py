@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ssl_lightning.entry import run
-from tests.docs.pages import PAGES, SHELL, Block, blocks, by_path, calls, in_this_version, runnable, title
+from tests.docs.pages import PAGES, SHELL, Block, blocks, calls, runnable, title
 
 LOOPS = ("fit", "validate", "test", "predict")
 FAST = {"README.md"}
@@ -81,7 +81,7 @@ def test_every_command_is_one_that_the_command_line_takes(page, folder, capsys):
         for program, *arguments in calls(block, folder) if block.language in SHELL else ():
             if program == "ssl-lightning" and arguments[0] in LOOPS and "my_" not in " ".join(arguments):
                 with pytest.raises(SystemExit) as left:
-                    run([*by_path(arguments), "--print_config"])
+                    run([*arguments, "--print_config"])
                 assert left.value.code == 0, f"{arguments}\n{capsys.readouterr().err}"
                 assert "class_path" in capsys.readouterr().out
 
@@ -99,7 +99,7 @@ def test_a_page_runs_from_its_first_block_to_its_last(page, folder, capsys):
     for block in runnable(page):
         write_yaml(block, folder)
         if block.language == "python":
-            code = in_this_version(block.text)
+            code = block.text
             for found, small in SMALL_PYTHON.items():
                 code = code.replace(found, small)
             exec(compile(code, title(page), "exec"), {"__name__": "page"})
@@ -112,7 +112,7 @@ def follow(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Carry out a command in small."""
     parses_only = any(argument.startswith("--print_config") for argument in arguments)
     try:
-        code = run(by_path(arguments) if parses_only else small(arguments))
+        code = run(arguments if parses_only else small(arguments))
     except SystemExit as left:
         code = left.code
     assert not code, f"{arguments}\n{capsys.readouterr().err[-2000:]}"
@@ -121,7 +121,7 @@ def follow(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 def small(arguments: list[str]) -> list[str]:
     """A command on fewer steps, narrower networks and images that are at hand."""
     given = [value for option, value in pairwise(arguments) if option == "--config"]
-    arguments = by_path([SMALL_IMAGES.get(argument, argument) for argument in arguments])
+    arguments = [SMALL_IMAGES.get(argument, argument) for argument in arguments]
     if arguments[0] in ("validate", "test", "predict"):
         return [*arguments, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     if arguments[0] != "fit":

@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from ssl_lightning.runs.metrics import read_rows
-from tests.docs.pages import ROOT, calls, in_this_version, runnable
+from tests.docs.pages import ROOT, calls, runnable
 
 EXAMPLES = ROOT / "docs" / "examples"
 SMALL = "--trainer.max_epochs 1 --trainer.check_val_every_n_epoch 1 --trainer.accelerator cpu --model.num_clusters 20"
@@ -22,7 +22,7 @@ def folder(tmp_path):
     here = tmp_path / "docs" / "examples"
     here.mkdir(parents=True)
     for path in (path for path in EXAMPLES.iterdir() if path.is_file()):
-        (here / path.name).write_text(in_this_version(path.read_text()))
+        (here / path.name).write_text(path.read_text())
     digits = load_digits()
     images = np.repeat((digits.images * 255 / 16).astype(np.uint8)[..., None], 3, axis=3)
     splits = {"train": slice(0, 600), "test": slice(600, 900)}
