@@ -37,7 +37,7 @@ LAYERS = {
     "methods": "checkpoints clustering contracts counter_rng errors failures files functional "
     "models optim processes sample_state types",
     "cli": "callbacks checkpoints data errors files methods processes report runs safe_yaml sample_state",
-    "commands": "callbacks checkpoints cli clustering data errors evaluation files methods models report runs types",
+    "commands": "optim callbacks checkpoints cli clustering data errors evaluation files methods models report runs types",
     "entry": "cli errors",
     "__main__": "entry",
 }
