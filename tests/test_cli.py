@@ -569,7 +569,7 @@ def test_a_run_begins_with_the_weights_of_one_on_other_images_and_with_nothing_o
         first = next(name for name in before["state_dict"] if name.endswith("weight"))
         assert torch.allclose(after["state_dict"][first], before["state_dict"][first], atol=1e-4)
         assert after["global_step"] == 1
-        for memory in after["memories"].values():
+        for memory in after["per_sample_state"].values():
             assert len(memory["rows"]) == int(samples)
             assert memory.get("version", 1) == 1
         if method == "instance_recognition":

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 200
 """Steps of a run before the first diagnosis: every network starts untrained."""
 WINDOW = 100
-"""Steps whose mean is compared."""
+"""Number of steps of the compared mean."""
 FEWEST = 3
 """Rows that a mean is taken over at least."""
 AFTER = 300

@@ -13,7 +13,7 @@ from ssl_lightning.counter_rng import Purpose, permutation
 from ssl_lightning.types import UNLABELLED
 
 IMAGES = 512
-"""Images whose neighbors are evaluated."""
+"""Number of images with evaluated neighbors."""
 
 
 @runtime_checkable
@@ -56,7 +56,7 @@ def purity_of_neighbors(method: HasNeighbors, images: Int[Tensor, "B"], labels: 
 
     Args:
         method: With neighbors.
-        images: Labelled rows.
+        images: Labeled rows.
         labels: Class of each row, -1 where it has none; such neighbors are left out.
     """
     rows, background, close = (table.cpu() for table in method.neighbors(images))

@@ -57,8 +57,8 @@ class Recluster(pl.Callback):
 
     Args:
         clusterer: The algorithm.
-        transform: Applied to the features before, for example `PCAWhitening`; not for methods whose memory banks are
-            clustered.
+        transform: Applied to the features before, for example `PCAWhitening`; not for methods with clustered
+            memory banks.
         every_n_epochs: At the start of every n-th epoch.
         every_n_steps: Before every n-th optimizer step instead.
         first_epoch: No clustering before this epoch, nor before the end of the method's `warmup_epochs`.
@@ -90,8 +90,8 @@ class Recluster(pl.Callback):
         """Reject a transform of memory banks: the method compares features and clusters in the same space."""
         if self.transform is not None and isinstance(pl_module, LearnsFromClusters) and pl_module.clustered_banks():
             raise UsageError(
-                f"found transform={type(self.transform).__name__} of Recluster with {type(pl_module).__name__}, whose "
-                "memory banks are clustered as they are; expected none: take it out of trainer.callbacks"
+                f"found transform={type(self.transform).__name__} of Recluster with {type(pl_module).__name__}, which "
+                "clusters its memory banks without a transform; expected none: take it out of trainer.callbacks"
             )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -96,7 +96,7 @@ def _is_slow_in_bfloat16() -> bool:
 class ImagesProgressBar(TQDMProgressBar):
     """Lightning's bar with loss, images per second, and the last k-NN accuracy.
 
-    It is drawn four times a second in training, not every step: drawing takes as long as the step of a small network.
+    It is updated four times a second in training, not every step: an update takes as long as a step of a small network.
     """
 
     SECONDS = 0.25
@@ -105,16 +105,16 @@ class ImagesProgressBar(TQDMProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self._drawn = 0.0
+        self._updated = 0.0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Draw it when it is due, and after the last batch."""
+        """Update it when it is due, and after the last batch."""
         now = time.monotonic()
-        if now - self._drawn >= self.SECONDS or trainer.is_last_batch:
+        if now - self._updated >= self.SECONDS or trainer.is_last_batch:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-            self._drawn = now
+            self._updated = now
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | Any]:
         """See `lightning.pytorch.callbacks.ProgressBar.get_metrics`."""

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class WriteReport(pl.Callback):
     """Write `report/index.html`: evaluations, curves, cluster sizes, and images of each cluster.
 
-    The cluster images are drawn when training ends, the page again after the evaluation that follows; both at that
+    Cluster images are written at the end of training, the page again after the evaluation that follows; both at that
     evaluation, in a run that was stopped in between.
 
     Args:
@@ -44,7 +44,7 @@ class WriteReport(pl.Callback):
         return [path for path in shown if path.is_file()]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the clusters of methods that learn from them."""
+        """Write the cluster figures of methods that learn from clusters."""
         if trainer.is_global_zero:
             self._clusters = []
             self._update(trainer, pl_module)

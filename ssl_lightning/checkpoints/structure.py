@@ -12,7 +12,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "callbacks": dict,
     "config": dict,
     "initial_weights": dict,
-    "memories": dict,
+    "per_sample_state": dict,
     "metrics": dict,
     "optimizer_states": list,
     "lr_schedulers": list,

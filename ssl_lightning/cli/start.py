@@ -93,13 +93,13 @@ def reject_misfits(path: str, checkpoint: dict[str, Any], changed: list[str], mo
     Raises:
         UsageError: For other images, networks or another optimizer; nothing of the run has been touched.
     """
-    afresh = f"change it back, or give --run.name for a new run and --run.start_from {path} for its weights alone"
+    restart = f"change it back, or give --run.name for a new run and --run.start_from {path} for its weights alone"
     for change in changed:
         name = change.partition(" ")[0]
         if name == "data_fingerprint":
-            raise UsageError(f"found {path} of other images (data.fingerprint): its rows are theirs; {afresh}")
+            raise UsageError(f"found {path} of other images (data.fingerprint): its rows are those images; {restart}")
         if name in OF_THE_OPTIMIZER:
-            raise UsageError(f"found {path} with the state of another optimizer ({change}): {afresh}")
+            raise UsageError(f"found {path} with the state of another optimizer ({change}): {restart}")
     misfit = find_misfit(model, checkpoint["state_dict"]) if changed else ""
     if misfit:
         raise UsageError(
@@ -153,7 +153,7 @@ def restoring(trainer: pl.Trainer, path: str) -> Iterator[None]:
     Its three functions that do so are wrapped meanwhile; whatever comes after them keeps its own errors.
 
     Args:
-        trainer: Whose `fit` is called.
+        trainer: The trainer of `fit`.
         path: Of the checkpoint.
 
     Raises:
@@ -178,7 +178,7 @@ def _restore(path: str, owner: Any, name: str, *args: Any, **kwargs: Any) -> Any
     """Call a method of the class of `owner`.
 
     Raises:
-        DataError: For an error that says nothing of the checkpoint.
+        DataError: For an error during the restore of the checkpoint.
     """
     try:
         return getattr(type(owner), name)(owner, *args, **kwargs)

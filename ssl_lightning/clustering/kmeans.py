@@ -113,8 +113,8 @@ def sampled_rows(rows: ShardedRows, max_points: int | None, k: int, seed: int) -
     """The rows to fit on: all, or `max_points` of them (at least k)."""
     if max_points is None or max_points >= rows.total:
         return rows
-    drawn = permutation(seed, Purpose.CLUSTERING, 2, rows.total)[: max(max_points, k)].sort().values
-    return ShardedRows(rows.features[rows.own(drawn)], rows.group)
+    sampled = permutation(seed, Purpose.CLUSTERING, 2, rows.total)[: max(max_points, k)].sort().values
+    return ShardedRows(rows.features[rows.own(sampled)], rows.group)
 
 
 def start(rows: ShardedRows, k: int, seed: int, init: str, metric: str) -> Float[Tensor, "K D"]:

@@ -41,8 +41,8 @@ class RandomPartition(Clusterer):
         """See `Clusterer`."""
         rows = prepared_rows(features, self.metric, group)
         check(rows, k)
-        drawn = permutation(seed, Purpose.CLUSTERING, 0, rows.total)[rows.offset : rows.offset + len(rows.features)]
-        labels = drawn.to(rows.features.device) % k
+        order = permutation(seed, Purpose.CLUSTERING, 0, rows.total)[rows.offset : rows.offset + len(rows.features)]
+        labels = order.to(rows.features.device) % k
         sums = rows.sum(sums_by_label(rows.features, labels, k))
         sizes = rows.sum(labels.bincount(minlength=k)).unsqueeze(1)  # no cluster is empty, since k is at most N
         centroids = F.normalize(sums, dim=1) if self.metric == "cosine" else sums / sizes

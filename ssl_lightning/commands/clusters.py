@@ -74,13 +74,13 @@ def _numbers(clustering: Clustering, own: Any, folder: Path) -> Section:
 def _figures(clustering: Clustering, own: Any, folder: Path) -> list[Figure]:
     from ssl_lightning.report.clusters import draw_cluster_sizes, draw_purity  # matplotlib, slow to import
 
-    drawn = {"sizes.png": draw_cluster_sizes(clustering.sizes)}
+    figures = {"sizes.png": draw_cluster_sizes(clustering.sizes)}
     known = (own != UNLABELLED) & (clustering.labels != UNLABELLED)
     if bool(known.any()):
         k = len(clustering.sizes)
         commonest = float(own[known].bincount().max() / known.sum())
         sizes = clustering.labels[known].bincount(minlength=k)
-        drawn["purity.png"] = draw_purity(purity(clustering.labels, own, k), sizes, commonest)
-    for name, figure in drawn.items():
+        figures["purity.png"] = draw_purity(purity(clustering.labels, own, k), sizes, commonest)
+    for name, figure in figures.items():
         figure.savefig(folder / name, dpi=110)
-    return [Figure(name, name.removesuffix(".png")) for name in drawn]
+    return [Figure(name, name.removesuffix(".png")) for name in figures]

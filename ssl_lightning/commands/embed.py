@@ -1,4 +1,4 @@
-"""embed: what a trained network sees of every image of a source, in a file."""
+"""embed: write the features of all images of a source to a file."""
 
 import json
 from dataclasses import asdict

@@ -48,7 +48,7 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         num_workers: Processes that read images which are not in memory.
         drop_last: Leave out the last, incomplete batch of each epoch.
         subset: Only these rows of the training images, renumbered from 0.
-        probe_sets: Labelled splits to evaluate on, the primary one first; null for the source's own.
+        probe_sets: Labeled splits for evaluation, the primary one first; null for those of the source.
         reference_images: Training rows of each probe set in `fit`; `validate` and `test` take all.
         center_fraction: Side of the center view as a fraction of the image's short side.
         max_unreadable: Largest share of an epoch's rows that may be unreadable before the run stops.

@@ -46,7 +46,7 @@ def balanced_order(seed: int, epoch: int, labels: Int[Tensor, "N"], num_random: 
     starts = sizes.cumsum(0) - sizes
     quota = num_random // len(sizes) + 1
     places = starts.unsqueeze(1) + torch.arange(quota) % sizes.unsqueeze(1)  # [K', quota]
-    drawn = by_cluster[places.flatten()]
+    samples = by_cluster[places.flatten()]
     # view=1: random numbers that are independent of those that shuffled the members
-    mixed = bits(seed, Purpose.BALANCE, epoch, torch.arange(len(drawn)), view=1).argsort(stable=True)
-    return drawn[mixed[:num_random]]
+    mixed = bits(seed, Purpose.BALANCE, epoch, torch.arange(len(samples)), view=1).argsort(stable=True)
+    return samples[mixed[:num_random]]

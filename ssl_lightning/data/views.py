@@ -197,12 +197,12 @@ def make_views(
         rows: Rows of the images in the training set.
         numbers: Indices of the views in the step.
     """
-    drawn = torch.cat([_numbers(seed, epoch, rows, number) for number in numbers])
-    sides = torch.tensor(images.shape[-2:]).expand(len(drawn), 2)
-    boxes = random_boxes(drawn[:, :BOX_NUMBERS], sides[:, 0], sides[:, 1], view.scale, view.ratio)
-    flip = None if _moves(view) else drawn[:, _Stream.FLIP] < view.horizontal_flip
+    fractions = torch.cat([_numbers(seed, epoch, rows, number) for number in numbers])
+    sides = torch.tensor(images.shape[-2:]).expand(len(fractions), 2)
+    boxes = random_boxes(fractions[:, :BOX_NUMBERS], sides[:, 0], sides[:, 1], view.scale, view.ratio)
+    flip = None if _moves(view) else fractions[:, _Stream.FLIP] < view.horizontal_flip
     with torch.autocast(images.device.type, enabled=False):  # half precision would be visible
-        return _finish(crop_resize(images.repeat(len(numbers), 1, 1, 1), boxes, size, flip), view, drawn)
+        return _finish(crop_resize(images.repeat(len(numbers), 1, 1, 1), boxes, size, flip), view, fractions)
 
 
 def finish_crops(

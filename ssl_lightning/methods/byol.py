@@ -25,7 +25,7 @@ class BYOL(Method):
 
     Grill et al.: "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning", NeurIPS 2020
     (arXiv 2006.07733). The online network is a backbone, a projector and a predictor; the target network is the
-    running average of the first two, whose momentum rises from `momentum` to 1 over the run. The loss is the squared
+    running average of the first two, with momentum rising from `momentum` to 1 over the run. The loss is the squared
     distance of the unit prediction to the unit target (equation 2), summed over both directions. No term of the loss
     pushes images apart: only the predictor and the average prevent collapse.
 

@@ -37,7 +37,7 @@ class DeepCluster(Method):
         is sampled again.
         The original has a second SGD without momentum for the head, made anew with it. Here the head is a parameter
         group without momentum of the one optimizer, and its state is dropped: the same arithmetic.
-        ResNet and RegNet have no layer before the head whose ReLU could be removed, so their pooled output is
+        ResNet and RegNet have no such layer before the head, so their pooled output is
         clustered. The features of AlexNet and VGG16 are the last hidden layer before its ReLU, which the head applies.
 
     Args:

@@ -53,8 +53,8 @@ class LocalAggregation(Method):
         num_clusters: m of each clustering; the paper's 30,000 for a ResNet, about 43 images each. N/50 at 32 px.
         num_heads: H, clusterings with different starts; the paper's 10 for a ResNet.
         num_neighbors: k, the background neighbors; the paper's 4096.
-        warm_start: Checkpoint of an `InstanceRecognition` or `LocalAggregation` run on the same images, whose network
-            and memory bank this one starts from.
+        warm_start: Checkpoint of an `InstanceRecognition` or `LocalAggregation` run on the same images, with
+            the initial network and memory bank.
         warmup_epochs: Epochs of instance recognition before the first clustering; the paper's 10.
         backbone: Description of the network.
         optimizer: The paper: SGD, lr 0.03, momentum 0.9, weight decay 1e-4.

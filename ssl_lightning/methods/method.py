@@ -220,10 +220,10 @@ class Method(pl.LightningModule):
         """Describe the method in plain values, so that reading needs no config and runs no code."""
         checkpoint["hyper_parameters"] = describe(type(self), self.constructor_arguments, self.described_arguments)
         # Lightning restores only parameters and buffers of sharded modules; the tensors are written once
-        checkpoint["memories"] = {name: state.get_extra_state() for name, state in sample_states(self)}
+        checkpoint["per_sample_state"] = {name: state.get_extra_state() for name, state in sample_states(self)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the per-sample state of a sharded module."""
         if self.device_mesh is not None:
             for name, state in sample_states(self):
-                state.set_extra_state(checkpoint["memories"][name])
+                state.set_extra_state(checkpoint["per_sample_state"][name])

@@ -30,7 +30,7 @@ class MoCLR(Method):
 
     Tian, Henaff, van den Oord: "Divide and Contrast: Self-supervised Learning from Uncurated Data", ICCV 2021
     (arXiv 2105.08054), section 3.1. SimCLR's contrast with BYOL's second network: embeddings z of the online network,
-    z' of its running average, whose momentum rises from `momentum` to 1 over the run. The loss (equation 1) is summed
+    z' of its running average, with momentum rising from `momentum` to 1 over the run. The loss (equation 1) is summed
     over both directions; negatives are the average's embeddings of the other images, without predictor or queue. The
     projector ends in batch normalization (figure 3).
 

@@ -43,18 +43,18 @@ def draw_curves(
         path: The PNG file.
         panels: Titles, each with its columns of the table.
     """
-    drawn = [(title, [name for name in names if _points(rows, name, "step")]) for title, names in panels]
-    drawn = [(title, names) for title, names in drawn if names]
-    if not drawn:
+    shown = [(title, [name for name in names if _points(rows, name, "step")]) for title, names in panels]
+    shown = [(title, names) for title, names in shown if names]
+    if not shown:
         return False
     try:
         from matplotlib.figure import Figure  # slow to import
     except ImportError:
         log.info("found no matplotlib: the report has no curves")
         return False
-    columns, lines = min(COLUMNS, len(drawn)), -(-len(drawn) // COLUMNS)
+    columns, lines = min(COLUMNS, len(shown)), -(-len(shown) // COLUMNS)
     figure = Figure(figsize=(4.6 * columns, 3.6 * lines), layout="constrained")
-    for place, (title, names) in enumerate(drawn):
+    for place, (title, names) in enumerate(shown):
         _draw_panel(figure.add_subplot(lines, columns, place + 1), rows, title, names)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -162,26 +162,26 @@ class Checkpointing(pl.Callback):
         """
         _reject_non_finite_weights(trainer)
         path = self.folder / f"step-{trainer.global_step}.ckpt"
-        said = self._write(trainer, path)
-        if said is None:
+        error = self._write(trainer, path)
+        if error is None:
             self._failures, self._saved_step, self._saved_at = 0, trainer.global_step, time.monotonic()
             return
         self._failures += 1
         if self._failures >= FAILURES_ALLOWED:
-            raise DiskError(_no_room(path, f"{self._failures} times in a row ({said})"))
-        log.warning("could not write %s (%s); the last checkpoint is kept, training goes on", path, said)
+            raise DiskError(_no_room(path, f"{self._failures} times in a row ({error})"))
+        log.warning("could not write %s (%s); the last checkpoint is kept, training continues", path, error)
 
     def _write(self, trainer: pl.Trainer, path: Path) -> str | None:
         """Write the file; return the error of rank 0 on all processes, or None."""
-        said = None
+        reason = None
         try:
             trainer.save_checkpoint(path)
         except OSError as error:
-            said = error.strerror or str(error)
+            reason = error.strerror or str(error)
             trainer.strategy.barrier()  # the other processes wait for the end of the write
         else:
-            said = self._link(path) if trainer.is_global_zero else None
-        return trainer.strategy.broadcast(said)
+            reason = self._link(path) if trainer.is_global_zero else None
+        return trainer.strategy.broadcast(reason)
 
     def _link(self, path: Path) -> str | None:
         try:
@@ -225,7 +225,7 @@ class Checkpointing(pl.Callback):
             log.warning(
                 "found a checkpoint of %d processes, resumed on %d: images, their order and views stay; without "
                 "trainer.sync_batchnorm the statistics of batch normalization are of other shares of a batch, and "
-                "layers that draw, such as dropout, draw other numbers from here on",
+                "layers with random numbers, such as dropout, use other ones from here on",
                 *(len(states), trainer.world_size),
             )
 
@@ -256,7 +256,7 @@ def _zeros(counts: Any) -> Any:
 def _no_room(path: Path, when: str) -> str:
     return (
         f"found {path} unwritable {when}; the checkpoint before it is kept: free some space on its disk and give the "
-        "same command again, which goes on from there"
+        "same command again, which resumes from it"
     )
 
 

@@ -20,7 +20,7 @@ class InitialWeights:
 
     Attributes:
         path: As given by the command; None for random weights.
-        inputs: SHA-256 of the file, under a name that tells a resume from initial weights.
+        inputs: SHA-256 of the file, under one name for a resume and another for initial weights.
     """
 
     path: str | None = None
@@ -72,6 +72,6 @@ def _reject_earlier(run: RunDirectory, path: str) -> None:
     newest = run.newest_checkpoint()
     if newest is not None and newest.resolve() != Path(path).resolve():
         raise UsageError(
-            f"found --ckpt_path {path}, an earlier checkpoint of {run.path}, which goes on from {newest.name}; give "
-            f"--run.name {run.free_name()} for a run that goes on from the earlier one"
+            f"found --ckpt_path {path}, an earlier checkpoint of {run.path}, which resumes from {newest.name}; give "
+            f"--run.name {run.free_name()} for a run that resumes from the earlier one"
         )

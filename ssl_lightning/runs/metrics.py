@@ -75,7 +75,7 @@ class MetricsTable(Logger):
             self._write()
         except OSError as error:
             if not self._is_late:
-                log.warning("could not write %s (%s); its rows wait for room on the disk", self.path, error.strerror)
+                log.warning("could not write %s (%s); rows wait in memory for disk space", self.path, error.strerror)
             self._is_late = True
 
     def flush(self) -> None:
@@ -153,10 +153,10 @@ class MetricsTable(Logger):
             return
         rows = tally.get("rows")
         if isinstance(rows, int) and rows > found["rows"]:
-            told = f"{rows - found['rows']} of {rows} rows before step {step} are missing or damaged"
+            loss = f"{rows - found['rows']} of {rows} rows before step {step} are missing or damaged"
         else:
-            told = f"rows before step {step} were changed or added since the checkpoint was written"
-        log.warning("found %s, in which %s; the run resumes with what is there", self.path, told)
+            loss = f"rows before step {step} were changed or added since the checkpoint was written"
+        log.warning("found %s, in which %s; the run resumes with what is there", self.path, loss)
 
     def _widen(self, new: list[str], last: list[dict[str, Any]]) -> None:
         """Rewrite the table with more columns, which is rare.

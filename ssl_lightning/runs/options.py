@@ -46,9 +46,9 @@ class NewOptions(pl.Callback):
         before = _options(trainer)
         _renew(trainer, self._given)
         after = _options(trainer)
-        told = sorted(set(_changes(before, after)))
-        if told:
-            log.info(f"the optimizer goes on with other options: {'; '.join(told)}")
+        changes = sorted(set(_changes(before, after)))
+        if changes:
+            log.info(f"the optimizer continues with other options: {'; '.join(changes)}")
         self._changed = []
 
 

@@ -149,17 +149,17 @@ class StopBetweenBatches(pl.Callback):
     ) -> None:
         """Exit if there was a signal, for a single process."""
         if trainer.world_size == 1:
-            self._leave_if_asked(trainer)
+            self._leave_after_signal(trainer)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Exit if there was a signal on any process."""
-        self._leave_if_asked(trainer)
+        self._leave_after_signal(trainer)
 
     on_test_start = on_predict_start = on_validation_start
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
     on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
 
-    def _leave_if_asked(self, trainer: pl.Trainer) -> None:
+    def _leave_after_signal(self, trainer: pl.Trainer) -> None:
         if trainer.state.fn != "fit" and (code := self.preemption.agreed(trainer)):
             raise BY_CODE[code](
                 f"stopped by a signal while images were evaluated or embedded, after step {trainer.global_step} of "

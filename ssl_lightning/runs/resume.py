@@ -122,7 +122,7 @@ def decide(
         state = "has finished" if finished else "was started"
         raise UsageError(
             f"found {run.path}, which {state} with other inputs: {'; '.join(changed[:5])}; give --run.name for a new "
-            "run, --resume.policy restart to set the old one aside, or --resume.allow_config_change to go on with it"
+            "run, --resume.policy restart to archive the old one, or --resume.allow_config_change to resume it"
         )
     other = f" with other settings: {'; '.join(changed[:5])}" if changed else ""
     if checkpoint is None:
@@ -138,8 +138,8 @@ def _log_copy(run: RunDirectory, record: RunRecord) -> None:
     if record.copy is None:
         log.warning("found no whole %s: the settings that count are those in %s", run.path / "run.json", holder)
     elif record.inputs is not None and (changed := differences(record.inputs, record.copy)):
-        told = (run.path / "run.json", holder, "; ".join(changed[:3]))
-        log.warning("found %s, which differs from %s: %s; the checkpoint counts", *told)
+        differing = (run.path / "run.json", holder, "; ".join(changed[:3]))
+        log.warning("found %s, which differs from %s: %s; the checkpoint counts", *differing)
 
 
 def computed(config: dict[str, Any]) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class WandbRun(Logger):
             if isinstance(error, KeyboardInterrupt):
                 raise
             self._broken = True
-            log.warning("Weights & Biases stopped working (%s); training goes on, see metrics.csv", _first_line(error))
+            log.warning("Weights & Biases stopped working (%s); training continues", _first_line(error))
 
     def _start(self) -> Any:
         if self.mode == "offline" or (self.mode == "auto" and not os.environ.get("WANDB_API_KEY")):
@@ -188,7 +188,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _forget_the_attempt() -> None:
-    """End wandb's service, which may hold the id of a run whose start timed out."""
+    """End wandb's service, which may hold the id of a run after a timeout."""
     import wandb
 
     wandb.teardown()

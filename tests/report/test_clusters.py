@@ -62,7 +62,7 @@ def test_purity_is_in_percent_the_purest_first_beside_the_commonest_label():
 
 
 def test_purity_without_labels_is_rejected():
-    with pytest.raises(ValueError, match="found no labelled images"):
+    with pytest.raises(ValueError, match="found no labeled images"):
         draw_purity(torch.full((3,), torch.nan), torch.zeros(3, dtype=torch.int64), 0.0)
 
 
@@ -104,7 +104,7 @@ def test_neighbors_of_another_class_have_a_red_frame_around_them():
 
 @pytest.mark.parametrize(("queries", "near"), [(0, 0), (2, 3), (1, 0)])
 def test_neighbors_must_be_equally_many_for_each(queries, near):
-    with pytest.raises(ValueError, match="expected as many for each"):
+    with pytest.raises(ValueError, match="expected the same number for each"):
         draw_neighbors([plain(1)] * queries, [plain(2)] * near)
 
 

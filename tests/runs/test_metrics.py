@@ -75,7 +75,7 @@ def test_rows_and_columns_of_a_full_disk_are_written_when_there_is_room(no_room,
     table.log_metrics({"epoch": 1.0, "c": 4.0}, step=3)
     with pytest.raises(OSError, match="No space left"):
         table.flush()
-    assert sum("rows wait for room" in record.message for record in caplog.records) == 1
+    assert sum("rows wait in memory" in record.message for record in caplog.records) == 1
     no_room["full"] = False
     table.flush()
     table.log_metrics({"epoch": 1.0, "a": 5.0}, step=4)

@@ -141,7 +141,7 @@ def lose_the_same(folder, config):
         rows = fit(folder, devices, "--trainer.devices", devices, config=config)
         losses.append([float(row["train/loss"]) for row in rows if row["train/loss"]])
         last = read_checkpoint(folder / devices / "checkpoints" / "last.ckpt")
-        labels.append(last["memories"].get("pseudo_labels"))
+        labels.append(last["per_sample_state"].get("pseudo_labels"))
     assert len(losses[0]) == 50
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
     assert not differences(*labels)
@@ -190,11 +190,13 @@ def test_local_aggregation_on_two_processes_learns_from_one_memory_what_one_lear
         saved.append(read_checkpoint(tmp_path / devices / "checkpoints" / "last.ckpt"))
     assert len(losses[0]) == 50
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
-    one, two = (checkpoint["memories"] for checkpoint in saved)
+    one, two = (checkpoint["per_sample_state"] for checkpoint in saved)
     assert not differences(one["pseudo_labels"], two["pseudo_labels"])
     assert one["pseudo_labels"]["version"] == 1
     assert torch.allclose(one["bank"]["rows"], two["bank"]["rows"], atol=1e-4)
-    assert not torch.allclose(one["bank"]["rows"], read_checkpoint(start[1])["memories"]["bank"]["rows"], atol=0.1)
+    assert not torch.allclose(
+        one["bank"]["rows"], read_checkpoint(start[1])["per_sample_state"]["bank"]["rows"], atol=0.1
+    )
     for name, value in saved[0]["state_dict"].items():
         if isinstance(value, torch.Tensor):
             assert torch.allclose(saved[1]["state_dict"][name], value, atol=1e-5), name
