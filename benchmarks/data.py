@@ -98,7 +98,7 @@ def v2_transform(view, size):
     steps = [
         v2.RandomResizedCrop(size, view.scale, view.ratio, antialias=True),
         v2.RandomHorizontalFlip(view.horizontal_flip),
-        v2.RandomApply([v2.ColorJitter(*view.color_jitter)], view.jitter_probability),
+        v2.RandomApply([v2.ColorJitter(*view.color_jitter)], view.color_jitter_p),
         v2.RandomGrayscale(view.grayscale),
     ]
     if view.gaussian_blur:

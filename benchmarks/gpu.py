@@ -1,12 +1,12 @@
-"""One piece of a long run on one GPU: trains for some minutes, stops at a step with a checkpoint, and writes JSON.
+"""One segment of a long run on one GPU: trains for some minutes, stops at a step with a checkpoint, and writes JSON.
 
     python benchmarks/gpu.py swav --out "$OUT" [--minutes 8.5] [further options of ssl-lightning fit]
 
-The same command again goes on where the last piece stopped; `finished` in the JSON says whether anything is left. The
+The same command again resumes where the last segment stopped; `finished` in the JSON is true once nothing is left. The
 recipes are the full ResNet-18 (SEER: RegNetY-400MF) in bfloat16 on CIFAR-10, from configs/, with batches for a GPU.
 <out>/<method>.json (with --seed 1: <method>-s1.json): device, images/s, and linear, k-NN and few-shot accuracy, each
-with the seconds before it: wall time of all pieces, with their starts, clustering and evaluating. Numbers on the way
-are those of a reference set of 10,000 training rows, the first and the last ones those of all rows.
+with the seconds before it: wall time of all segments, with their starts, clustering and evaluating. Accuracies during
+training have a reference set of 10,000 training rows, the first and the last ones all rows.
 """
 
 import argparse
@@ -67,7 +67,7 @@ CONFIGS = {
     "expert": "divide_contrast/3_expert",
     "distill": "divide_contrast/4_distill",
 }
-"""Of methods whose config has another name; the stages before it are commands of their own (gpu.md)."""
+"""Of methods that have a config of another name; the stages before it are separate commands (gpu.md)."""
 EVALUATED = {"linear": "eval/linear/top1", "k-NN 20": "eval/knn/top1", "k-NN 200": "eval/knn200/top1"}
 EVALUATED |= {f"{shots}-shot": f"eval/fewshot/5way{shots}shot" for shots in (1, 5)}
 EVALUATED |= {"linear, averaged": "eval_ema/linear/top1", "k-NN 20, averaged": "eval_ema/knn/top1"}
@@ -89,17 +89,17 @@ def main():
     command += ["--seed_everything", str(options.seed), "--run.dir", str(options.out.resolve()), "--run.name", name]
     clock = Clock(options.out.resolve() / name)
     code = run_for(options.minutes, [*command, *further], clock)
-    if code not in (0, 143):  # 143: told to stop, and left a checkpoint
+    if code not in (0, 143):  # 143: stopped by SIGTERM, with a checkpoint
         sys.exit(code)
     if not clock.table.exists():
-        sys.exit(f"found no number after {options.minutes:g} minutes; the same command goes on: give it more --minutes")
+        sys.exit(f"found no number after {options.minutes:g} minutes; the same command resumes: give it more --minutes")
     figures = read(options.out / name, clock)
     (options.out / f"{name if options.seed else options.method}.json").write_text(json.dumps(figures, indent=1))
     print(json.dumps(figures | {"evaluated": figures["evaluated"][-1:]}, indent=1))
 
 
 class Clock:
-    """Wall time of a run at each of its evaluated rows, over all its pieces; kept in the run's folder."""
+    """Wall time of a run at each of its evaluated rows, over all its segments; kept in the run's folder."""
 
     def __init__(self, run):
         self.table, self.file = run / "metrics.csv", run / "clock.json"
@@ -119,7 +119,7 @@ class Clock:
 
 
 def run_for(minutes, command, clock):
-    """Exit code of a process that is told to stop when its time is over, while the clock looks on."""
+    """Exit code of a process that is stopped when its time is over; the clock records rows meanwhile."""
     process = subprocess.Popen(command, cwd=ROOT)
     left = 60 * minutes
     while True:
@@ -161,7 +161,7 @@ def read(run, clock):
         "lightning": lightning.__version__,
         "finished": finished,
         "images per second": statistics.median(images) if images else None,
-        "seconds": "wall time of all pieces, with their starts, clustering and evaluating",
+        "seconds": "wall time of all segments, with their starts, clustering and evaluating",
         "evaluated": evaluations,
     }
 

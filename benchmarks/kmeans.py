@@ -5,8 +5,8 @@
 CPU time of the process, the candidates interleaved round by round; a ratio is taken within a round, so what else the
 machine does falls on both. `KMeans` returns labels and distances to the returned centroids, which faiss leaves to a
 search after its training: the first ratio counts that search, the second does not. Rows: a mixture of overlapping
-Gaussians whose variances fall off like those of a network's features, and, where SSL_LIGHTNING_DATA holds the CIFAR-10
-pack, the whitened principal components of its pixels.
+Gaussians with variances that fall off like those of a network's features, and, where SSL_LIGHTNING_DATA holds the
+CIFAR-10 pack, the whitened principal components of its pixels.
 """
 
 import argparse

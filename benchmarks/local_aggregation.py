@@ -4,7 +4,7 @@
 
 N=50,000 rows of D=128, k=4096 background neighbors, three clusterings of 1000, batch 128 at 32 px, ResNet-18. Both
 steps take turns within a round: forward, backward and SGD with the sum of the embeddings as loss, and the same with
-`local_aggregation_loss` and the memory's write. Asked: at most 1.15 (median over the rounds).
+`local_aggregation_loss` and the write to the memory bank. Target: at most 1.15 (median over the rounds).
 """
 
 import argparse

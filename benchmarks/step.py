@@ -293,7 +293,7 @@ class BareLoop:
 
 
 class EightMeans(pl.Callback):
-    """Eight numbers of every step, their means written at the trainer's rhythm: what a rich method would log.
+    """Eight numbers of every step, their means written at the trainer's logging interval, as a method may log.
 
     They share one sum, as vital signs do; a torchmetrics object for each would cost a twentieth of a millisecond each.
     """
@@ -333,7 +333,7 @@ class TakeTurns(pl.Callback):
 def train(method, size, steps, *callbacks):
     """An epoch under the trainer as the command line sets it up."""
     model, data = make(method, size, steps)
-    # the bar is drawn and paid for, but not shown among the figures
+    # the progress bar is rendered and its time counted, but not shown among the figures
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as unseen, redirect_stdout(unseen):
         report, checkpointing = WriteReport(f"{folder}/report"), Checkpointing(f"{folder}/checkpoints")
         signs = [Throughput(), CountFLOPs(), DiagnosticSignals(), NeighborPurity(), Doctor()]

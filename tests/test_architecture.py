@@ -97,7 +97,7 @@ def test_every_allowance_is_used():
 
 
 def test_protocols_and_casts_are_few():
-    """One contract describes the data; Protocols are for optional abilities. A cast hides what a type does not tell."""
+    """One contract describes the data; Protocols are for optional abilities. A cast hides a gap of the types."""
     nodes = [node for path in sources() for node in ast.walk(ast.parse(path.read_text()))]
     protocols = [
         node.name

@@ -96,7 +96,7 @@ def rejected(capsys, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("mistake", "told"),
+    ("mistake", "message"),
     [
         (["--model.num_cluster", "5"], "found --model.num_cluster, which is not known there; expected one of"),
         (["--data.batchsize=5"], "found --data.batchsize, which is not known there; expected one of"),
@@ -110,12 +110,12 @@ def rejected(capsys, *arguments):
         (["--data.views", "[{jiter: 1}]"], "found the key jiter, which is not known there"),
     ],
 )
-def test_a_misspelled_key_is_named_with_its_place(mistake, told, tmp_path, monkeypatch, capsys):
+def test_a_misspelled_key_is_named_with_its_place(mistake, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     probes = [{"class_path": "ssl_lightning.evaluation.KNN", "init_args": {"metrik": 3}}]
     probes = [{"class_path": "ssl_lightning.callbacks.ProbeFeatures", "init_args": {"probes": probes}}]
     (tmp_path / "keys.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": probes}}))
-    assert told in rejected(capsys, "fit", "--config", str(CONFIGS / "demo.yaml"), *mistake)
+    assert message in rejected(capsys, "fit", "--config", str(CONFIGS / "demo.yaml"), *mistake)
 
 
 @pytest.mark.parametrize("config", METHODS, ids=lambda path: path.stem)
@@ -437,7 +437,7 @@ def test_unreadable_images_are_named_before_they_are_clustered(readable, tmp_pat
     assert "data.max_unreadable=0.05" in line
 
 
-def test_a_job_of_slurm_whose_time_ends_leaves_a_checkpoint_and_asks_to_be_queued_again(tmp_path, monkeypatch):
+def test_a_job_of_slurm_out_of_time_leaves_a_checkpoint_and_is_queued_again(tmp_path, monkeypatch):
     """Lightning would save in its handler, queue the job itself and train on until it is killed."""
     job = {"JOB_ID": "7", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NAME": "learn"}
     for name, value in {**job, "NODELIST": "localhost"}.items():
@@ -682,10 +682,10 @@ def test_a_foreign_module_named_in_yaml_is_not_imported(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_foreign_module_is_answered_first_by_what_would_allow_it(capsys):
+def test_the_error_of_a_foreign_module_begins_with_what_would_allow_it(capsys):
     line = rejected(capsys, "fit", "--config", "configs/demo.yaml", "--model", "my_lab.Rotation")
-    said = "found my_lab.Rotation, which may not be imported; name a package of your own in the environment variable "
-    assert line.startswith(f"ssl-lightning: error: {said}SSL_LIGHTNING_PLUGINS to allow it")
+    start = "found my_lab.Rotation, which may not be imported; name a package of your own in the environment variable "
+    assert line.startswith(f"ssl-lightning: error: {start}SSL_LIGHTNING_PLUGINS to allow it")
     assert "set_parsing_settings" not in line
     other = rejected(capsys, "fit", "--config", "configs/demo.yaml", "--data.path", "bad\udcff")
     assert "surrogates not allowed" in other
@@ -709,7 +709,7 @@ def test_help_of_a_subcommand_answers_soon():
     )
     assert done.returncode == 0, done.stderr
     assert "--trainer.max_epochs" in done.stdout
-    assert children_seconds() - before < 30  # 10 asked of an idle machine
+    assert children_seconds() - before < 30  # 10 on an idle machine
 
 
 def children_seconds():

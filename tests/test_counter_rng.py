@@ -1,4 +1,4 @@
-"""Counter-based draws: pure functions of their keys, uniform, and independent of company and order."""
+"""Counter-based random numbers: pure functions of their keys, uniform, and independent of batch and order."""
 
 import torch
 from hypothesis import given, settings

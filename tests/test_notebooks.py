@@ -81,8 +81,8 @@ def test_a_notebook_runs_and_samples_without_a_warning(path, checkpoint, monkeyp
     images = []
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         for output in cell.outputs:
-            said = output.get("text", "") + json.dumps(output.get("data", {}).get("text/plain", ""))
-            assert "warning" not in said.lower(), f"{cell.id}: {said}"
+            text = output.get("text", "") + json.dumps(output.get("data", {}).get("text/plain", ""))
+            assert "warning" not in text.lower(), f"{cell.id}: {text}"
             if output.get("name") == "stderr":  # a progress bar and nothing else
                 assert re.fullmatch(r"(\s|Features: .*batch/s\])*", output.text), f"{cell.id}: {output.text}"
             if "image/png" in output.get("data", {}):

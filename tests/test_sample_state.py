@@ -1,4 +1,4 @@
-"""Memories by dataset row: saved as extra state, moved with the module, written once a row."""
+"""State by dataset row: saved as extra state, moved with the module, written once a row."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_a_write_is_a_running_average_on_the_sphere_of_the_rows_of_the_batch_alo
     assert torch.allclose(bank.rows.norm(dim=1), torch.ones(6), atol=1e-6)
 
 
-def test_a_row_that_was_never_seen_takes_the_new_embedding_whole():
+def test_a_row_that_was_never_written_takes_the_new_embedding_whole():
     bank = FeatureBank(0.9)
     bank.fill(torch.randn(2, 3), torch.tensor([False, True]))
     bank.write(torch.tensor([0]), torch.tensor([[0.0, 2.0, 0.0]]))
@@ -82,12 +82,12 @@ def test_a_row_that_was_never_seen_takes_the_new_embedding_whole():
 def test_a_sampled_row_is_blended_into_and_counts_only_once_it_has_been_written():
     bank = FeatureBank(0.5)
     bank.initialize(4, 3, seed=0)
-    drawn, new = bank.rows.clone(), torch.tensor([[0.0, 2.0, 0.0]])
-    assert torch.allclose(drawn.norm(dim=1), torch.ones(4))
+    initial, new = bank.rows.clone(), torch.tensor([[0.0, 2.0, 0.0]])
+    assert torch.allclose(initial.norm(dim=1), torch.ones(4))
     assert not bank.valid.any()
     bank.write(torch.tensor([2]), new)
     assert bank.valid.tolist() == [False, False, True, False]
-    assert torch.allclose(bank.rows[2], F.normalize(drawn[2] + new[0] / 2, dim=0))
+    assert torch.allclose(bank.rows[2], F.normalize(initial[2] + new[0] / 2, dim=0))
 
 
 def test_a_momentum_outside_its_range_is_rejected():

@@ -14,7 +14,7 @@ from ssl_lightning.types import Batch
 
 
 class TwoViewDeepCluster(DeepCluster):
-    """DeepCluster that sees as many crops a step as DeepCluster-v2: the mean over all views of an image."""
+    """DeepCluster with as many crops a step as DeepCluster-v2: the loss is the mean over all views of an image."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Float[Tensor, "..."]]:
         """Cross-entropy of every view to the image's cluster."""

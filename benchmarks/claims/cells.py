@@ -40,7 +40,7 @@ ROWS = 3
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the claim is asked; by default what two cores can do: a fifth of CIFAR-10.
+    """Size at which the claim is tested; the default fits two cores: a fifth of CIFAR-10.
 
     Attributes:
         epochs: Of every cell.
@@ -69,11 +69,11 @@ class Scale:
 
 
 def parse(doc, name, epochs, images=Scale.images):
-    """What every script is told: the folder, the scale, cells at a time, and minutes of this call."""
+    """Arguments of every script: the folder, the scale, cells at a time, and minutes of this call."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/claims") / name)
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then; the same command goes on")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then; the same command resumes")
     parser.add_argument("--epochs", type=int, default=epochs)
     for field in fields(Scale)[1:]:
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
@@ -103,15 +103,15 @@ class Arm:
 
 
 def run_cells(arms, folder, scale, jobs, minutes=math.inf, own_images=False):
-    """Train every arm with every seed, several at a time; what is finished is left alone, what was begun goes on.
+    """Train every arm with every seed, several at a time; finished cells are kept, unfinished ones resume.
 
     Args:
         arms: All of them.
         folder: Of the claim.
-        scale: How large it is asked.
+        scale: Size at which it is tested.
         jobs: Cells at a time.
         minutes: When to stop.
-        own_images: Whether the arms name their data; else they see `scale.images` of CIFAR-10.
+        own_images: Whether the arms name their data; else they train on `scale.images` of CIFAR-10.
 
     Returns:
         Minutes that this call took, or None where its time was over before all cells were finished.
@@ -130,7 +130,7 @@ def run_cells(arms, folder, scale, jobs, minutes=math.inf, own_images=False):
             finished += done
             bar.update(done)
     if finished < len(cells):
-        print(f"{finished} of {len(cells)} cells are finished; the same command goes on")
+        print(f"{finished} of {len(cells)} cells are finished; the same command resumes")
         return None
     return (time.perf_counter() - begin) / 60
 
@@ -156,7 +156,7 @@ def choose_images(path, count):
 
 
 def run_cell(arm, seed, folder, scale, end=math.inf):
-    """Whether one run by the command line is finished; an error ends the claim with what the run said."""
+    """Whether one run by the command line is finished; an error ends the claim with the output of the run."""
     name = cell_name(arm, seed)
     if (folder / "runs" / name / "done.json").exists():
         return True
@@ -183,12 +183,12 @@ def write_clusters(path, checkpoint, seed, config, k, settings, scale, end=math.
 
     Args:
         path: In the folder of the claim's runs, without an ending.
-        checkpoint: Of the network whose features are clustered.
+        checkpoint: Of the network that computes the features to cluster.
         seed: Of the clustering.
         config: A file in configs/.
         k: Clusters.
         settings: What it has of its own, in the form of a config.
-        scale: How large the claim is asked.
+        scale: Size at which the claim is tested.
         end: When to stop.
     """
     if path.with_name(f"{path.name}.safetensors").exists():
@@ -207,7 +207,7 @@ def write_clusters(path, checkpoint, seed, config, k, settings, scale, end=math.
 
 
 def run_command(command, log, end=math.inf):
-    """Whether a command came to its end in time; an error ends the claim with what the command said."""
+    """Whether a command finished in time; an error ends the claim with the output of the command."""
     path = os.pathsep.join([str(HERE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path, "SSL_LIGHTNING_PLUGINS": "arms"}
     with log.open("w") as file:
@@ -300,7 +300,7 @@ def show(folder, name, figures, before, scale, minutes, outcomes, extra, by_seed
         name: Of the file.
         figures: Percent of every arm in every column, one number a seed.
         before: The same of the untrained network.
-        scale: How large the claim was asked.
+        scale: Size at which the claim was tested.
         minutes: That this call took.
         outcomes: Of each part of the claim.
         extra: Further columns: a number of every arm and seed.

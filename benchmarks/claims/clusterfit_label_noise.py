@@ -2,12 +2,12 @@
 
     SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/clusterfit_label_noise.py [--out FOLDER]
 
-Source: 10,000 images of five classes of CIFAR-10 (`--images`, at most 25,000), whose labels are drawn anew with
-probability p = 0, 0.5 or 0.8. Target: a linear probe on frozen features, clean, on the other five classes, which no arm
-has seen (as many training images, and the 5,000 test images). Arms at each p: pretrained, on the noisy labels for
-ten epochs; longer, the same for twenty; distilled, ten epochs from scratch to the softened classes of the pretrained
-network; ClusterFit, ten epochs from scratch to 100 clusters of its pooled features. So the last three have seen as many
-images. Backbone, views, batch 128, optimizer and schedule are the same in all; three seeds.
+Source: 10,000 images of five classes of CIFAR-10 (`--images`, at most 25,000), with labels replaced by random ones
+with probability p = 0, 0.5 or 0.8. Target: a linear probe on frozen features, clean, on the other five classes, which
+no arm trains on (as many training images, and the 5,000 test images). Arms at each p: pretrained, on the noisy labels
+for ten epochs; longer, the same for twenty; distilled, ten epochs from scratch to the softened classes of the
+pretrained network; ClusterFit, ten epochs from scratch to 100 clusters of its pooled features. So the last three are
+trained on equally many images. Backbone, views, batch 128, optimizer and schedule are the same in all; three seeds.
 
 Rule, fixed before the first run. An arm wins over another if its linear accuracy is higher on every seed, or by more
 than two standard deviations of the paired differences. "ClusterFit beats longer pretraining" and "ClusterFit beats
@@ -64,7 +64,7 @@ def main():
     if run_cells(first, folder, scale, jobs, minutes, own_images=True) is None:
         return
     if not cluster(folder, scale, jobs, begin + 60 * minutes):
-        print("not all clusters are made; the same command goes on")
+        print("not all clusters are made; the same command resumes")
         return
     left = minutes - (time.perf_counter() - begin) / 60
     if run_cells(second, folder, scale, jobs, left, own_images=True) is None:
@@ -132,8 +132,8 @@ def split_images(folder, count):
     for name, splits in kept.items():
         for split, members in splits.items():
             if split == "train":
-                drawn = np.random.default_rng(0).permutation(sorted(members))[:count]
-                splits[split] = {member: members[member] for member in sorted(map(str, drawn))}
+                chosen = np.random.default_rng(0).permutation(sorted(members))[:count]
+                splits[split] = {member: members[member] for member in sorted(map(str, chosen))}
         write_tar(folder / name, {member: content for part in splits.values() for member, content in part.items()})
 
 
@@ -146,8 +146,8 @@ def cluster(folder, scale, jobs, end):
 
 def cluster_one(folder, scale, end, noise, seed):
     data = {"data": {"init_args": {"path": str(folder / "source.tar"), "image_size": scale.image_size}}}
-    path, seen = clusters(folder, noise, seed), pretrained(folder, noise, seed)
-    return write_clusters(path, seen, seed, "clusterfit/2_cluster.yaml", K, data, scale, end)
+    path, checkpoint = clusters(folder, noise, seed), pretrained(folder, noise, seed)
+    return write_clusters(path, checkpoint, seed, "clusterfit/2_cluster.yaml", K, data, scale, end)
 
 
 def agreements(folder):

@@ -7,16 +7,16 @@ ones with a long tail over its classes (the largest ten times the smallest); net
 (`--image-size 32` for all). Evaluated by linear probes on frozen pooled features of the four domains (uncurated: 18
 kinds
 of image), at most 2,000 training and 1,000 other test images of each; the mean over domains counts, k-NN-20 stands
-beside it. No label is seen in training.
+beside it. No label is used in training.
 
 Stages as in configs/divide_contrast/ with K = 4 and 8 : 12 : 8 epochs; since steps are few, a quarter of its batches
 (64, experts 32) and an eighth of the student's (32), rates of base and experts in proportion, a warm-up of a tenth; 512
 hidden units. All but the students, which have AdamW, have LARS. Within a seed the k-th experts of all arms begin with
 the same weights, other than those of the base and of the k'-th, and all students with the same, other than any
 teacher's. Arms: base long, with the FLOPs of all stages of Divide and Contrast, counted, not assumed, in whole
-epochs, rounded up: 32; DnC, experts of clusters; random parts, experts of equal parts drawn at random; full data,
+epochs, rounded up: 32; DnC, experts of clusters; random parts, experts of equal random parts; full data,
 experts of all images, each with a seed of its own and 12 / K epochs, in the place of the clusters' experts; base
-only, the student of DnC that learns from the base alone (no expert is asked, and none is counted). Three seeds, one
+only, the student of DnC that learns from the base alone (no expert is used, and none is counted). Three seeds, one
 base of 8 epochs for all students of a seed.
 
 Minutes on two cores: steps alone, timed, make 43,000 images a minute with bases, 29,000 with experts, 28,000 with
@@ -28,9 +28,9 @@ standard deviations of the paired differences. "A beats B" holds if A wins, fail
 size. Sub-claims: "Experts beat the long base on their own part, in fewer steps" is about the share of the test images
 of all parts, each evaluated within its part, that a linear probe on the features of their part's expert gets right, and
 the same of the long base; and on every seed each expert takes fewer steps than the long base, else it fails. An image
-is of the part whose centroid is nearest to the base's hidden layer. "Clusters of the base separate domains" holds if
+is of the part with the centroid nearest to the base's hidden layer. "Clusters of the base separate domains" holds if
 their NMI to the four domains is above 0.8 on every seed, else fails. "Hidden-layer clusters vote better than pooled
-ones" is about the share of labelled images that have their cluster's commonest class, in as many clusters as classes.
+ones" is about the share of labeled images that have their cluster's commonest class, in as many clusters as classes.
 The claim: "DnC beats the long base", undecided if DnC is not better than its own base of 8 epochs, for then the student
 has not learned yet what its teachers know; "the long base is not behind experts of all images" holds if it wins or no
 one does and its mean is at most one point lower, fails if the other wins, else is undecided; "experts of all images
@@ -65,7 +65,7 @@ BASE, EXPERTS, STUDENT = 2, 3, 2
 """Epochs of the stages, in those of `--epochs`."""
 BATCH, EXPERT_BATCH, STUDENT_BATCH = 64, 32, 32
 OWN_SEED = 100
-"""Between the seeds of two experts: networks drawn by one seed begin alike, whatever they are for."""
+"""Between the seeds of two experts: networks initialized by one seed have the same weights, in any stage."""
 RATE = 0.4
 """Of base and experts at batch 256, of configs/divide_contrast/."""
 HEADS = {"hidden": (512,), "projection": 128}
@@ -93,9 +93,9 @@ def main():
         return
     found = evaluate_all(folder, scale, end)
     if found is None:
-        print("not all networks are evaluated; the same command goes on")
+        print("not all networks are evaluated; the same command resumes")
         return
-    told = {name: [part[name] for part in found["parts"]] for name in found["parts"][0]}
+    measured = {name: [part[name] for part in found["parts"]] for name in found["parts"][0]}
     linear, knn = (
         {name: [probes[column]["mean"] for probes in found[name]] for name in ("untrained", *ARMS)}
         for column in ("linear", "k-NN 20")
@@ -105,11 +105,11 @@ def main():
     extra = {domain: {name: [one["linear"][domain] for one in found[name]] for name in ARMS} for domain in SHARES}
     extra["FLOPs, % of DnC"] = {name: [100 * costs[name] / costs[DNC]] * len(SEEDS) for name in ARMS}
     took = (time.perf_counter() - begin) / 60
-    show(folder, "dnc", figures, before, scale, took, outcomes(linear, told), extra, by_seed="linear")
+    show(folder, "dnc", figures, before, scale, took, outcomes(linear, measured), extra, by_seed="linear")
     print(f"the long base has {costs['epochs']} epochs; by seed:")
-    for name, values in told.items():
+    for name, values in measured.items():
         print(f"- {name}: {', '.join(map(str, values))}")
-    (folder / "dnc_clusters.json").write_text(json.dumps({"flops": costs, "by seed": told}, indent=1))
+    (folder / "dnc_clusters.json").write_text(json.dumps({"flops": costs, "by seed": measured}, indent=1))
 
 
 def train(folder, scale, jobs, end, costs):
@@ -126,7 +126,7 @@ def train(folder, scale, jobs, end, costs):
     if not cells([long, base, *full]):
         return False
     if not divide(folder, scale, data, jobs, end):
-        print("not all clusters are made; the same command goes on")
+        print("not all clusters are made; the same command resumes")
         return False
     parts = [part for kind in CLUSTERERS for part in experts(folder, scale, data, kind)]
     return cells(parts) and cells(students(folder, scale, data))
@@ -201,7 +201,7 @@ def schedule(epochs):
 
 
 def pool_settings(folder):
-    """Of the data of every run: the pool, its mean and standard deviation, and no probes, who come afterwards."""
+    """Of the data of every run: the pool, its mean and standard deviation, and no probes: these follow afterwards."""
     path = str(folder / "pool.tar")
     images, _ = every(CuratedImages(path=path).training)
     mean, std = (
@@ -217,16 +217,16 @@ def edge(folder, kind, seed):
 
 
 def divide(folder, scale, data, jobs, end):
-    """Whether all bases' hidden layers are clustered, and random parts drawn beside them."""
+    """Whether all bases' hidden layers are clustered, and random parts made beside them."""
 
     def divided(cell):
         kind, seed = cell
         path = edge(folder, kind, seed)
         written = {"path": str(path), "num_clusters": K, "layer": "hidden", "clusterer": CLUSTERERS[kind]}
         callback = {"class_path": "ssl_lightning.callbacks.WriteClusters", "init_args": written}
-        seen = {"data": {"init_args": data | {"image_size": scale.image_size}}, "trainer": {"callbacks": [callback]}}
+        own = {"data": {"init_args": data | {"image_size": scale.image_size}}, "trainer": {"callbacks": [callback]}}
         base = checkpoint(folder, Arm(BASIS, "", {}), seed)
-        return write_clusters(path, base, seed, "divide_contrast/2_cluster.yaml", K, seen, scale, end)
+        return write_clusters(path, base, seed, "divide_contrast/2_cluster.yaml", K, own, scale, end)
 
     with ThreadPoolExecutor(jobs) as pool:
         return all(list(pool.map(divided, [(kind, seed) for seed in SEEDS for kind in CLUSTERERS])))
@@ -254,7 +254,7 @@ def of_moclr(scale):
 
 
 def of_student(scale, teachers=2):
-    """The same of a student whose teachers see both views. All regressors answer, as they do in its step."""
+    """The same of a student with teachers that take both views as input. All regressors compute, as in its step."""
     method: Any = Distill("", [""] * K, "", ResNet18(scale.width), **HEADS)
     batch = images(scale)
     regressors = [method.base_regressor, *method.expert_regressors]
@@ -264,12 +264,12 @@ def of_student(scale, teachers=2):
         torch.stack([regressor(z) for regressor in regressors]).sum().backward()
 
     with torch.no_grad():
-        seen = counted(lambda: method.projector(method(batch)))
-    return 2 * (counted(learn) + teachers * seen)
+        forward = counted(lambda: method.projector(method(batch)))
+    return 2 * (counted(learn) + teachers * forward)
 
 
 def of_glance(scale):
-    """The same of an image whose hidden layer is clustered."""
+    """The same of an image of which the hidden layer is clustered."""
     method, batch = MoCLR(ResNet18(scale.width), **HEADS), images(scale)
     with torch.no_grad():
         return counted(lambda: method.embed(batch, "hidden"))
@@ -287,7 +287,7 @@ def counted(work):
 
 
 def evaluate_all(folder, scale, end):
-    """Of every seed what all networks are worth, by name, and under "parts" what the sub-claims ask for.
+    """Of every seed what all networks are worth, by name, and under "parts" the figures of the sub-claims.
 
     What has been evaluated is read from its file. None where the time is over before all is.
     """
@@ -314,7 +314,7 @@ def evaluate_all(folder, scale, end):
 
 
 def network(folder, scale, name, seed):
-    """In eval mode; the untrained one is drawn by the seed."""
+    """In eval mode; the untrained one is initialized by the seed."""
     if name != "untrained":
         return load_model(checkpoint(folder, Arm(name, "", {}), seed))
     data = pool_settings(folder)
@@ -335,20 +335,20 @@ def sub_claims(folder, probes, seed, device):
     return found | {STEPS: [run["steps"] for run in done]}
 
 
-def outcomes(linear, told):
+def outcomes(linear, measured):
     """By the rule above."""
     first = compare(linear[DNC], linear[LONG])
     if compare(linear[DNC], linear[BASIS]) != "holds":
         first = UNDECIDED
-    fewer = all(max(experts) < long for *experts, long in told[STEPS])
+    fewer = all(max(experts) < long for *experts, long in measured[STEPS])
     second = not_behind(linear[LONG], linear[FULL])
     third = compare(linear[FULL], linear[RANDOM])
-    order, beaten = {first, second, third}, compare(told[OWN], told[SAME])
+    order, beaten = {first, second, third}, compare(measured[OWN], measured[SAME])
     whole = "fails" if "fails" in order else "holds" if order == {"holds"} else UNDECIDED
     return {
         "experts beat the long base on their own parts, in fewer steps": beaten if fewer else "fails",
-        "clusters of the base separate domains": "holds" if min(told[NMI]) > 0.8 else "fails",
-        "hidden-layer clusters vote better than pooled ones": compare(told[HIDDEN], told[POOLED]),
+        "clusters of the base separate domains": "holds" if min(measured[NMI]) > 0.8 else "fails",
+        "hidden-layer clusters vote better than pooled ones": compare(measured[HIDDEN], measured[POOLED]),
         "DnC beats the long base": first,
         "the long base is not behind experts of all images": second,
         "experts of all images beat those of random parts": third,

@@ -1,4 +1,4 @@
-"""The pool of Divide and Contrast: images of four domains, long-tailed, and labelled ones of each to evaluate by."""
+"""The pool of Divide and Contrast: long-tailed images of four domains, and labeled ones of each for evaluation."""
 
 import io
 import json
@@ -18,7 +18,7 @@ SHARES = {"cifar10": 0.4, "uncurated": 0.3, "flowers": 0.15, "omniglot": 0.15}
 PACKS = {"cifar10": "cifar10.tar.xz", "uncurated": "uncurated-*.tar"}
 TAIL = 10
 """How many times the smallest class the largest is."""
-SIDE, REFERENCE, ASKED = 32, 2_000, 1_000
+SIDE, REFERENCE, TEST = 32, 2_000, 1_000
 """Pixels of the kept images; training and test images of a domain's probes, at most."""
 
 
@@ -28,13 +28,13 @@ def write_images(folder, count):
         return
     pool = {}
     for domain, share in SHARES.items():
-        classes, wanted = read_domain(domain), round(share * count)
+        classes, required = read_domain(domain), round(share * count)
         train = [kept[0] for kept in classes.values()]
-        draw = at_random if domain == "uncurated" else long_tail
-        for name, size, kept in zip(classes, draw([len(kept) for kept in train], wanted), train, strict=True):
+        choose = at_random if domain == "uncurated" else long_tail
+        for name, size, kept in zip(classes, choose([len(kept) for kept in train], required), train, strict=True):
             pool |= {f"train/{domain}/{name}-{place:05d}.png": kept[place] for place in range(size)}
         evaluations = {}
-        for split, most, part in (("train", REFERENCE, 0), ("test", ASKED, 1)):
+        for split, most, part in (("train", REFERENCE, 0), ("test", TEST, 1)):
             places = sorted((place, name) for name in classes for place in range(len(classes[name][part])))
             evaluations |= {
                 f"{split}/{name}/{place:05d}.png": classes[name][part][place] for place, name in places[:most]
@@ -44,7 +44,7 @@ def write_images(folder, count):
 
 
 def read_domain(domain):
-    """For each class the files of its training and of its test images, each in a drawn order.
+    """For each class the files of its training and of its test images, each in random order.
 
     Where a pack has no such splits, every fifth image of a class is for test. The classes of uncurated images are
     their kinds.
@@ -81,14 +81,14 @@ def long_tail(available, count):
     sizes = dict(zip(order.tolist(), np.diff(ends, prepend=0).tolist(), strict=True))
     short = [place for place, size in sizes.items() if size > available[place]]
     if short:
-        sys.exit(f"found {available[short[0]]} images of a class where {sizes[short[0]]} are asked for: give --images")
+        sys.exit(f"found {available[short[0]]} images of a class; expected {sizes[short[0]]}: lower --images")
     return [sizes[place] for place in range(len(available))]
 
 
 def at_random(available, count):
-    """How many of each class where images are drawn whatever they are."""
+    """How many of each class in a random choice of images."""
     if count > sum(available):
-        sys.exit(f"found {sum(available)} images where {count} are asked for: give --images")
+        sys.exit(f"found {sum(available)} images; expected {count}: lower --images")
     every_one = np.repeat(np.arange(len(available)), available)
     return np.bincount(np.random.default_rng(0).permutation(every_one)[:count], minlength=len(available)).tolist()
 

@@ -1,4 +1,4 @@
-"""What the claim of Divide and Contrast asks of finished networks."""
+"""Probes of finished networks for the claim of Divide and Contrast."""
 
 import statistics
 from itertools import accumulate
@@ -17,12 +17,12 @@ HIDDEN, POOLED = "vote of hidden-layer clusters, %", "vote of pooled clusters, %
 
 def evaluate(model, probes, device):
     """Percent of each domain and of their mean, by linear probe and k-NN."""
-    answers = {"linear": {}, "k-NN 20": {}}
+    accuracy = {"linear": {}, "k-NN 20": {}}
     for domain, (train, test, num_classes) in probes.items():
-        seen = [LabelledFeatures(embed(model, images, device), labels, num_classes) for images, labels in (train, test)]
-        answers["linear"][domain] = 100 * LinearProbe()(*seen)["linear/top1"]
-        answers["k-NN 20"][domain] = 100 * KNN()(*seen)["knn/top1"]
-    return {evaluate: values | {"mean": statistics.mean(values.values())} for evaluate, values in answers.items()}
+        sets = [LabelledFeatures(embed(model, images, device), labels, num_classes) for images, labels in (train, test)]
+        accuracy["linear"][domain] = 100 * LinearProbe()(*sets)["linear/top1"]
+        accuracy["k-NN 20"][domain] = 100 * KNN()(*sets)["knn/top1"]
+    return {probe: values | {"mean": statistics.mean(values.values())} for probe, values in accuracy.items()}
 
 
 @torch.inference_mode()
@@ -35,15 +35,15 @@ def embed(model, images, device, layer=None):
 
 
 def evaluate_clusters(base, long, experts, clusters, domains, probes, seed, device):
-    """What the sub-claims ask for, of one seed.
+    """The figures of the sub-claims, of one seed.
 
     Args:
-        base: Whose hidden layer was clustered.
+        base: The network that gave the hidden layer to cluster.
         long: The base for the whole compute.
         experts: One a cluster.
         clusters: Of the pool.
         domains: Of each image of the pool.
-        probes: As `dnc_pool.open_probes` gives them; classes of all domains are told apart in one list.
+        probes: From `dnc_pool.open_probes`; the classes of all domains are numbered in one list.
         seed: Of the clusterings that vote.
         device: Where the networks compute.
     """
@@ -76,11 +76,11 @@ def own_parts(models, splits, homes, num_classes, device):
         rows = [(home == part).nonzero().flatten() for home in homes]
         if min(len(own) for own in rows) < 2:
             continue
-        seen = [
+        sets = [
             LabelledFeatures(embed(model, images[own], device), labels[own], num_classes)
             for (images, labels), own in zip(splits, rows, strict=True)
         ]
-        right += len(rows[1]) * LinearProbe()(*seen)["linear/top1"]
+        right += len(rows[1]) * LinearProbe()(*sets)["linear/top1"]
     return round(100 * right / len(homes[1]), 2)
 
 

@@ -2,9 +2,9 @@
 
     SSL_LIGHTNING_DATA=<folder of cifar10.tar.xz> python benchmarks/claims/v2_against_v1.py [--out FOLDER] [--help]
 
-Arms: v1, whose head is drawn afresh at each clustering; v1 with a head that is kept, new clusters named after the old
-ones by the assignment that keeps most images (Hungarian); v2, whose centroids are the head. K=100, the same two crops
-of 10,000 images, batch 128, 30 epochs, three seeds; each with its own recipe's optimizer.
+Arms: v1, with a head that is initialized anew at each clustering; v1 with a head that is kept, new clusters numbered
+after the old ones by the assignment that keeps most images (Hungarian); v2, with the centroids as the head. K=100, the
+same two crops of 10,000 images, batch 128, 30 epochs, three seeds; each with its own recipe's optimizer.
 
 Rule, fixed before the first run. An arm wins over another if its k-NN-20 is higher on every seed, or by more than two
 standard deviations of the paired differences. "v2 beats v1" holds if v2 wins, fails if v1 wins, else is undecided at

@@ -28,8 +28,8 @@ def claims(monkeypatch):
         ([2, 3, 4], [1, 2, 3], True),  # on every seed
         ([1, 2, 3], [2, 3, 4], False),
         ([1, 2, 3], [1, 2, 3], False),  # no difference at all
-        ([11, 9, 10], [10, 9, 8], False),  # 1, 0, 2: the mean is one deviation
-        ([3.0, 2.9, 2.0], [1.0, 1.0, 2.0], False),  # 2, 1.9, 0: the mean 1.3, the deviation 1.13
+        ([11, 9, 10], [10, 9, 8], False),  # 1, 0, 2: the mean is one standard deviation
+        ([3.0, 2.9, 2.0], [1.0, 1.0, 2.0], False),  # 2, 1.9, 0: the mean 1.3, the standard deviation 1.13
         ([10, 10, 10], [10, 8, 8], False),  # 0, 2, 2: 1.33 against 2 x 1.15
         ([10.0, 10.0, 10.1], [9.0, 9.0, 9.0], True),
     ],
@@ -44,7 +44,7 @@ def test_an_arm_wins_on_every_seed_or_by_two_deviations(ours, theirs, wins):
 def test_two_deviations_win_where_one_seed_of_many_is_lost():
     from cells import beats
 
-    assert beats([5.0] * 9 + [3.9], [4.0] * 10)  # 0.89 with a deviation of 0.35
+    assert beats([5.0] * 9 + [3.9], [4.0] * 10)  # 0.89 with a standard deviation of 0.35
     assert not beats([5.0] * 9 + [2.9], [4.0] * 10)  # 0.79 with one of 0.66
 
 
@@ -133,14 +133,14 @@ def test_clusterfit_is_evaluated_at_each_noise_and_its_lead_over_all():
     )
     agreement = {("clusters", 0.5): [9, 9, 9], ("labels", 0.5): [8, 9, 8]}
     agreement |= {("clusters", 0.8): [9, 9, 9], ("labels", 0.8): [1, 2, 1]}
-    told = "clusters say more of the classes than the noisy labels do"
+    claim = "clusters say more of the classes than the noisy labels do"
     assert outcomes(linear, agreement) == {
         "ClusterFit beats longer pretraining at p=0.5": "undecided at this size",
         "ClusterFit beats distillation at p=0.5": "fails",
-        f"{told} at p=0.5": "fails",  # not on the second seed
+        f"{claim} at p=0.5": "fails",  # not on the second seed
         "ClusterFit beats longer pretraining at p=0.8": "holds",
         "ClusterFit beats distillation at p=0.8": "holds",
-        f"{told} at p=0.8": "holds",
+        f"{claim} at p=0.8": "holds",
         "its lead over longer pretraining grows with the noise": "holds",
     }
     level = linear | {"longer p=0.5": [60, 60, 60]}
@@ -191,7 +191,7 @@ def dnc_numbers(*means, base=30):
     return {name: [mean - 0.5, mean, mean + 0.5] for name, mean in arms.items()}
 
 
-def told(experts=50, long=45, nmi=(0.9, 0.85, 0.81), hidden=30, pooled=25, most_steps=300):
+def measured(experts=50, long=45, nmi=(0.9, 0.85, 0.81), hidden=30, pooled=25, most_steps=300):
     from dnc import STEPS
     from dnc_probes import HIDDEN, NMI, OWN, POOLED, SAME
 
@@ -203,19 +203,19 @@ def told(experts=50, long=45, nmi=(0.9, 0.85, 0.81), hidden=30, pooled=25, most_
 def test_divide_and_contrast_is_evaluated_by_the_papers_order_and_by_its_sub_claims():
     from dnc import outcomes
 
-    assert set(outcomes(dnc_numbers(40, 38, 34, 37, 39), told()).values()) == {"fails", "holds"}  # DnC is behind
-    assert set(outcomes(dnc_numbers(40, 42, 38, 39, 41), told()).values()) == {"holds"}
-    unlearned = outcomes(dnc_numbers(40, 38, 34, 37, 39, base=38), told())  # not better than its own base
+    assert set(outcomes(dnc_numbers(40, 38, 34, 37, 39), measured()).values()) == {"fails", "holds"}  # DnC is behind
+    assert set(outcomes(dnc_numbers(40, 42, 38, 39, 41), measured()).values()) == {"holds"}
+    unlearned = outcomes(dnc_numbers(40, 38, 34, 37, 39, base=38), measured())  # not better than its own base
     assert unlearned["DnC beats the long base"] == "undecided at this size"
-    slow = outcomes(dnc_numbers(40, 42, 38, 39, 41), told(most_steps=1040))
+    slow = outcomes(dnc_numbers(40, 42, 38, 39, 41), measured(most_steps=1040))
     assert {name for name, outcome in slow.items() if outcome != "holds"} == {
         "experts beat the long base on their own parts, in fewer steps"
     }
-    level = outcomes(dnc_numbers(40, 42, 40, 40, 41), told())
+    level = outcomes(dnc_numbers(40, 42, 40, 40, 41), measured())
     assert level["the long base is not behind experts of all images"] == "holds"
     assert level["experts of all images beat those of random parts"] == "undecided at this size"
     assert level["the paper's order"] == "undecided at this size"
-    lost = outcomes(dnc_numbers(40, 42, 38, 41, 43), told(experts=44, nmi=(0.9, 0.9, 0.79), hidden=25))
+    lost = outcomes(dnc_numbers(40, 42, 38, 41, 43), measured(experts=44, nmi=(0.9, 0.9, 0.79), hidden=25))
     assert lost == {
         "experts beat the long base on their own parts, in fewer steps": "fails",
         "clusters of the base separate domains": "fails",  # not on the third seed
@@ -286,7 +286,7 @@ def test_operations_are_those_of_passes_through_the_network():
     costs = flops(scale)
     whole = (BASE + EXPERTS) * 4 * step + glance + STUDENT * 4 * student
     assert costs["DnC"] == costs["random parts"] == costs["full data"] == whole
-    assert costs["base only"] == BASE * 4 * step + STUDENT * 4 * (student - 2 * forward)  # no expert sees the two views
+    assert costs["base only"] == BASE * 4 * step + STUDENT * 4 * (student - 2 * forward)  # no expert computes
     assert costs["base long"] == costs["epochs"] * step
     assert 0 <= costs["base long"] - whole < step
 
@@ -318,11 +318,11 @@ def test_a_long_tail_ends_at_a_tenth_and_has_as_many_images_as_requested():
 
     few, most, middle = long_tail([100, 300, 200], 222)
     assert (most, middle, few) == (157, 49, 16)  # 1 : 0.316 : 0.1
-    with pytest.raises(SystemExit, match=r"300 images of a class where 353 .* --images"):
+    with pytest.raises(SystemExit, match=r"300 images of a class; expected 353.* --images"):
         long_tail([100, 300, 200], 500)
-    drawn = at_random([100, 300, 200], 60)
-    assert sum(drawn) == 60
-    assert max(drawn) == drawn[1]
+    counts = at_random([100, 300, 200], 60)
+    assert sum(counts) == 60
+    assert max(counts) == counts[1]
     with pytest.raises(SystemExit, match="600 images"):
         at_random([100, 300, 200], 601)
 
@@ -361,15 +361,15 @@ def test_the_pool_keeps_its_domains_apart_and_probes_by_other_images_of_them(tmp
     assert list(probes) == list(SHARES)
     sizes = {domain: (len(train[1]), len(test[1]), classes) for domain, (train, test, classes) in probes.items()}
     assert sizes == {"cifar10": (60, 10, 2), "uncurated": (32, 8, 2), "flowers": (60, 10, 2), "omniglot": (48, 12, 2)}
-    (trained, _), (asked, _), _ = probes["flowers"]
-    assert (trained.unique().tolist(), asked.unique().tolist()) == ([60], [61])
+    (trained, _), (evaluated, _), _ = probes["flowers"]
+    assert (trained.unique().tolist(), evaluated.unique().tolist()) == ([60], [61])
     before = (tmp_path / "pool.tar").stat().st_mtime_ns
     write_images(tmp_path, 10)
     assert (tmp_path / "pool.tar").stat().st_mtime_ns == before
 
 
-class Seeing:
-    """A stand-in for a network that sees one channel, or nothing."""
+class OneChannel:
+    """A stand-in for a network that takes one channel as input, or none."""
 
     preprocessing = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -384,16 +384,16 @@ class Seeing:
         return torch.stack([brightness, brightness.square()], dim=1)
 
 
-def test_an_expert_answers_for_the_images_of_its_own_part_alone():
+def test_an_expert_is_evaluated_on_the_images_of_its_own_part_alone():
     from dnc_probes import own_parts
 
     labels, homes = torch.arange(40) % 2, torch.arange(40) // 30  # 30 images of the first part, 10 of the second
     images = torch.zeros(40, 3, 4, 4, dtype=torch.uint8)
     images[torch.arange(40), homes] = (200 * labels.view(40, 1, 1)).to(torch.uint8)  # each part in a channel of its own
     splits, cpu = [(images, labels)] * 2, torch.device("cpu")
-    assert own_parts([Seeing(0), Seeing(1)], splits, [homes] * 2, 2, cpu) == 100
-    assert own_parts([Seeing(0), Seeing(None)], splits, [homes] * 2, 2, cpu) == 87.5  # half of the second part
-    assert own_parts([Seeing(0), Seeing(1)], splits, [homes * 0, homes], 2, cpu) == 75  # nothing to learn it from
+    assert own_parts([OneChannel(0), OneChannel(1)], splits, [homes] * 2, 2, cpu) == 100
+    assert own_parts([OneChannel(0), OneChannel(None)], splits, [homes] * 2, 2, cpu) == 87.5  # half of the second part
+    assert own_parts([OneChannel(0), OneChannel(1)], splits, [homes * 0, homes], 2, cpu) == 75  # no training images
 
 
 def test_clusters_vote_by_their_commonest_class():

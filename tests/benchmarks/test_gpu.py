@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py: wall time of evaluated rows over several pieces, and which of them saw all rows."""
+"""benchmarks/gpu.py: wall time of evaluated rows over several segments, and the reference set of each."""
 
 import json
 import sys
@@ -30,11 +30,11 @@ def gpu(monkeypatch):
     return gpu
 
 
-def test_seconds_are_wall_time_of_all_pieces_and_the_ends_saw_all_rows(gpu, tmp_path):
+def test_seconds_are_wall_time_of_all_segments_and_the_reference_set_of_both_ends_is_all_rows(gpu, tmp_path):
     run = tmp_path / "swav-s0"
     table = str(run / "metrics.csv")
     first = gpu.Clock(run)
-    gpu.run_for(2.5 / 60, [sys.executable, "-c", WRITES, table, "0"], first)  # told to stop while it sleeps
+    gpu.run_for(2.5 / 60, [sys.executable, "-c", WRITES, table, "0"], first)  # stopped while it sleeps
     seconds = json.loads((run / "clock.json").read_text())["seconds"]
     assert 2.5 <= seconds < 10
     half = gpu.read(run, first)

@@ -1,4 +1,4 @@
-"""Recluster's rhythm, ProbeFeatures' innocence, WriteClusters' files, Throughput's rows."""
+"""The schedule of Recluster, ProbeFeatures without side effects, the files of WriteClusters, the rows of Throughput."""
 
 import math
 import os
@@ -61,7 +61,7 @@ class Counting(Clusterer):
         ({"every_n_steps": 3}, [(0, 0), (1, 3), (3, 6)]),
     ],
 )
-def test_clusters_are_made_before_the_first_step_and_then_at_their_rhythm(options, moments):
+def test_clusters_are_made_before_the_first_step_and_then_on_schedule(options, moments):
     clusterer = Counting()
     run = trainer(Recluster(clusterer, **options), max_epochs=4)
     clusterer.trainer = run
@@ -133,7 +133,7 @@ def test_cluster_metrics_are_published_under_their_names(tmp_path):
 
 
 class Far(Clusterer):
-    """Every row in the first cluster, as far from it as its call says, after a first iteration of ten times that."""
+    """Every row in the first cluster, at a distance equal to the number of the call, and at ten times that before."""
 
     def __init__(self) -> None:
         self.far = 0.0
@@ -171,27 +171,27 @@ def test_evaluating_changes_no_bit_of_what_is_trained():
 
 
 def test_probes_see_every_row_of_both_splits_once_and_in_order():
-    seen = {}
+    features = {}
 
     class Look(KNN):
         def __call__(self, train, test):
-            seen["train"], seen["test"] = train, test
+            features["train"], features["test"] = train, test
             return {"look": 1.0}
 
     run = trainer(ProbeFeatures([Look()]), limit_val_batches=None)
     data = Digits(eval_batch_size=100, image_size=8)
     run.validate(RawPixels(True, data.preprocessing), data, verbose=False)
     reference_rows, test = data.probes["digits"]
-    assert torch.equal(seen["train"].labels, reference_rows.labels)
-    assert torch.equal(seen["test"].labels, test.labels)
+    assert torch.equal(features["train"].labels, reference_rows.labels)
+    assert torch.equal(features["test"].labels, test.labels)
     pixels = test.read(torch.arange(len(test)))[0].float() / 255
     expected = ((pixels - data.mean[0]) / data.std[0]).flatten(1)
-    assert torch.allclose(seen["test"].features, expected, atol=1e-5)
-    assert seen["train"].num_classes == 10
+    assert torch.allclose(features["test"].features, expected, atol=1e-5)
+    assert features["train"].num_classes == 10
     assert float(run.callback_metrics["eval/look"]) == 1.0
 
 
-def test_while_fitting_the_gallery_is_a_fixed_subset_of_the_training_rows():
+def test_while_fitting_the_reference_set_is_a_fixed_subset_of_the_training_rows():
     sizes = []
 
     class Look(KNN):
@@ -247,7 +247,7 @@ class Brightness(Clusterer):
 
 
 class Mixed(Digits):
-    """The digits, whose rows arrive in a drawn order."""
+    """The digits, with rows that arrive in random order."""
 
     def predict_dataloader(self):
         return self.views_dataloader()
@@ -269,20 +269,20 @@ def test_rows_that_arrive_out_of_order_leave_every_label_with_its_image(tmp_path
 
 
 def test_the_table_reports_of_each_file_its_number_cluster_and_distance(tmp_path):
-    pile = tmp_path / "pile"
-    pile.mkdir()
+    folder = tmp_path / "images"
+    folder.mkdir()
     pixels = np.random.default_rng(0).integers(256, size=(40, 8, 8, 3), dtype=np.uint8)
     for number, image in enumerate(pixels):
-        Image.fromarray(image).save(pile / f"{7 * number}.png")
-    (pile / "77.png").write_bytes(b"no image")
-    data = UncuratedImages(path=str(pile), image_size=8)
+        Image.fromarray(image).save(folder / f"{7 * number}.png")
+    (folder / "77.png").write_bytes(b"no image")
+    data = UncuratedImages(path=str(folder), image_size=8)
     run = trainer(WriteClusters(str(tmp_path / "clusters"), 4, KMeans()))
     run.predict(RawPixels(False, data.preprocessing), data, return_predictions=False)
     clustering, _ = Clustering.load(tmp_path / "clusters.safetensors")
     table = pd.read_parquet(tmp_path / "clusters.parquet")
     assert table["row"].tolist() == list(range(40))
-    assert table["path"].tolist() == sorted(map(str, pile.iterdir()))  # the order of the names' bytes
-    assert [str(pile / f"{number}.png") for number in table["sample_id"]] == table["path"].tolist()
+    assert table["path"].tolist() == sorted(map(str, folder.iterdir()))  # the order of the names' bytes
+    assert [str(folder / f"{number}.png") for number in table["sample_id"]] == table["path"].tolist()
     for line in table.itertuples():
         assert line.cluster == clustering.labels[line.row]
         if line.sample_id == 77:
@@ -294,16 +294,16 @@ def test_the_table_reports_of_each_file_its_number_cluster_and_distance(tmp_path
 
 
 def test_names_that_are_no_text_are_in_the_table_as_their_bytes(tmp_path):
-    pile = tmp_path / "é"
-    pile.mkdir()
+    folder = tmp_path / "é"
+    folder.mkdir()
     for number, name in enumerate((b"a.png", b"bad\xff\xfe.png", "☃.png".encode())):
-        with open(os.fsencode(pile) + b"/" + name, "wb") as stream:
+        with open(os.fsencode(folder) + b"/" + name, "wb") as stream:
             Image.fromarray(np.full((8, 8, 3), 80 * number, dtype=np.uint8)).save(stream, "PNG")
-    data = UncuratedImages(path=str(pile), image_size=8)
+    data = UncuratedImages(path=str(folder), image_size=8)
     run = trainer(WriteClusters(str(tmp_path / "clusters"), 2, KMeans()))
     run.predict(RawPixels(False, data.preprocessing), data, return_predictions=False)
     table = pd.read_parquet(tmp_path / "clusters.parquet")
-    assert table["path"].tolist() == [f"{pile}/{name}" for name in ("a.png", r"bad\xff\xfe.png", "☃.png")]
+    assert table["path"].tolist() == [f"{folder}/{name}" for name in ("a.png", r"bad\xff\xfe.png", "☃.png")]
     assert len(Clustering.load(tmp_path / "clusters.safetensors")[0].labels) == 3
 
 

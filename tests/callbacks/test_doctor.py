@@ -45,20 +45,20 @@ def trainer(**metrics):
 def attend(doctor, rows, start=0):
     """Rows of metrics, one every ten steps; `doctor/` of each."""
     trend, patient = trainer(), Patient()
-    seen = []
+    rates = []
     for place, row in enumerate(rows):
         trend.global_step = start + 10 * (place + 1)
         trend.callback_metrics |= {name: torch.tensor(float(value)) for name, value in row.items()}
         doctor.on_train_batch_end(trend, patient, {}, None, 0)
-        seen.append({name: float(trend.callback_metrics[f"doctor/{name}"]) for name in doctor.found})
-    return seen
+        rates.append({name: float(trend.callback_metrics[f"doctor/{name}"]) for name in doctor.found})
+    return rates
 
 
 def test_a_failure_is_said_once_after_patience_and_once_when_it_is_over(caplog):
     rows = [{OVER_CHANCE: 1.0}] * 30 + [{OVER_CHANCE: 0.9}] * 12
     with caplog.at_level(logging.WARNING, "ssl_lightning"):
-        seen = attend(Doctor(), rows)
-    found = [row["stuck_at_chance"] for row in seen]
+        rates = attend(Doctor(), rows)
+    found = [row["stuck_at_chance"] for row in rates]
     assert found[:19] == [0.0] * 19  # steps 10 to 190
     assert found[19:30] == [1.0] * 11
     assert found[-1] == 0.0
@@ -79,9 +79,9 @@ def test_a_loss_on_its_way_past_chance_is_not_stuck(fall, caplog):
 def test_a_queue_is_compared_with_what_was_before_it(leap):
     before = [{OVER_CHANCE: 0.9, "train/queue_in_use": 0}] * 30
     after = [{OVER_CHANCE: 0.9 + leap, "train/queue_in_use": 1}] * 12
-    seen = [row["queue_blow_up"] for row in attend(Doctor(), before + after)]
-    assert not any(seen[:32])  # three rows are the fewest that are looked at
-    assert all(seen[32:])
+    rates = [row["queue_blow_up"] for row in attend(Doctor(), before + after)]
+    assert not any(rates[:32])  # three rows are the fewest that are looked at
+    assert all(rates[32:])
 
 
 def test_a_queue_that_changes_little_is_well():
@@ -112,8 +112,8 @@ def test_a_run_with_a_queue_that_learns_on_is_left_in_peace(trend, caplog):
 
 @pytest.mark.parametrize("leap", [-0.3, 0.1])
 def test_a_leap_shows_also_in_a_run_that_falls_and_is_over_some_hundred_steps_later(leap):
-    seen = attend(Doctor(), falling(1.0, 1e-3, 50, 0) + falling(0.95 + leap, 1e-3, 100, 1))
-    found = [row["queue_blow_up"] for row in seen]
+    rates = attend(Doctor(), falling(1.0, 1e-3, 50, 0) + falling(0.95 + leap, 1e-3, 100, 1))
+    found = [row["queue_blow_up"] for row in rates]
     assert not any(found[:52])
     assert all(found[52:70])
     assert not any(found[81:])
@@ -201,7 +201,7 @@ def test_codes_inputs_and_loss_are_read_as_shares():
     found = {name: float(value) for name, value in trend.callback_metrics.items()}
     assert found["train/code_entropy"] == pytest.approx(1, abs=1e-6)
     assert found["train/loss_over_chance"] == 0.5
-    assert found["train/input_offset"] == pytest.approx(1, abs=1e-6)  # constant images: the deviation is 0
+    assert found["train/input_offset"] == pytest.approx(1, abs=1e-6)  # constant images: the standard deviation is 0
 
 
 def test_signs_are_means_in_one_reduction_and_each_row_begins_anew():

@@ -19,7 +19,7 @@ B, F, H, C = 4, 5, 7, 3
 
 
 class TwoLayers(pl.LightningModule):
-    """Whose products can be counted by hand."""
+    """Two layers: their products can be counted by hand."""
 
     def __init__(self, fails_at=-1):
         super().__init__()
@@ -49,7 +49,7 @@ def train(model, tmp_path, *callbacks, data=None, **options):
 
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_products_of_two_layers_are_those_of_the_closed_form(tmp_path, accumulated):
-    forward, backward = F * H + H * C, F * H + 2 * H * C  # nothing is asked of the images' own gradient
+    forward, backward = F * H + H * C, F * H + 2 * H * C  # no gradient of the images is computed
     step = accumulated * 2 * B * (forward + backward)
     found = train(TwoLayers(), tmp_path, accumulate_grad_batches=accumulated)
     assert found == {number: number * step for number in [1, *range(2, 6 // accumulated + 1, 2)]}

@@ -30,7 +30,7 @@ def test_chance_is_what_random_neighbors_reach():
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(10, (2000,), generator=generator)
 
-    class Drawn:
+    class RandomNeighbors:
         has_neighbors = True
 
         def neighbors(self, index):
@@ -38,5 +38,5 @@ def test_chance_is_what_random_neighbors_reach():
             everyone = torch.ones_like(rows, dtype=torch.bool)
             return rows, everyone, everyone
 
-    found = purity_of_neighbors(Drawn(), torch.arange(500), labels)
+    found = purity_of_neighbors(RandomNeighbors(), torch.arange(500), labels)
     assert found["cluster/close_purity"] == pytest.approx(found["cluster/chance_purity"], abs=0.005)

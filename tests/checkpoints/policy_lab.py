@@ -80,7 +80,7 @@ class Halves(Clusterer):
 
 @dataclass(frozen=True)
 class Mean(Probe):
-    """A probe that answers with the mean of all features."""
+    """A probe that returns the mean of all features."""
 
     def __call__(self, train, test):
         return {"mean": float(test.features.mean())}

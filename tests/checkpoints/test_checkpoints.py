@@ -189,7 +189,7 @@ def packed(content, compression=zipfile.ZIP_STORED):
 
 
 def overlapping():
-    """An archive whose directory names one entry many times."""
+    """An archive with a directory that names one entry many times."""
     content = packed({"state_dict": {"w": torch.zeros(1000)}})
     end = content.rindex(b"PK\x05\x06")
     start = content.index(b"PK\x01\x02")
@@ -208,7 +208,7 @@ def legacy(content):
 
 
 def doubled():
-    """Lists that hold each other twice, thirty deep: a billion of them to whoever walks through."""
+    """Lists that hold each other twice, thirty deep: a walk through them visits a billion."""
     inner = []
     for _ in range(30):
         inner = [inner, inner]
@@ -216,7 +216,7 @@ def doubled():
 
 
 def declared(numel):
-    """A legacy file whose storage is declared larger than it is."""
+    """A legacy file that declares its storage larger than it is."""
     content = legacy({"state_dict": {"w": torch.zeros(77)}})
     assert content.count(b"KM") >= 1  # the number of elements, as pickle writes a small one
     return content.replace(b"KM", b"\x8a\x08" + numel.to_bytes(8, "little"))

@@ -34,7 +34,7 @@ ELSEWHERE = {
     "RichModelSummary": "`rich`",
     "TensorBoardLogger": "tensorboard",
 }
-"""What needs a package, a device or a method that may not be here: then one line says so."""
+"""Classes that need a package, a device or a method that may be missing: the error is then one line."""
 
 
 def admitted() -> list[str]:

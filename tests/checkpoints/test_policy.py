@@ -578,7 +578,7 @@ def test_a_class_of_one_plugin_is_admitted_under_the_name_that_another_gives_it(
         class_named("handing_on.system", "x")
 
 
-def test_more_synthetic_images_than_memory_are_rejected_before_they_are_drawn():
+def test_more_synthetic_images_than_memory_are_rejected_before_they_are_rendered():
     huge = {"class_path": "ssl_lightning.data.SyntheticImages", "init_args": {"samples": 10**11}}
     with pytest.raises(UsageError, match="synthetic images"):
         build_data(huge, "edge.safetensors").setup("predict")

@@ -120,7 +120,7 @@ def test_the_environment_requests_the_traceback_of_a_mistake(mistake, monkeypatc
     assert said.splitlines()[-1].startswith("ssl-lightning: error: ")
 
 
-RENAMED = {"flip": "horizontal_flip", "jitter": "color_jitter", "blur": "gaussian_blur", "grey": "grayscale"}
+RENAMED = {"flip": "horizontal_flip", "jitter": "color_jitter", "blur": "gaussian_blur", "rotate": "degrees"}
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())

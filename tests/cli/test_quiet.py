@@ -1,4 +1,4 @@
-"""What Lightning times unasked: nothing, unless the command line asks."""
+"""Lightning's profiler is off unless the command line requests it."""
 
 import pytest
 from lightning.pytorch.profilers import Profiler, SimpleProfiler
@@ -9,13 +9,11 @@ from ssl_lightning.cli.quiet import NoProfiler
 TINY = ["--data.samples", "64", "--data.batch_size", "32", "--trainer.max_steps", "1"]
 
 
-@pytest.mark.parametrize(("asked", "found"), [([], NoProfiler), (["--trainer.profiler", "simple"], SimpleProfiler)])
-def test_a_run_is_timed_only_when_the_command_line_asks(
-    tmp_path, capsys, asked: list[str], found: type[Profiler]
-) -> None:
+@pytest.mark.parametrize(("requested", "found"), [([], NoProfiler), (["--trainer.profiler", "simple"], SimpleProfiler)])
+def test_a_run_is_timed_only_on_request(tmp_path, capsys, requested: list[str], found: type[Profiler]) -> None:
     configs = ["--config", "configs/simclr.yaml", "--config", "configs/data/synthetic.yaml"]
     configs += ["--config", "configs/scale/cpu.yaml"]
-    command = CommandLine(["fit", *configs, *TINY, "--run.dir", str(tmp_path), *asked], quiet=True)
+    command = CommandLine(["fit", *configs, *TINY, "--run.dir", str(tmp_path), *requested], quiet=True)
     assert type(command.trainer.profiler) is found  # type: ignore[attr-defined]  # set by a connector
     assert command.trainer.global_step == 1
 

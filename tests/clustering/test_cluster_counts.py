@@ -1,4 +1,4 @@
-"""choices: stability and agreement of clusterings whose answer is known, and files of features."""
+"""choices: stability and agreement of clusterings with a known result, and files of features."""
 
 import pytest
 import torch

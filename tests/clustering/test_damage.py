@@ -68,7 +68,7 @@ READERS = {"stage": read_stage, "features": read_features, "listed": read_column
 
 @pytest.mark.parametrize("kind", READERS)
 def test_every_changed_bit_is_found_or_changes_nothing_that_is_read(kind, request, caplog):
-    """What is left of the second kind: padding, and the name of the sha256 itself, whose absence is logged."""
+    """Bits of the second kind: padding, and the name of the sha256 itself; a missing sha256 is logged."""
     caplog.set_level(logging.CRITICAL)
     path, read = request.getfixturevalue(kind), READERS[kind]
     whole, content = read(path), path.read_bytes()
@@ -98,7 +98,7 @@ def damaged(tensors, **changes):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"labels": [0, 2, 1, -1]}, "labels outside -1 to 1"),
         ({"labels": [0, -2, 1, -1]}, "labels outside -1 to 1"),
@@ -111,7 +111,7 @@ def damaged(tensors, **changes):
         ({"distances": [0.1, -0.5, 0.2, float("nan")]}, "distances that are none"),
     ],
 )
-def test_an_older_file_is_read_with_a_line_and_its_ranges_are_checked(change, told, tmp_path, caplog):
+def test_an_older_file_is_read_with_a_line_and_its_ranges_are_checked(change, message, tmp_path, caplog):
     path = tmp_path / "old.safetensors"
     tensors = damaged(
         {},
@@ -126,12 +126,12 @@ def test_an_older_file_is_read_with_a_line_and_its_ranges_are_checked(change, to
     assert "found no sha256" in caplog.text
     save_file(damaged(tensors, **change), path)
     for load in (Clustering.load, load_labels):
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=message):
             load(path)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"rows": [1, 1, 2]}, "not ascending"),
         ({"rows": [-1, 1, 2]}, "not ascending"),
@@ -141,13 +141,13 @@ def test_an_older_file_is_read_with_a_line_and_its_ranges_are_checked(change, to
         ({"rows": [[1], [2], [3]]}, "do not belong together"),
     ],
 )
-def test_ranges_of_an_older_feature_file_are_checked(change, told, tmp_path):
+def test_ranges_of_an_older_feature_file_are_checked(change, message, tmp_path):
     path = tmp_path / "old.safetensors"
     tensors = damaged({}, features=[[0.0], [1.0], [2.0]], rows=[0, 1, 2], labels=[0, -1, 0])
     save_file(tensors, path)
     assert FeatureFile.load(path).rows.tolist() == [0, 1, 2]
     save_file(damaged(tensors, **change), path)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         FeatureFile.load(path)
 
 
@@ -200,7 +200,7 @@ def test_a_truncated_list_is_one_line(listed, keep):
 
 def test_lists_of_other_values_are_one_line(tmp_path):
     path = tmp_path / "list.parquet"
-    for columns, told in [
+    for columns, message in [
         ({"sample_id": ["a"], "cluster": [1]}, "column 'sample_id' of string"),
         ({"sample_id": [1, None], "cluster": [1, 2]}, "without a value in some rows of sample_id"),
         ({"sample_id": [1.5], "cluster": [1]}, "not a whole parquet file"),
@@ -208,7 +208,7 @@ def test_lists_of_other_values_are_one_line(tmp_path):
         ({"sample_id": list(range(9)), "cluster": [1] * 9}, "9 rows; expected 8 at most"),
     ]:
         pq.write_table(pa.table(columns), path)
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=message):
             read_columns(path)
     table = pa.table({"sample_id": [1], "cluster": [1]})
     for metadata in ({"sha256": "no json"}, {"sha256": "[1]"}, {"sha256": "{}"}, {"data": b"\xff\xfe"}):

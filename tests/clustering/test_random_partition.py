@@ -1,4 +1,4 @@
-"""RandomPartition: equal parts drawn by seed and position, and means, distances and rejections as those of KMeans."""
+"""RandomPartition: equal parts by seed and position, and means, distances and rejections as those of KMeans."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from tests.clustering.test_kmeans import METRICS, distances_in_float64, mixture
 
 
 @pytest.mark.parametrize(("rows", "k"), [(1000, 7), (1000, 100), (13, 13), (12, 1)])
-def test_every_row_is_in_one_of_k_parts_whose_sizes_differ_by_one_at_most(rows, k):
+def test_every_row_is_in_one_of_k_parts_and_sizes_differ_by_one_at_most(rows, k):
     found = RandomPartition()(mixture(rows), k)
     assert found.sizes.tolist() == found.labels.bincount(minlength=k).tolist()
     assert sorted(set(found.sizes.tolist())) == sorted({rows // k, -(-rows // k)})

@@ -6,7 +6,7 @@ from ssl_lightning.entry import run
 
 
 def write_run(folder, name, epochs, steps, flops):
-    """The table of a run, whose last row of training is a tenth of the steps before its end."""
+    """The table of a run; its last row of training is a tenth of the steps before its end."""
     (folder / name).mkdir()
     lines = ["step,epoch,train/loss,train/flops,eval/knn/top1"]
     lines += [

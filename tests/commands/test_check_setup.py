@@ -26,15 +26,15 @@ def test_versions_devices_packs_and_speed_are_shown(tmp_path, monkeypatch, capsy
 def test_products_are_taken_in_bfloat16_when_requested(monkeypatch):
     monkeypatch.setattr(check_setup, "SECONDS", 0.01)
     monkeypatch.setattr(check_setup, "BATCH", 8)
-    seen = []
+    dtypes = []
     build = check_setup.ResNet18.build
 
     def watched(spec):
         network = build(spec)
-        network.register_forward_hook(lambda module, images, features: seen.append(features.dtype))
+        network.register_forward_hook(lambda module, images, features: dtypes.append(features.dtype))
         return network
 
     monkeypatch.setattr(check_setup.ResNet18, "build", watched)
     for half in (False, True):
         assert check_setup.images_per_second(torch.device("cpu"), half) > 0
-    assert set(seen) == {torch.float32, torch.bfloat16}
+    assert set(dtypes) == {torch.float32, torch.bfloat16}

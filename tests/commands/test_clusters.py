@@ -44,8 +44,8 @@ def stages(tmp_path_factory):
     try:
         first = ["fit", "--config", "configs/clusterfit/1_pretrain.yaml", *TINY, *runs, "--run.name", "pretrain"]
         assert run(first) == 0
-        seen = str(here / "pretrain" / "checkpoints" / "last.ckpt")
-        second = ["predict", "--config", "configs/clusterfit/2_cluster.yaml", "--ckpt_path", seen, *runs]
+        checkpoint = str(here / "pretrain" / "checkpoints" / "last.ckpt")
+        second = ["predict", "--config", "configs/clusterfit/2_cluster.yaml", "--ckpt_path", checkpoint, *runs]
         second += ["--trainer.callbacks.path", str(here / "edge"), "--trainer.callbacks.num_clusters", "9"]
         assert run([*second, "--run.name", "cluster"]) == 0
         third = ["fit", "--config", "configs/clusterfit/3_fit.yaml", *TINY, *runs, "--run.name", "fit"]
@@ -224,8 +224,8 @@ class Make:
 def test_make_clusterfit_goes_on_after_kills_and_runs_what_is_missing_and_nothing_else(tmp_path):
     """Killed in every stage: while it trains, before its first checkpoint and after it, and while it clusters.
 
-    Of the second stage also before the table and before the edge is there. A run goes on from its checkpoint, or starts
-    again where it is where it has none; nothing is archived.
+    The second stage also before the table and before the edge is there. A run resumes from its checkpoint, or restarts
+    in the same folder where it has none; nothing is archived.
     """
     make, name = Make(tmp_path), "clusterfit-digits-k8"
     edge, done = tmp_path / f"{name}-cluster.safetensors", tmp_path / f"{name}-fit" / "done.json"

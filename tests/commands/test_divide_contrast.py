@@ -107,8 +107,8 @@ def test_the_experts_share_out_the_images_and_the_steps_of_a_pass(stages):
     parts = [Digits(batch_size=batch, subset=Subset(stages.edge, value=k)) for k in range(K)]
     ids = torch.cat([part.training.sample_ids for part in parts])
     assert torch.equal(ids.sort().values, whole.training.sample_ids.sort().values)
-    seen = sum(part.batches_per_epoch for part in parts) * batch
-    assert whole.num_samples - K * (batch - 1) <= seen <= whole.num_samples
+    trained = sum(part.batches_per_epoch for part in parts) * batch
+    assert whole.num_samples - K * (batch - 1) <= trained <= whole.num_samples
 
 
 def test_the_state_of_all_experts_is_one_command(stages, capsys):
@@ -127,9 +127,9 @@ def test_the_state_of_all_experts_is_one_command(stages, capsys):
 
 
 def test_evaluating_within_a_part_is_evaluating_its_images(stages, capsys):
-    """Against the evaluate on features taken by hand."""
+    """Against the probe on features computed by hand."""
     assert run(["experts", stages.edge, "--evaluate", "true", "--device", "cpu"]) == 0
-    told = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith(("base", "expert-1"))]
+    table = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith(("base", "expert-1"))]
     clustering, _ = Clustering.load(stages.edge)
     base, expert = load_model(stages.checkpoint("base")), load_model(stages.checkpoint("expert-1"))
     data = load_data(stages.folder / "base")
@@ -140,12 +140,12 @@ def test_evaluating_within_a_part_is_evaluating_its_images(stages, capsys):
         own = [scores.argmax(1) == 1 for scores in parts]
         assert torch.equal(own[0], clustering.labels == 1)
         for network, name in ((base, "base"), (expert, "expert-1")):
-            seen = [
+            sets = [
                 LabelledFeatures(network.embed(x[mine]), split.labels[mine], 10)
                 for x, mine, split in zip(images, own, splits, strict=True)
             ]
-            expected = 100 * KNN()(*seen)["knn/top1"]
-            (row,) = [row for row in told if row[0] == "1" and row[-1] == name]
+            expected = 100 * KNN()(*sets)["knn/top1"]
+            (row,) = [row for row in table if row[0] == "1" and row[-1] == name]
             assert float(row[3]) == pytest.approx(expected, abs=0.3)
 
 
@@ -187,7 +187,7 @@ def test_an_expert_that_was_trained_elsewhere_is_a_folder_to_copy(stages, tmp_pa
 
 
 def test_experts_in_another_order_are_one_line(stages, capsys):
-    assert run(stages.distill("turned", [1, 0])) == 65
+    assert run(stages.distill("swapped", [1, 0])) == 65
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert "trained on cluster 1 as expert 0" in line
 
@@ -209,7 +209,7 @@ class Make:
     """`make divide_contrast` on the digits with a package that may be killed, as a user's shell runs it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.command, self.told = folder, folder / "bin" / "ssl-lightning", ""
+        self.folder, self.command, self.output = folder, folder / "bin" / "ssl-lightning", ""
         self.command.parent.mkdir()
         faulty = ROOT / "tests" / "runs" / "faulty.py"
         self.command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{faulty}" "${{FAULT:-none}}" "$@"\n')
@@ -226,7 +226,7 @@ class Make:
             [*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0 or fault != "none", done.stderr[-2000:]
-        self.told = done.stdout
+        self.output = done.stdout
         return "".join(re.findall(r"^divide_contrast (\d)/4", done.stdout, re.MULTILINE)), done.returncode
 
 
@@ -237,7 +237,7 @@ def test_make_divide_contrast_goes_on_after_kills_and_runs_what_is_missing_and_n
     assert make(fault="kill@cluster=1") == ("12", 2)
     assert make(fault="kill@step=2") == ("23", 2)
     assert make() == ("334", 0)
-    assert re.search(rf"all: \S+, for which \S+{name}-base would train \d+ epochs", make.told)
+    assert re.search(rf"all: \S+, for which \S+{name}-base would train \d+ epochs", make.output)
     assert [path.name for path in tmp_path.iterdir() if ".tmp" in path.name] == []
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert make() == ("", 0)

@@ -1,4 +1,4 @@
-"""Small images whose color tells their number, as files, folders and tar files."""
+"""Small images that encode their number as color, as files, folders and tar files."""
 
 import io
 import os

@@ -91,7 +91,7 @@ REJECTED = {
     "fill bytes between scans": (of_jpeg((b"\xff" * 40_000 + b"\xfe\0\x02") * 2, -2, PROGRESSIVE), "bomb:fill"),
     "10,001 texts in a PNG": (of_png(TEXT * 10_001), "bomb:chunks"),
     "10,001 texts behind the pixels": (of_png(TEXT * 10_001, before=False), "bomb:chunks"),
-    "10,001 empty pieces of pixels": (of_png(chunk(b"IDAT", b"") * 10_001), "bomb:chunks"),
+    "10,001 empty chunks of pixels": (of_png(chunk(b"IDAT", b"") * 10_001), "bomb:chunks"),
     "10,001 chunks in a WebP": (of_webp(b"EXIF\0\0\0\0" * 10_001), "bomb:chunks"),
     "10,001 comments in a GIF": (of_gif(b"!\xfe\x01a\0" * 10_001), "bomb:chunks"),
     "a GIF comment of 2.6 MB": (of_gif(b"!\xfe" + (b"\xff" + b"a" * 255) * 10_001 + b"\0"), "bomb:chunks"),
@@ -101,7 +101,7 @@ REJECTED = {
         tiff([(256, 200), (257, 200), (258, 8), (262, 1), (322, 1), (323, 1), (324, 8), (325, 1)]),
         "bomb:chunks",
     ),
-    "a TIFF whose tags are larger than it": (tiff(gray_tiff((700, (1 << 30, 8)), (273, 8))), "bomb:metadata"),
+    "a TIFF with tags larger than the file": (tiff(gray_tiff((700, (1 << 30, 8)), (273, 8))), "bomb:metadata"),
     "a TIFF with a tile of 300 MB": (
         tiff([(256, 36), (257, 24), (258, 8), (259, 5), (262, 1), (322, 20_000), (323, 20_000), (324, 8), (325, 9)]),
         "bomb:memory",
@@ -138,7 +138,7 @@ def profile():
 
 ACCEPTED = {
     "thousands of photoshop blocks": (of_jpeg((b"\xff\xed\xff\xff" + profile()[:65533].ljust(65533)) * 400), JPEG),
-    "9,000 pieces of Exif": (of_jpeg((b"\xff\xe1\x03\xe8Exif\0\0" + bytes(992)) * 9_000), JPEG),
+    "9,000 segments of Exif": (of_jpeg((b"\xff\xe1\x03\xe8Exif\0\0" + bytes(992)) * 9_000), JPEG),
     "a text that unpacks to 200 MB": (of_png(chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000), 1))), PNG),
     "a profile that unpacks to 200 MB": (of_png(chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(200_000_000), 1))), PNG),
     "Exif of tags that overlap": (
@@ -241,7 +241,7 @@ def test_orientation_is_also_read_from_xmp_and_from_the_texts_of_imagemagick():
     assert torch.equal(decode(data), decode(JPEG).flip(1, 2))
 
 
-def test_sixteen_bits_whose_white_is_zero_are_inverted():
+def test_sixteen_bits_with_white_as_zero_are_inverted():
     deep = (np.arange(24 * 36).reshape(24, 36) * 75).astype(np.uint16)
     for options in ({}, {"compression": "tiff_lzw"}):
         data = bytearray(file_of(Image.fromarray(deep), "TIFF", **options))

@@ -1,4 +1,4 @@
-"""Tables of images: whatever is asked for by row comes back for that row."""
+"""Tables of images: each requested row returns the image of that row."""
 
 import pickle
 
@@ -11,7 +11,7 @@ from ssl_lightning.data.dataset import ConcatImages, InMemoryImages, PackedNames
 
 
 def numbered(count, start=0, size=(2, 3), classes=("a", "b")):
-    """Images whose every pixel is their number."""
+    """Images with every pixel equal to their number."""
     images = (torch.arange(start, start + count) % 256).to(torch.uint8)[:, None, None, None].expand(count, 3, *size)
     return InMemoryImages(images.contiguous(), torch.arange(count) % len(classes), list(classes), title="image")
 

@@ -213,7 +213,7 @@ REJECTED = {
     "a CMYK JPEG cut off": (file_of(IMAGE.convert("CMYK"), "JPEG")[:-40], "truncated"),
     "half a PNG": (PNG[: len(PNG) // 2], "truncated"),
     "a PNG of no pixels": (png(64, 64), "truncated"),
-    "a PNG whose header fails its checksum": (PNG[:29] + b"\0\0\0\0" + PNG[33:], "broken"),
+    "a PNG with a wrong checksum of its header": (PNG[:29] + b"\0\0\0\0" + PNG[33:], "broken"),
     "half a GIF": (file_of(IMAGE, "GIF")[:-100], "truncated"),
     "half a bitmap": (file_of(IMAGE, "BMP")[:900], "truncated"),
     "half a TIFF": (file_of(IMAGE, "TIFF")[:900], "truncated"),

@@ -1,4 +1,4 @@
-"""The training loader: every row in its place for any workers, processes and resumes; a dead worker is told by name."""
+"""The training loader: every row in its place for any workers, processes and resumes; a dead worker is named."""
 
 import math
 import multiprocessing
@@ -152,15 +152,15 @@ def test_a_second_pass_without_a_new_epoch_starts_anew():
 
 
 @pytest.mark.parametrize(
-    ("count", "batch_size", "share", "told"),
+    ("count", "batch_size", "share", "message"),
     [
         (100, 10, RankShard(0, 3), "batch_size=10 does not divide by 3 processes"),
         (3, 4, RankShard(), "found 3 images, fewer than one batch of 4"),
         (100, 3, RankShard(0, 3), "fewer than two rows"),
     ],
 )
-def test_sizes_that_cannot_work_are_rejected_in_one_line(count, batch_size, share, told):
-    with pytest.raises(ValueError, match=told):
+def test_sizes_that_cannot_work_are_rejected_in_one_line(count, batch_size, share, message):
+    with pytest.raises(ValueError, match=message):
         loader_of(count, batch_size, share=share)
 
 
@@ -312,7 +312,7 @@ def test_images_of_different_sizes_are_evaluated_by_their_center(stored, workers
 
 @pytest.mark.parametrize("workers", [0, 2, 4])
 def test_reading_leaves_the_global_random_state_alone(stored, workers):
-    """Dropout and whatever else draws from it must not depend on who reads the images."""
+    """Dropout and other uses of the global state must not depend on which process reads the images."""
     loader = TrainingLoader(stored, CROP_SPEC, 8, num_workers=workers)
     passes = SequentialLoader(stored, CropSpec([], 8), 16, num_workers=workers)
     before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002
@@ -326,7 +326,7 @@ def test_reading_leaves_the_global_random_state_alone(stored, workers):
 
 
 class Forgetful(LightningModule):
-    """A network whose losses depend on the global random state, through dropout."""
+    """A network with losses that depend on the global random state, through dropout."""
 
     def __init__(self):
         super().__init__()

@@ -15,17 +15,17 @@ from ssl_lightning.types import Batch, RawBatch
 
 
 class Watcher(LightningModule):
-    """Learns next to nothing and writes down what it sees."""
+    """A tiny model that records its batches."""
 
     def __init__(self, preprocessing=None):
         super().__init__()
         torch.manual_seed(0)
         self.layer = torch.nn.Linear(3, 1)
-        self.seen, self.evaluations, self.predicted = [], [], []
+        self.batches, self.evaluations, self.predicted = [], [], []
         self.preprocessing = preprocessing
 
     def training_step(self, batch, batch_idx):
-        self.seen.append((self.current_epoch, batch))
+        self.batches.append((self.current_epoch, batch))
         return sum(self.layer(view.mean((2, 3))).square().mean() for view in batch.views)
 
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
@@ -42,7 +42,7 @@ class Watcher(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
     def rows(self, epoch=None):
-        return [batch.index.tolist() for when, batch in self.seen if epoch in (None, when)]
+        return [batch.index.tolist() for when, batch in self.batches if epoch in (None, when)]
 
 
 class SaveAndStop(Callback):
@@ -80,13 +80,13 @@ def _lightning_speaks_of_its_own_future():
         yield
 
 
-def test_fit_sees_every_row_of_the_digits_in_new_views_each_epoch(trainer):
+def test_fit_yields_every_row_of_the_digits_in_new_views_each_epoch(trainer):
     model, data = Watcher(), Digits(batch_size=128, views=[View(count=2), View(size=0.5)])
     trainer().fit(model, data)
     for epoch in (0, 1):
         rows = list(chain(*model.rows(epoch)))
         assert len(set(rows)) == len(rows) == 1438 // 128 * 128
-    batch = model.seen[0][1]
+    batch = model.batches[0][1]
     assert isinstance(batch, Batch)
     assert [tuple(view.shape[1:]) for view in batch.views] == [(3, 16, 16), (3, 16, 16), (3, 8, 8)]
     assert not torch.equal(batch.views[0], batch.views[1])
@@ -127,7 +127,7 @@ def test_a_checkpoint_in_mid_epoch_resumes_with_exactly_the_remaining_rows(train
     resumed = Watcher()
     trainer().fit(resumed, Digits(batch_size=128), ckpt_path=tmp_path / "mid.ckpt", weights_only=True)
     assert resumed.rows() == whole.rows()[stop:]
-    for (_, found), (_, expected) in zip(resumed.seen, whole.seen[stop:], strict=True):
+    for (_, found), (_, expected) in zip(resumed.batches, whole.batches[stop:], strict=True):
         assert torch.equal(found.views[0], expected.views[0])
     assert torch.equal(resumed.layer.weight, whole.layer.weight)
 
@@ -159,7 +159,7 @@ def test_labels_given_before_training_reach_its_first_epoch(trainer):
     assert set(chain(*model.rows())) <= set(range(50))
 
 
-def test_evaluating_while_fitting_uses_a_gallery_and_all_rows_otherwise(trainer):
+def test_evaluating_while_fitting_uses_a_reference_set_and_all_rows_otherwise(trainer):
     data = Digits(batch_size=128, reference_images=100, eval_batch_size=64)
     fitted, validated, tested = Watcher(), Watcher(), Watcher()
     trainer(max_epochs=1).fit(fitted, data)
@@ -216,7 +216,7 @@ def test_without_probe_sets_nothing_is_evaluated(trainer):
     trainer(max_epochs=1).fit(model, Digits(probe_sets={}))
     trainer().validate(model, Digits(probe_sets={}), verbose=False)
     assert model.evaluations == []
-    assert len(model.seen) == 5
+    assert len(model.batches) == 5
 
 
 def test_splits_of_different_classes_are_no_probe_set(folder, png):
@@ -258,7 +258,7 @@ def test_images_of_many_sizes_train_and_are_evaluated_without_the_broken_ones(tr
     assert data.training.name(20).endswith("train/1/99.png")
     assert sum(len(batch.index) for loader, batch in model.evaluations if loader == 0) == 2 * 30
     assert sum(len(batch.index) for loader, batch in model.evaluations if loader == 1) == 2 * 30
-    assert model.seen[0][1].views[0].shape[1:] == (3, 8, 8)
+    assert model.batches[0][1].views[0].shape[1:] == (3, 8, 8)
     assert multiprocessing.active_children() == []
 
 
@@ -284,7 +284,7 @@ def test_making_one_reads_no_file():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"batch_size": 1}, "data.batch_size=1; expected at least 2"),
         ({"reference_images": 0}, "data.reference_images=0"),
@@ -293,8 +293,8 @@ def test_making_one_reads_no_file():
         ({"center_fraction": 1.5}, "data.center_fraction=1.5"),
     ],
 )
-def test_impossible_options_are_rejected_at_once(options, told):
-    with pytest.raises(ValueError, match=told):
+def test_impossible_options_are_rejected_at_once(options, message):
+    with pytest.raises(ValueError, match=message):
         Digits(**options)
 
 

@@ -1,4 +1,4 @@
-"""Orders are functions of (seed, epoch): complete, without repeats, balanced where asked."""
+"""Orders are functions of (seed, epoch): complete, without repeats, balanced on request."""
 
 import pytest
 import torch
@@ -63,7 +63,7 @@ def test_no_member_comes_again_before_every_member_came(sizes, epoch):
     for cluster, size in enumerate(sizes):
         if size:
             mine = visits[labels == cluster]
-            assert mine.max() - mine.min() <= 2  # one for a broken round, one for the draw that the cut took
+            assert mine.max() - mine.min() <= 2  # one for a broken round, one for the sample that the cut removed
 
 
 def test_a_sampled_row_is_a_row_of_the_table_and_not_of_a_list_sorted_by_cluster():

@@ -149,7 +149,7 @@ def test_names_are_looked_up_in_the_data_folder_and_never_in_the_current_one(fol
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [
         ("nothing.tar", r"nothing.tar not found.*SSL_LIGHTNING_DATA"),
         ("pool-*.tar", r"pool-\*.tar not found"),
@@ -159,13 +159,13 @@ def test_names_are_looked_up_in_the_data_folder_and_never_in_the_current_one(fol
         ("broken.tar", "broken header"),
     ],
 )
-def test_what_cannot_be_opened_is_reported_in_one_line(path, told, tmp_path, tar, png, monkeypatch):
+def test_what_cannot_be_opened_is_reported_in_one_line(path, message, tmp_path, tar, png, monkeypatch):
     monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
     tar([("0.png", png(0))], "shard-000.tar")
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "broken.tar").write_bytes(b"x" * 2000)
-    with pytest.raises(ValueError, match=told) as error:
+    with pytest.raises(ValueError, match=message) as error:
         open_unlabelled(path)
     assert "\n" not in str(error.value)
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_opened_is_reported_in_one_line(path, told, tmp_path, tar
 def test_a_path_that_is_taken_as_it_stands_is_to_be_fixed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SSL_LIGHTNING_DATA", "packs")
-    told = {
+    messages = {
         "/tmp/nothing/here": "/tmp/nothing/here not found: fix the path",
         "/tmp/nothing-{0..2}.tar": "/tmp/nothing-0.tar and 2 more not found: fix the path",
         "./images": f"./images not found in {tmp_path}: fix the path",
@@ -181,7 +181,7 @@ def test_a_path_that_is_taken_as_it_stands_is_to_be_fixed(tmp_path, monkeypatch)
         "deep/images": "deep/images not found in packs or the current folder: "
         "set SSL_LIGHTNING_DATA to the folder that holds it",
     }
-    for path, expected in told.items():
+    for path, expected in messages.items():
         with pytest.raises(ValueError, match="not found") as error:
             locate(path)
         assert str(error.value) == expected

@@ -50,7 +50,7 @@ def test_sampled_images_are_functions_of_seed_row_and_class():
     all_at_once = render_images(rows, labels, 32, 0)
     assert torch.equal(render_images(rows[500:510], labels[500:510], 32, 0), all_at_once[500:510])
     assert not torch.equal(render_images(rows, labels, 32, 1), all_at_once)
-    # written down once: another machine or version must draw the same
+    # recorded once: another machine or version must render the same images
     assert SyntheticImages().fingerprint.startswith("df757e74d1abeccc")
 
 
@@ -83,8 +83,8 @@ def test_a_curated_source_probes_itself_where_it_has_a_test_split(folder, png):
 
 def test_a_union_of_two_kinds_of_source_is_read_across_the_border(folder, tar, png, number_of):
     labelled = {f"train/{n % 2}/{n}.png": png(n) for n in range(4)} | {"test/0/9.png": png(9), "test/1/8.png": png(8)}
-    pile = tar([(f"{n:03d}.png", png(n, (5, 4 + n))) for n in range(4, 7)], "pile.tar")
-    sources = [CuratedImages(path=str(folder(labelled))), UncuratedImages(path=str(pile))]
+    uncurated = tar([(f"{n:03d}.png", png(n, (5, 4 + n))) for n in range(4, 7)], "uncurated.tar")
+    sources = [CuratedImages(path=str(folder(labelled))), UncuratedImages(path=str(uncurated))]
     data = UnionImages(sources=sources, batch_size=7)
     images, valid = data.training.read(torch.arange(7))
     assert valid.all()
@@ -180,9 +180,9 @@ def test_views_and_probe_sets_come_from_the_command_line(parse):
 def test_help_texts_come_from_the_docstrings(capsys, parse):
     with pytest.raises(SystemExit):
         parse("--data.help=CuratedImages")
-    told = capsys.readouterr().out
-    assert "Rows of a training batch over all processes together" in " ".join(told.split())
-    assert "The split for training" in " ".join(told.split())
+    output = capsys.readouterr().out
+    assert "Rows of a training batch over all processes together" in " ".join(output.split())
+    assert "The split for training" in " ".join(output.split())
 
 
 def test_the_printed_config_can_be_read_back(capsys, tmp_path, parse):
@@ -204,6 +204,6 @@ def test_the_statistics_of_an_overlay_are_those_of_its_images(overlay, pack, par
     loader = data._sequential(data.training.select(rows), data.image_size)
     plain = BatchMaker([], Preprocessing(data.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), 0, data.center_fraction)
     views = torch.cat([plain.center(raw).views[0] for raw in loader])
-    told = parse("--config", str(overlay))
-    assert views.mean((0, 2, 3)).tolist() == pytest.approx(told.mean, abs=0.01)
-    assert views.std((0, 2, 3)).tolist() == pytest.approx(told.std, abs=0.01)
+    configured = parse("--config", str(overlay))
+    assert views.mean((0, 2, 3)).tolist() == pytest.approx(configured.mean, abs=0.01)
+    assert views.std((0, 2, 3)).tolist() == pytest.approx(configured.std, abs=0.01)

@@ -1,4 +1,4 @@
-"""A subset keeps exactly the rows that a file says, and rejects a file made for other data."""
+"""A subset keeps exactly the rows that a file lists, and rejects a file made for other data."""
 
 from itertools import chain
 
@@ -82,13 +82,13 @@ def test_misfits_are_rejected_by_name(dataset, stage, listed, tmp_path):
     labels = [0] * 10
     (tmp_path / "bad.safetensors").write_bytes(b"junk")
     (tmp_path / "x.csv").write_text("")
-    for subset, told in [
+    for subset, message in [
         (Subset("gone.parquet"), "gone.parquet not found"),
         (Subset(stage(labels[:9])), "has 9 rows, the data 10"),
         (Subset(str(tmp_path / "bad.safetensors")), "is not a whole cluster file"),
         (Subset(str(tmp_path / "x.csv")), "neither .safetensors nor .parquet"),
     ]:
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             subset.of(dataset)
     with pytest.raises(ValueError, match="made for data other, found"):
         Subset(stage(labels, "other")).of(dataset)

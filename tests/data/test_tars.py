@@ -38,7 +38,7 @@ def test_names_are_data(tar):
 
 
 @pytest.mark.parametrize(
-    ("members", "told"),
+    ("members", "message"),
     [
         ([("../up.jpg", b"x")], "leaves its folder, '../up.jpg'"),
         ([("a/../../up.jpg", b"x")], "leaves its folder"),
@@ -51,8 +51,8 @@ def test_names_are_data(tar):
         ([("a.jpg", b"x"), ("./a.jpg", b"z")], "the name 'a.jpg' twice"),
     ],
 )
-def test_unsafe_members_are_rejected_in_one_line(tar, members, told):
-    with pytest.raises(ValueError, match=told) as error:
+def test_unsafe_members_are_rejected_in_one_line(tar, members, message):
+    with pytest.raises(ValueError, match=message) as error:
         index_tar(tar(members))
     assert "\n" not in str(error.value)
     assert "images.tar" in str(error.value)
@@ -160,12 +160,12 @@ ODD = {
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("what", ODD)
 def test_what_is_odd_is_one_line_with_the_name_of_the_file(tmp_path, what, packed):
-    content, told = ODD[what]
+    content, message = ODD[what]
     content = content if "cut off" in what else content + END
     content = content[: -len(END)] if "behind the end" in what else content
     path = tmp_path / "odd.tar"
     path.write_bytes(gzip.compress(content) if packed else content)
-    with pytest.raises(DataError, match=told) as error:
+    with pytest.raises(DataError, match=message) as error:
         index_tar(path)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(f"{path} ")

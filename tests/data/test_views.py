@@ -1,4 +1,4 @@
-"""Views of a batch: torchvision's maths image by image, torchvision's law of crops, and draws by row alone."""
+"""Views of a batch: torchvision's operations image by image, its distribution of crops, random numbers by row alone."""
 
 import math
 import re
@@ -77,8 +77,8 @@ def test_boxes_follow_torchvisions_law():
     transform = v2.RandomResizedCrop(8, (0.2, 1.0), (3 / 4, 4 / 3), antialias=True)
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     torch.manual_seed(0)
-    drawn = [transform.make_params([image]) for _ in range(count)]
-    theirs = torch.tensor([[p["top"], p["left"], p["height"], p["width"]] for p in drawn]).float()
+    parameters = [transform.make_params([image]) for _ in range(count)]
+    theirs = torch.tensor([[p["top"], p["left"], p["height"], p["width"]] for p in parameters]).float()
     rows = torch.arange(count)
     ours = crop_boxes(View(), rows * 0 + height, rows * 0 + width, rows=rows, **KEY).float()
     for column in range(4):
@@ -259,7 +259,7 @@ def test_the_blur_of_simclr_has_23_taps_at_224():
 
 
 def by_torchvision(image, found_parameters, view, size):
-    """One image through torchvision's functions, with the parameters that ours drew."""
+    """One image through torchvision's functions, with the parameters that ours sampled."""
     box, flip, jittered, factors, order, gray, blurred, sigma, solarized = found_parameters
     image = F.resized_crop(image, *box, [size, size], antialias=True)
     if flip:
@@ -278,7 +278,7 @@ def by_torchvision(image, found_parameters, view, size):
 
 
 def parameters_of(view, height, width, rows):
-    """The documented order of a row's numbers, read off the draws independently of the package's own reading."""
+    """The documented order of a row's random numbers, read independently of the package."""
     from ssl_lightning.counter_rng import Purpose, uniform
 
     u = uniform(KEY["seed"], Purpose.VIEW, KEY["epoch"], rows, view=KEY["number"], count=36).double()

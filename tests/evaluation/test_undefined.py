@@ -1,4 +1,4 @@
-"""A evaluate that has no answer says in one line which it is, what it found and what it takes; once for each reason."""
+"""A probe without a defined result logs its name, what it found and what it expects, in one line for each reason."""
 
 import math
 

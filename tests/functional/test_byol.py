@@ -1,4 +1,4 @@
-"""byol_loss: squared distances of unit vectors as a loop in float64, its closed forms, who gets a gradient."""
+"""byol_loss: squared distances of unit vectors as a loop in float64, its closed forms, and its gradients."""
 
 import pytest
 import torch

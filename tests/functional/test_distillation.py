@@ -1,4 +1,4 @@
-"""distillation_loss: section 3.3 of Divide and Contrast as a loop in float64, its closed forms, who gets a gradient."""
+"""distillation_loss: section 3.3 of Divide and Contrast as a loop in float64, its closed forms, and its gradients."""
 
 import pytest
 import torch

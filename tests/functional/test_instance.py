@@ -31,10 +31,10 @@ def softmax_loop(z, index, bank, temperature):
 def nce_loop(z, index, negatives, bank, temperature, partition):
     q = negatives.shape[1] / len(bank)
     total = 0.0
-    for row, own, drawn in zip(z, index.tolist(), negatives.tolist(), strict=True):
+    for row, own, sampled in zip(z, index.tolist(), negatives.tolist(), strict=True):
         p = torch.exp(row @ bank[own] / temperature) / partition
         total = total - torch.log(p / (p + q))
-        for j in drawn:
+        for j in sampled:
             p = torch.exp(row @ bank[j] / temperature) / partition
             total = total - torch.log(q / (p + q))
     return total / len(z)

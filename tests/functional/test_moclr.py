@@ -1,4 +1,4 @@
-"""moclr_loss: equation 1 in both directions as a loop in float64, closed forms, who gets a gradient.
+"""moclr_loss: equation 1 in both directions as a loop in float64, closed forms, and which inputs get a gradient.
 
 Two processes: tests/functional/test_nt_xent.py.
 """

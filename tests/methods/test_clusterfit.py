@@ -35,7 +35,7 @@ def fingerprint():
 
 
 @pytest.fixture
-def drawn():
+def clusters():
     return torch.randint(K, (N,), generator=torch.Generator().manual_seed(0))
 
 
@@ -59,29 +59,29 @@ def fit(clusters, data=None, k=K, epochs=1):
     return model, spy
 
 
-def test_each_image_learns_the_cluster_of_its_row_whatever_order_it_comes_in(tmp_path, drawn, fingerprint):
-    model, spy = fit(write_clusters(tmp_path / "c.safetensors", drawn, fingerprint), epochs=2)
+def test_each_image_learns_the_cluster_of_its_row_whatever_order_it_comes_in(tmp_path, clusters, fingerprint):
+    model, spy = fit(write_clusters(tmp_path / "c.safetensors", clusters, fingerprint), epochs=2)
     for index, scores, loss in spy.steps:
-        assert loss == pytest.approx(float(F.cross_entropy(scores, drawn[index])), abs=1e-5)
+        assert loss == pytest.approx(float(F.cross_entropy(scores, clusters[index])), abs=1e-5)
     seen = torch.cat([index for index, *_ in spy.steps])
     assert not torch.equal(seen[:256], seen[:256].sort().values)  # arrival is not row order
-    assert torch.equal(model.pseudo_labels.rows[:, 0].long(), drawn)
+    assert torch.equal(model.pseudo_labels.rows[:, 0].long(), clusters)
     assert model.chance_loss == pytest.approx(math.log(K))
 
 
-def test_rows_without_a_cluster_contribute_nothing(tmp_path, drawn, fingerprint):
-    drawn[::2] = -1
-    _, spy = fit(write_clusters(tmp_path / "c.safetensors", drawn, fingerprint))
+def test_rows_without_a_cluster_contribute_nothing(tmp_path, clusters, fingerprint):
+    clusters[::2] = -1
+    _, spy = fit(write_clusters(tmp_path / "c.safetensors", clusters, fingerprint))
     for index, scores, loss in spy.steps:
-        known = drawn[index] >= 0
-        assert loss == pytest.approx(float(F.cross_entropy(scores[known], drawn[index][known])), abs=1e-5)
+        known = clusters[index] >= 0
+        assert loss == pytest.approx(float(F.cross_entropy(scores[known], clusters[index][known])), abs=1e-5)
 
 
-def test_labels_travel_in_the_checkpoint_and_the_file_is_needed_no_more(tmp_path, drawn, fingerprint):
+def test_labels_travel_in_the_checkpoint_and_the_file_is_needed_no_more(tmp_path, clusters, fingerprint):
     from ssl_lightning import load_model
 
     path = tmp_path / "c.safetensors"
-    model, _ = fit(write_clusters(path, drawn, fingerprint))
+    model, _ = fit(write_clusters(path, clusters, fingerprint))
     assert model.stage_files() == {"clusters": str(path)}
     model.trainer.save_checkpoint(tmp_path / "last.ckpt")
     path.unlink()
@@ -108,34 +108,34 @@ def test_the_second_network_does_not_start_where_the_first_one_of_its_seed_did(s
             assert abs(float(F.cosine_similarity(a, b, dim=0))) < 5 / len(a) ** 0.5
 
 
-def test_clusters_of_other_images_are_rejected_by_name(tmp_path, drawn, fingerprint):
+def test_clusters_of_other_images_are_rejected_by_name(tmp_path, clusters, fingerprint):
     few = digits()
     few.training = few.training.select(torch.arange(N - 1))
-    path = write_clusters(tmp_path / "c.safetensors", drawn, fingerprint)
+    path = write_clusters(tmp_path / "c.safetensors", clusters, fingerprint)
     with pytest.raises(ValueError, match=r"c\.safetensors made for 1438 images .* expected the 1437 of this run"):
         fit(path, few)
-    other = write_clusters(tmp_path / "other.safetensors", drawn, "0123456789abcdef")
+    other = write_clusters(tmp_path / "other.safetensors", clusters, "0123456789abcdef")
     with pytest.raises(ValueError, match=r"other\.safetensors made for 1438 images 0123456789ab"):
         fit(other)
 
 
-def test_images_in_another_order_are_other_images(tmp_path, drawn, fingerprint):
+def test_images_in_another_order_are_other_images(tmp_path, clusters, fingerprint):
     turned = digits()
     turned.training = turned.training.select(torch.arange(N).flip(0))
     with pytest.raises(ValueError, match="in their order"):
-        fit(write_clusters(tmp_path / "c.safetensors", drawn, fingerprint), turned)
+        fit(write_clusters(tmp_path / "c.safetensors", clusters, fingerprint), turned)
 
 
-def test_another_number_of_clusters_names_the_flag(tmp_path, drawn, fingerprint):
+def test_another_number_of_clusters_names_the_flag(tmp_path, clusters, fingerprint):
     with pytest.raises(ValueError, match=r"found 7 clusters in .*expected 9: give --model\.num_clusters 7"):
-        fit(write_clusters(tmp_path / "c.safetensors", drawn, fingerprint), k=9)
+        fit(write_clusters(tmp_path / "c.safetensors", clusters, fingerprint), k=9)
 
 
-def test_a_missing_or_truncated_file_is_one_line(tmp_path, drawn, fingerprint):
+def test_a_missing_or_truncated_file_is_one_line(tmp_path, clusters, fingerprint):
     with pytest.raises(ValueError, match="not a whole cluster file"):
         fit(str(tmp_path / "nowhere.safetensors"))
     path = tmp_path / "c.safetensors"
-    write_clusters(path, drawn, fingerprint)
+    write_clusters(path, clusters, fingerprint)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="not a whole cluster file"):
         fit(str(path))

@@ -1,4 +1,4 @@
-"""SimCLR, BYOL and MoCLR: steps written out, the average from momentum 0 to 1, who learns, and what is evaluated."""
+"""SimCLR, BYOL and MoCLR: steps written out, the average from momentum 0 to 1, which networks learn, evaluation."""
 
 import math
 from unittest.mock import Mock
@@ -54,7 +54,7 @@ def batch(rows=12):
 
 
 def moved(method):
-    """A method whose average is no longer equal to it."""
+    """The method, with an average that differs from its weights."""
     with torch.no_grad():
         for parameter in method.teacher.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -60,9 +60,9 @@ def test_a_new_clustering_samples_the_head_anew_without_momentum_and_leaves_the_
     assert all(buffer is None for buffers in spy.head_momentum for buffer in buffers)  # momentum 0, at every step
     assert spy.body_momentum[steps] is not None
     assert spy.body_momentum[steps].abs().max() > 0
-    drawn = spy.heads[steps]
-    assert float(drawn.std()) == pytest.approx(0.01, rel=0.1)
-    assert not torch.allclose(drawn, spy.heads[steps - 1], atol=1e-3)
+    head = spy.heads[steps]
+    assert float(head.std()) == pytest.approx(0.01, rel=0.1)
+    assert not torch.allclose(head, spy.heads[steps - 1], atol=1e-3)
 
 
 def test_the_head_is_a_parameter_group_of_its_own_as_a_second_sgd_without_momentum():
@@ -148,12 +148,12 @@ def test_its_own_pseudo_labels_can_be_learned():
 
 def test_more_clusters_than_images_are_rejected_before_any_is_embedded(monkeypatch):
     monkeypatch.setattr(DeepCluster, "embed", lambda *_: pytest.fail("an image was embedded"))
-    told = "found k=1439 clusters for 1438 rows; lower num_clusters or give more images"
+    message = "found k=1439 clusters for 1438 rows; lower num_clusters or give more images"
     for method in (
         deepcluster(num_clusters=1439),
         DeepClusterV2(1439, backbone=ResNet18(8), preprocessing=Preprocessing(16)),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             fit(method, 1, Recluster(KMeans()), views=[View(), View()])
     deepcluster(num_clusters=1438).reject_few(1438)
     SwAV(1439, backbone=ResNet18(8)).reject_few(1438)  # prototypes are no clusters of the images

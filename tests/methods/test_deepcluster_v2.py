@@ -1,4 +1,4 @@
-"""DeepCluster-v2: heads are centroids to the bit, banks hold what training saw, unseen rows count for nothing."""
+"""DeepCluster-v2: heads equal centroids to the bit, banks hold the embeddings of training, other rows do not count."""
 
 from unittest.mock import Mock
 
@@ -29,7 +29,7 @@ SPHERICAL = KMeans(metric="cosine", iterations=10, empty="keep")
 
 
 class Spy(pl.Callback):
-    """Keeps clusterings, heads and what each step saw."""
+    """Keeps clusterings, heads and the embeddings of each step."""
 
     def __init__(self) -> None:
         self.heads, self.losses, self.seen, self.banks = [], [], [], []

@@ -1,4 +1,4 @@
-"""Distill: its step as a loop in float64, who learns, what stays as it is, and what is rejected before a step."""
+"""Distill: its step as a loop in float64, which weights change, and what is rejected before a step."""
 
 import re
 from dataclasses import replace
@@ -29,9 +29,9 @@ def digits(**options):
 
 @pytest.fixture(scope="module")
 def labels():
-    drawn = torch.randint(K, (N,), generator=torch.Generator().manual_seed(0))
-    drawn[::7] = -1  # that the second stage could not read
-    return drawn
+    clusters = torch.randint(K, (N,), generator=torch.Generator().manual_seed(0))
+    clusters[::7] = -1  # images that the second stage could not read
+    return clusters
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def alike(tmp_path_factory, stages, parts):
 
 
 class Spy(pl.Callback):
-    """Keeps what every step saw and told, and the student as it was before the first."""
+    """Keeps inputs and outputs of every step, and the student as it was before the first."""
 
     def __init__(self):
         self.steps, self.before = [], {}
@@ -139,7 +139,7 @@ def one_by_one(student, base, experts, batch, clusters, learn_from="both"):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory, stages, whole):
-    """The same with a base whose embeddings are wider than the experts'."""
+    """The same with a base that has wider embeddings than the experts."""
     path = tmp_path_factory.mktemp("wide") / "base" / "step-1.ckpt"
     path.parent.mkdir()
     torch.manual_seed(3)
@@ -373,7 +373,7 @@ def test_a_teacher_of_images_of_another_kind_is_rejected(stages, name):
         fit(stages, preprocessing=replace(Preprocessing(8), **{name: other}))
 
 
-def test_center_views_are_seen_by_a_base_of_another_width_too(wide):
+def test_a_base_of_another_width_embeds_center_views_too(wide):
     method, spy = fit(wide, base_projection=20, cached=True)
     assert [part.shape for part in method._center_targets] == [(N, 20), (N, D)]
     assert spy.steps[0][1] > 0

@@ -20,7 +20,7 @@ IMAGES = torch.rand(2, 3, 32, 32)
 
 
 class Attached(FrozenBackbone):
-    """One whose trainer is nothing but plain values."""
+    """A frozen backbone with a trainer of plain values."""
 
     trainer = SimpleNamespace(precision="32-true", strategy=None, datamodule=None)
 

@@ -90,8 +90,8 @@ def test_without_warm_up_the_memory_is_the_untrained_networks_view_of_the_images
     assert spy.versions[0] == 1
     assert bool(model.bank.valid.all())
     bank = spy.steps[0][0]
-    drawn = F.normalize(torch.randn(1438, 16), dim=1)
-    assert float(bank.mean(0).norm()) > 3 * float(drawn.mean(0).norm())  # untrained embeddings are alike, draws are not
+    random = F.normalize(torch.randn(1438, 16), dim=1)
+    assert float(bank.mean(0).norm()) > 3 * float(random.mean(0).norm())  # untrained embeddings are alike
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 1.0])
@@ -163,14 +163,14 @@ def test_a_method_without_a_memory_is_no_start(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("num_neighbors", "found num_neighbors=1439 for 1438 images"),
         ("num_clusters", "found k=1439 clusters for 1438 rows"),
     ],
 )
-def test_more_neighbors_or_clusters_than_images_are_one_line_before_training(name, told):
-    with pytest.raises(ValueError, match=told):
+def test_more_neighbors_or_clusters_than_images_are_one_line_before_training(name, message):
+    with pytest.raises(ValueError, match=message):
         fit(**{name: 1439})
 
 
@@ -207,8 +207,8 @@ def test_numbers_out_of_range_are_rejected(options):
         method(**options)
 
 
-def test_a_image_that_was_never_seen_joins_no_cluster():
-    """Two of five batches of an epoch of warm-up: the memory of all other images is as it was drawn."""
+def test_an_image_that_was_in_no_batch_joins_no_cluster():
+    """Two of five batches of an epoch of warm-up: the bank's rows of all other images keep their initial values."""
     pl.seed_everything(0, verbose=False)
     model, spy = method(num_clusters=20, warmup_epochs=1), Spy()
     short = pl.Trainer(**QUIET | {"limit_train_batches": 2}, max_epochs=2, callbacks=[Recluster(KMeans()), spy])

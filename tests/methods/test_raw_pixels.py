@@ -10,11 +10,11 @@ from ssl_lightning.models import Preprocessing
 COLORS = Preprocessing(4, (0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
 
 
-def test_raw_pixels_are_fractions_and_normalized_ones_what_a_network_sees():
+def test_raw_pixels_are_fractions_and_normalized_ones_the_input_of_a_network():
     images = torch.randint(256, (5, 3, 4, 4), dtype=torch.uint8)
-    raw, seen = RawPixels(False, COLORS), RawPixels(True, COLORS)
+    raw, normalized = RawPixels(False, COLORS), RawPixels(True, COLORS)
     assert torch.allclose(raw.embed(raw.normalize(images)), images.flatten(1) / 255, atol=1e-6)
-    assert torch.equal(seen.embed(seen.normalize(images)), seen.normalize(images).flatten(1))
+    assert torch.equal(normalized.embed(normalized.normalize(images)), normalized.normalize(images).flatten(1))
 
 
 def test_there_is_nothing_to_train():

@@ -17,7 +17,7 @@ SAME = {"backbone": ResNet18(4), "preprocessing": Preprocessing(16, MEAN, STD)}
 
 
 class Spy(pl.Callback):
-    """Keeps what every step saw and told."""
+    """Keeps inputs and outputs of every step."""
 
     def __init__(self):
         self.steps = []

@@ -19,7 +19,7 @@ FIVE = ROWS % 5
 
 
 class Spy(pl.Callback):
-    """Keeps what every step saw and told."""
+    """Keeps inputs and outputs of every step."""
 
     def __init__(self):
         self.steps = []
@@ -29,7 +29,7 @@ class Spy(pl.Callback):
 
 
 class Unsorted(Digits):
-    """Digits whose labels nobody knows."""
+    """Digits without labels."""
 
     @property
     def labels(self):
@@ -85,19 +85,19 @@ def test_loss_and_gradient_are_the_mean_over_labelled_rows():
     torch.manual_seed(0)
     method = Supervised(0.0, 5, ResNet18(8), preprocessing=Preprocessing(16)).eval()
     views, labels = torch.randn(6, 3, 16, 16), torch.tensor([0, -1, 4, 2, -1, 4])
-    told = method.training_step(Batch(torch.arange(6), [views], labels), 0)
+    output = method.training_step(Batch(torch.arange(6), [views], labels), 0)
     log_p = method.logits(views).double().log_softmax(1)
     expected = -torch.stack([log_p[0, 0], log_p[2, 4], log_p[3, 2], log_p[5, 4]]).mean()
-    assert told["loss"].item() == pytest.approx(expected.item(), abs=1e-6)
+    assert output["loss"].item() == pytest.approx(expected.item(), abs=1e-6)
     parameters = [method.head.weight, method.backbone.body.conv1.weight]
-    gradients, by_hand = torch.autograd.grad(told["loss"], parameters), torch.autograd.grad(expected, parameters)
+    gradients, by_hand = torch.autograd.grad(output["loss"], parameters), torch.autograd.grad(expected, parameters)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(gradients, by_hand, strict=True))
-    assert torch.allclose(told["scores"], method.logits(views), atol=1e-5)
+    assert torch.allclose(output["scores"], method.logits(views), atol=1e-5)
     assert method.chance_loss == pytest.approx(math.log(5))
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_training_sees_the_noisy_labels_of_the_datas_seed(seed):
+def test_training_uses_the_noisy_labels_of_the_datas_seed(seed):
     _, spy = fit(seed=seed, label_noise=0.6)
     for index, label, scores, loss in spy.steps:
         noisy = noisy_labels(label, index, 0.6, 10, seed)

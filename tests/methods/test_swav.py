@@ -164,7 +164,7 @@ def test_the_queue_waits_for_its_epoch_then_until_it_is_full_and_never_holds_the
 
 
 @pytest.mark.parametrize(
-    ("options", "epochs", "steps", "said"),
+    ("options", "epochs", "steps", "messages"),
     [
         ({"freeze_epochs": 1.0}, 1, -1, ["prototypes keep their initial values in all of 5 steps"]),
         ({"freeze_epochs": 1.0}, 2, -1, []),
@@ -176,11 +176,11 @@ def test_the_queue_waits_for_its_epoch_then_until_it_is_full_and_never_holds_the
         ({"queue_length": 600, "queue_start_epoch": 0.2, "freeze_epochs": 0.0}, 1, -1, []),
     ],
 )
-def test_a_run_that_is_too_short_for_its_prototypes_or_its_queue_is_reported(options, epochs, steps, said, caplog):
+def test_a_run_that_is_too_short_for_its_prototypes_or_its_queue_is_reported(options, epochs, steps, messages, caplog):
     fit(swav(**options), epochs=epochs, max_steps=steps)
     heard = [message for message in caplog.messages if message.startswith(("prototypes keep", "the queue is"))]
-    assert len(heard) == len(said)
-    assert all(message.startswith(start) for message, start in zip(heard, said, strict=True))
+    assert len(heard) == len(messages)
+    assert all(message.startswith(start) for message, start in zip(heard, messages, strict=True))
 
 
 def test_codes_carry_no_gradient():

@@ -94,7 +94,7 @@ def test_the_cifar_stem_of_a_regnet_keeps_the_images_size():
 @pytest.mark.parametrize("name", ["resnet50", "regnety_004"])
 def test_residual_branches_begin_open_where_the_released_code_opens_them(name):
     def shut(backbone):
-        """Normalizations whose gains are zero: one a block."""
+        """Normalizations with gains of zero: one a block."""
         modules = backbone.build().modules()
         return sum(bool((module.weight == 0).all()) for module in modules if isinstance(module, torch.nn.BatchNorm2d))
 
@@ -104,7 +104,7 @@ def test_residual_branches_begin_open_where_the_released_code_opens_them(name):
         TimmBackbone("vit_tiny_patch16_224", zero_init_last=False).build()
 
 
-def test_sobel_sees_edges_and_no_flat_color_and_has_nothing_to_learn():
+def test_sobel_responds_to_edges_and_not_to_flat_color_and_has_no_parameters():
     stem = Sobel()
     flat = stem(torch.full((1, 3, 8, 8), 0.7))
     assert flat[:, :, 1:-1, 1:-1].abs().max() < 1e-6
@@ -116,7 +116,7 @@ def test_sobel_sees_edges_and_no_flat_color_and_has_nothing_to_learn():
     assert not list(stem.parameters())
 
 
-def test_a_head_is_drawn_anew_from_its_seed_alone():
+def test_a_head_is_initialized_anew_from_its_seed_alone():
     head = ClusterHead(100, 50)
     weight = head.linear.weight
     state = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""A page of clusters says which of them it shows."""
+"""A page of clusters lists which of them it shows."""
 
 import torch
 

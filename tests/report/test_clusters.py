@@ -27,7 +27,7 @@ def plain(value):
     return torch.full((3, 4, 4), value, dtype=torch.uint8)
 
 
-def test_sizes_are_drawn_the_largest_first_and_empty_clusters_are_marked():
+def test_sizes_are_plotted_largest_first_and_empty_clusters_are_marked():
     (axes,) = draw_cluster_sizes(torch.tensor([40, 0, 13, 7, 0, 100])).axes
     assert heights(axes) == [100, 40, 13, 7, 0, 0]
     assert ticks(axes) == ["5", "0", "2", "3", "1", "4"]
@@ -66,7 +66,7 @@ def test_purity_without_labels_is_rejected():
         draw_purity(torch.full((3,), torch.nan), torch.zeros(3, dtype=torch.int64), 0.0)
 
 
-def test_a_gallery_shows_each_sheet_under_its_title():
+def test_a_figure_shows_each_sheet_under_its_title():
     sheets = {f"cluster {n}": contact_sheet([plain(n)] * (n + 1), side=6) for n in range(5)}
     figure = draw_sheets(sheets, columns=2)
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(sheets)
@@ -75,7 +75,7 @@ def test_a_gallery_shows_each_sheet_under_its_title():
     assert figure.axes[0].get_gridspec().get_geometry() == (3, 2)
 
 
-def test_a_gallery_of_nothing_is_rejected():
+def test_a_figure_without_sheets_is_rejected():
     with pytest.raises(ValueError, match="found no contact sheets"):
         draw_sheets({})
 

@@ -1,4 +1,4 @@
-"""Curves draw what exists, and nothing where nothing exists."""
+"""Curves show the numbers that exist, and no empty panels."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from ssl_lightning.report.curves import CLUSTER_PANELS
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def plotted(monkeypatch):
     """The panels of the figure that was saved: title to (axis, points by curve)."""
     figures = []
     save = Figure.savefig
@@ -41,30 +41,30 @@ ROWS = [
 ]
 
 
-def test_only_panels_and_curves_with_numbers_are_drawn(drawn, tmp_path):
+def test_only_panels_and_curves_with_numbers_are_plotted(plotted, tmp_path):
     assert draw_curves([{"step": "4", "epoch": "1", "eval/knn/top1": "0.5", "train/lr": "0.1"}], tmp_path / "a.png")
-    assert drawn() == {"Evaluated": ("epoch", {"eval/knn/top1": [(1, 0.5)]})}
+    assert plotted() == {"Evaluated": ("epoch", {"eval/knn/top1": [(1, 0.5)]})}
 
 
-def test_numbers_several_times_an_epoch_are_drawn_over_the_steps(drawn, tmp_path):
+def test_numbers_several_times_an_epoch_are_plotted_over_the_steps(plotted, tmp_path):
     assert draw_curves(ROWS, tmp_path / "a.png")
-    assert drawn() == {
+    assert plotted() == {
         "Clusters": ("epoch", {"cluster/nmi_labels": [(0, 0.5), (1, 0.0)]}),
         "Evaluated": ("epoch", {"eval/knn/top1": [(0, 0.25), (1, 0.75)]}),
         "Loss": ("step", {"train/loss": [(10, 3.0), (20, 2.5), (22, 2.0)]}),
     }
 
 
-def test_numbers_and_their_text_draw_the_same_zeros_too(drawn, tmp_path):
+def test_numbers_and_their_text_plot_the_same_zeros_too(plotted, tmp_path):
     rows = [{"step": 0, "epoch": 0, "eval/knn/top1": 0.0}, {"step": 5, "epoch": 1, "eval/knn/top1": 0.5}]
     assert draw_curves(rows, tmp_path / "a.png")
-    assert drawn() == {"Evaluated": ("epoch", {"eval/knn/top1": [(0, 0.0), (1, 0.5)]})}
+    assert plotted() == {"Evaluated": ("epoch", {"eval/knn/top1": [(0, 0.0), (1, 0.5)]})}
 
 
-def test_what_is_not_a_number_has_no_curve(drawn, tmp_path):
+def test_what_is_not_a_number_has_no_curve(plotted, tmp_path):
     rows = [{"step": "1", "epoch": "1", "cluster/reassigned": "nan", "cluster/nmi_labels": "0.5", "train/loss": "inf"}]
     assert draw_curves(rows, tmp_path / "a.png")
-    assert drawn() == {"Clusters": ("epoch", {"cluster/nmi_labels": [(1, 0.5)]})}
+    assert plotted() == {"Clusters": ("epoch", {"cluster/nmi_labels": [(1, 0.5)]})}
 
 
 def test_a_image_lies_where_it_was_requested(tmp_path):
@@ -74,11 +74,11 @@ def test_a_image_lies_where_it_was_requested(tmp_path):
         assert image.width > 3 * image.height  # three panels side by side
 
 
-def test_more_panels_than_fit_in_a_line_begin_another(drawn, tmp_path):
+def test_more_panels_than_fit_in_a_line_begin_another(plotted, tmp_path):
     names = [name for _, columns in CLUSTER_PANELS for name in columns]
     rows = [{"step": "0", "epoch": "0"} | dict.fromkeys(names, "0.0"), {"step": "9", "epoch": "1", names[0]: "0.5"}]
     assert draw_curves(rows, tmp_path / "a.png", CLUSTER_PANELS)
-    found = drawn()
+    found = plotted()
     assert list(found) == [title for title, _ in CLUSTER_PANELS]
     assert found["Agreement with the classes"][1]["cluster/nmi_labels"] == [(0, 0.0), (1, 0.5)]
     with Image.open(tmp_path / "a.png") as image:

@@ -11,7 +11,7 @@ from ssl_lightning.report.feature_map import draw_feature_map, to_plane
 
 @pytest.fixture
 def blobs():
-    """Three groups of 40 rows in 16 dimensions, and whose each row is."""
+    """Three groups of 40 rows in 16 dimensions, and the group of each row."""
     generator = torch.Generator().manual_seed(0)
     groups = torch.arange(3).repeat_interleave(40)
     centers = torch.randn(3, 16, generator=generator)

@@ -1,4 +1,4 @@
-"""The page is one well-formed document, shows what it was given, and runs nothing that a name says."""
+"""The page is one well-formed document, shows its input, and runs no script that a name contains."""
 
 import os
 import subprocess
@@ -56,7 +56,7 @@ def page(tmp_path):
     sections = [
         Section(NASTY, NASTY),
         Section("Images", "", [Figure("a.png", NASTY), Figure('b"><script>.png', "two"), Figure("c#1 50%.png", "3")]),
-        Section("One", "said", [Figure("sub/d.png", "four")]),
+        Section("One", "text", [Figure("sub/d.png", "four")]),
     ]
     write_page(tmp_path / "report" / "index.html", NASTY, sections)
     return read(tmp_path / "report" / "index.html")
@@ -74,7 +74,7 @@ def test_whatever_a_name_holds_is_text_and_never_markup(page):
     assert "script" not in page.tags
     assert page.text["title"] == page.text["h1"] == [NASTY]
     assert page.text["h2"] == [NASTY, "Images", "One"]
-    assert page.text["pre"] == [NASTY, "said"]
+    assert page.text["pre"] == [NASTY, "text"]
 
 
 def test_all_images_are_named_relative_to_the_page_each_with_its_caption(page):

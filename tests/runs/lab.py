@@ -1,4 +1,4 @@
-"""A user's own package, named in SSL_LIGHTNING_PLUGINS: a backbone that draws from every global random state."""
+"""A user's own package, named in SSL_LIGHTNING_PLUGINS: a backbone that uses every global random state."""
 
 import random
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from ssl_lightning.models.backbones import Backbone, Network
 
 
 class Jitter(nn.Module):
-    """A factor that is drawn as users draw in their own code: from Python and NumPy."""
+    """A random factor as in users' own code: from Python's and NumPy's global generators."""
 
     def forward(self, features):
-        drawn = random.gauss(0, 0.1) + 0.1 * np.random.rand()  # noqa: NPY002
-        return features * (1 + drawn) if self.training else features
+        factor = random.gauss(0, 0.1) + 0.1 * np.random.rand()  # noqa: NPY002
+        return features * (1 + factor) if self.training else features
 
 
 @dataclass(frozen=True)
 class DropoutNet(Backbone):
-    """Two convolutions, dropout, batch normalization, a drawn factor."""
+    """Two convolutions, dropout, batch normalization, a random factor."""
 
     width: int = 8
 
@@ -42,7 +42,7 @@ class DropoutNet(Backbone):
 
 @dataclass(frozen=True)
 class PlainNet(Backbone):
-    """Two convolutions whose features of an image depend on no other image."""
+    """Two convolutions; the features of an image depend on no other image."""
 
     width: int = 8
 

@@ -1,4 +1,4 @@
-"""`wandb:...` where a path is expected: fetched once, one file, or one line that says what is wrong."""
+"""`wandb:...` where a path is expected: fetched once, one file, or one line that names the problem."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Artifact:
-    """What is asked of an artifact of wandb's."""
+    """The used part of wandb's interface of an artifact."""
 
     version = "v3"
 
@@ -31,7 +31,7 @@ class Artifact:
 
 @pytest.fixture
 def served(monkeypatch):
-    """Artifacts by name; no network is asked."""
+    """Artifacts by name; no network is used."""
     artifacts = {}
 
     class Api:
@@ -71,7 +71,7 @@ def test_every_path_of_a_configuration_may_be_one(served, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("reference", "told"),
+    ("reference", "message"),
     [
         ("wandb:nothing", "found wandb:nothing; expected wandb:"),
         ("wandb:ssl/edge:v0\n", "; expected wandb:"),
@@ -81,9 +81,9 @@ def test_every_path_of_a_configuration_may_be_one(served, tmp_path):
         ("wandb:ssl/edge:v0/../../secret", "found edge.parquet, edge.safetensors in"),
     ],
 )
-def test_what_cannot_be_had_is_one_line(reference, told, served, tmp_path):
+def test_what_cannot_be_had_is_one_line(reference, message, served, tmp_path):
     served["ssl/edge:v0"] = Artifact(["edge.safetensors", "edge.parquet"])
-    with pytest.raises(UsageError, match=told) as error:
+    with pytest.raises(UsageError, match=message) as error:
         fetch(reference, tmp_path)
     assert "\n" not in str(error.value)
 

@@ -1,4 +1,4 @@
-"""Training whose numbers overflow: exit code 70 and one line wherever it shows first, in no checkpoint."""
+"""Training that overflows: exit code 70 and one line wherever it shows first, in no checkpoint."""
 
 import sys
 from pathlib import Path

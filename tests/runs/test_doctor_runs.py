@@ -77,7 +77,7 @@ FAILING = {
 
 
 def test_a_loss_that_stays_above_chance_while_prototypes_are_frozen_is_named_with_its_cause(tmp_path, caplog):
-    """Prototypes as they were drawn are not spread evenly: equal embeddings have a loss of 1.1 ln K."""
+    """Initial prototypes are not spread evenly: equal embeddings have a loss of 1.1 ln K."""
     if not PACK.exists():
         pytest.skip(f"found no {PACK}: set SSL_LIGHTNING_DATA to the folder that holds it")
     as_shipped = ("--model.num_prototypes", "512", "--model.epsilon", "0.2")

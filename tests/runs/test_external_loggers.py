@@ -1,4 +1,4 @@
-"""What loggers that outlive a loop are told and given; the others are left alone."""
+"""Calls and files that external loggers receive; other loggers are left alone."""
 
 from pathlib import Path
 
@@ -11,55 +11,55 @@ from ssl_lightning.runs import ExternalLoggers, RunDirectory, WandbRun
 from ssl_lightning.runs.external_loggers import MOST_IMAGES
 
 
-class Heard(WandbRun):
-    """A external logger that notes what it hears, and sends nothing."""
+class Recorder(WandbRun):
+    """An external logger that records its calls, and sends nothing."""
 
     def __init__(self):
         super().__init__()
-        self.heard = []
+        self.recorded = []
 
-    def settle(self, *who):
-        self.heard.append(("settle", *who))
+    def settle(self, *names):
+        self.recorded.append(("settle", *names))
 
     def log_hyperparams(self, params):
-        self.heard.append(("inputs", params))
+        self.recorded.append(("inputs", params))
 
     def log_image(self, name, path):
-        self.heard.append(("image", name, path))
+        self.recorded.append(("image", name, path))
 
     def log_files(self, kind, paths, facts):
-        self.heard.append(("files", kind, paths, facts))
+        self.recorded.append(("files", kind, paths, facts))
 
     def log_array(self, kind, array, facts):
-        self.heard.append(("array", kind, array.tolist(), facts))
+        self.recorded.append(("array", kind, array.tolist(), facts))
 
     def close(self, succeeded):
-        self.heard.append(("close", succeeded))
+        self.recorded.append(("close", succeeded))
 
 
 @pytest.fixture
-def heard(tmp_path):
-    external_logger = Heard()
-    return external_logger.heard, ExternalLoggers([CSVLogger(tmp_path), external_logger], RunDirectory(tmp_path, "r"))
+def recorded(tmp_path):
+    logger = Recorder()
+    return logger.recorded, ExternalLoggers([CSVLogger(tmp_path), logger], RunDirectory(tmp_path, "r"))
 
 
-def test_a_external_logger_is_reported_where_and_who_the_run_is_and_how_it_ends(heard, tmp_path):
-    said, external_loggers = heard
+def test_an_external_logger_receives_the_runs_folder_name_settings_and_outcome(recorded, tmp_path):
+    calls, external_loggers = recorded
     external_loggers.introduce("ab12", {"model.init_args.width": 8})
     with external_loggers.until_the_end():
         pass
     with pytest.raises(KeyError), external_loggers.until_the_end():
         raise KeyError
     settled, inputs = ("settle", tmp_path / "r", "r", "ab12"), ("inputs", {"model.init_args.width": 8})
-    assert said == [settled, inputs, ("close", True), ("close", False)]
+    assert calls == [settled, inputs, ("close", True), ("close", False)]
 
 
 @pytest.mark.parametrize("labels", [None, torch.tensor([[1], [0]])])
-def test_a_external_logger_is_given_the_first_images_the_checkpoint_and_the_clusters(heard, labels):
-    said, external_loggers = heard
+def test_an_external_logger_receives_the_first_images_the_checkpoint_and_the_clusters(recorded, labels):
+    calls, external_loggers = recorded
     images = [Path(f"{number}.png") for number in range(MOST_IMAGES + 3)]
     files, facts = [Path("last.ckpt"), Path("last.json")], {"step": 7}
     external_loggers.hand_out(images, files, labels, facts)
     shown = [("image", f"report/{number}", Path(f"{number}.png")) for number in range(MOST_IMAGES)]
     array = [] if labels is None else [("array", "assignments", np.asarray([[1], [0]]).tolist(), facts)]
-    assert said == [*shown, ("files", "checkpoint", files, facts), *array]
+    assert calls == [*shown, ("files", "checkpoint", files, facts), *array]

@@ -129,8 +129,10 @@ def test_the_settings_in_the_checkpoint_count_whatever_run_json_holds(run, conte
     assert decide(run, "auto", False, INPUTS).action == ("finished" if finished else "resume")
     lines = [record.getMessage() for record in caplog.records if "run.json" in record.getMessage()]
     assert len(lines) == 1
-    told = "differs from step-8.ckpt: model.init_args.optimizer.init_args.lr 0.1 -> 0.2" if content == "edited" else ""
-    assert (told or "no whole") in lines[0]
+    reason = (
+        "differs from step-8.ckpt: model.init_args.optimizer.init_args.lr 0.1 -> 0.2" if content == "edited" else ""
+    )
+    assert (reason or "no whole") in lines[0]
 
 
 def test_a_checkpoint_of_the_first_versions_leaves_it_to_run_json(tmp_path):
@@ -144,7 +146,7 @@ def test_a_checkpoint_of_the_first_versions_leaves_it_to_run_json(tmp_path):
     assert decide(run, "auto", False, INPUTS).action == "resume"
 
 
-def test_a_finished_run_whose_checkpoints_are_gone_is_not_begun_anew_with_other_settings(run, caplog):
+def test_a_finished_run_without_its_checkpoints_does_not_restart_with_other_settings(run, caplog):
     caplog.set_level(logging.ERROR)
     shutil.rmtree(run.checkpoints)
     with pytest.raises(UsageError, match="other inputs"):

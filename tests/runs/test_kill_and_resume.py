@@ -58,13 +58,13 @@ def test_sigterm_while_the_network_is_evaluated_exits_with_143_and_the_same_comm
     assert not (runs.folder / name / "LOCK").exists()
     assert bool(list((runs.folder / name / "checkpoints").glob("step-*.ckpt"))) == (when != "before-training")
     for image in (runs.folder / name / "report").glob("*.png"):
-        image.unlink()  # as if the machine had died before it drew them
+        image.unlink()  # as if the machine had died before it saved them
     assert runs.fit(name).returncode == 0
     assert runs.steps(name) == runs.steps(whole)
     assert not differences(runs.checkpoint(name), runs.checkpoint(whole))
     assert runs.rows(name) == runs.rows(whole)
-    drawn = [{path.name for path in (runs.folder / run / "report").iterdir()} for run in (name, whole)]
-    assert drawn[0] == drawn[1]
+    images = [{path.name for path in (runs.folder / run / "report").iterdir()} for run in (name, whole)]
+    assert images[0] == images[1]
 
 
 def test_a_nan_loss_stops_at_its_step_with_code_70_and_leaves_the_last_finite_checkpoint(runs, whole):

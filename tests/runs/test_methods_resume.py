@@ -26,7 +26,7 @@ METHODS = {
         ("--config", "configs/seer.yaml", *SMALL, "--model.num_prototypes", "20"),
         ["kill@step=14", "kill@step=25"],
     ),
-    # drawn negatives: Z from the first step, draws of every later one
+    # sampled negatives: Z from the first step, the samples of every later one
     "instance_recognition": (
         ("--config", "configs/instance_recognition.yaml", "--model.projection", "12", "--model.negatives", "50"),
         ["kill@step=6", "kill@step=25"],
@@ -69,7 +69,7 @@ METHODS = {
     ),
 }
 IN_STEPS = ("--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "14")
-RHYTHM = {"seer": IN_STEPS}
+INTERVALS = {"seer": IN_STEPS}
 CASES = [(name, fault) for name, (_, faults) in METHODS.items() for fault in faults]
 
 
@@ -131,13 +131,13 @@ def edge(folder, k):
 
 @pytest.fixture(scope="module")
 def uninterrupted(runs, what):
-    """The whole run of a method, made when it is first asked for."""
+    """The whole run of a method, made on its first use."""
     made = {}
 
     def run(method):
         if method not in made:
             made[method] = f"whole-{method}"
-            done = runs.fit(made[method], what=what(method), extra=RHYTHM.get(method, ()))
+            done = runs.fit(made[method], what=what(method), extra=INTERVALS.get(method, ()))
             assert done.returncode == 0, done.stderr
         return made[method]
 
@@ -148,8 +148,8 @@ def uninterrupted(runs, what):
 def test_a_killed_run_equals_one_that_was_never_killed(runs, uninterrupted, what, method, fault):
     whole = uninterrupted(method)
     name = f"{method}-{fault}".replace("@", "-").replace("=", "-")
-    assert runs.fit(name, fault, what=what(method), extra=RHYTHM.get(method, ())).returncode == -9
-    finished = runs.fit(name, what=what(method), extra=RHYTHM.get(method, ()))
+    assert runs.fit(name, fault, what=what(method), extra=INTERVALS.get(method, ())).returncode == -9
+    finished = runs.fit(name, what=what(method), extra=INTERVALS.get(method, ()))
     assert finished.returncode == 0, finished.stderr
     assert runs.steps(name) == runs.steps(whole)
     assert not differences(runs.checkpoint(name), runs.checkpoint(whole))

@@ -1,4 +1,4 @@
-"""The metrics table on a full disk, and after damage: rows wait for room, and rows that are lost are counted."""
+"""The metrics table on a full disk, and after damage: rows are kept for later, lost rows are counted."""
 
 import csv
 import errno
@@ -198,7 +198,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_rows_that_are_lost_are_one_line_and_no_reader_of_the_table_fails(noted, damage, caplog):
     path, tally = noted
-    change, told = DAMAGES[damage]
+    change, expected = DAMAGES[damage]
     content = change(path.read_bytes())
     path.unlink()
     if content is not None:
@@ -212,7 +212,7 @@ def test_rows_that_are_lost_are_one_line_and_no_reader_of_the_table_fails(noted,
     resumed(path, tally)
     said = [record.getMessage() for record in caplog.records if "the run resumes with what is there" in record.message]
     assert len(said) == 1
-    assert told in said[0]
+    assert expected in said[0]
     assert not any("\n" in record.getMessage() for record in caplog.records)
 
 

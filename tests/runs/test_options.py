@@ -1,4 +1,4 @@
-"""A run that goes on with other settings: what they say about the optimizer holds from the first step."""
+"""A run that resumes with other settings: its optimizer has the new ones from the first step."""
 
 import csv
 import logging
@@ -64,7 +64,7 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize("way", ["the run itself", "another run"])
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         (
             ["--model.decay_all", "true"],
@@ -80,7 +80,7 @@ def trained(tmp_path_factory):
     ],
 )
 def test_settings_that_a_checkpoint_does_not_fit_are_rejected_and_nothing_is_lost(
-    changed, told, way, trained, monkeypatch, capsys
+    changed, message, way, trained, monkeypatch, capsys
 ):
     monkeypatch.setattr(sys, "argv", ["ssl-lightning"])
     command, folder = trained
@@ -89,7 +89,7 @@ def test_settings_that_a_checkpoint_does_not_fit_are_rejected_and_nothing_is_los
     others = [*command, "--run.name", "s", "--ckpt_path", str(folder / "r" / "checkpoints" / "last.ckpt")]
     more = ["--trainer.max_epochs", "2", "--resume.allow_config_change", "true", *changed]
     assert run([*(own if way == "the run itself" else others), *more]) == 64
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert files(folder / "r") == before
     assert run(own) == 0
 

@@ -1,4 +1,4 @@
-"""Signals: the first one asks for a checkpoint and decides the code; a further one soon after is the same request."""
+"""Signals: the first one requests a checkpoint and sets the exit code; one soon after is the same request."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The global random state of a checkpoint: what is drawn after a resume is what would have been drawn."""
+"""The global random state of a checkpoint: random numbers after a resume are those of an uninterrupted run."""
 
 import io
 import random
@@ -17,7 +17,7 @@ def samples():
 
 
 def test_every_global_generator_goes_on_where_it_was_after_a_read_that_runs_no_code():
-    random.gauss(0, 1)  # it draws two at a time and keeps one
+    random.gauss(0, 1)  # it computes two at a time and keeps one
     file = io.BytesIO()
     torch.save(_random_state(), file)
     expected = samples()
@@ -33,7 +33,7 @@ def test_a_resume_on_another_number_of_processes_reports_in_one_line_what_it_cha
     for processes, lines in ((1, 0), (2, 1)):
         checkpoint = {"random_state": [_random_state()] * processes, "optimizer_states": [], "lr_schedulers": []}
         Checkpointing(tmp_path).on_load_checkpoint(trainer, pl.LightningModule(), checkpoint)
-        told = [record.getMessage() for record in caplog.records]
-        assert len(told) == lines
-    assert "of 2 processes, resumed on 1" in told[0]
-    assert "batch normalization" in told[0]
+        messages = [record.getMessage() for record in caplog.records]
+        assert len(messages) == lines
+    assert "of 2 processes, resumed on 1" in messages[0]
+    assert "batch normalization" in messages[0]

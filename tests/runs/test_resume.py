@@ -47,8 +47,8 @@ def test_a_file_is_what_it_holds_and_not_where_it_lies(tmp_path):
 def test_a_run_that_was_rejected_at_its_start_takes_the_command_that_fixes_it(killed):
     """It has trained nothing, so there is nothing to keep from other settings."""
     decision = decide(killed, "auto", allow_change=False, inputs=OTHERS)
-    told = "starting again with other settings: model.init_args.width 8 -> 16"
-    assert (decision.action, decision.why) == ("start", f"{killed.path} holds no checkpoint yet; {told}")
+    reason = "starting again with other settings: model.init_args.width 8 -> 16"
+    assert (decision.action, decision.why) == ("start", f"{killed.path} holds no checkpoint yet; {reason}")
 
 
 def test_changed_inputs_are_named_whether_or_not_there_is_a_checkpoint(killed):

@@ -46,7 +46,7 @@ def fit(folder, name, *options, config=("--config", "configs/demo.yaml", *SHORT)
 
 
 @pytest.mark.slow
-def test_two_processes_end_and_see_before_training_what_one_sees(tmp_path):
+def test_two_processes_log_before_training_and_at_the_end_what_one_logs(tmp_path):
     one, two = fit(tmp_path, "one"), fit(tmp_path, "two", "--trainer.devices", "2", "--trainer.strategy", "ddp")
     assert [(row["step"], row["epoch"]) for row in one] == [(row["step"], row["epoch"]) for row in two]
     for name in (
@@ -150,7 +150,7 @@ def lose_the_same(folder, config):
 @pytest.mark.slow
 @pytest.mark.parametrize("cached", ["false", "true"])
 def test_two_processes_learn_from_base_and_experts_what_one_learns(cached, tmp_path):
-    """The student has no batch statistics; its teachers answer for an image by itself whatever they have."""
+    """The student has no batch statistics; its teachers embed each image independently of the batch."""
     torch.manual_seed(1)
     data = Digits(image_size=16)
     plain = {"backbone": ResNet18(4), "hidden": (24,), "projection": 16, "preprocessing": data.preprocessing}
@@ -175,9 +175,9 @@ ONCE = "[{class_path: Recluster, init_args: {clusterer: KMeans, every_n_epochs: 
 def test_local_aggregation_on_two_processes_learns_from_one_memory_what_one_learns(tmp_path):
     """From the same memory to the bit: its three clusterings, then the loss of 50 steps, and the memory after them.
 
-    Memories that were written on one and on two processes differ by 1e-6, and two things make more of that, on one
-    process as well: k-means without clear clusters, so it is asked once; and whether an image or its almost equally
-    near neighbor is the last of the k nearest, so all images are background here.
+    Banks that were written on one and on two processes differ by 1e-6, and two things amplify that, on one process as
+    well: k-means without clear clusters, so it runs once; and whether an image or its almost equally near neighbor is
+    the last of the k nearest, so all images are background here.
     """
     config = ["--config", "configs/instance_recognition.yaml", *PLAIN, *WARM]
     fit(tmp_path, "warm", config=config)
@@ -243,7 +243,7 @@ def test_sharded_parameters_learn_what_replicated_ones_do_and_both_resume(tmp_pa
         for before, after in zip(rows[name], fit(tmp_path, name, *SEER, **again), strict=True):
             assert [name for name in before if "second" not in name and after[name] != before[name]] == []
         assert not differences(read_checkpoint(last)["state_dict"], weights[name])
-    # a sharded model's operations are not counted, so the row that says them after the first step is not there
+    # FLOPs of a sharded model are not counted, so their row after the first step is missing
     compared = [row for row in rows["replicated"] if int(row["step"]) != 1]
     for before, after in zip(compared, rows["sharded"], strict=True):
         for name, value in before.items():

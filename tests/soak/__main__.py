@@ -1,4 +1,4 @@
-"""`make soak`: inject faults for as long as wanted, write what happened, exit 1 if anything was not as promised."""
+"""`make soak`: inject faults for a given time, write what happened, exit 1 if anything was not as promised."""
 
 import argparse
 import random
@@ -45,11 +45,11 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.soak", description=__doc__)
     parser.add_argument("--faults", default="all", help="kinds of fault, by commas; all by default")
     parser.add_argument("--count", type=float, default=1.0, help="share of the full counts; 0.01 is a first try")
-    parser.add_argument("--minutes", type=float, help="go on with other seeds until so much time has passed")
+    parser.add_argument("--minutes", type=float, help="repeat with other seeds until this time is over")
     parser.add_argument("--seed", type=int, default=0, help="of all random choices")
     parser.add_argument("--only", type=int, help="the case of this number alone, to see one again")
     parser.add_argument("--retry", action="store_true", help="do cases again that failed in an earlier call")
-    parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="runs and results; a second call goes on")
+    parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="runs and results; a second call resumes")
     return parser.parse_args()
 
 
@@ -65,7 +65,7 @@ def _carry_out(cell, bench, record, seed: int, number: int) -> None:
     start, computed = time.monotonic(), _computed()
     try:
         outcome = cell.case(bench, random.Random(f"{seed} {cell.name} {number}"), number)
-    except Exception:  # of the case itself; the others go on
+    except Exception:  # of the case itself; the others continue
         outcome = Outcome(cell.title, "error in the case", [traceback.format_exc(limit=-3)])
     case = record.add(cell, seed, number, outcome, time.monotonic() - start, _computed() - computed)
     verdict = "ok" if case["ok"] else f"NOT AS PROMISED: {'; '.join(outcome.problems)[:600]}"
@@ -75,7 +75,7 @@ def _carry_out(cell, bench, record, seed: int, number: int) -> None:
 
 def _computed() -> float:
     """Seconds that this process and its children have computed."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    used = [resource.getrusage(process) for process in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.runs.conftest import DEMO, OPTIONS, Runs, differences
 from tests.runs.test_methods_resume import (
+    INTERVALS,
     METHODS,
-    RHYTHM,
     SMALL,
     classes_to_learn,
     clusters_to_fit,
@@ -36,7 +36,7 @@ OTHERS = {
     "hostile_files": _IN_FILES,
     "pair": (*DEMO, *("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu")),
 }
-"""Runs whose images are read by worker processes, and one on two processes."""
+"""Runs that read images in worker processes, and one on two processes."""
 CLUSTERING = ("deepcluster", "deepcluster_v2", "local_aggregation", "predict")
 """What has a phase of clustering."""
 FILES = {"distill": files_to_distill, "clusterfit": clusters_to_fit, "soft_distillation": classes_to_learn}
@@ -76,7 +76,7 @@ class Bench(Runs):
 
     def _fit(self, name: str, method: str) -> list[str]:
         where = ("--run.dir", str(self.folder), "--run.name", name)
-        return ["fit", *self._options(method), *OPTIONS, *RHYTHM.get(method, ()), *where]
+        return ["fit", *self._options(method), *OPTIONS, *INTERVALS.get(method, ()), *where]
 
     def _predict(self, name: str) -> list[str]:
         options = ["predict", "--config", "configs/clusters.yaml", "--model", "RawPixels"]

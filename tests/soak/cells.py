@@ -12,7 +12,7 @@ class Outcome:
     """What one case came to.
 
     Attributes:
-        injected: What was done to whom.
+        injected: The fault and the process or file that it hit.
         happened: In a word or two, for the table.
         problems: How this is not what was promised; empty if all is well.
         injections: Faults in this case.

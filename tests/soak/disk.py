@@ -1,4 +1,4 @@
-"""A disk that fails: earlier checkpoints are kept, the run goes on, or stops with one line and can be resumed."""
+"""A disk that fails: earlier checkpoints are kept, the run continues, or stops with one line and can be resumed."""
 
 import errno
 import random
@@ -47,7 +47,7 @@ def fails(bench: Bench, draw: random.Random, number: int) -> Outcome:
     if not problems:
         bench.forget(name)
     often = "from then on" if lasting else "once"
-    what = "went on, equal" if done.code == 0 else f"exit {done.code}, then equal"
+    what = "continued, equal" if done.code == 0 else f"exit {done.code}, then equal"
     return Outcome(f"{error} at {point}, operation {fault.number} of {pattern}, {often}", what, problems)
 
 

@@ -166,7 +166,7 @@ def _watch_training(injector: Injector) -> None:
 
 
 def leave_out_figures() -> None:
-    """The report's figures are half the time of so short a run; the table that they are drawn from is compared."""
+    """The report's figures are half the time of so short a run; the table that they show is compared."""
     from ssl_lightning.callbacks.write_report import WriteReport
 
     assert callable(WriteReport._update)

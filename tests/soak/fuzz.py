@@ -91,7 +91,7 @@ def _measured(content: bytes) -> dict[str, Any]:
 
 
 def _paired(folder: Path, draw: random.Random) -> list[str]:
-    """Read all files as rows, with images among them whose color is their name; every row has its own, or none."""
+    """Read all files as rows, some of them images that encode their name as color; every row has its own, or none."""
     import torch
 
     from ssl_lightning.data.packs import open_unlabelled

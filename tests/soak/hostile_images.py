@@ -148,7 +148,7 @@ def image_folder(folder: Path, hostile: int, seed: int = 0) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     draw, kinds = random.Random(seed), [kind for kind in KINDS if kind[0] in ("JPEG", "PNG")][:3]
-    names = [f"{draw.randrange(10**9):09d}" for _ in range(IMAGES + HOSTILE)]
+    names = [str(draw.randrange(10**9)).zfill(9) for _ in range(IMAGES + HOSTILE)]
     chosen = draw.sample(sorted(bombs().keys() - LARGE), hostile)
     for place, name in enumerate(names):
         if place < hostile:

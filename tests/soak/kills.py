@@ -20,7 +20,7 @@ PHASES = ("features", "kmeans", "publish", "clustering")
 
 
 def at_a_step(bench: Bench, draw: random.Random, number: int) -> Outcome:
-    """SIGKILL a random time after a random step of the method whose turn it is."""
+    """SIGKILL a random time after a random step; the methods take turns."""
     method = METHODS[number % len(METHODS)]
     step, delay = draw.randrange(1, bench.trained(bench.whole(method))), draw.uniform(0, STEP)
     fault = Fault("step", step, action="report")

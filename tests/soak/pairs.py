@@ -23,7 +23,7 @@ LISTS: list[tuple[list[Reaction], range | tuple[int, ...]]] = [
     ([Reaction(0, SIGKILL, rank=1)], KILLED),
     ([Reaction(0, SIGKILL, rank=0)], (-9,)),
 ]
-"""Who gets what, and how the first process may end."""
+"""The signal of each process, and how the first process may end."""
 
 
 def struck(bench: Bench, draw: random.Random, number: int) -> Outcome:
@@ -44,8 +44,8 @@ def struck(bench: Bench, draw: random.Random, number: int) -> Outcome:
     problems += bench.differs(name, "pair") + bench.leftovers(name) if again.code == 0 else []
     if not problems:
         bench.forget(name)
-    who = ", ".join(f"{signal.Signals(reaction.number).name} to rank {reaction.rank}" for reaction in reactions)
-    return Outcome(f"{who} after step {step}", f"exit {done.code}", problems)
+    signals = ", ".join(f"{signal.Signals(reaction.number).name} to rank {reaction.rank}" for reaction in reactions)
+    return Outcome(f"{signals} after step {step}", f"exit {done.code}", problems)
 
 
 CELLS = [

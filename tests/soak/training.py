@@ -40,7 +40,7 @@ def _finite(bench: Bench, name: str) -> list[str]:
 
 
 def whole_in_files(bench: Bench) -> tuple[str, tuple[str, ...]]:
-    """An uninterrupted run whose images are read by workers, and its options."""
+    """An uninterrupted run with images read by workers, and its options."""
     extra = (*SIZES, "--data.path", str(image_folder(bench.folder / "files" / "good", hostile=0)))
     return bench.whole("in_files", extra), extra
 
@@ -57,7 +57,7 @@ def worker_killed(bench: Bench, draw: random.Random, number: int) -> Outcome:
     problems += bench.differs(name, "in_files") if done.code == 0 else []
     if not problems:
         bench.forget(name)
-    return Outcome(f"worker {worker} killed {1000 * delay:.0f} ms after step {step}", "went on, equal", problems)
+    return Outcome(f"worker {worker} killed {1000 * delay:.0f} ms after step {step}", "continued, equal", problems)
 
 
 def images_among(bench: Bench, draw: random.Random, number: int) -> Outcome:
@@ -91,7 +91,7 @@ CELLS = [
         20,
         not_finite,
     ),
-    Cell("workers", "SIGKILL to a worker process", "the run goes on, equal in every bit", 20, worker_killed),
+    Cell("workers", "SIGKILL to a worker process", "the run continues, equal in every bit", 20, worker_killed),
     Cell(
         "images",
         "damaged and hostile files in the folder of images of a run, read by worker processes",
