@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py [--gpus 512] [--batch-size 8192] [--json PATH]
 
-The networks of configs/scale/seer_*.yaml are built on the meta device. Operations are counted by
+The networks of configs/scale/seer_*.yaml are built on the meta device. FLOPs are counted by
 torch.utils.flop_counter (a multiplication and an addition are two), what autograd keeps by hooks on saved tensors.
 docs/scale.md explains the rows.
 """
@@ -27,7 +27,7 @@ CONFIGS = sorted(
 )
 IMAGES = 1_000_000_000
 SUSTAINED = 100e12
-"""Operations a second that a GPU is taken to sustain: a third of an A100's peak in bfloat16."""
+"""FLOPs a second that a GPU is taken to sustain: a third of an A100's peak in bfloat16."""
 GIB = 2**30
 
 
@@ -57,9 +57,9 @@ def work_out(path, gpus, batch_size):
         head = Projector(trunk.num_features, model["hidden"], model["projection"], model["projector_norm"])
         prototypes = Prototypes(model["num_prototypes"], model["projection"])
     parameters = [sum(p.numel() for p in module.parameters()) for module in (trunk, head, prototypes)]
-    forward = {size: operations(trunk, size) for _, size in crops}
+    forward = {size: flops(trunk, size) for _, size in crops}
     views = sum(count for count, _ in crops)
-    image = sum(count * forward[size] for count, size in crops) + views * operations_of_head(head, prototypes)
+    image = sum(count * forward[size] for count, size in crops) + views * flops_of_head(head, prototypes)
     own = batch_size // gpus
     between, within, everything = zip(*(kept_bytes(trunk, count * own, size) for count, size in crops), strict=True)
     scores = 3 * views * own * model["num_prototypes"] * 4  # of all views: scores, their softmax, its gradient
@@ -92,13 +92,13 @@ def crops_of(data):
     return [(view["count"], round(view.get("size", 1.0) * data["image_size"])) for view in data["views"]]
 
 
-def operations(network, size):
+def flops(network, size):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.empty(1, 3, size, size, device="meta"))
     return counter.get_total_flops()
 
 
-def operations_of_head(head, prototypes):
+def flops_of_head(head, prototypes):
     linear = [module for module in head.modules() if isinstance(module, nn.Linear)]
     return 2 * (sum(layer.weight.numel() for layer in linear) + prototypes.weight.numel())
 

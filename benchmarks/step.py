@@ -34,11 +34,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_lightning.callbacks import (
+    CountFLOPs,
     DiagnosticSignals,
     Doctor,
     ImagesProgressBar,
     NeighborPurity,
-    Operations,
     Throughput,
     WriteReport,
 )
@@ -69,7 +69,7 @@ from ssl_lightning.methods import (
     SimCLR,
     SwAV,
 )
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.runs import Checkpointing, MetricsTable, Preemption, StopBetweenBatches
 
 CLUSTERS = 100
@@ -130,7 +130,9 @@ def measure(name, options):
 
 
 def make_deepcluster(size, samples):
-    model = DeepCluster(CLUSTERS, ResNet18(width=size.width), sampler="natural", image_size=size.image_size)
+    model = DeepCluster(
+        CLUSTERS, ResNet18(width=size.width), sampler="natural", preprocessing=Preprocessing(size.image_size)
+    )
     model.pseudo_labels.assign([labels(samples)])
     return model
 
@@ -141,7 +143,7 @@ def deepcluster_loss(model, batch):
 
 
 def make_swav(size, samples):
-    return SwAV(CLUSTERS, ResNet18(width=size.width), image_size=size.image_size, freeze_epochs=0.0)
+    return SwAV(CLUSTERS, ResNet18(width=size.width), preprocessing=Preprocessing(size.image_size), freeze_epochs=0.0)
 
 
 def swav_loss(model, batch):
@@ -152,7 +154,7 @@ def swav_loss(model, batch):
 
 
 def make_deepcluster_v2(size, samples):
-    model = DeepClusterV2(CLUSTERS, backbone=ResNet18(width=size.width), image_size=size.image_size)
+    model = DeepClusterV2(CLUSTERS, backbone=ResNet18(width=size.width), preprocessing=Preprocessing(size.image_size))
     for bank in model.banks:
         bank.fill(torch.randn(samples, 128))
     model.pseudo_labels.assign([labels(samples)] * model.num_heads)
@@ -168,17 +170,17 @@ def deepcluster_v2_loss(model, batch):
 
 
 def make_instance_recognition(size, samples):
-    model = InstanceRecognition(backbone=ResNet18(width=size.width), image_size=size.image_size)
+    model = InstanceRecognition(backbone=ResNet18(width=size.width), preprocessing=Preprocessing(size.image_size))
     model.bank.fill(torch.randn(samples, 128))
     return model
 
 
 def unit_and_memory(model, batch):
     """Embeddings, and the memory, which first takes up those of the step before: its gradients are through by now."""
-    if model._seen is not None:
-        model.bank.write(*model._seen)
+    if model._last_embeddings is not None:
+        model.bank.write(*model._last_embeddings)
     z = F.normalize(model.projector(model(batch.views[0])).float(), dim=1)
-    model._seen = batch.index, z.detach()
+    model._last_embeddings = batch.index, z.detach()
     return z, model.bank.rows
 
 
@@ -188,7 +190,11 @@ def instance_recognition_loss(model, batch):
 
 
 def make_local_aggregation(size, samples):
-    options = {"num_clusters": CLUSTERS, "num_neighbors": samples // 10, "image_size": size.image_size}
+    options = {
+        "num_clusters": CLUSTERS,
+        "num_neighbors": samples // 10,
+        "preprocessing": Preprocessing(size.image_size),
+    }
     model = LocalAggregation(backbone=ResNet18(width=size.width), **options)
     model.bank.fill(torch.randn(samples, 128))
     model.pseudo_labels.assign([labels(samples)] * model.num_heads)
@@ -202,7 +208,7 @@ def local_aggregation_step(model, batch):
 
 
 def make_simclr(size, samples):
-    return SimCLR(ResNet18(width=size.width), image_size=size.image_size)
+    return SimCLR(ResNet18(width=size.width), preprocessing=Preprocessing(size.image_size))
 
 
 def simclr_loss(model, batch):
@@ -212,11 +218,13 @@ def simclr_loss(model, batch):
 
 def make_byol(size, samples):
     hidden = (64 * size.width,)  # 4096 for the full network
-    return BYOL(ResNet18(width=size.width), hidden=hidden, predictor_hidden=hidden, image_size=size.image_size)
+    return BYOL(
+        ResNet18(width=size.width), hidden=hidden, predictor_hidden=hidden, preprocessing=Preprocessing(size.image_size)
+    )
 
 
 def make_moclr(size, samples):
-    return MoCLR(ResNet18(width=size.width), hidden=(64 * size.width,), image_size=size.image_size)
+    return MoCLR(ResNet18(width=size.width), hidden=(64 * size.width,), preprocessing=Preprocessing(size.image_size))
 
 
 def with_teacher(model, batch):
@@ -328,7 +336,7 @@ def train(method, size, steps, *callbacks):
     # the bar is drawn and paid for, but not shown among the figures
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as unseen, redirect_stdout(unseen):
         report, checkpointing = WriteReport(f"{folder}/report"), Checkpointing(f"{folder}/checkpoints")
-        signs = [Throughput(), Operations(), DiagnosticSignals(), NeighborPurity(), Doctor()]
+        signs = [Throughput(), CountFLOPs(), DiagnosticSignals(), NeighborPurity(), Doctor()]
         added = [ImagesProgressBar(), *signs, report, checkpointing, StopBetweenBatches(Preemption())]
         trainer = pl.Trainer(
             accelerator="cpu",

@@ -1,4 +1,4 @@
-"""Self-supervised learning by clustering, and from images that nobody curated."""
+"""Self-supervised learning by clustering and from uncurated images."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ __all__ = ["__version__", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load_model` when it is asked for: `ssl-lightning --help` must not wait for torch."""
+    """Import `load_model` on first use, so that `ssl-lightning --help` does not import torch."""
     if name == "load_model":
         from ssl_lightning.checkpoints.load import load_model
 

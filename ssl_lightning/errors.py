@@ -53,7 +53,7 @@ def diverged(found: str) -> NonFiniteError:
     """
     return NonFiniteError(
         f"found {found}; no checkpoint holds it: give the command again with a lower learning rate or with "
-        "--trainer.precision 32-true, and, to go on from the last checkpoint if there is one, "
+        "--trainer.precision 32-true, and, to resume from the last checkpoint if there is one, "
         "--resume.allow_config_change true"
     )
 

@@ -58,6 +58,34 @@ def gather_rows(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     return rows if group is None else torch.cat(_gather_parts(rows, group))
 
 
+def scatter_rows(
+    values: Tensor, rows: Int[Tensor, "n"], num_rows: int, group: dist.ProcessGroup | None, missing: int | float = 0
+) -> Tensor:
+    """Place the values of all processes by row, on every process.
+
+    Args:
+        values: Values of this process, one for each of `rows`.
+        rows: Rows of this process. A row of several processes has the value of one of them.
+        num_rows: N, the number of rows of the result.
+        group: None if these are all rows.
+        missing: The value of a row that no process has.
+    """
+    placed = values.new_full((num_rows, *values.shape[1:]), missing)
+    placed[gather_rows(rows, group)] = gather_rows(values, group)
+    return placed
+
+
+def block_of(count: int, rank: int, world_size: int) -> slice:
+    """The contiguous block of one of several processes; blocks are disjoint, complete and differ by at most one row.
+
+    Args:
+        count: Number of rows of all processes.
+        rank: The process.
+        world_size: Number of processes.
+    """
+    return slice(count * rank // world_size, count * (rank + 1) // world_size)
+
+
 def gather_rows_with_gradient(rows: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, int]:
     """The rows of all processes in rank order, and the position of the first row of this process.
 

@@ -1,7 +1,7 @@
-"""YAML with bounds: files of strangers cost no more to read than their size, and hold what they seem to hold.
+"""A YAML loader with bounds, for untrusted files.
 
-A few hundred bytes of aliases stand for more nodes than there are atoms, anchors may contain themselves, and a key
-that stands twice hides the first. PyYAML's safe loader takes all of these.
+PyYAML's safe loader accepts aliases that expand to an unlimited number of nodes, anchors that contain themselves, and
+repeated keys, of which the last wins. This loader rejects them.
 """
 
 import os
@@ -19,29 +19,29 @@ from ssl_lightning.errors import DataError, called_by_parser
 
 MAX_BYTES = 10_000_000
 MAX_NODES = 100_000
-"""Scalars, lists and tables, those that aliases repeat included."""
+"""Largest number of scalars, lists and tables, including repetitions by aliases."""
 MAX_DEPTH = 100
 MAX_DIGITS = 100
-"""Characters of a number; more take time that grows with their square, and Python rejects 4,300."""
+"""Largest number of characters of a number; parsing time grows with their square, and Python rejects 4,300."""
 
 
 _NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.+-]*")
 _NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _FAILURES = (ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError)
-"""What constructors of PyYAML raise: for dates that are none, keys that are lists, numbers out of range."""
+"""Exceptions of PyYAML's constructors, for example for invalid dates, keys that are lists, numbers out of range."""
 
 
 class UnsafeYAMLError(yaml.YAMLError):
-    """Text that is YAML, and beyond the bounds."""
+    """YAML beyond the bounds."""
 
 
 class UnreadableFileError(UnsafeYAMLError, DataError):
-    """A file that is no configuration, whether `--config` or a value within one names it."""
+    """A file that is not a configuration, given by `--config` or by a value."""
 
 
 @dataclass
 class _Open:
-    """A list or table that has begun, or a node that has ended: how much it stands for."""
+    """A list or table that is being read, or a completed node, with the number of nodes that it expands to."""
 
     anchor: str | None = None
     is_table: bool = False
@@ -55,7 +55,7 @@ def load_yaml(text: str) -> Any:
     """Plain values from YAML, by the safe loader.
 
     Raises:
-        yaml.YAMLError: The text is no YAML, or beyond the bounds of this file.
+        yaml.YAMLError: If the text is not YAML, or beyond the bounds.
     """
     check_yaml(text)
     try:
@@ -65,10 +65,10 @@ def load_yaml(text: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """`load_yaml` of a file.
+    """`load_yaml` for a file.
 
     Raises:
-        DataError: It cannot be read, or is no such YAML; names the file.
+        DataError: If the file cannot be read or is not such YAML.
     """
     try:
         if Path(path).stat().st_size > MAX_BYTES:
@@ -80,7 +80,7 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def check_yaml(text: str) -> None:
-    """Walk through YAML once, without making anything of it.
+    """Check the bounds of YAML text in one pass, without creating values.
 
     Raises:
         yaml.YAMLError: See `load_yaml`.
@@ -110,15 +110,15 @@ def check_yaml(text: str) -> None:
 
 
 def bound_parser() -> None:
-    """Let every parser of this process read YAML within these bounds, from files that end."""
+    """Apply these bounds to all parsers of this process."""
     from jsonargparse import Path as ParsersPath
     from jsonargparse import get_loader, set_loader
 
-    global _parsers_own, _parsers_reader  # kept once: the second time they would be ours
+    global _parsers_own, _parsers_reader  # kept once: a second call would keep our own
     if _parsers_own is None:
         _parsers_own, _parsers_reader = get_loader("yaml"), ParsersPath.read_text
     set_loader("yaml", _bounded, exceptions=(yaml.YAMLError,))
-    ParsersPath.read_text = _read_bounded  # type: ignore[method-assign]  # a value that names a file is read with it
+    ParsersPath.read_text = _read_bounded  # type: ignore[method-assign]  # reads a value that names a file
 
 
 _parsers_own: Any = None
@@ -126,14 +126,14 @@ _parsers_reader: Any = None
 
 
 def _read_bounded(path: os.PathLike[str]) -> str:
-    """Text of a local file that a value names, in place of the parser's own method.
+    """Read the text of a local file that a value names; replaces the parser's method.
 
-    Files of the kernel, which may wait or never end, give their size as zero. A named pipe, such as standard input by
-    its path, is read where an argument of the command line names it, as `--config <(...)` does; a dash passes there
-    alone, since `check_yaml` rejects it.
+    Files of the kernel, which can block or never end, report a size of zero. A named pipe, such as the path of standard
+    input, is read if an argument of the command line names it, as `--config <(...)` does. A dash is accepted only
+    there, since `check_yaml` rejects it.
 
     Raises:
-        UnreadableFileError: The file is a pipe that the user has not named, cannot be read, or is too large.
+        UnreadableFileError: If the file is a pipe that the user has not named, cannot be read, or is too large.
     """
     name = os.fspath(path)
     if str(path) == "-" and _parsers_reader is not None:

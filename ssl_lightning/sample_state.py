@@ -1,10 +1,10 @@
-"""State beside the weights: who belongs where, what each image last looked like, what the last batches looked like.
+"""Per-sample state of methods: pseudo-labels, memory bank, feature queue.
 
-All hold plain tensors, saved as extra state. As registered buffers, distributed training would overwrite every other
-process's writes with rank 0's at each forward, and a checkpoint could only be read where the data set is as large.
+All hold plain tensors that are saved as extra state. Registered buffers would be overwritten by those of rank 0 at each
+forward pass of a distributed run, and a checkpoint could be read only with a dataset of the same size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,11 +17,11 @@ from ssl_lightning.errors import UsageError
 
 
 class PseudoLabels(nn.Module):
-    """The cluster of each training row in each of H clusterings; part of the method's state.
+    """The cluster of each training row in each of H clusterings.
 
     Attributes:
-        rows: One column a clustering, -1 for a row that was never clustered. No rows before the first clustering.
-        version: How often labels were assigned.
+        rows: One column per clustering, -1 for a row without a cluster. There are no rows before the first clustering.
+        version: Number of assignments.
     """
 
     rows: Int[Tensor, "N H"]
@@ -33,29 +33,29 @@ class PseudoLabels(nn.Module):
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was assigned yet: the question to ask before training, not the epoch."""
+        """Whether no labels were assigned yet. Use this before training instead of the epoch."""
         return self.rows.numel() == 0
 
     def __getitem__(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B H"]:
         """Labels of some rows, as int64 for the loss.
 
         Raises:
-            ValueError: Before the first clustering.
+            UsageError: Before the first clustering.
         """
         self._expect_labels()
         return self.rows.index_select(0, index.to(self.rows.device)).long()
 
     def all_rows(self) -> Int[Tensor, "N H"]:
-        """Labels of all rows, for losses that look at whole clusters.
+        """Labels of all rows, for losses that compare whole clusters.
 
         Raises:
-            ValueError: Before the first clustering.
+            UsageError: Before the first clustering.
         """
         self._expect_labels()
         return self.rows
 
     def assign(self, clusterings: list[Clustering]) -> None:
-        """Replace all labels; one clustering a head, each with the labels of all N rows."""
+        """Replace all labels by one clustering per head, each with the labels of all N rows."""
         labels = torch.stack([clustering.labels for clustering in clusterings], dim=1)
         self.rows = labels.to(device=self.rows.device, dtype=torch.int32)
         self.version += 1
@@ -73,14 +73,14 @@ class PseudoLabels(nn.Module):
         return self
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state for a checkpoint."""
         return {"rows": self.rows, "version": self.version}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's labels, whatever the size of its data set.
+        """Restore the labels of a checkpoint, for a dataset of any size.
 
         Raises:
-            ValueError: If they are none.
+            ValueError: For a value of another kind.
         """
         _expect_rows(state["rows"], 2, floating=False)
         self.rows = state["rows"].to(self.rows.device)
@@ -88,13 +88,13 @@ class PseudoLabels(nn.Module):
 
 
 class FeatureBank(nn.Module):
-    """A unit-norm running average of the embedding of each training row.
+    """Memory bank: an exponential moving average of the unit embedding of each training row.
 
-    M_i <- normalize(m M_i + (1 - m) z_i): m = 0.5 for instance recognition and Local Aggregation, 0 for
+    M_i <- normalize(m M_i + (1 - m) z_i), with m = 0.5 for instance recognition and Local Aggregation and 0 for
     DeepCluster-v2.
 
     Args:
-        momentum: m, in [0, 1]; 1 freezes, 0 overwrites.
+        momentum: m, in [0, 1]; 1 freezes the rows, 0 overwrites them.
 
     Attributes:
         rows: Unit rows; none before `fill`.
@@ -113,19 +113,19 @@ class FeatureBank(nn.Module):
 
     @property
     def is_empty(self) -> bool:
-        """Whether the bank was never filled."""
+        """Whether the memory bank was never filled."""
         return self.rows.numel() == 0
 
     def fill(self, features: Float[Tensor, "N D"], valid: Tensor | None = None) -> None:
-        """Set all rows at once, normalized; those that are not `valid` are zeros until they are written."""
+        """Set all rows, normalized; rows that are not `valid` are zeros until they are written."""
         valid = torch.ones(len(features), dtype=torch.bool) if valid is None else valid.clone()
         rows = F.normalize(features.detach().float(), dim=1)
         self._set(torch.where(valid.to(rows.device).unsqueeze(1), rows, 0.0), valid)
 
     def initialize(self, count: int, width: int, seed: int) -> None:
-        """Begin with random unit rows, uniform over the sphere, which the first embeddings are blended into.
+        """Start from random unit rows, uniform on the sphere, with which the first embeddings are averaged.
 
-        None is `valid` before that: the row of an image that is never read must not join a cluster.
+        No row is `valid` before its first embedding, so that the row of an unreadable image joins no cluster.
         """
         rows = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
         self._set(F.normalize(rows, dim=1), torch.zeros(count, dtype=torch.bool))
@@ -135,17 +135,17 @@ class FeatureBank(nn.Module):
         self.rows, self.valid = rows.to(device), valid.to(device)
 
     def write(self, index: Int[Tensor, "B"], z: Float[Tensor, "B D"]) -> None:
-        """Blend new embeddings in. Of rows that occur twice the first occurrence counts, on any number of processes.
+        """Average new embeddings into their rows. Of repeated rows, the first occurrence is used.
 
         Args:
-            index: Rows to write, gathered in rank order where there are several processes.
-            z: Their embeddings; normalized here.
+            index: Rows to write, gathered in rank order over processes.
+            z: Their embeddings, which are normalized here.
         """
-        first = _first_occurrences(index)
+        first = first_occurrences(index)
         rows, fresh = index[first], F.normalize(z[first].detach().float(), dim=1)
         before = self.rows[rows]
         blend = self.momentum * before + (1 - self.momentum) * fresh
-        blend = torch.where(before.any(1, keepdim=True), blend, fresh)  # a row of zeros has nothing to average with
+        blend = torch.where(before.any(1, keepdim=True), blend, fresh)  # a zero row is replaced
         self.rows[rows] = F.normalize(blend, dim=1)
         self.valid[rows] = True
 
@@ -156,18 +156,18 @@ class FeatureBank(nn.Module):
         return self
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state for a checkpoint."""
         return {"rows": self.rows, "valid": self.valid}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's rows, whatever the size of its data set.
+        """Restore the rows of a checkpoint, for a dataset of any size.
 
         Raises:
-            ValueError: If they are none.
+            ValueError: For a value of another kind.
         """
         _expect_rows(state["rows"], 2)
         if state["valid"].dtype != torch.bool or state["valid"].shape != state["rows"].shape[:1]:
-            raise ValueError(f"found a memory of {len(state['rows'])} rows without as many marks of the valid ones")
+            raise ValueError(f"found a memory bank of {len(state['rows'])} rows and another number of validity flags")
         device = self.rows.device
         self.rows, self.valid = state["rows"].to(device), state["valid"].to(device)
 
@@ -179,7 +179,7 @@ class FeatureQueue(nn.Module):
         length: L, over all processes; 0 for no queue.
 
     Attributes:
-        rows: Newest first; fewer than L of them until the queue is full.
+        rows: Newest first; fewer than L until the queue is full.
     """
 
     rows: Float[Tensor, "A L D"]
@@ -193,14 +193,14 @@ class FeatureQueue(nn.Module):
 
     @property
     def is_full(self) -> bool:
-        """Whether it holds L embeddings of every view: before that it is not to be used."""
+        """Whether the queue holds L embeddings of every view; it is not used before."""
         return 0 < self.length == self.rows.shape[1]
 
     def push(self, embeddings: Float[Tensor, "A B D"]) -> None:
-        """Put a step's embeddings in front and let the oldest go.
+        """Add the embeddings of a step and remove the oldest.
 
         Args:
-            embeddings: Of all processes' rows, in rank order.
+            embeddings: Embeddings of all processes in rank order.
         """
         fresh = embeddings.detach().float()
         rows = torch.cat([fresh, self.rows.to(fresh.device)], dim=1) if self.rows.numel() else fresh
@@ -212,33 +212,40 @@ class FeatureQueue(nn.Module):
         return self
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state for a checkpoint."""
         return {"rows": self.rows}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's embeddings.
+        """Restore the embeddings of a checkpoint.
 
         Raises:
-            ValueError: If they are none.
+            ValueError: For a value of another kind.
         """
         _expect_rows(state["rows"], 3)
         self.rows = state["rows"].to(self.rows.device)
 
 
+def sample_states(module: nn.Module) -> Iterator[tuple[str, PseudoLabels | FeatureBank | FeatureQueue]]:
+    """The per-sample state within a module, by the names of its submodules."""
+    for name, child in module.named_modules():
+        if isinstance(child, PseudoLabels | FeatureBank | FeatureQueue):
+            yield name, child
+
+
 def _expect_rows(rows: Any, dimensions: int, floating: bool = True) -> None:
-    """What a checkpoint holds may be anything.
+    """Validate the rows in a checkpoint.
 
     Raises:
-        ValueError: For no tensor, or one of another kind.
+        ValueError: If they are not a tensor of the expected kind.
     """
     fits = isinstance(rows, Tensor) and rows.dim() == dimensions and rows.is_floating_point() == floating
     if not fits:
         found = f"{rows.dtype} {tuple(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
-        raise ValueError(f"found {found} as rows of a memory; expected a tensor of {dimensions} dimensions")
+        raise ValueError(f"found {found} as rows of per-sample state; expected a tensor of {dimensions} dimensions")
 
 
-def _first_occurrences(index: Int[Tensor, "B"]) -> Int[Tensor, "U"]:
-    """Positions at which a row occurs for the first time, in order."""
+def first_occurrences(index: Int[Tensor, "B"]) -> Int[Tensor, "U"]:
+    """Positions of the first occurrence of each row, in order."""
     _, group = torch.unique(index, return_inverse=True)
     positions = torch.arange(len(index), device=index.device)
     first = torch.full((int(group.max()) + 1 if len(index) else 0,), len(index), device=index.device)
@@ -246,5 +253,5 @@ def _first_occurrences(index: Int[Tensor, "B"]) -> Int[Tensor, "U"]:
 
 
 def _device_after(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> torch.device:
-    """Where `fn` (of `Module.to`, `.cuda`, `.half`, ...) would put a tensor; memories move but never change dtype."""
+    """The device to which `fn` (of `Module.to`, `.cuda`, `.half`, ...) moves a tensor; the dtype never changes."""
     return fn(torch.empty(0, device=tensor.device)).device

@@ -1,4 +1,4 @@
-"""The rooms import downwards only, and nothing that is banned stands in the sources."""
+"""The packages import downwards only, and the sources contain nothing that is banned."""
 
 import ast
 import importlib
@@ -12,75 +12,42 @@ from torch import nn
 PACKAGE = Path(__file__).parents[1] / "ssl_lightning"
 CONFIGS = PACKAGE.parent / "configs"
 
-ALLOWED = {
-    "types": set(),
-    "files": {"errors"},
-    "counter_rng": set(),
-    "processes": set(),
-    "errors": set(),
-    "failures": set(),
-    "safe_yaml": {"errors"},
-    "models": {"errors"},
-    "optim": {"errors"},
-    "checkpoints": {"files", "errors", "safe_yaml"},
-    "functional": {"types", "processes"},
-    "clustering": {"types", "counter_rng", "files", "errors"},
-    "evaluation": {"types", "counter_rng", "clustering", "errors"},
-    "report": {"types", "errors"},
-    "weights": {"models"},
-    "sample_state": {"types", "clustering", "processes", "errors"},
-    "data": {"types", "counter_rng", "clustering", "files", "errors"},
-    "methods": {
-        "counter_rng",
-        "types",
-        "processes",
-        "sample_state",
-        "functional",
-        "models",
-        "optim",
-        "checkpoints",
-        "clustering",
-    }
-    | {"failures", "files", "errors"},
-    "callbacks": {"types", "counter_rng", "processes", "sample_state", "clustering", "evaluation", "report", "errors"}
-    | {"failures", "files"},
-    "runs": {"checkpoints", "report", "files", "errors", "processes", "safe_yaml"},
-    "commands": {
-        "types",
-        "counter_rng",
-        "processes",
-        "files",
-        "models",
-        "optim",
-        "checkpoints",
-        "functional",
-        "clustering",
-        "evaluation",
-    }
-    | {"report", "weights", "sample_state", "data", "methods", "callbacks", "runs", "errors", "cli"},
-    "cli": {
-        "types",
-        "counter_rng",
-        "processes",
-        "files",
-        "models",
-        "optim",
-        "checkpoints",
-        "functional",
-        "clustering",
-        "evaluation",
-    }
-    | {"report", "weights", "sample_state", "data", "methods", "callbacks", "runs", "errors", "safe_yaml"},
-    "entry": {"errors", "cli"},
-    "__main__": {"entry"},
-    "__init__": {"checkpoints"},
+LAYERS = {
+    "counter_rng": "",
+    "errors": "",
+    "failures": "",
+    "processes": "",
+    "types": "",
+    "files": "errors",
+    "functional": "processes types",
+    "models": "errors",
+    "optim": "errors",
+    "report": "errors types",
+    "safe_yaml": "errors",
+    "checkpoints": "errors files safe_yaml",
+    "clustering": "counter_rng errors files types",
+    "contracts": "errors models types",
+    "__init__": "checkpoints",
+    "data": "processes clustering contracts counter_rng errors models types",
+    "evaluation": "clustering counter_rng errors",
+    "runs": "checkpoints errors files processes report",
+    "sample_state": "clustering errors",
+    "callbacks": "clustering contracts counter_rng errors evaluation failures files models "
+    "processes report sample_state types",
+    "methods": "checkpoints clustering contracts counter_rng errors failures files functional "
+    "models optim processes sample_state types",
+    "cli": "callbacks checkpoints data errors files methods processes report runs safe_yaml sample_state",
+    "commands": "callbacks checkpoints cli clustering data errors evaluation files methods models report runs types",
+    "entry": "cli errors",
+    "__main__": "entry",
 }
+"""What each package or module imports of this project, from the ground up."""
+ALLOWED = {name: set(imported.split()) for name, imported in LAYERS.items()}
 NO_LIGHTNING = {
     "functional",
     "clustering",
     "evaluation",
     "report",
-    "weights",
     "types",
     "counter_rng",
     "files",
@@ -92,7 +59,7 @@ def sources():
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def room(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
@@ -106,19 +73,56 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def targets(path: Path) -> dict[str, str]:
+    """Packages of ours that a file imports, each with the first name that it imports."""
+    found = {}
+    for name in sorted(imports(path)):
+        parts = name.split(".")
+        if parts[0] == "ssl_lightning" and len(parts) > 1 and not parts[1].startswith("__"):
+            found.setdefault(parts[1], name)
+    return {target: name for target, name in found.items() if target != package_of(path)}
+
+
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_arrows_point_down(path):
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] != "ssl_lightning" or len(parts) < 2 or parts[1].startswith("__"):
-            continue
-        target = parts[1]
-        assert target == room(path) or target in ALLOWED[room(path)], f"{path} imports {name}: an arrow up"
+    for target, name in targets(path).items():
+        assert target in ALLOWED[package_of(path)], f"{path} imports {name}: an arrow up"
+
+
+def test_every_allowance_is_used():
+    used = {package: set() for package in ALLOWED}
+    for path in sources():
+        used[package_of(path)] |= targets(path).keys()
+    assert {package: allowed - used[package] for package, allowed in ALLOWED.items() if allowed - used[package]} == {}
+
+
+def test_protocols_and_casts_are_few():
+    """One contract describes the data; Protocols are for optional abilities. A cast hides what a type does not tell."""
+    nodes = [node for path in sources() for node in ast.walk(ast.parse(path.read_text()))]
+    protocols = [
+        node.name
+        for node in nodes
+        if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == "Protocol" for base in node.bases)
+    ]
+    casts = [node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "cast"]
+    assert len(protocols) <= 8, protocols
+    assert len(casts) <= 12
+
+
+def test_the_base_class_of_the_methods_has_one_topic():
+    assert len((PACKAGE / "methods" / "method.py").read_text().splitlines()) <= 230
+
+
+def test_the_data_module_is_reached_by_the_contract_alone():
+    """Not in what starts a run, which has the data module itself."""
+    for path in sources():
+        if package_of(path) in ("methods", "callbacks", "data"):
+            assert "trainer.datamodule" not in path.read_text(), f"{path}: use data_of(trainer)"
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_pure_rooms_do_not_import_lightning(path):
-    if room(path) in NO_LIGHTNING:
+def test_pure_packages_do_not_import_lightning(path):
+    if package_of(path) in NO_LIGHTNING:
         assert not any(name.split(".")[0] == "lightning" for name in imports(path)), path
 
 
@@ -156,13 +160,16 @@ def test_every_config_at_paper_size_is_in_the_documentation():
     assert named == {path.stem for path in (CONFIGS / "scale").glob("*_*.yaml")}
 
 
-def test_no_protocol_that_is_requested_names_a_submodule():
+def test_no_protocol_that_is_checked_names_a_submodule():
     """Since Python 3.12 `isinstance` looks at classes and dictionaries alone, where a module's submodules are not."""
-    asked = []
-    for path in sorted((PACKAGE / "callbacks").glob("*.py")) + sorted((PACKAGE / "methods").glob("*.py")):
-        module = importlib.import_module(f"ssl_lightning.{path.parent.name}.{path.stem}")
-        asked += [thing for thing in vars(module).values() if "_is_runtime_protocol" in getattr(thing, "__dict__", ())]
-    assert len(asked) > 10
-    for protocol in asked:
+    checked = []
+    for path in sources():
+        if re.search(r"^class \w+\(Protocol\)", path.read_text(), re.MULTILINE):
+            module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
+            checked += [
+                thing for thing in vars(module).values() if "_is_runtime_protocol" in getattr(thing, "__dict__", ())
+            ]
+    assert checked
+    for protocol in checked:
         for name, kind in typing.get_type_hints(protocol).items():
             assert not (isinstance(kind, type) and issubclass(kind, nn.Module)), f"{protocol.__name__}.{name}"

@@ -27,7 +27,7 @@ from ssl_lightning.data import Digits
 from ssl_lightning.entry import run
 from ssl_lightning.files import sha256_of
 from ssl_lightning.methods import Method, MoCLR
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.runs import WandbRun
 
 ROOT = Path(__file__).parents[1]
@@ -181,8 +181,8 @@ def edge_for_digits(folder: Path) -> Path:
 def teacher_at_paper_scale(folder: Path, paper: Path) -> str:
     """A base, or an expert, for images as the config has them."""
     data = yaml.safe_load(paper.read_text())["data"]["init_args"]
-    normalization = {name: tuple(data[name]) for name in ("mean", "std")}
-    teacher = MoCLR(ResNet18(8), hidden=(32,), projection=16, image_size=32, **normalization)
+    preprocessing = Preprocessing(32, tuple(data["mean"]), tuple(data["std"]))
+    teacher = MoCLR(ResNet18(8), hidden=(32,), projection=16, preprocessing=preprocessing)
     checkpoint = {"state_dict": teacher.state_dict(), "global_step": 1, "epoch": 0}
     teacher.on_save_checkpoint(checkpoint)
     DurableCheckpointIO().save_checkpoint(checkpoint, folder / "step-1.ckpt")

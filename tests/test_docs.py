@@ -40,7 +40,7 @@ def places(path, name):
 
 def test_every_metric_of_training_is_in_the_readme():
     written = {name for path in (ROOT / "ssl_lightning").rglob("*.py") for name in METRIC.findall(path.read_text())}
-    assert {"loss", "operations"} <= written
+    assert {"loss", "flops"} <= written
     listed = re.findall(r"^\| `train/`.*", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert [name for name in sorted(written) if f"`{name}`" not in " ".join(listed)] == []
 

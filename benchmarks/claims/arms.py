@@ -40,7 +40,7 @@ class MatchedDeepCluster(TwoViewDeepCluster):
         now = clustering.labels.cpu().long()
         labels = matching(before, now, self.num_clusters)[now].to(clustering.labels.device)
         self.pseudo_labels.assign([replace(clustering, labels=labels)])
-        self._hand_labels_to_sampler()
+        self._balance_sampler()
 
 
 def matching(before: Tensor, now: Tensor, k: int) -> Tensor:

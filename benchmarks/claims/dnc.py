@@ -13,7 +13,7 @@ Stages as in configs/divide_contrast/ with K = 4 and 8 : 12 : 8 epochs; since st
 (64, experts 32) and an eighth of the student's (32), rates of base and experts in proportion, a warm-up of a tenth; 512
 hidden units. All but the students, which have AdamW, have LARS. Within a seed the k-th experts of all arms begin with
 the same weights, other than those of the base and of the k'-th, and all students with the same, other than any
-teacher's. Arms: base long, with the operations of all stages of Divide and Contrast, counted, not assumed, in whole
+teacher's. Arms: base long, with the FLOPs of all stages of Divide and Contrast, counted, not assumed, in whole
 epochs, rounded up: 32; DnC, experts of clusters; random parts, experts of equal parts drawn at random; full data,
 experts of all images, each with a seed of its own and 12 / K epochs, in the place of the clusters' experts; base
 only, the student of DnC that learns from the base alone (no expert is asked, and none is counted). Three seeds, one
@@ -57,7 +57,7 @@ from ssl_lightning import load_model
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.data import CuratedImages
 from ssl_lightning.methods import Distill, MoCLR
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.types import Batch
 
 EPOCHS, IMAGES, K = 4, 2560, 4
@@ -88,7 +88,7 @@ def main():
     end = begin + 60 * minutes
     folder.mkdir(parents=True, exist_ok=True)
     write_images(folder, scale.images)
-    costs = operations(scale)
+    costs = flops(scale)
     if not train(folder, scale, jobs, end, costs):
         return
     found = evaluate_all(folder, scale, end)
@@ -103,13 +103,13 @@ def main():
     before = {"k-NN 20": knn["untrained"], "linear": linear["untrained"]}
     figures = {name: {"k-NN 20": knn[name], "linear": linear[name]} for name in ARMS}
     extra = {domain: {name: [one["linear"][domain] for one in found[name]] for name in ARMS} for domain in SHARES}
-    extra["operations, % of DnC"] = {name: [100 * costs[name] / costs[DNC]] * len(SEEDS) for name in ARMS}
+    extra["FLOPs, % of DnC"] = {name: [100 * costs[name] / costs[DNC]] * len(SEEDS) for name in ARMS}
     took = (time.perf_counter() - begin) / 60
     show(folder, "dnc", figures, before, scale, took, outcomes(linear, told), extra, by_seed="linear")
     print(f"the long base has {costs['epochs']} epochs; by seed:")
     for name, values in told.items():
         print(f"- {name}: {', '.join(map(str, values))}")
-    (folder / "dnc_parts.json").write_text(json.dumps({"operations": costs, "by seed": told}, indent=1))
+    (folder / "dnc_clusters.json").write_text(json.dumps({"flops": costs, "by seed": told}, indent=1))
 
 
 def train(folder, scale, jobs, end, costs):
@@ -232,7 +232,7 @@ def divide(folder, scale, data, jobs, end):
         return all(list(pool.map(divided, [(kind, seed) for seed in SEEDS for kind in CLUSTERERS])))
 
 
-def operations(scale):
+def flops(scale):
     """What each arm multiplies and adds for an image of the pool, and the epochs of the long base.
 
     Counted are convolutions, linear layers and the loss's products, forward and backward, of one step a method; the
@@ -280,7 +280,7 @@ def images(scale):
 
 
 def counted(work):
-    """Operations for each image of a batch, a multiplication and an addition being two."""
+    """FLOPs for each image of a batch, a multiplication and an addition being two."""
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops() / BATCH
@@ -319,8 +319,8 @@ def network(folder, scale, name, seed):
         return load_model(checkpoint(folder, Arm(name, "", {}), seed))
     data = pool_settings(folder)
     torch.manual_seed(seed)
-    colors = {name: tuple(data[name]) for name in ("mean", "std")}
-    return MoCLR(ResNet18(scale.width), **HEADS, image_size=scale.image_size, **colors).eval()
+    preprocessing = Preprocessing(scale.image_size, tuple(data["mean"]), tuple(data["std"]))
+    return MoCLR(ResNet18(scale.width), **HEADS, preprocessing=preprocessing).eval()
 
 
 def sub_claims(folder, probes, seed, device):

@@ -29,9 +29,9 @@ def evaluate(model, probes, device):
 def embed(model, images, device, layer=None):
     """Features of the center views."""
     model = model.to(device)
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (model.mean, model.std))
-    views = (center_view(part.to(device), model.image_size) for part in images.split(512))
-    return torch.cat([model.embed((view - mean) / std, layer).cpu() for view in views])
+    preprocessing = model.preprocessing
+    views = (center_view(part.to(device), preprocessing.image_size) for part in images.split(512))
+    return torch.cat([model.embed(preprocessing.normalize_(view), layer).cpu() for view in views])
 
 
 def evaluate_clusters(base, long, experts, clusters, domains, probes, seed, device):

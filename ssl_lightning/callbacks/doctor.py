@@ -1,8 +1,8 @@
-"""Doctor: says by name when a training fails in a known way, and what helps."""
+"""Doctor: training diagnostics that log known failures with suggestions."""
 
 import logging
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 
@@ -13,26 +13,26 @@ from ssl_lightning.failures import Failure
 log = logging.getLogger(__name__)
 
 PATIENCE = 200
-"""Steps of a run before anything is called a failure: every network starts out as one that has learned nothing."""
+"""Steps of a run before the first diagnosis: every network starts untrained."""
 WINDOW = 100
-"""Steps whose mean is looked at."""
+"""Number of steps of the compared mean."""
 FEWEST = 3
-"""Rows that a mean is taken over at least, where rows are rare."""
+"""Rows that a mean is taken over at least."""
 AFTER = 300
-"""Steps after a switch in which a metric is compared with its course before; later changes have other causes."""
+"""Steps after a switch in which a metric is compared with its trend before; later changes have other causes."""
 
 
 @runtime_checkable
 class ReportsFailures(Protocol):
-    """What this callback asks of a method."""
+    """The optional ability of a method that this callback uses."""
 
     def failures(self) -> list[Failure]:
-        """How the method is known to fail, with suggestions for its settings."""
+        """Known failures of the method, with suggestions for its settings."""
         ...
 
 
 class Trend(NamedTuple):
-    """Where a metric was heading when something was switched on."""
+    """The trend of a metric before a switch, such as the start of a queue."""
 
     switch: int
     """Step of the first row after it."""
@@ -44,23 +44,22 @@ class Trend(NamedTuple):
     """Its change a step."""
 
     def left_by(self, step: int, value: float, falls: float) -> float:
-        """How far outside of what standing still, going on as before, or falling by `falls` a step would give."""
+        """Distance of a value from the range of a constant, a continued trend, and a fall by `falls` a step."""
         change = min(self.slope, -falls) * (step - self.step)
         return max(value - self.level, self.level + change - value, 0.0)
 
 
 class Doctor(pl.Callback):
-    """Compares the metrics of the last steps with the failures that the method names.
+    """Compare the metrics of the last steps with the failures that the method knows.
 
-    A failure is said once on the console when it shows and once when it is over; `doctor/<name>` is 1 in between, in
-    every row. Nothing is measured here: the numbers are those of metrics.csv, so whoever doubts a diagnosis can plot
-    what it rests on.
+    A failure is logged once when it appears and once when it is over; `doctor/<name>` is 1 in between, in every row.
+    All values come from metrics.csv, where a diagnosis can be checked.
 
     Args:
-        on_collapse: "warn", or "stop" to end the run with exit code 76 when a failure shows.
+        on_collapse: "warn", or "stop" to end the run with exit code 76 when a failure appears.
 
     Raises:
-        CollapseError: With `on_collapse="stop"`, at the step that the failure shows.
+        CollapseError: With `on_collapse="stop"`, at the step at which the failure appears.
     """
 
     def __init__(self, on_collapse: Literal["warn", "stop"] = "warn") -> None:
@@ -72,40 +71,40 @@ class Doctor(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """At every row."""
-        if not row_is_due(trainer, batch_idx) or not isinstance(pl_module, ReportsFailures):
+        """Diagnose at every row."""
+        if not isinstance(pl_module, ReportsFailures) or not row_is_due(trainer, batch_idx):
             return
-        failures = cast(ReportsFailures, pl_module).failures()
-        self._take(trainer.global_step, trainer.callback_metrics, failures)
-        said = [line for failure in failures if (line := self._look(failure, trainer.global_step))]
+        failures = pl_module.failures()
+        self._record(trainer.global_step, trainer.callback_metrics, failures)
+        lines = [line for failure in failures if (line := self._diagnose(failure, trainer.global_step))]
         publish(trainer, {f"doctor/{failure.name}": float(self.found[failure.name]) for failure in failures})
-        for line in said:
+        for line in lines:
             log.warning(line)
         if self.on_collapse == "stop":
-            self._stop(trainer, said[0] if said and any(self.found.values()) else None)
+            self._stop(trainer, lines[0] if lines and any(self.found.values()) else None)
 
     @staticmethod
     def _stop(trainer: pl.Trainer, line: str | None) -> None:
-        """End all processes if the first one has found a failure: its numbers are those of metrics.csv."""
+        """End all processes if the first one has found a failure: it writes metrics.csv."""
         line = trainer.strategy.broadcast(line) if trainer.world_size > 1 else line
         if line is not None:
             raise CollapseError(f"stopped by --doctor.on_collapse stop. {line}")
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows of the window and what they showed."""
+        """The rows of the window, the trends and the failures."""
         trends = {name: trend and tuple(trend) for name, trend in self.trends.items()}
         return {"rows": self.rows, "courses": trends, "found": self.found}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a checkpoint's."""
+        """Restore the state of a checkpoint."""
         self.rows = [
             (int(step), {str(name): float(value) for name, value in row.items()}) for step, row in state_dict["rows"]
         ]
         self.trends = {name: trend and Trend(*trend) for name, trend in state_dict["courses"].items()}
         self.found = {str(name): bool(found) for name, found in state_dict["found"].items()}
 
-    def _take(self, step: int, metrics: Any, failures: Iterable[Failure]) -> None:
-        """Add this row; forget what lies before the window. The course up to a switch is kept."""
+    def _record(self, step: int, metrics: Any, failures: Iterable[Failure]) -> None:
+        """Add this row and drop those before the window. The trend before a switch is kept."""
         names = {failure.metric for failure in failures} | {failure.since for failure in failures if failure.since}
         row = {name: float(metrics[name]) for name in sorted(names) if name in metrics}
         for failure in failures:
@@ -115,8 +114,8 @@ class Doctor(pl.Callback):
         recent = [(at, kept) for at, kept in self.rows if at > step - WINDOW]
         self.rows = recent if len(recent) >= FEWEST else self.rows[-FEWEST:]
 
-    def _look(self, failure: Failure, step: int) -> str | None:
-        """What is to be said about one failure now, if anything."""
+    def _diagnose(self, failure: Failure, step: int) -> str | None:
+        """The line to log about one failure, if any."""
         known = self.found.setdefault(failure.name, False)
         rows = [(at, row[failure.metric]) for at, row in self.rows if failure.metric in row]
         values: list[float] | None = [value for _, value in rows]
@@ -126,7 +125,7 @@ class Doctor(pl.Callback):
             return None
         value = sum(values) / len(values) if values else None
         self.found[failure.name] = value is not None and failure.holds(value)
-        if values and not failure.since:  # a mean may be in a range that the values are only passing through
+        if values and not failure.since:  # a mean may be in a range that the values only pass through
             latest = values[len(values) // 2 :]
             self.found[failure.name] &= failure.holds(sum(latest) / len(latest))
         if self.found[failure.name] and not known:
@@ -137,7 +136,7 @@ class Doctor(pl.Callback):
         return None
 
     def _off_trend(self, failure: Failure, rows: list[tuple[int, float]], step: int) -> list[float] | None:
-        """How far each row after the switch lies off; None where there is nothing to compare (any more)."""
+        """Distance of each row after the switch from the trend; None without a switch, or long after it."""
         trend = self.trends.get(failure.name)
         if trend is None or step > trend.switch + AFTER:
             return None
@@ -145,7 +144,7 @@ class Doctor(pl.Callback):
 
 
 def _trend(rows: list[tuple[int, dict[str, float]]], metric: str, switch: int) -> Trend | None:
-    """The straight line through the rows before a switch; None where they are too few to know one."""
+    """The straight line through the rows before a switch; None for too few rows."""
     points = [(at, row[metric]) for at, row in rows if metric in row]
     if len(points) < FEWEST:
         return None

@@ -1,18 +1,18 @@
-"""publish: named numbers to every logger and to `trainer.callback_metrics`, at once; when a training row is due."""
+"""publish: metrics to every logger and to `trainer.callback_metrics` at once; when a training row is due."""
 
 import lightning.pytorch as pl
 import torch
 
 
 def publish(trainer: pl.Trainer, metrics: dict[str, float]) -> None:
-    """Write a row now.
+    """Log a row now.
 
-    Lightning's own `log` holds values back until after the hooks that write checkpoints, so a kill in between would
-    lose a row that the resumed run never writes again; it also costs a quarter of a millisecond a value and step.
+    Lightning's own `log` delays values until after the hooks that write checkpoints, so a kill in between would lose a
+    row that the resumed run does not write again; it also costs a quarter of a millisecond for each value and step.
 
     Args:
         trainer: The running trainer; the row belongs to its `global_step`.
-        metrics: Names as interface and README list them, values as fractions 0..1 where they are shares.
+        metrics: Values by name; shares are fractions 0..1.
     """
     trainer.callback_metrics.update({name: torch.tensor(float(value)) for name, value in metrics.items()})
     row = {"epoch": float(trainer.current_epoch), **metrics}
@@ -21,6 +21,6 @@ def publish(trainer: pl.Trainer, metrics: dict[str, float]) -> None:
 
 
 def row_is_due(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether training writes a row after this batch: one every `trainer.log_every_n_steps` optimizer steps."""
+    """Whether training logs a row after this batch: one every `trainer.log_every_n_steps` optimizer steps."""
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
     return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and trainer.global_step % every == 0

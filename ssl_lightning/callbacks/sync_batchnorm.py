@@ -1,4 +1,4 @@
-"""SyncBatchNorm: batch statistics over all processes, with timm's networks left whole."""
+"""SyncBatchNorm: batch statistics over all processes, for networks of timm too."""
 
 import lightning.pytorch as pl
 from timm.layers import convert_sync_batchnorm
@@ -8,21 +8,21 @@ from ssl_lightning.errors import UsageError
 
 
 class SyncBatchNorm(pl.Callback):
-    """What `trainer.sync_batchnorm` becomes on the command line.
+    """Synchronized batch normalization; the command line replaces `trainer.sync_batchnorm` with it.
 
-    Lightning converts with torch's function, which puts a plain layer in the place of timm's normalization layers and
-    so drops the activation in them: a RegNet would silently lose its ReLUs. timm's own conversion keeps them, and is
-    applied with `ModelParallelStrategy` too, which Lightning leaves unconverted.
+    Lightning converts with torch's function, which replaces timm's normalization layers by plain ones and so drops the
+    activation in them: a RegNet would silently lose its ReLUs. timm's own conversion keeps them, and is applied with
+    `ModelParallelStrategy` too, which Lightning does not convert.
 
     Raises:
         UsageError: On the CPU, where torch has no such layer.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Before the strategy wraps or spreads the module; a second time there is nothing to do.
+        """Convert before the strategy wraps or shards the module, once.
 
-        Evaluating, training and evaluating again each set up, and a second conversion takes timm's layers for torch's
-        and drops the activations after all.
+        Evaluation, training and evaluation each set up, and a second conversion would treat timm's layers as torch's
+        and drop the activations.
         """
         if trainer.world_size == 1:
             return

@@ -1,8 +1,8 @@
-"""Throughput: loss, learning rate and images per second of training, as rows and on the progress bar."""
+"""Throughput: loss, learning rate and images per second of training, in the metrics and on the progress bar."""
 
 import logging
 import time
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -11,25 +11,18 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from ssl_lightning.callbacks.mean_vector import MeanVector
 from ssl_lightning.callbacks.publish import publish, row_is_due
 from ssl_lightning.clustering.products import has_bfloat16_units
+from ssl_lightning.contracts import data_of, has_training_data
 from ssl_lightning.processes import gather_rows, world
 
 log = logging.getLogger(__name__)
 
 
-@runtime_checkable
-class CountsMasked(Protocol):
-    """What this callback asks of the data."""
-
-    masked: int
-    masked_share: float
-
-
 class Throughput(pl.Callback):
-    """One row every `trainer.log_every_n_steps` steps.
+    """Log a row every `trainer.log_every_n_steps` steps.
 
-    `train/loss` is the mean over the steps since the last row and over processes; what is summed so far travels in
-    the checkpoint, so a resumed run writes the same rows. `train/images_per_second` counts images, not views, and
-    leaves out the time of evaluating and clustering.
+    `train/loss` is the mean over the steps since the last row and over processes; the sum so far is stored in the
+    checkpoint, so a resumed run logs the same rows. `train/images_per_second` counts images, not views, and leaves out
+    the time of evaluation and clustering.
     """
 
     def __init__(self) -> None:
@@ -39,7 +32,7 @@ class Throughput(pl.Callback):
         self._since = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Where the model is, the sums are too."""
+        """Move the sums to the device of the model; warn of slow bfloat16."""
         self.loss.to(pl_module.device)
         if trainer.precision == "bf16-mixed" and pl_module.device.type == "cpu" and _is_slow_in_bfloat16():
             log.warning(
@@ -48,17 +41,17 @@ class Throughput(pl.Callback):
             )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The clock starts after clustering and evaluating."""
+        """Start the clock after clustering and evaluation."""
         self._since = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same in the middle of an epoch."""
+        """Start the clock after an evaluation within an epoch."""
         self._since = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add a step; write a row when it is time."""
+        """Add a step; log a row when it is due."""
         self.loss.update(outputs["loss"].detach().reshape(1))
         now = time.perf_counter()
         self._images += len(batch.index) * trainer.world_size
@@ -73,13 +66,13 @@ class Throughput(pl.Callback):
         return {"loss_sums": gather_rows(self.loss.total.reshape(1, 2), world())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a checkpoint's sums; their mean where the number of processes has changed."""
+        """Restore the sums of a checkpoint; their mean where the number of processes has changed."""
         if "loss_sums" not in state_dict:  # written by an earlier version: the next row's mean is of fewer steps
             return
         group, sums = world(), state_dict["loss_sums"].reshape(-1, 2)
         own = sums[group.rank() if group else 0] if len(sums) == (group.size() if group else 1) else sums.mean(0)
         self.loss.total = own.to(self.loss.device)
-        # torchmetrics counts updates apart from its state and warns when it believes that there were none
+        # torchmetrics counts updates outside its state and warns without any
         self.loss._update_count = 1
 
     def _row(self, trainer: pl.Trainer) -> dict[str, float]:
@@ -88,8 +81,7 @@ class Throughput(pl.Callback):
             "train/lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "train/images_per_second": self._images / max(self._seconds, 1e-9),
         }
-        data = cast(CountsMasked, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning when fitting
-        if data.masked:
+        if has_training_data(trainer) and (data := data_of(trainer)).masked:
             row |= {"data/masked": float(data.masked), "data/masked_share": data.masked_share}
         self.loss.reset()
         self._images, self._seconds = 0, 0.0
@@ -97,14 +89,14 @@ class Throughput(pl.Callback):
 
 
 def _is_slow_in_bfloat16() -> bool:
-    """Of a CPU that is not of the x86 kind nothing is known, and nothing said."""
+    """False for CPUs of other architectures than x86, of which nothing is known."""
     return torch.cpu.get_capabilities()["architecture"] == "x86_64" and not has_bfloat16_units()
 
 
 class ImagesProgressBar(TQDMProgressBar):
-    """Lightning's bar with what one looks for: loss, images per second, and the last k-NN accuracy.
+    """Lightning's bar with loss, images per second, and the last k-NN accuracy.
 
-    It is drawn four times a second while training, not every step: drawing takes as long as a small network's step.
+    It is updated four times a second in training, not every step: an update takes as long as a step of a small network.
     """
 
     SECONDS = 0.25
@@ -118,7 +110,7 @@ class ImagesProgressBar(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Draw it if it is time, and always after the last batch."""
+        """Update it when it is due, and after the last batch."""
         now = time.monotonic()
         if now - self._drawn >= self.SECONDS or trainer.is_last_batch:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

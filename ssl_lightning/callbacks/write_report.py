@@ -1,36 +1,35 @@
-"""Gallery: images of clusters and curves of the run, as a page to look at."""
+"""WriteReport: the page of a run, with evaluations, curves and images of the clusters."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import lightning.pytorch as pl
 from jaxtyping import Int
 from torch import Tensor
 
-from ssl_lightning.callbacks.recluster import LearnsFromClusters
+from ssl_lightning.callbacks.recluster import LearnsFromClusters, pseudo_labels_of
 from ssl_lightning.clustering.diagnostics import cluster_metrics
+from ssl_lightning.contracts import data_of
 from ssl_lightning.report.cluster_sheets import draw_cluster_sheets
 from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
 from ssl_lightning.report.metrics_file import read_table
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.report.table import results_table
-from ssl_lightning.sample_state import PseudoLabels
 from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)
 
 
 class WriteReport(pl.Callback):
-    """Write `report/index.html`: evaluated numbers, curves, sizes of the clusters, and what each cluster holds.
+    """Write `report/index.html`: evaluations, curves, cluster sizes, and images of each cluster.
 
-    Images of clusters are drawn when training ends, the page again after the evaluating that follows; both then, in a
-    run that was stopped in between.
+    The cluster images are drawn when training ends, the page again after the evaluation that follows; both at that
+    evaluation, in a run that was stopped in between.
 
     Args:
-        folder: Where the page and its images go.
+        folder: Of the page and its images.
     """
 
     def __init__(self, folder: str) -> None:
@@ -39,52 +38,51 @@ class WriteReport(pl.Callback):
 
     @property
     def images(self) -> list[Path]:
-        """What the page shows: curves, then clusters."""
+        """The images of the page: curves, then clusters."""
         figures = [figure.file for section in self._clusters for figure in section.figures]
         shown = [self.folder / name for name in ("curves.png", "cluster-curves.png", *figures)]
         return [path for path in shown if path.is_file()]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the clusters of methods that have them."""
+        """Write the cluster figures of methods that learn from clusters."""
         if trainer.is_global_zero:
             self._clusters = []
-            self._bring_up_to_date(trainer, pl_module)
+            self._update(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Bring the page up to date after the last evaluating."""
+        """Update the page after the last evaluation."""
         if trainer.is_global_zero and trainer.state.fn != "fit" and trainer.global_step:
-            self._bring_up_to_date(trainer, pl_module)
+            self._update(trainer, pl_module)
 
-    def _bring_up_to_date(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A page that cannot be written costs a line: the run has its checkpoints and numbers."""
+    def _update(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the page; log a warning where that fails: the run has its checkpoints and metrics."""
         try:
             if not self._clusters:
                 self._draw(trainer, pl_module)
             self.write()
         except OSError as error:
-            log.warning("could not write the page in %s (%s); checkpoints and numbers are kept", self.folder, error)
+            log.warning("could not write the page in %s (%s); checkpoints and metrics are kept", self.folder, error)
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        labels = getattr(pl_module, "pseudo_labels", None)
-        if isinstance(labels, PseudoLabels) and not labels.is_empty:
-            self._clusters = self._draw_clusters(trainer, cast(LearnsFromClusters, pl_module))
+        labels = pseudo_labels_of(pl_module)
+        if labels is not None and not labels.is_empty and isinstance(pl_module, LearnsFromClusters):
+            self._clusters = self._draw_clusters(trainer, pl_module.num_clusters, labels.rows.cpu().long())
 
-    def _draw_clusters(self, trainer: pl.Trainer, method: LearnsFromClusters) -> list[Section]:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning when fitting
-        labels, own = method.pseudo_labels.rows.cpu().long(), data.true_labels()
-        sizes = [_sizes(column, method.num_clusters) for column in labels.T]
-        heads = [cluster_metrics(n, c, true_labels=own) for n, c in zip(sizes, labels.T, strict=True)]
-        sheets = draw_cluster_sheets(self.folder, labels[:, 0], method.num_clusters, data.training, own)
+    def _draw_clusters(self, trainer: pl.Trainer, num_clusters: int, labels: Int[Tensor, "N H"]) -> list[Section]:
+        data = data_of(trainer)
+        sizes = [_sizes(column, num_clusters) for column in labels.T]
+        heads = [cluster_metrics(n, c, true_labels=data.labels) for n, c in zip(sizes, labels.T, strict=True)]
+        sheets = draw_cluster_sheets(self.folder, labels[:, 0], num_clusters, data.training, data.labels)
         if "nmi_labels" in heads[0]:
             sheets = replace(sheets, text=f"{sheets.text}; NMI to the classes {heads[0]['nmi_labels']:.3f}")
         return [Section("Sizes of the last clusters", _numbers(heads), self._draw_sizes(sizes)), sheets]
 
     def _draw_sizes(self, sizes: list[Int[Tensor, "K"]]) -> list[Figure]:
-        """An image a clustering."""
+        """An image for each clustering."""
         try:
-            from ssl_lightning.report.clusters import draw_cluster_sizes  # matplotlib, not on every machine
+            from ssl_lightning.report.clusters import draw_cluster_sizes  # needs matplotlib
         except ImportError:
-            log.info("found no matplotlib: the report goes without images of the clusters' sizes")
+            log.info("found no matplotlib: the report has no figures of the cluster sizes")
             return []
         self.folder.mkdir(parents=True, exist_ok=True)
         figures = []
@@ -98,7 +96,7 @@ class WriteReport(pl.Callback):
         """Write the page.
 
         Args:
-            lead: What comes first.
+            lead: Further sections at the top.
         """
         table = self.folder.parent / "metrics.csv"
         sections = list(lead)
@@ -119,7 +117,7 @@ def _sizes(labels: Int[Tensor, "N"], num_clusters: int) -> Int[Tensor, "K"]:
 
 
 def _numbers(heads: list[dict[str, float]]) -> str:
-    """A line a metric, a column a clustering."""
+    """A line for each metric, a column for each clustering."""
     columns = {"clustering": range(len(heads))} if len(heads) > 1 else {}
     columns |= {name: [f"{head[name]:.4g}" for head in heads] for name in heads[0]}
     return "\n".join(f"{name:<14}" + "".join(f"{value:>10}" for value in values) for name, values in columns.items())

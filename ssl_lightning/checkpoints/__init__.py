@@ -1,4 +1,4 @@
-"""One file that is whole or absent: durable writes, verified reads, and a method from a file."""
+"""Checkpoints: durable writes, verified reads, and restoring a method from a file."""
 
 from ssl_lightning.checkpoints.durable import DurableCheckpointIO
 from ssl_lightning.checkpoints.load import load_data, load_model

@@ -1,4 +1,4 @@
-"""Addresses in descriptions: what a file of a stranger names outside this machine is not fetched for it."""
+"""Addresses in descriptions: nothing outside this machine is fetched because an untrusted file names it."""
 
 import os
 import re
@@ -13,20 +13,20 @@ _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*(://|::)|(wandb|hf-hub|hf_hub|hf|
 
 
 def is_address(value: str) -> bool:
-    """Whether a value means something that does not lie on this machine."""
+    """Whether a value refers to something outside this machine."""
     return _ADDRESS.match(value.strip()) is not None
 
 
 def reject_addresses(described: Any) -> None:
-    """Reject a description that names an address which the user has not named too.
+    """Reject a description with an address that the user has not given too.
 
-    The user does so by an option of the command, or by a prefix in the environment variable `SSL_LIGHTNING_REMOTE`.
+    The user gives it by an option of the command, or by a prefix in the environment variable `SSL_LIGHTNING_REMOTE`.
 
     Args:
-        described: Plain values, from a checkpoint, a stage file, a manifest or the `config.yaml` of a run.
+        described: Plain values from a checkpoint, a stage file, a manifest or the `config.yaml` of a run.
 
     Raises:
-        DataError: Names the first such address.
+        DataError: With the first such address.
     """
     for value in strings_in(described):
         if is_address(value) and not _is_given(value):

@@ -1,7 +1,7 @@
-"""Import policy: which names a configuration or a checkpoint may hold. Both are untrusted input.
+"""Import policy: the names that a configuration or a checkpoint may contain. Both are untrusted input.
 
-Two gates, both before anything is made. The parser imports nothing that is not on a list of names (`restrict_imports`).
-What it has parsed is then held against the declared types of its places (`places.check_arguments`).
+There are two checks before any object is created. The parser imports only names on a list (`restrict_imports`). Parsed
+values are then compared with the declared types of their places (`places.check_arguments`).
 """
 
 import re
@@ -9,7 +9,7 @@ import re
 import torch
 from jsonargparse import set_parsing_settings
 from jsonargparse.typing import register_type
-from lightning.pytorch.cli import LightningArgumentParser  # turns reading configurations from addresses on
+from lightning.pytorch.cli import LightningArgumentParser  # enables reading configurations from addresses
 
 from ssl_lightning.checkpoints.kinds import (
     KINDS,
@@ -24,17 +24,17 @@ from ssl_lightning.safe_yaml import bound_parser
 
 _REJECTED = re.compile(r"Importing '([^']*)' is not allowed")
 LIBRARIES = {OURS, *(module.partition(".")[0] for kind in KINDS for module in kind.modules)}
-"""Packages that have admitted classes, and much else."""
+"""Packages with admitted classes."""
 
 
 def admitted_names() -> list[str]:
-    """What the parser may import: classes of libraries one by one, packages of ours and plugins as a whole."""
+    """Names that the parser may import: single classes of libraries, whole packages of this project and of plugins."""
     return [*library_classes(), *(f"{OURS}.{module}" for module in OUR_MODULES), *plugin_packages()]
 
 
 def restrict_imports() -> None:
-    """Let the parser import `admitted_names()` and nothing else, and read local files alone, in this whole process."""
-    assert LightningArgumentParser  # imported above for what its module sets, before it is set here
+    """Restrict the parser of this process to imports of `admitted_names()` and to local files."""
+    assert LightningArgumentParser  # its module must be imported before the settings below
     set_parsing_settings(
         import_path_denylist=["*"],
         import_path_allowlist=admitted_names(),
@@ -43,12 +43,12 @@ def restrict_imports() -> None:
         config_read_mode_urls_enabled=False,
         config_read_mode_fsspec_enabled=False,
     )
-    register_type(torch.device, fail_already_registered=False)  # else a default of Lightning's is dumped as its error
+    register_type(torch.device, fail_already_registered=False)  # else a default value of Lightning cannot be serialized
     bound_parser()
 
 
 def explain_rejection(error: str) -> str:
-    """What to do about a name that the parser may not import, before its own words."""
+    """The error message for a name that the parser may not import."""
     rejected = _REJECTED.search(error)
     if rejected is None:
         return error

@@ -1,7 +1,7 @@
-"""Checkpoints that survive a kill at any moment: temporary file, fsync, rename, sidecar, link; in this order.
+"""Checkpoints that survive a kill at any moment: temporary file, fsync, rename, sidecar, link, in this order.
 
-Whatever instant a process dies at, `last.ckpt` names a whole file, and a file counts only with a sidecar that knows its
-sha256. Lightning's own writer may truncate the old file first when the temporary folder is another file system.
+At any moment `last.ckpt` refers to a complete file, and a file is valid only with a sidecar that contains its SHA-256.
+Lightning's own writer can truncate the old file first if the temporary folder is on another file system.
 """
 
 import json
@@ -21,7 +21,7 @@ LAST = "last.ckpt"
 
 
 class DurableCheckpointIO(CheckpointIO):
-    """What Lightning reads and writes checkpoints with."""
+    """The checkpoint reader and writer for Lightning."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write the file, then its sidecar."""
@@ -40,10 +40,10 @@ class DurableCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Verify, then read; `weights_only` always, whatever is asked for.
+        """Verify, then read, always with `weights_only=True`.
 
         Raises:
-            CorruptCheckpointError: Also for a checkpoint that gives weights but that no run can be resumed from.
+            CorruptCheckpointError: If the file is damaged, or holds only weights, from which a run cannot be resumed.
         """
         checkpoint = read_checkpoint(path)
         if lacking := missing(checkpoint):
@@ -54,13 +54,13 @@ class DurableCheckpointIO(CheckpointIO):
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a file; its sidecar first, so that a kill between leaves a file that does not count."""
+        """Remove the sidecar, then the file, so that a kill in between leaves an invalid file."""
         sidecar_path(Path(path)).unlink(missing_ok=True)
         Path(path).unlink(missing_ok=True)
 
 
 def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
-    """Torch's writer of archives hides what the file said (no space left) behind an error of its own."""
+    """Save a checkpoint. Torch's archive writer hides errors of the file (no space left) behind its own."""
     try:
         torch.save(checkpoint, file)
     except RuntimeError as error:
@@ -70,7 +70,7 @@ def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
 
 
 def point_last(path: Path) -> None:
-    """Make `last.ckpt` beside `path` a link to it, atomically."""
+    """Point `last.ckpt` next to `path` to it, atomically."""
     temporary = path.with_name(f".{LAST}.tmp-{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(path.name)

@@ -1,6 +1,6 @@
-"""Which classes a configuration or a checkpoint may name, and for what: the registry of decisions, as tables.
+"""The classes that a configuration or a checkpoint may name, and their use, as tables.
 
-Everything here is data: dotted names, resolved when they are needed. `places` holds a description against it.
+The tables hold dotted names that are resolved when they are needed. `places` compares a description with them.
 """
 
 import inspect
@@ -18,13 +18,13 @@ VARIABLE = "SSL_LIGHTNING_PLUGINS"
 
 @dataclass(frozen=True)
 class Kind:
-    """A base class whose strict subclasses may be named where a value of that type is declared.
+    """A base class; its strict subclasses may be named where a value of this type is declared.
 
     Attributes:
         base: Import path of the base class.
-        modules: Modules of libraries whose public classes of this kind are admitted.
+        modules: Modules of libraries with admitted public classes of this kind.
         ours: Whether classes of this package are admitted. Those of plugins always are.
-        factory: Whether a `Callable[..., base]` takes such a class too: optimizers and schedulers.
+        factory: Whether such a class may also stand for a `Callable[..., base]`: optimizers and schedulers.
     """
 
     base: str
@@ -39,9 +39,9 @@ class Kind:
         return getattr(import_module(module), name)
 
     def admits(self, cls: type) -> bool:
-        """Whether a class is of this kind and of a package that is listed for it.
+        """Whether a class is of this kind and from a listed package.
 
-        Descriptions of ours that need no subclass, such as `View`, may be named themselves.
+        Classes of this package that need no subclass, such as `View`, may be named themselves.
         """
         base, package = self.cls, cls.__module__.partition(".")[0]
         listed = (
@@ -64,6 +64,7 @@ KINDS = (
             "data.subset.Subset",
             "data.views.View",
             "models.backbones.Backbone",
+            "models.preprocessing.Preprocessing",
             "clustering.clusterer.Clusterer",
             "clustering.whitening.FeatureTransform",
             "optim.schedules.Schedule",
@@ -86,7 +87,7 @@ KINDS = (
 )
 
 OUR_MODULES = ("methods", "data", "models", "clustering", "evaluation", "callbacks", "optim", "runs")
-"""Packages of ours that hold classes to be named; nothing else of ours is imported for a configuration."""
+"""Packages of this project with classes that files may name; no other is imported for a configuration."""
 
 _BASE_CLASS = "it is a base class: name a subclass of it"
 _OWN_CHECKPOINTS = "every run writes checkpoints of its own: use --run.save_every_n_epochs or --run.save_every_n_steps"
@@ -157,7 +158,7 @@ REJECTED = {
     f"{OURS}.runs": {"Checkpointing": _IN_EVERY_RUN, "MetricsTable": _IN_EVERY_RUN},
     f"{OURS}.callbacks.write_report": {"WriteReport": _IN_EVERY_RUN},
 }
-"""Public classes of Lightning and of ours that are not admitted, each with what to do instead."""
+"""Public classes of Lightning and this package that are not admitted, each with an alternative."""
 
 WRITES = {
     "lightning.pytorch.loggers.csv_logs.CSVLogger": ("save_dir", "name", "version"),
@@ -167,21 +168,21 @@ WRITES = {
     "lightning.pytorch.callbacks.spike.SpikeDetection": ("exclude_batches_path",),
     f"{OURS}.callbacks.write_clusters.WriteClusters": ("path",),
 }
-"""Arguments of a class and of its subclasses that become paths, or parts of paths, which the program writes to.
+"""Arguments of a class and its subclasses that become output paths or parts of them.
 
-The first of each begins the path; the others are parts of it. See `runs.outputs`.
+The first of each starts the path; the others are parts of it. See `runs.outputs`.
 """
 
 
 def plugin_packages() -> tuple[str, ...]:
-    """What the environment adds; no file can widen this list."""
+    """Packages from the environment variable; no file can extend this list."""
     names = (name.strip() for name in os.environ.get(VARIABLE, "").split(","))
     return tuple(name for name in names if name)
 
 
 @cache
 def library_classes() -> dict[str, type]:
-    """Every admitted class of a library by each of its names: public ones, and where it is defined."""
+    """Every admitted class of a library under all of its names: public ones, and that of its definition."""
     found: dict[str, type] = {}
     for kind in KINDS:
         for module in kind.modules:
@@ -193,7 +194,7 @@ def library_classes() -> dict[str, type]:
 
 
 def rejection(name: str) -> str | None:
-    """Why a public class of Lightning or of ours is not admitted; None for any other name."""
+    """The reason why a public class of Lightning or this package is not admitted; None for any other name."""
     for module, reasons in REJECTED.items():
         for public, reason in reasons.items():
             cls = getattr(import_module(module), public)
@@ -203,13 +204,13 @@ def rejection(name: str) -> str | None:
 
 
 def written_arguments(cls: type) -> dict[str, bool]:
-    """Arguments of a class that say where it writes, and of each whether the path begins with it."""
+    """Arguments of a class that name its output paths, and for each whether it starts the path."""
     listed = [WRITES.get(class_path(base), ()) for base in cls.__mro__]
     return {name: position == 0 for names in listed for position, name in enumerate(names)}
 
 
 def _public_classes(module: str) -> Iterator[tuple[str, type]]:
-    """Classes under the public names of a module that its own package defines."""
+    """Classes under the public names of a module that are defined in its package."""
     holder = import_module(module)
     package = module.partition(".")[0]
     for name in getattr(holder, "__all__", None) or dir(holder):
@@ -219,7 +220,7 @@ def _public_classes(module: str) -> Iterator[tuple[str, type]]:
 
 
 def _names(cls: type, public: str) -> set[str]:
-    """The public name, the defining one, and every package on the way that has the class too."""
+    """The public name, the name of the definition, and the names in packages between them that contain the class."""
     parts = cls.__module__.split(".")
     packages = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
     shared = {f"{package}.{cls.__name__}" for package in packages if _has(package, cls)}

@@ -1,4 +1,4 @@
-"""load_model, load_data: from the files of a run to its method, without data, and to the data it was trained on."""
+"""load_model and load_data: restore the method and the data module of a run from its files."""
 
 import json
 from collections.abc import Iterator
@@ -22,16 +22,16 @@ from ssl_lightning.errors import DataError
 from ssl_lightning.safe_yaml import read_yaml
 
 MOST_PARTS, PARTS_PER_TENSOR = 10_000, 10
-"""Modules, parameters and buffers that are registered while a network is built. Those of admitted backbones alone have
-up to some thousand; a network is allowed more where its file holds more tensors."""
+"""Largest number of modules, parameters and buffers of a network. Admitted backbones have up to some thousand;
+more are allowed if the file holds more tensors."""
 METHOD, DATA = Kind(f"{OURS}.methods.method.Method"), Kind(f"{OURS}.data.module.ImageModule")
 
 
 def load_model(path: str | Path) -> Any:
-    """The method in a checkpoint, in eval mode on the CPU, weights and memories restored.
+    """Load the method of a checkpoint in eval mode on the CPU, with its weights and per-sample state.
 
-    Class and constructor arguments come from the checkpoint, through the import policy (SECURITY.md): a method of this
-    package or of one in `SSL_LIGHTNING_PLUGINS`, with arguments of the declared types. Nothing is downloaded.
+    The class and the constructor arguments are read from the checkpoint under the import policy (SECURITY.md): a method
+    of this package or of one in `SSL_LIGHTNING_PLUGINS`, with arguments of the declared types. Nothing is downloaded.
 
     Args:
         path: A `.ckpt` file of a run, for example `runs/<name>/checkpoints/last.ckpt`.
@@ -49,13 +49,13 @@ def load_model(path: str | Path) -> Any:
         method.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         first = [line.strip() for line in str(error).splitlines() if line.strip()][:2]
-        raise CorruptCheckpointError(f"found weights in {path} that do not fit its own description: {first}") from error
+        raise CorruptCheckpointError(f"found weights in {path} that do not fit its description: {first}") from error
     method.data_fingerprint = str((checkpoint.get("config") or {}).get("data_fingerprint", ""))  # type: ignore[assignment]
     return method.eval()
 
 
 def load_data(run: str | Path) -> Any:
-    """The data module that a run was trained on, from its `config.yaml`; it reads images where that one did.
+    """The data module on which a run was trained, from its `config.yaml`; it reads images from the same paths.
 
     Args:
         run: Folder of the run, for example `runs/<name>`.
@@ -72,10 +72,10 @@ def data_section(path: str | Path, suggestion: str) -> dict[str, Any]:
 
     Args:
         path: A YAML file, such as a run's `config.yaml` or one of configs/data.
-        suggestion: What to do where there is none, for the error.
+        suggestion: What to do if there is none, for the error.
 
     Raises:
-        DataError: The file is not there, is not readable, or has no data section.
+        DataError: If the file is missing or unreadable, or has no data section.
     """
     try:
         return dict(read_yaml(path)["data"])
@@ -84,12 +84,12 @@ def data_section(path: str | Path, suggestion: str) -> dict[str, Any]:
 
 
 def described_data(metadata: dict[str, str], path: str | Path, suggestion: str) -> Any:
-    """The data module that a stage file was made with, from the description in its metadata.
+    """The data module of a stage file, from the description in its metadata.
 
     Args:
-        metadata: Of the file.
+        metadata: Metadata of the file.
         path: The file, for the error.
-        suggestion: What to do where there is no description, for the error.
+        suggestion: What to do if there is no description, for the error.
 
     Raises:
         DataError: If there is none, or it names a class that is not admitted.
@@ -106,39 +106,39 @@ def build_data(described: Any, path: str | Path) -> Any:
 
     Args:
         described: The data section of a configuration.
-        path: Where it was found, for the error.
+        path: Its file, for the error.
 
     Raises:
-        DataError: If it names a class that is not admitted, or does not fit.
+        DataError: If it names a class that is not admitted, or an argument does not fit.
     """
     return _build(DATA, described, path)
 
 
 def _reject_larger(described: Any, state: dict[str, Any], path: str | Path) -> None:
-    """Reject a description of a network that is larger than the weights that come with it.
+    """Reject the description of a network that is larger than the weights in the same file.
 
-    A few bytes describe more memory than there is, or more layers than anyone would wait for. On the meta device
-    tensors take no memory, and layers are counted as they come.
+    A few bytes can describe a network that exceeds all memory or takes forever to build. On the meta device tensors
+    need no memory, and layers are counted while they are built.
 
     Raises:
-        DataError: If so, or the description does not pass.
+        DataError: If the network is larger, or the description is not admitted.
     """
     with torch.device("meta"), _at_most(MOST_PARTS + PARTS_PER_TENSOR * len(state)):
         method = _build(METHOD, described, path)
-    wanted = sum(value.numel() for value in method.state_dict().values() if isinstance(value, torch.Tensor))
+    required = sum(value.numel() for value in method.state_dict().values() if isinstance(value, torch.Tensor))
     held = sum(value.numel() for value in state.values() if isinstance(value, torch.Tensor))
-    if wanted > held:
+    if required > held:
         raise CorruptCheckpointError(
-            f"found weights in {path} that do not fit its own description: {held:,} numbers for a network of {wanted:,}"
+            f"found weights in {path} that do not fit its description: {held:,} values for {required:,} parameters"
         )
 
 
 @contextmanager
 def _at_most(parts: int) -> Iterator[None]:
-    """End the building of a network of more parts than this.
+    """A context that stops the construction of a network with more layers than this.
 
     Raises:
-        CorruptCheckpointError: From the constructor that registers the first of too many.
+        CorruptCheckpointError: From the constructor of the first excess layer.
     """
     count = 0
 
@@ -156,14 +156,14 @@ def _at_most(parts: int) -> Iterator[None]:
 
 
 _FAILURES = (ArgumentError, ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
-"""What constructors raise for arguments that make no sense: a width of -1, a table for a number."""
+"""Exceptions of constructors for invalid arguments, such as a width of -1 or a table for a number."""
 
 
 def _build(kind: Kind, described: Any, path: str | Path) -> Any:
-    """What a description of a stranger describes, once it has been held against the import policy.
+    """Build the object of an untrusted description after it passed the import policy.
 
     Raises:
-        DataError: If it does not pass, or the constructor rejects it.
+        DataError: If it does not pass, or the constructor rejects an argument.
     """
     restrict_imports()
     try:
@@ -171,7 +171,7 @@ def _build(kind: Kind, described: Any, path: str | Path) -> Any:
         reject_addresses(described)
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(kind.cls, "built", required=True)
-        config = parser.parse_object({"built": deepcopy(described)})  # it changes what it is given
+        config = parser.parse_object({"built": deepcopy(described)})  # parse_object changes its argument
         leave_out_default_functions(check_arguments(config, {"built": kind.cls}, "", {}))
         return parser.instantiate(config)["built"]
     except _FAILURES as error:

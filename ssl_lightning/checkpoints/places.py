@@ -1,8 +1,8 @@
-"""A description held against the declared types of its places, before anything is made of it.
+"""Comparison of a description with the declared types of its places, before any object is created.
 
-A description is what a configuration, the `hyper_parameters` of a checkpoint or the metadata of a stage file hold:
+A description is the content of a configuration, the `hyper_parameters` of a checkpoint or the metadata of a stage file:
 plain values and tables `{class_path, init_args}`. It may name classes and nothing else, each of a kind that the
-declared type of its place holds. Functions, methods, alternate constructors, instances and modules never pass.
+declared type of its place contains. Functions, methods, alternate constructors, instances and modules are rejected.
 """
 
 import dataclasses
@@ -37,17 +37,17 @@ PLAIN = (bool, int, float, complex, str, bytes, PurePath, timedelta, Enum, torch
 UNTYPED = Any
 _SPEC = {"class_path", "init_args", "dict_kwargs"}
 _PARSERS_OWN = ("__path__",)
-"""Notes that the parser keeps among the values: the file that a table was read from."""
+"""Entries that the parser adds to the values: the file of a table."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """A class that a description names, which may be made of it.
+    """A class in a description.
 
     Attributes:
-        place: Where in the description, for people.
+        place: Its place in the description, for errors.
         cls: The class.
-        arguments: Its `init_args`, to be read and changed.
+        arguments: Its `init_args`, which may be changed.
     """
 
     place: str
@@ -56,19 +56,19 @@ class Described:
 
 
 def check_arguments(values: Any, hints: Mapping[str, Any], place: str, defaults: Mapping[str, Any]) -> list[Described]:
-    """Hold a table of arguments against their declared types.
+    """Compare a table of arguments with their declared types.
 
     Args:
-        values: By name.
-        hints: Declared types by name; a name that is missing is untyped and takes plain values only.
-        place: Where the table stands, for errors.
-        defaults: By name: what the signature holds is not of the description's making.
+        values: Values by name.
+        hints: Declared types by name; an argument without one takes plain values only.
+        place: Place of the table, for errors.
+        defaults: Defaults by name; a value equal to its default is accepted.
 
     Returns:
-        Every class that the table names, outermost first.
+        Every class in the table, outermost first.
 
     Raises:
-        UsageError: For a name that is not admitted, or not there.
+        UsageError: For a name that is not admitted or does not exist.
     """
     found: list[Described] = []
     for name, value in _items(values):
@@ -79,15 +79,16 @@ def check_arguments(values: Any, hints: Mapping[str, Any], place: str, defaults:
 
 
 def check_call(function: Callable[..., Any], values: Any, place: str = "") -> list[Described]:
-    """`check_arguments` for a class or function and what it is to be called with."""
+    """`check_arguments` for the arguments of a class or function."""
     hints, defaults = signature_of(function)
     return check_arguments(values, hints, place, defaults)
 
 
 def leave_out_default_functions(described: Iterable[Described]) -> None:
-    """Leave arguments to their default where that is a function, in place.
+    """Remove arguments with a default that is a function, in place.
 
-    The parser writes such a default as the function's name, and could not take the name back: no file may hold it.
+    The parser writes such a default as the name of the function, which it could not read again, since no file may name
+    one.
     """
     for one in described:
         for name, default in signature_of(one.cls)[1].items():
@@ -96,10 +97,10 @@ def leave_out_default_functions(described: Iterable[Described]) -> None:
 
 
 def class_named(name: Any, place: str) -> type:
-    """The class of an admitted name; only modules that are on the list are imported for it.
+    """The class of an admitted name; only listed modules are imported for it.
 
     Raises:
-        UsageError: For anything else.
+        UsageError: For any other name.
     """
     if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")) or "." not in name:
         raise UsageError(f"found {name!r} at {place}; expected the import path of a class")
@@ -126,7 +127,7 @@ def class_named(name: Any, place: str) -> type:
 def signature_of(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Declared types and defaults of the arguments of a class or function.
 
-    A class that passes `**kwargs` on has those of its bases too, as far as they are declared.
+    A class that passes `**kwargs` on also has the arguments of its bases, as far as they are declared.
     """
     if not inspect.isclass(function):
         return _declared(function)
@@ -158,7 +159,7 @@ def _check(value: Any, hint: Any, place: str) -> list[Described]:
     if inspect.isclass(value):
         _reject_misplaced(class_named(class_path(value), place), hint, place, as_class=True)
         return []
-    raise UsageError(f"found {_named(value)} at {place}; expected plain values and classes: no file may name it")
+    raise UsageError(f"found {_named(value)} at {place}; expected plain values and classes, since no file may name it")
 
 
 def _check_spec(spec: Any, hint: Any, place: str) -> list[Described]:
@@ -177,18 +178,18 @@ def _check_spec(spec: Any, hint: Any, place: str) -> list[Described]:
 
 
 def _reject_misplaced(cls: type, hint: Any, place: str, as_class: bool = False) -> None:
-    """Reject a class that is not of a kind which the declared type of its place holds."""
+    """Reject a class that is not of a kind in the declared type of its place."""
     declared = [base for base, is_class in _classes_in(hint) if is_class == as_class]
     held = [(base, kind) for base in declared for kind in KINDS if issubclass(base, kind.cls)]
     if not any(issubclass(cls, base) and kind.admits(cls) for base, kind in held):
-        wanted = " or ".join(dict.fromkeys(class_path(base) for base, _ in held)) or (
+        expected = " or ".join(dict.fromkeys(class_path(base) for base, _ in held)) or (
             "plain values alone, since no type is declared there that can be resolved at run time and holds classes"
         )
-        raise UsageError(f"found {class_path(cls)} at {place}; expected {wanted}")
+        raise UsageError(f"found {class_path(cls)} at {place}; expected {expected}")
 
 
 def _own_class(name: str) -> Any:
-    """What a name of ours or of a plugin stands for; None for nothing."""
+    """The object under a name of this package or a plugin; None if there is none."""
     module, _, attribute = name.rpartition(".")
     root, _, inner = module.partition(".")
     if root == OURS and inner.partition(".")[0] not in OUR_MODULES:
@@ -197,12 +198,12 @@ def _own_class(name: str) -> Any:
         return getattr(import_module(module), attribute, None)
     except ModuleNotFoundError as error:
         if error.name and not f"{module}.".startswith(f"{error.name}."):
-            raise  # of a package that a plugin needs
+            raise  # a dependency of a plugin is missing
         return None
 
 
 def _is_public_name(name: str, cls: type, root: str) -> bool:
-    """Whether a class has this name where it is defined, or in a package of ours or a plugin that hands it on."""
+    """Whether a class has this name in the module of its definition, or in a package that re-exports it."""
     module, defined_in = name.rpartition(".")[0], cls.__module__.partition(".")[0]
     if root != OURS:
         return defined_in in plugin_packages()
@@ -210,7 +211,7 @@ def _is_public_name(name: str, cls: type, root: str) -> bool:
 
 
 def _classes_in(hint: Any) -> Iterator[tuple[type, bool]]:
-    """Classes in a declared type that values, or classes themselves (`type[...]`), are expected to be of."""
+    """Classes in a declared type, and whether the value is a class itself (`type[...]`)."""
     origin = get_origin(hint)
     if origin is typing.Annotated:
         yield from _classes_in(get_args(hint)[0])
@@ -227,7 +228,7 @@ def _classes_in(hint: Any) -> Iterator[tuple[type, bool]]:
 
 
 def _made_by(hint: Any) -> Iterator[type]:
-    """What a `Callable[..., X]` makes, where X is of a kind that a class may stand for."""
+    """The result types of a `Callable[..., X]` for which a class may stand."""
     arguments = get_args(hint)
     made = _classes_in(arguments[-1]) if arguments else ()
     factories = [kind.cls for kind in KINDS if kind.factory]
@@ -235,19 +236,19 @@ def _made_by(hint: Any) -> Iterator[type]:
 
 
 def _fields(hint: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Types and defaults of the fields where a group of options (a dataclass) is expected."""
+    """Types and defaults of the fields of a dataclass of options."""
     groups = [base for base, is_class in _classes_in(hint) if not is_class and dataclasses.is_dataclass(base)]
     return signature_of(groups[0]) if groups else ({}, {})
 
 
 def _item_type(hint: Any) -> Any:
-    """What the items of a list or table are declared as: any type within the declared one, functions left out."""
+    """The declared type of the items of a list or table, without functions."""
     origin = get_origin(hint)
     if origin is typing.Annotated:
         return _item_type(get_args(hint)[0])
     if origin in (Union, types.UnionType):
         items = [_item_type(each) for each in get_args(hint)]
-        return Union[tuple(items)] if items else UNTYPED  # noqa: UP007  # of a number of types known at run time
+        return Union[tuple(items)] if items else UNTYPED  # noqa: UP007  # the number of types is known at run time
     if origin is None or origin is type or _is_callable(origin):
         return UNTYPED
     arguments = [each for each in get_args(hint) if each is not Ellipsis]
@@ -265,7 +266,7 @@ def _declared(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, A
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Declared types, without those of names that only type checkers import."""
+    """Declared types, without names that are imported for type checkers only."""
     try:
         return typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):

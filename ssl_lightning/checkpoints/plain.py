@@ -1,4 +1,4 @@
-"""Constructor arguments as plain values, so that a checkpoint says what it is without holding objects."""
+"""Constructor arguments as plain values, for checkpoints without objects."""
 
 import dataclasses
 from pathlib import PurePath
@@ -7,17 +7,17 @@ from typing import Any
 from ssl_lightning.errors import DataError
 
 MAX_VALUES = 100_000
-"""Values in a description, shared ones counted at each place; those of real runs have some hundred."""
+"""Largest number of values in a description, with repetitions; real runs have some hundred."""
 MAX_DEPTH = 100
 
 
 def class_path(cls: type) -> str:
-    """The import path of a class, as configurations write it."""
+    """The import path of a class in configurations."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def to_plain(value: Any) -> Any:
-    """Numbers, strings, lists and dicts; a description (frozen dataclass) becomes its `class_path` and `init_args`.
+    """Numbers, strings, lists and dicts; a frozen dataclass becomes its `class_path` and `init_args`.
 
     Raises:
         TypeError: For an object that a configuration could not have described.
@@ -40,7 +40,7 @@ def to_plain(value: Any) -> Any:
 
 
 def strings_in(value: Any) -> list[str]:
-    """Every string among plain values; keys of tables are none."""
+    """Every string in plain values except keys."""
     if isinstance(value, str):
         return [value]
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
@@ -48,12 +48,12 @@ def strings_in(value: Any) -> list[str]:
 
 
 def reject_unbounded(value: Any) -> None:
-    """Reject a description that is more than plain values, contains itself, or stands for more than it takes to store.
+    """Reject a description that has other values, contains itself, or expands to more values than it stores.
 
-    Checkpoints may hold a list within itself, or one list a thousand times within a thousand others.
+    A checkpoint can contain a list within itself, or one list many times within others.
 
     Raises:
-        DataError: If so.
+        DataError: For such a description.
     """
     left = [(value, 1)]
     count = 0

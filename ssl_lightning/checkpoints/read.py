@@ -1,6 +1,5 @@
-"""Verified reads: a checkpoint is compared with its sidecar first, and never runs code."""
+"""Verified reads: a checkpoint is compared with its sidecar first, and reading it runs no code."""
 
-import hashlib
 import json
 import logging
 import pickle
@@ -15,6 +14,7 @@ import torch
 
 from ssl_lightning.checkpoints.structure import misfit
 from ssl_lightning.errors import DataError
+from ssl_lightning.files import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -24,25 +24,24 @@ class CorruptCheckpointError(DataError):
 
 
 def sidecar_path(path: Path) -> Path:
-    """Where the facts about a checkpoint lie."""
+    """Path of the sidecar of a checkpoint."""
     return path.with_suffix(".json")
 
 
 def has_sidecar(path: str | Path) -> bool:
-    """Whether a checkpoint was written by us, and so can be resumed from."""
+    """Whether a checkpoint has a sidecar, so that a run can be resumed from it."""
     return sidecar_path(Path(path).resolve()).is_file()
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """All of a checkpoint, on the CPU.
+    """Read a checkpoint to the CPU.
 
-    A file with a sidecar is verified against its sha256; one without is read as it is (it can give weights, but no run
-    is resumed from it).
+    A file with a sidecar is compared with its SHA-256. A file without one is read unchecked; it provides weights, but
+    no run is resumed from it.
 
     Raises:
-        DataError: For an address instead of a file, or a file that is not there.
-        CorruptCheckpointError: If it is not what was written, holds anything but tensors and plain values, or has other
-            types than a checkpoint has.
+        DataError: For an address instead of a file, or a missing file.
+        CorruptCheckpointError: If it was changed, holds anything but tensors and plain values, or has wrong types.
     """
     if re.match(r"^[a-zA-Z][a-zA-Z0-9+.-]*://", str(path)):
         raise DataError(f"found the address {path}; expected a local file: download it first")
@@ -58,7 +57,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         reject_bombs(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about foreign pickles, which are rejected anyway
+            warnings.simplefilter("ignore")  # about pickles of other programs, which are rejected
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -72,13 +71,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def reject_bombs(path: Path) -> None:
-    """Before torch reads an archive: it holds no more than the file has bytes, as torch writes it.
+    """Check an archive before torch reads it: its entries have no more bytes than the file.
 
     Raises:
         ValueError: For entries that are compressed or overlap.
     """
     with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":  # what torch takes for an archive; the older format has no entries
+        if file.read(4) != b"PK\x03\x04":  # the signature of an archive; the older format has no entries
             return
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
@@ -91,11 +90,11 @@ def reject_bombs(path: Path) -> None:
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError)
 UNREADABLE += (LookupError, TypeError, AttributeError, AssertionError, MemoryError, ArithmeticError)
 UNREADABLE += (struct.error, zipfile.BadZipFile)
-"""What torch raises for files of another kind; some begin like a pickle, and fail in the middle of it."""
+"""Exceptions of torch for files of another kind; some start like a pickle and fail later."""
 
 
 def whole_digest(path: Path) -> str | None:
-    """The sha256 of a checkpoint that is whole and belongs to its sidecar, else None."""
+    """The SHA-256 of a checkpoint that is complete and matches its sidecar, else None."""
     try:
         return _verify(path.resolve())
     except (CorruptCheckpointError, OSError):
@@ -103,12 +102,12 @@ def whole_digest(path: Path) -> str | None:
 
 
 def is_valid(path: Path) -> bool:
-    """Whether a checkpoint and its sidecar are whole and belong together."""
+    """Whether a checkpoint is complete and matches its sidecar."""
     return whole_digest(path) is not None
 
 
 def newest_valid(folder: Path) -> Path | None:
-    """The checkpoint to resume from: the one of the highest step that is whole. Says so if a newer one is not."""
+    """The valid checkpoint of the highest step, from which a run resumes. A newer invalid one is logged."""
     for path in checkpoints_by_step(folder):
         if is_valid(path):
             return path
@@ -123,20 +122,19 @@ def checkpoints_by_step(folder: Path) -> list[Path]:
 
 
 STEP = re.compile(r"step-([0-9]{1,18})\.ckpt")
-"""Names of checkpoints of a run."""
+"""Pattern of the names of checkpoints."""
 
 
 def _verify(path: Path) -> str:
-    """The sha256.
+    """Return the SHA-256 of a file.
 
     Raises:
-        CorruptCheckpointError: If it is not that of the sidecar.
+        CorruptCheckpointError: If it is not that in the sidecar.
     """
     facts = _read_sidecar(path)
     if path.stat().st_size != facts["size"]:
-        raise CorruptCheckpointError(f"found {path} with {path.stat().st_size} bytes; its sidecar says {facts['size']}")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        raise CorruptCheckpointError(f"found {path} with {path.stat().st_size} bytes; its sidecar has {facts['size']}")
+    digest = sha256_of(path)
     if digest != facts["sha256"]:
         raise CorruptCheckpointError(f"found {path} changed since it was written (sha256 differs from its sidecar)")
     return digest
@@ -144,7 +142,7 @@ def _verify(path: Path) -> str:
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
-        if not sidecar_path(path).is_file():  # a pipe would be waited for
+        if not sidecar_path(path).is_file():  # a pipe would block
             raise FileNotFoundError(sidecar_path(path))
         facts = json.loads(sidecar_path(path).read_bytes())
         if not isinstance(facts["sha256"], str) or not isinstance(facts["size"], int):

@@ -1,4 +1,4 @@
-"""What a checkpoint is made of: names and types at its top, and bounds on what its tensors may claim."""
+"""Validation of checkpoints: names and types at the top level, and bounds on the sizes of tensors."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "global_step": int,
     "pytorch-lightning_version": str,
 }
-"""Of what Lightning and this package write; all may be missing but the weights."""
+"""Types of the entries that Lightning and this package write; only the weights are required."""
 NEEDED_TO_RESUME = ("global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers")
 NEEDED_TO_RESUME += ("pytorch-lightning_version",)
 RATES = ("lr", "initial_lr", "weight_decay", "momentum", "dampening", "eps")
@@ -30,11 +30,11 @@ _PLAIN = (type(None), bool, int, float, str)
 
 
 def misfit(checkpoint: dict[Any, Any], size: int) -> str:
-    """What a checkpoint does not have, nothing where it is one.
+    """The first violation of the structure of a checkpoint; empty for a valid one.
 
     Args:
-        checkpoint: As torch reads it.
-        size: Bytes of its file, which no tensor in it may exceed.
+        checkpoint: The content, as read by torch.
+        size: Size of its file in bytes, which no tensor may exceed.
     """
     for name, kind in TYPES.items():
         value = checkpoint.get(name)
@@ -50,7 +50,7 @@ def misfit(checkpoint: dict[Any, Any], size: int) -> str:
     if not _is_small(checkpoint.get("hyper_parameters", {})):
         return f"hyper_parameters of more than {MOST_NODES:,} values, or nested deeper than {DEEPEST}"
     if odd := _odd_rate(checkpoint.get("optimizer_states", [])):
-        return f"an optimizer whose {odd} is no number"
+        return f"an optimizer with {odd} that is not a number"
     for tensor in _tensors(checkpoint):
         if tensor.layout == torch.strided and tensor.numel() * tensor.element_size() > size:
             return f"a tensor of shape {tuple(tensor.shape)}, larger than the file"
@@ -58,7 +58,7 @@ def misfit(checkpoint: dict[Any, Any], size: int) -> str:
 
 
 def _odd_rate(states: list[Any]) -> str:
-    """The first option of an optimizer that should be a number and is none; a state of another form is met later."""
+    """The first option of an optimizer that should be a number and is not."""
     groups = [state.get("param_groups") for state in states if isinstance(state, dict)]
     for group in (group for listed in groups if isinstance(listed, list) for group in listed):
         for name in RATES if isinstance(group, dict) else ():
@@ -74,12 +74,12 @@ def _is_count(value: Any, kind: Any) -> bool:
 
 
 def missing(checkpoint: dict[str, Any]) -> list[str]:
-    """What a run cannot be resumed without."""
+    """Entries that are missing for a resume."""
     return [name for name in NEEDED_TO_RESUME if name not in checkpoint]
 
 
 def _is_flat(value: Any) -> bool:
-    """A table of plain values, as the inputs of a run are: compared and printed without a walk."""
+    """Whether a value is a table of plain values, such as the inputs of a run."""
     return isinstance(value, dict) and all(
         isinstance(name, str) and (isinstance(item, _PLAIN) or (isinstance(item, list | dict) and not item))
         for name, item in value.items()
@@ -87,11 +87,11 @@ def _is_flat(value: Any) -> bool:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether a description has no more nodes than a configuration may have, counting what is met again each time."""
+    """Whether a description has no more nodes than a configuration may have, counting repetitions."""
     counts: dict[int, int] = {}
 
     def nodes(inner: Any, depth: int) -> int:
-        if depth > DEEPEST:  # a cycle too
+        if depth > DEEPEST:  # cycles end here too
             return MOST_NODES + 1
         if not isinstance(inner, dict | list | tuple):
             return 1
@@ -104,7 +104,7 @@ def _is_small(value: Any) -> bool:
 
 
 def _tensors(checkpoint: dict[str, Any]) -> Iterator[torch.Tensor]:
-    """All of them; containers that are met again, as in a pickle that nests a list in itself, once."""
+    """All tensors; a container that occurs several times is visited once."""
     left, met = [checkpoint], set()
     while left:
         value = left.pop()

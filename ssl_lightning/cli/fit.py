@@ -93,7 +93,7 @@ class Fitting:
             self._follow()
 
     def _lead(self) -> None:
-        """The first process finds out how to start, tells the others, and keeps the folder."""
+        """Rank 0 decides how to start, broadcasts it, and holds the lock of the folder."""
         with ExitStack() as held:
             try:
                 if isinstance(self.model, Method):  # set-up would say so too, after the untrained network was evaluated
@@ -108,7 +108,7 @@ class Fitting:
                     held.enter_context(self.run.lock())
                     self._record(inputs, initial_weights)
             except BaseException:
-                self._agree(StartPlan(go=False))  # processes that wait for an answer would wait for ever
+                self._agree(StartPlan(go=False))  # the other processes would wait forever
                 raise
             start = self._agree(start)
             if start.go:
@@ -135,7 +135,7 @@ class Fitting:
                 self._loops(start)
 
     def _agree(self, start: StartPlan) -> StartPlan:
-        """What the first process found, on every process, whoever started them: Lightning, torchrun or a scheduler."""
+        """The decision of rank 0 on every process, for processes of Lightning, torchrun or a scheduler."""
         strategy: Any = self.trainer.strategy
         if self.trainer.world_size == 1 or isinstance(strategy.launcher, _MultiProcessingLauncher):
             return start
@@ -192,7 +192,7 @@ class Fitting:
         return StartPlan()
 
     def _record(self, inputs: dict[str, Any], initial_weights: InitialWeights) -> None:
-        """Write config.yaml and run.json, and tell the external loggers where and who the run is."""
+        """Write config.yaml and run.json, and send folder, name and id of the run to the external loggers."""
         write_text(self.run.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         known = self.run.read("run.json") or {}
         facts = {
@@ -210,7 +210,7 @@ class Fitting:
     def _loops(self, start: StartPlan) -> None:
         """Evaluate, train, evaluate: every process goes through the same loops, or they would wait for each other."""
         if start.checkpoint is None:
-            with isolate_rng():  # evaluating the untrained network must not shift what training draws
+            with isolate_rng():  # evaluating the untrained network must not change the random numbers of training
                 self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         resumes = nullcontext() if start.checkpoint is None else restoring(self.trainer, start.checkpoint)
         with resumes:

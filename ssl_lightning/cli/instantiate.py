@@ -87,7 +87,7 @@ def rejects_settings(place: Callable[[str], str], name: str, *rejections: type[E
 
 
 def place_in_trainer(options: Namespace) -> Callable[[str], str]:
-    """From an error of the trainer to those of its options that the message names, or whose values it names.
+    """The options of the trainer that its error message names, by their names or values.
 
     Args:
         options: Of the trainer, as parsed.

@@ -6,6 +6,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -103,8 +104,7 @@ class CommandLine(LightningCLI):
             "--doctor.on_collapse", type=Literal["warn", "stop"], default="warn", help="what to do on collapse"
         )
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
-        for name in ("image_size", "mean", "std"):
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        parser.link_arguments("data.preprocessing", "model.init_args.preprocessing", asdict, apply_on="instantiate")
 
     @property
     def options(self) -> Namespace:
@@ -243,11 +243,12 @@ class CommandLine(LightningCLI):
         if ckpt_path is None:
             return model
         loaded = load_model(ckpt_path)
-        if loaded.image_size != datamodule.image_size:
+        trained_at = loaded.preprocessing.image_size
+        if trained_at != datamodule.image_size:
             log.warning(
                 "found data.image_size=%d and %s trained at %d pixels: it embeds images of %d; give "
                 "--data.image_size %d to embed them as in training",
-                *(datamodule.image_size, ckpt_path, loaded.image_size, datamodule.image_size, loaded.image_size),
+                *(datamodule.image_size, ckpt_path, trained_at, datamodule.image_size, trained_at),
             )
         loaded.fingerprint = sha256_of(Path(ckpt_path).resolve())
         return loaded

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class OneLineParser(LightningArgumentParser):
-    """A parser whose errors are one line: what was found, what was expected."""
+    """A parser with one-line errors: what was found, what was expected."""
 
     started_in = Path()
     """The current folder when the program was called: the parser moves to that of the file it reads."""

@@ -1,4 +1,4 @@
-"""What Lightning says and times unasked, and how it is kept from doing so."""
+"""Suppression of messages and timers of Lightning."""
 
 import logging
 import warnings
@@ -8,7 +8,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 
 def quieten() -> None:
-    """Leave out what Lightning says about features that it sells, and warnings that do not apply here."""
+    """Suppress advertisements of Lightning, and warnings that do not apply here."""
     for pattern in (
         ".*does not have many workers.*",  # images in memory are served by the main process, faster than by workers
         ".*smaller than the logging interval.*",  # we write a last row anyway

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 
 from ssl_lightning.checkpoints import read_checkpoint
+from ssl_lightning.checkpoints.networks import find_misfit, take_weights
 from ssl_lightning.checkpoints.read import has_sidecar
 from ssl_lightning.errors import DataError, RunStoppedError, UsageError
 from ssl_lightning.files import sha256_of
@@ -62,7 +63,7 @@ def from_weights(path: str, model: Method) -> StartPlan:
     """
     state = read_checkpoint(path)["state_dict"]
     try:
-        model.take_weights(state)
+        take_weights(model, state)
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         first = " ".join(str(error).split())[:200]
         raise UsageError(f"found weights in {path} that do not fit {type(model).__name__}: {first}") from error
@@ -92,14 +93,14 @@ def reject_misfits(path: str, checkpoint: dict[str, Any], changed: list[str], mo
     Raises:
         UsageError: For other images, networks or another optimizer; nothing of the run has been touched.
     """
-    afresh = f"change it back, or give --run.name for a new run and --run.start_from {path} for its weights alone"
+    restart = f"change it back, or give --run.name for a new run and --run.start_from {path} for its weights alone"
     for change in changed:
         name = change.partition(" ")[0]
         if name == "data_fingerprint":
-            raise UsageError(f"found {path} of other images (data.fingerprint): its rows are theirs; {afresh}")
+            raise UsageError(f"found {path} of other images (data.fingerprint): its rows are those images; {restart}")
         if name in OF_THE_OPTIMIZER:
-            raise UsageError(f"found {path} with the state of another optimizer ({change}): {afresh}")
-    misfit = model.misfit(checkpoint["state_dict"]) if changed else ""
+            raise UsageError(f"found {path} with the state of another optimizer ({change}): {restart}")
+    misfit = find_misfit(model, checkpoint["state_dict"]) if changed else ""
     if misfit:
         raise UsageError(
             f"found {misfit} in {path}: these settings make other networks; change them back, or give --run.name "
@@ -152,7 +153,7 @@ def restoring(trainer: pl.Trainer, path: str) -> Iterator[None]:
     Its three functions that do so are wrapped meanwhile; whatever comes after them keeps its own errors.
 
     Args:
-        trainer: Whose `fit` is called.
+        trainer: The trainer of `fit`.
         path: Of the checkpoint.
 
     Raises:
@@ -177,7 +178,7 @@ def _restore(path: str, owner: Any, name: str, *args: Any, **kwargs: Any) -> Any
     """Call a method of the class of `owner`.
 
     Raises:
-        DataError: For an error that says nothing of the checkpoint.
+        DataError: For an error during the restore of the checkpoint.
     """
     try:
         return getattr(type(owner), name)(owner, *args, **kwargs)

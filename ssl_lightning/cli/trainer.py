@@ -7,11 +7,11 @@ import lightning.pytorch as pl
 from jsonargparse import Namespace
 
 from ssl_lightning.callbacks import (
+    CountFLOPs,
     DiagnosticSignals,
     Doctor,
     ImagesProgressBar,
     NeighborPurity,
-    Operations,
     SyncBatchNorm,
     Throughput,
 )
@@ -76,7 +76,7 @@ class RunComponents:
             callbacks.append(SyncBatchNorm())
         if fits:
             doctor = Doctor(self.options.doctor.on_collapse)
-            callbacks += [Throughput(), Operations(), DiagnosticSignals(), NeighborPurity(), doctor]
+            callbacks += [Throughput(), CountFLOPs(), DiagnosticSignals(), NeighborPurity(), doctor]
             callbacks += [self.report, self._checkpointing()]
             callbacks += [self.new_options] if self.options.resume.allow_config_change else []
         return [*callbacks, StopBetweenBatches(self.preemption)]

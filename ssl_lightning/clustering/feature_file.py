@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ssl_lightning.clustering.rows import is_finite
 from ssl_lightning.clustering.tensor_file import read_tensors, stable_bytes
 from ssl_lightning.errors import DataError
 from ssl_lightning.files import write_atomically
@@ -62,7 +63,6 @@ def _wrong(features: Tensor, rows: Tensor, labels: Tensor) -> str:
         return "rows that are not ascending"
     if len(labels) and int(labels.min()) < -1:
         return "labels below -1"
-    # the sum is finite only if all values are, and faster than a test of every value
-    if not bool(torch.isfinite(features.sum())) and not bool(torch.isfinite(features).all()):
+    if not is_finite(features):
         return "features that are not finite"
     return ""

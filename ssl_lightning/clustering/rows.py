@@ -77,8 +77,12 @@ def reject_few_rows(count: int, k: int) -> None:
         raise UsageError(f"found k={k} clusters for {count} rows; lower num_clusters or give more images")
 
 
+def is_finite(features: Float[Tensor, "N D"]) -> bool:
+    """Whether all values are finite. Their sum, which then is finite too, takes a tenth of the time of all values."""
+    return bool(torch.isfinite(features.sum())) or bool(torch.isfinite(features).all())
+
+
 def _check_finite(rows: ShardedRows) -> None:
-    # the sum is finite only if all values are, and ten times as fast as a test of every value
     doubtful = rows.sum((~torch.isfinite(rows.features.sum())).long())
     if not doubtful:
         return

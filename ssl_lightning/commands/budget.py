@@ -1,4 +1,4 @@
-"""budget: what runs have multiplied and added in training, and how long the first must train for as much."""
+"""budget: FLOPs of runs, and the number of epochs in which the first run would spend those of all."""
 
 import math
 from dataclasses import dataclass
@@ -10,51 +10,49 @@ from ssl_lightning.runs.metrics import read_rows
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Of one run.
+    """The cost of one run.
 
     Attributes:
-        epochs: Those that it began, the last one among them.
-        steps: Of the optimizer.
-        operations: Multiplications and additions.
+        epochs: Number of started epochs.
+        steps: Optimizer steps.
+        flops: FLOPs.
     """
 
     epochs: int
     steps: int
-    operations: float
+    flops: float
 
 
 def main(runs: list[str]) -> None:
-    """Show the operations of runs in training, and the epochs in which the first run would spend those of all.
+    """Print the FLOPs of runs, and the number of epochs in which the first run would spend those of all.
 
     Args:
         runs: Folders of runs, such as runs/*-base runs/*-expert-* runs/*-distill.
     """
     cost = [read_cost(Path(run)) for run in runs]
-    whole, first = sum(one.operations for one in cost), cost[0]
+    whole, first = sum(one.flops for one in cost), cost[0]
     width = max(map(len, runs))
-    print(f"{'run':<{width}}  epochs   steps  operations   share")
+    print(f"{'run':<{width}}  epochs   steps       FLOPs   share")
     for run, one in zip(runs, cost, strict=True):
-        print(
-            f"{run:<{width}}  {one.epochs:>6}  {one.steps:>6}  {one.operations:>10.3g}  {one.operations / whole:>6.1%}"
-        )
+        print(f"{run:<{width}}  {one.epochs:>6}  {one.steps:>6}  {one.flops:>10.3g}  {one.flops / whole:>6.1%}")
     if len(runs) > 1:
-        epochs = math.ceil(whole / (first.operations / first.epochs))
+        epochs = math.ceil(whole / (first.flops / first.epochs))
         print(f"all: {whole:.3g}, for which {runs[0]} would train {epochs} epochs: --trainer.max_epochs {epochs}")
 
 
 def read_cost(run: Path) -> TrainingCost:
-    """What its table says last; steps after the last row that counts cost what those before it do.
+    """The cost from the last row of the metrics table; later steps are extrapolated.
 
     Raises:
-        DataError: If there is no table, or no operations in it.
+        DataError: If there is no table, or it has no FLOPs.
     """
     rows = read_rows(run / "metrics.csv")
-    counted = [row for row in rows if row.get("train/operations") and row.get("epoch") and int(row["step"])]
-    counted = [row for row in counted if 0 < float(row["train/operations"]) < math.inf]
+    counted = [row for row in rows if row.get("train/flops") and row.get("epoch") and int(row["step"])]
+    counted = [row for row in counted if 0 < float(row["train/flops"]) < math.inf]
     if not counted:
         raise DataError(
-            f"found no train/operations in {run / 'metrics.csv'}; expected a run of fit that is not compiled and has "
+            f"found no train/flops in {run / 'metrics.csv'}; expected a run of fit that is not compiled and has "
             "taken a step"
         )
     last, steps = counted[-1], max(int(row["step"]) for row in rows)
-    return TrainingCost(int(last["epoch"]) + 1, steps, float(last["train/operations"]) * steps / int(last["step"]))
+    return TrainingCost(int(last["epoch"]) + 1, steps, float(last["train/flops"]) * steps / int(last["step"]))

@@ -1,4 +1,4 @@
-"""check-setup: versions, devices, data and speed that this machine has."""
+"""check-setup: versions, devices, data and speed of this machine."""
 
 import os
 import platform
@@ -14,12 +14,12 @@ from ssl_lightning.models import ResNet18
 
 BATCH, SIZE, WIDTH = 256, 32, 16
 SECONDS = 2.0
-"""How long the speed is measured, after a first step that sets things up."""
+"""Seconds of the measurement, after a first step."""
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "faiss-cpu", "scikit-learn", "jsonargparse", "wandb")
 
 
 def main() -> None:
-    """Show versions, devices, the image packs and the speed that this machine has."""
+    """Print versions, devices, image packs and the training speed of this machine."""
     print(f"ssl-lightning {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for package in PACKAGES:
         print(f"  {package:<14} {_version(package)}")
@@ -34,11 +34,11 @@ def main() -> None:
 
 
 def images_per_second(device: torch.device, half: bool = False) -> float:
-    """Images that training takes in a second: views, forward, backward, update; nothing is read or decoded.
+    """Training speed in images per second: views, forward, backward, update; without reading and decoding.
 
     Args:
-        device: Where.
-        half: Whether products are taken in bfloat16, which some machines have units for and others do more slowly.
+        device: The device.
+        half: Whether products are computed in bfloat16, which is slower on machines without units for it.
     """
     network = ResNet18(width=WIDTH).build().to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)

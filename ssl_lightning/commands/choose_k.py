@@ -1,4 +1,4 @@
-"""choose-k: cluster a file of features for several K and seeds, and draw what a person chooses by."""
+"""choose-k: cluster a feature file for several K and seeds, and plot scores from which K is chosen."""
 
 import csv
 import io
@@ -25,25 +25,25 @@ def main(
     k: tuple[int, ...] = (10, 30, 100, 300),
     seeds: int = 3,
     out: str | None = None,
-    clusterer: Clusterer = KMeans(iterations=50),  # a frozen description, as configs/clusterfit/2_cluster.yaml has it
-    transform: FeatureTransform | None = UnitRows(),  # a frozen description
+    clusterer: Clusterer = KMeans(iterations=50),  # immutable; the value in configs/clusterfit/2_cluster.yaml
+    transform: FeatureTransform | None = UnitRows(),  # immutable
 ) -> None:
-    """Cluster features for several numbers of clusters and several starts; a table, an image and a page to choose by.
+    """Cluster features for several numbers of clusters and several seeds; write a table, plots and a page.
 
     Args:
-        features: What `ssl-lightning embed` wrote.
-        k: Every number of clusters to try, for example [10,30,100].
-        seeds: Starts of each.
+        features: A file of `ssl-lightning embed`.
+        k: Numbers of clusters, for example [10,30,100].
+        seeds: Number of seeds for each.
         out: Folder of the page; by default <features>-k.
-        clusterer: How to cluster.
-        transform: What is done to the features before; null for nothing.
+        clusterer: The clustering algorithm.
+        transform: The transform of features before clustering; null for none.
 
     Raises:
-        ValueError: For a damaged file, a K that is too large, or fewer than two starts.
-        UsageError: If `out` cannot be written.
+        DataError: For a damaged file.
+        UsageError: For a K that is too large, fewer than two seeds, or an `out` that cannot be written.
     """
     if seeds < 2:
-        raise UsageError(f"found seeds={seeds}; expected at least 2: stability compares starts")
+        raise UsageError(f"found seeds={seeds}; expected at least 2: stability compares seeds")
     stored = FeatureFile.load(features)
     few, many = min(k, default=0), max(k, default=0)
     if few < 2 or many > len(stored.rows):
@@ -63,7 +63,7 @@ def _with_bar(pairs: Iterable[Any]) -> Iterable[Any]:
 
 
 def _csv(found: list[ClusterCountScore]) -> str:
-    """One row a K and start (for stability: a pair of starts)."""
+    """One row per K and seed (for stability: per pair of seeds)."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["k", "measure", "start", "value"])
@@ -74,7 +74,7 @@ def _csv(found: list[ClusterCountScore]) -> str:
 
 
 def _table(found: list[ClusterCountScore]) -> str:
-    """Means and standard deviations over starts."""
+    """Means and standard deviations over seeds."""
     names = [name for name in COLUMNS if getattr(found[0], name)]
     lines = ["".join([f"{'K':>6}", *(f"{name:>18}" for name in names)])]
     for score in found:

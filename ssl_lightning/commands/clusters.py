@@ -1,4 +1,4 @@
-"""clusters: where did my images go? A page with images of the clusters."""
+"""clusters: an HTML page with images of each cluster."""
 
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from ssl_lightning.types import UNLABELLED
 def main(
     file: str, out: str | None = None, data: str | None = None, images: int = IMAGES, most: int = CLUSTERS
 ) -> None:
-    """Write a page with contact sheets of the clusters, their sizes and their numbers.
+    """Write a page with contact sheets, sizes and metrics of clusters.
 
     Args:
-        file: What WriteClusters wrote, <path>.safetensors.
+        file: A file of WriteClusters, <path>.safetensors.
         out: Folder of the page; by default <path>-page.
-        data: A configuration with a data section, a file or a name, that finds the images, where they have moved since.
-        images: Images of a cluster; half are those closest to its centroid.
+        data: A configuration with a data section, a file or a name, if the images have moved since.
+        images: Images per cluster; half of them are those nearest to the centroid.
         most: Clusters on the page; of more, the largest and the smallest half.
 
     Raises:
@@ -44,7 +44,7 @@ def main(
         )
     folder = Path(out) if out else Path(file).with_name(f"{Path(file).stem}-page")
     reject_unwritable(folder / "index.html", "give --out")
-    own = source.true_labels()
+    own = source.labels
     sheets = draw_cluster_sheets(
         folder,
         clustering.labels,
@@ -68,7 +68,7 @@ def _source(metadata: dict[str, str], file: str, data: str | None) -> Any:
 
 
 def _numbers(clustering: Clustering, own: Any, folder: Path) -> Section:
-    """Sizes, the objective where the file has one and, where there are classes, agreement and purity."""
+    """Sizes, the objective if the file has one and, with classes, agreement and purity."""
     metrics = cluster_metrics(clustering.sizes, clustering.labels, true_labels=own, objective=clustering.objective)
     text = "\n".join(f"{name:<14} {value:.4g}" for name, value in metrics.items())
     return Section("Sizes and agreement", text, _figures(clustering, own, folder))

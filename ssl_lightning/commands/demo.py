@@ -35,7 +35,7 @@ def _evaluate_pixels(line: CommandLine) -> dict[str, float]:
     callbacks: list[pl.Callback] = line.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     probes = [callback for callback in callbacks if isinstance(callback, ProbeFeatures)]
     data = line.datamodule
-    pixels = RawPixels(image_size=data.image_size, mean=data.mean, std=data.std)
+    pixels = RawPixels(preprocessing=data.preprocessing)
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, callbacks=list(probes), enable_progress_bar=False, enable_model_summary=False
     )

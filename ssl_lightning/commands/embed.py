@@ -1,12 +1,14 @@
-"""embed: what a trained network sees of every image of a source, in a file."""
+"""embed: write the features of all images of a source to a file."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from ssl_lightning.callbacks.embed import embed_images
 from ssl_lightning.checkpoints.load import build_data, data_section, load_model
+from ssl_lightning.checkpoints.plain import to_plain
 from ssl_lightning.cli.config_names import find_config
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.errors import UsageError
@@ -41,8 +43,7 @@ def main(
     model = load_model(checkpoint)
     config = find_config(data) if data else Path(checkpoint).resolve().parents[1] / "config.yaml"
     described = data_section(config, "give --data, for example configs/data/x.yaml")
-    seen_as = {"image_size": model.image_size, "mean": list(model.mean), "std": list(model.std)}
-    described["init_args"] = (described.get("init_args") or {}) | seen_as  # as the network was trained to see them
+    described["init_args"] = (described.get("init_args") or {}) | to_plain(asdict(model.preprocessing))
     images = build_data(described, data or checkpoint)
     reject_unwritable(Path(out), "give another file to write")
     images.setup("predict")
@@ -54,7 +55,7 @@ def main(
         "weights": weights,
         "data_config": json.dumps(described),
     }
-    FeatureFile(features, rows, images.true_labels()[rows], metadata).save(out)
+    FeatureFile(features, rows, images.labels[rows], metadata).save(out)
     print(f"wrote {out}: {features.shape[1]} features of {len(rows)} images; next: ssl-lightning choose-k {out}")
 
 

@@ -16,9 +16,11 @@ from ssl_lightning.checkpoints.load import described_data, load_model
 from ssl_lightning.clustering.assign import nearest
 from ssl_lightning.clustering.clusterer import Clustering, reject_other_images
 from ssl_lightning.commands.embed import device_named
+from ssl_lightning.data.loader import batches_per_epoch
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.evaluation import KNN, LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures
+from ssl_lightning.optim.steps import steps_per_epoch, steps_per_run
 from ssl_lightning.runs.directory import RunDirectory
 from ssl_lightning.runs.metrics import read_rows
 
@@ -55,8 +57,8 @@ def main(
     Args:
         clusters: What WriteClusters wrote, <path>.safetensors.
         runs: Folder of the runs; by default that of the file.
-        evaluate: Ask experts and base about the images of each part: both splits of the first probe set are divided by
-            the base as the training images were, and an evaluate is fitted and asked within each part.
+        evaluate: Evaluate experts and base within each cluster: the images of both splits of the first probe set are
+            assigned to clusters by the base, as the training images were, and probes are fitted within each cluster.
         base: Checkpoint of the network that was clustered; by default looked for in the folder of the runs.
         device: cpu, cuda, or auto for a GPU where there is one.
 
@@ -94,7 +96,7 @@ def _images(path: str, clustering: Clustering, metadata: dict[str, str]) -> Any:
 
 
 def _experts(folder: Path, training: Any, labels: Int[Tensor, "N"], k: int) -> list[Expert]:
-    """Runs on one of the parts, whatever their names: the fingerprint of its images tells whose expert a run is."""
+    """The runs on single clusters, identified by the fingerprint of their images and not by their names."""
     rows = [(labels == part).nonzero().flatten() for part in range(k)]
     images = {part: training.select(own) for part, own in enumerate(rows) if len(own)}
     parts = {own.fingerprint_by_names: part for part, own in images.items()}  # runs from before content was read
@@ -122,15 +124,12 @@ def _expert(part: int, run: RunDirectory, inputs: dict[str, Any], images: int) -
 
 def _planned(inputs: dict[str, Any], images: int) -> int:
     """Optimizer steps that a run will have taken."""
-    if (inputs.get("trainer.max_steps") or -1) > 0:
-        return inputs["trainer.max_steps"]
-    whole = inputs.get("data.init_args.drop_last", True)
-    batch = inputs["data.init_args.batch_size"]
-    batches = images // batch if whole else -(-images // batch)
-    limit = inputs.get("trainer.limit_train_batches")
-    if limit is not None:
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    return (inputs.get("trainer.max_epochs") or 0) * -(-batches // (inputs.get("trainer.accumulate_grad_batches") or 1))
+    drop_last = inputs.get("data.init_args.drop_last", True)
+    batches = batches_per_epoch(images, inputs["data.init_args.batch_size"], drop_last, world_size=1)
+    limit, accumulated = inputs.get("trainer.limit_train_batches"), inputs.get("trainer.accumulate_grad_batches") or 1
+    per_epoch = steps_per_epoch(batches, 1.0 if limit is None else limit, accumulated)
+    max_epochs, max_steps = inputs.get("trainer.max_epochs") or -1, inputs.get("trainer.max_steps") or -1
+    return steps_per_run(per_epoch, max_epochs, max_steps) if max(max_epochs, max_steps) > 0 else 0
 
 
 def _state_table(experts: list[Expert], clustering: Clustering) -> str:
@@ -157,9 +156,7 @@ def _base(folder: Path, clusters: str, metadata: dict[str, str]) -> str:
         last = done.parent / "checkpoints" / LAST
         if wanted and (RunDirectory(folder, done.parent.name).finished() or {}).get("sha256") == wanted:
             return str(last)
-    raise UsageError(
-        f"found no run in {folder} whose last checkpoint is the one that {clusters} was made from; give --base"
-    )
+    raise UsageError(f"found no run in {folder} with the checkpoint from which {clusters} was made; give --base")
 
 
 def _evaluation_table(
@@ -168,7 +165,7 @@ def _evaluation_table(
     """Base and experts within each part, in percent."""
     probe = next(iter(data.probes), None)
     if probe is None:
-        raise DataError("found no labelled images to evaluate on; expected data.probe_sets in the run that clustered")
+        raise DataError("found no labeled images; expected data.probe_sets in the run that was clustered")
     parts = [_parts(base, loader, data, probe, clustering, metadata) for loader in data.probe_dataloaders(probe)]
     newest = [(expert, expert.run.newest_checkpoint()) for expert in experts]
     known = [(expert.part, expert.run.name, path) for expert, path in newest if path is not None]
@@ -177,14 +174,14 @@ def _evaluation_table(
         rows = [(own == part).nonzero().flatten() for own in parts]
         for name, path in (("base", None), *((name, path) for own, name, path in known if own == part)):
             network = base if path is None else load_model(path).to(base.device)
-            answers = _evaluations(network, data, probe, rows)
-            numbers = (f"{100 * answers[metric]:.1f}" for metric in EVALUATED)
+            metrics = _evaluations(network, data, probe, rows)
+            numbers = (f"{100 * metrics[metric]:.1f}" for metric in EVALUATED)
             lines.append((str(part), *(str(len(own)) for own in rows), *numbers, name))
     return f"within the parts of {probe}, percent\n{_aligned(lines)}"
 
 
 def _evaluations(network: Any, data: Any, probe: str, rows: list[Int[Tensor, "_n"]]) -> dict[str, float]:
-    """Of an evaluate that is fitted and asked within these rows of both splits."""
+    """Metrics of a probe that is fitted and evaluated on these rows of both splits."""
     if not all(len(own) for own in rows):
         return dict.fromkeys(EVALUATED, math.nan)
     classes = len(data.probes[probe][0].classes)

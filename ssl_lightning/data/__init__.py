@@ -1,4 +1,4 @@
-"""What a run looks at: sources of images as DataModules, their views, and the splits that features are evaluated on."""
+"""DataModules for image sources, their views, and the labeled splits for evaluation."""
 
 from ssl_lightning.data.curated import CuratedImages
 from ssl_lightning.data.digits import Digits

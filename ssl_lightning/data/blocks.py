@@ -1,4 +1,4 @@
-"""Parts of a batch that stay in a CPU's cache while several operations run over them."""
+"""Blocks of a batch that stay in a CPU's cache while several operations are applied to them."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 _VALUES = 1 << 18
-"""Of a part: 1 MiB of float32. Half as many cost more dispatching, twice as many more cache misses and page faults."""
+"""Values per block: 1 MiB of float32. Smaller blocks cost dispatching, larger ones cache misses and page faults."""
 
 
 def chunks(images: Tensor, count: int | None = None) -> Iterator[slice]:
-    """Parts of `count` images (None: all of them) like these; on a GPU all in one part."""
+    """Slices of `count` images (None: all of them); on a GPU a single slice."""
     total = len(images) if count is None else count
     step = max(1, _VALUES // max(1, images[:1].numel())) if images.device.type == "cpu" else max(1, total)
     for start in range(0, total, step):
@@ -18,18 +18,18 @@ def chunks(images: Tensor, count: int | None = None) -> Iterator[slice]:
 
 
 def blocks(images: Tensor, chosen: Bool[Tensor, "B"]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The chosen images in parts: their numbers, on the device of the images, and the images.
+    """The selected images in blocks: their indices, on the device of the images, and the images.
 
-    What is done to a part in place is done to `images`: it is written back when the loop goes on.
+    Changes of a block in place are changes of `images`: the block is written back before the next one.
 
     Args:
         images: Images along the first axis.
-        chosen: Which of them, on the CPU, so that no GPU is waited for.
+        chosen: Whether each image is selected; on the CPU, to avoid a synchronization with the GPU.
     """
     rows = chosen.nonzero().squeeze(1)
     for part in chunks(images, len(rows)):
         some = on(rows[part], images)
-        if len(some) == 1:  # large images come one by one and need no copy
+        if len(some) == 1:  # a single large image needs no copy
             yield some, images.narrow(0, int(rows[part]), 1)
         else:
             block = images.index_select(0, some)
@@ -38,5 +38,5 @@ def blocks(images: Tensor, chosen: Bool[Tensor, "B"]) -> Iterator[tuple[Tensor, 
 
 
 def on(values: Tensor, images: Tensor) -> Tensor:
-    """Parameters drawn on the CPU, on the device of the images, without waiting for it."""
+    """Copy CPU parameters to the device of the images without a synchronization."""
     return values.to(images.device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Images that need no file: scikit-learn's handwritten digits, and drawn shapes."""
+"""Datasets without files: scikit-learn's handwritten digits, and synthetic shapes."""
 
 from functools import cache
 
@@ -10,18 +10,18 @@ from ssl_lightning.data.rendered import render_images
 from ssl_lightning.errors import UsageError
 
 MOST_MEMORY = 4_000_000_000
-"""Bytes of the images of one synthetic split, which are held in memory."""
+"""Largest size in bytes of a synthetic split, which is held in memory."""
 
 
 @cache
 def open_digits(split: str) -> ImageDataset:
-    """One split of the digits, 8 x 8 pixels: row i is for test when i % 5 == 4 (359 rows), else for training (1,438).
+    """One split of the digits, 8 x 8 pixels: row i is a test image if i % 5 == 4 (359 rows), else for training (1,438).
 
     Raises:
-        UsageError: The split is neither "train" nor "test".
+        UsageError: If the split is neither "train" nor "test".
     """
     _check_split("digits", split)
-    from sklearn.datasets import load_digits  # takes a second to import, which help texts need not wait for
+    from sklearn.datasets import load_digits  # takes a second to import
 
     pixels, targets = load_digits(return_X_y=True)
     levels = np.asarray(pixels).reshape(-1, 8, 8)  # 0..16
@@ -36,18 +36,18 @@ def open_digits(split: str) -> ImageDataset:
 def open_synthetic(
     split: str, num_samples: int = 1024, num_classes: int = 10, size: int = 32, seed: int = 0
 ) -> ImageDataset:
-    """One split of drawn images; row i is of class i % num_classes.
+    """One split of synthetic images; row i has class i % num_classes.
 
     Args:
-        split: "train" or "test"; no image is in both, whatever the numbers.
+        split: "train" or "test"; the two are disjoint for any numbers of images.
         num_samples: Images in the split.
-        num_classes: At most `drawn.MOST_CLASSES`.
+        num_classes: At most `rendered.MOST_CLASSES`.
         size: Side in pixels.
-        seed: Another one gives other images of the same classes.
+        seed: Another seed gives other images of the same classes.
 
     Raises:
-        UsageError: The split is neither "train" nor "test", or there are more classes than can be drawn, or
-            images than fit into `MOST_MEMORY`.
+        UsageError: If the split is neither "train" nor "test", or there are too many classes, or the images do not fit
+            into `MOST_MEMORY`.
     """
     _check_split("synthetic", split)
     if (memory := 3 * num_samples * size * size) > MOST_MEMORY:

@@ -1,8 +1,8 @@
-"""Lines that C libraries print to the standard error stream, kept from the terminal while an image is decoded.
+"""Suppression of lines that C libraries print to the standard error stream during decoding.
 
-libjpeg (in torchvision) and libtiff (in Pillow) print a line about damage. Redirecting file descriptor 2 would take
-along Python's own output, a crash report and what child processes print. So the `stderr` of the C library alone is set
-to a file in memory, and whatever other line is found there afterwards is printed after all.
+libjpeg (in torchvision) and libtiff (in Pillow) print a line about damage. Redirecting file descriptor 2 would also
+capture Python's output, crash reports and the output of child processes. Therefore only the `stderr` of the C library
+is replaced by a file in memory; any other line in it is printed afterwards.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ _UNBUFFERED = 2  # _IONBF of the C libraries that have memfd_create
 
 
 class _Stream:
-    """The C library's `stderr`, and a file in memory that can stand in for it."""
+    """The `stderr` of the C library, and a file in memory that can replace it."""
 
     def __init__(self) -> None:
         library = ctypes.CDLL(None)
@@ -56,7 +56,7 @@ _stream: _Stream | None = None
 
 
 def _make() -> None:
-    """One stream a process: a forked one would share its parent's file, or keep a stand-in for ever."""
+    """One stream per process: a forked process would share its parent's file, or keep the replacement."""
     global _stream
     if _stream is not None:
         _stream.pointer.value = _stream.real
@@ -73,7 +73,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Leave out what libjpeg and libtiff print; any number of threads may be in here."""
+    """A context that suppresses the lines of libjpeg and libtiff; it can be entered by any number of threads."""
     stream = _stream
     if stream is None:
         yield

@@ -1,7 +1,7 @@
-"""What a view does to colors: jitter, gray, blur, solarize; in place, on floats 0..1, only where it was drawn.
+"""Color operations of views: jitter, grayscale, blur, solarize; in place, on floats in 0..1, for selected images.
 
-The maths is that of `torchvision.transforms.v2.functional`, without its rounding to uint8 between two operations.
-Parameters lie on the CPU whatever the device of the images, so that choosing rows never waits for a GPU.
+The arithmetic is that of `torchvision.transforms.v2.functional` without rounding to uint8 between operations.
+Parameters are on the CPU for any device of the images, so that selecting rows needs no synchronization with a GPU.
 """
 
 from itertools import permutations
@@ -19,7 +19,7 @@ GRAY = (0.2989, 0.587, 0.114)
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3
 
 _BAND = 32
-"""Rows of a banded matrix that are multiplied at a time."""
+"""Rows of a banded matrix per product."""
 
 ORDERS = torch.tensor(list(permutations(range(4))))
 """The 24 orders of brightness 0, contrast 1, saturation 2 and hue 3."""
@@ -31,17 +31,18 @@ def jitter_(
     order: Int[Tensor, "B 4"],
     chosen: Bool[Tensor, "B"],
 ) -> None:
-    """Brightness, contrast, saturation and hue of the chosen images, each in its own order.
+    """Brightness, contrast, saturation and hue of the selected images, each in its own random order.
 
-    Image by image this is `v2.functional.adjust_{brightness,contrast,saturation,hue}` in the order drawn. The first
-    three are one blend with different weights, so only the place of the hue tells images apart: they are taken in
-    four groups, in blocks that stay in the cache from the first operation to the last.
+    For each image this is `v2.functional.adjust_{brightness,contrast,saturation,hue}` in the sampled order. The first
+    three are one blend with different weights, so only the position of the hue differs between images. They are
+    processed in four groups, in blocks that stay in the cache from the first operation to the last.
 
     Args:
         images: Changed in place.
-        factors: Brightness, contrast, saturation (1 changes nothing), hue (a shift in turns, -0.5..0.5, 0 nothing).
-        order: Which of the four comes first, second, ...
-        chosen: Whose colors change at all.
+        factors: Brightness, contrast, saturation (1 is the identity), hue (a shift in turns, -0.5..0.5, 0 is the
+            identity).
+        order: Order of the four operations.
+        chosen: Whether each image is changed.
     """
     hue_slot = (order == _HUE).int().argmax(1)
     slots = on(_blend_weights(factors, order), images)  # [B, 4, 3]
@@ -57,18 +58,18 @@ def jitter_(
 
 
 def _blend_weights(factors: Float[Tensor, "B 4"], order: Int[Tensor, "B 4"]) -> Float[Tensor, "B 4 3"]:
-    """What the operation in each slot keeps of the image, and takes of the pixel's own gray and of the mean gray."""
+    """Weights of each operation: of the image, of the gray value of the pixel, and of the mean gray value."""
     keep = factors.gather(1, order)
     return torch.stack([keep, (1.0 - keep) * (order == _SATURATION), (1.0 - keep) * (order == _CONTRAST)], 2)
 
 
 def blend_(images: Float[Tensor, "B 3 h w"], weights: Float[Tensor, "B 3"]) -> None:
-    """`v2.functional.adjust_{brightness,contrast,saturation}`, in place, in one formula.
+    """`v2.functional.adjust_{brightness,contrast,saturation}`, in place, as one formula.
 
     Args:
         images: Changed in place.
-        weights: Of the image itself, of each pixel's gray and of the image's mean gray. Brightness f is (f, 0, 0),
-            contrast f is (f, 0, 1 - f), saturation f is (f, 1 - f, 0).
+        weights: Weights of the image, of the gray value of each pixel and of the mean gray value. Brightness f is (f,
+            0, 0), contrast f is (f, 0, 1 - f), saturation f is (f, 1 - f, 0).
     """
     keep, own, mean = weights.view(-1, 3, 1, 1, 1).unbind(1)
     gray = grayscale(images)
@@ -77,22 +78,22 @@ def blend_(images: Float[Tensor, "B 3 h w"], weights: Float[Tensor, "B 3"]) -> N
 
 
 def hue_(images: Float[Tensor, "B 3 h w"], turns: Float[Tensor, "B"], far: bool = True) -> None:
-    """`v2.functional.adjust_hue` with one shift an image, in place, without the way through HSV.
+    """`v2.functional.adjust_hue` with one shift per image, in place, without conversion to HSV.
 
-    A turn of the hue keeps the largest and smallest channel, so with chroma c = max - min only the angle matters. In
-    sixths of a turn, red 0, green 2, blue -2, it is t = ±(c + g + b - r - min) / c, with the sign of g - b: in each
-    sextant that sum is the usual piecewise formula. Back, with u = t + shift - (angle of the channel), each channel is
-    max - c·clamp(2 - ||u| - 3|, 0, 1), which holds for |u| <= 7.
+    A change of the hue preserves the largest and smallest channel, so with chroma c = max - min only the angle matters.
+    In sixths of a turn, with red at 0, green at 2 and blue at -2, it is t = ±(c + g + b - r - min) / c, with the sign
+    of g - b. In each sextant this sum is the usual piecewise formula. Back, with u = t + shift - (angle of the
+    channel), each channel is max - c·clamp(2 - ||u| - 3|, 0, 1), which holds for |u| <= 7.
 
     Args:
         images: Changed in place.
-        turns: -0.5..0.5.
-        far: False promises that no shift exceeds a third of a turn, which saves a wrap.
+        turns: Shifts within -0.5..0.5.
+        far: False if no shift exceeds a third of a turn, which saves a wrap.
     """
     red, green, blue = images.unbind(1)
     largest = torch.maximum(red, green)
     largest = torch.maximum(largest, blue, out=largest)
-    spare = torch.minimum(red, green)  # the smallest at first; one plane that is used again stays in the cache
+    spare = torch.minimum(red, green)  # first the minimum; reusing one plane keeps it in the cache
     spare = torch.minimum(spare, blue, out=spare)
     chroma = largest - spare
     angle = torch.add(green, blue).sub_(red).sub_(spare).add_(chroma).copysign_(torch.sub(green, blue, out=spare))
@@ -106,33 +107,33 @@ def hue_(images: Float[Tensor, "B 3 h w"], turns: Float[Tensor, "B"], far: bool 
 
 
 def grayscale(images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 1 h w"]:
-    """`v2.functional.rgb_to_grayscale` with one channel."""
+    """`v2.functional.rgb_to_grayscale` with one output channel."""
     red, green, blue = images.unbind(1)
     return red.mul(GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2]).unsqueeze(1)
 
 
 def grayscale_(images: Float[Tensor, "B 3 h w"], chosen: Bool[Tensor, "B"]) -> None:
-    """Takes the color out of the chosen images, in place."""
+    """Convert the selected images to grayscale, in place."""
     for _, block in blocks(images, chosen):
         block.copy_(grayscale(block))
 
 
 def solarize_(images: Float[Tensor, "B 3 h w"], chosen: Bool[Tensor, "B"]) -> None:
-    """Inverts the brighter half of the values of the chosen images, in place (`v2.functional.solarize` at 0.5)."""
+    """Invert values of at least 0.5 in the selected images, in place (`v2.functional.solarize` at 0.5)."""
     for _, block in blocks(images, chosen):
         block.copy_(torch.where(block >= 0.5, 1.0 - block, block))
 
 
 def blur_taps(side: int) -> int:
-    """Kernel size in pixels: a tenth of the side, odd, at least 3; SimCLR's rule, 23 for 224."""
+    """Kernel size in pixels: a tenth of the side, odd, at least 3 (SimCLR: 23 for 224 pixels)."""
     return max(3, int(0.1 * side) | 1)
 
 
 def blur_(images: Float[Tensor, "B 3 s s"], sigma: Float[Tensor, "B"], chosen: Bool[Tensor, "B"]) -> None:
-    """`v2.functional.gaussian_blur` with `blur_taps` taps and one sigma (pixels) an image, in place.
+    """`v2.functional.gaussian_blur` with `blur_taps` taps and one sigma (pixels) per image, in place.
 
-    A product with one banded matrix an image for the columns and the same for the rows, the reflection at the borders
-    included. Grouped convolutions took two to four times as long on a CPU, shifted sums five times.
+    One product with a banded matrix per image for the columns and one for the rows, including the reflection at the
+    borders. Grouped convolutions take two to four times as long on a CPU, shifted sums five times.
     """
     taps = blur_taps(images.shape[-1])
     sigma = on(sigma, images)
@@ -147,7 +148,7 @@ def _blur_matrices(sigma: Float[Tensor, "B"], taps: int, side: int) -> Float[Ten
     half = taps // 2
     distances = torch.arange(-half, half + 1, device=sigma.device)
     kernels = torch.softmax(-0.5 * (distances / sigma.unsqueeze(1)).square(), 1)
-    kernels = F.threshold(kernels, 1e-9, 0.0)  # arithmetic on denormal tails is some ten times slower
+    kernels = F.threshold(kernels, 1e-9, 0.0)  # arithmetic on denormal numbers takes about ten times as long
     wide = sigma.new_zeros(len(sigma), side, side + 2 * half)
     wide.as_strided((len(sigma), side, taps), (wide.stride(0), wide.stride(1) + 1, 1)).copy_(kernels.unsqueeze(1))
     before, matrices, after = wide.split([half, side, half], 2)

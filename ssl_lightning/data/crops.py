@@ -1,7 +1,7 @@
-"""Where the pixels of a view come from: random boxes, antialiased crops, small affine moves, center views.
+"""Geometry of views: random boxes, antialiased crops, affine transforms, center views.
 
-All of it is linear interpolation, so the crops of a batch are two batched matrix products, `rows @ image @ columns`,
-with one small matrix an image and axis. Flips are free: they reverse the columns' matrix.
+All of these are linear interpolations, so the crops of a batch are two batched matrix products, `rows @ image @
+columns`, with one small matrix per image and axis. Flips reverse the columns' matrix and cost nothing.
 """
 
 import math
@@ -17,10 +17,10 @@ from ssl_lightning.errors import UsageError
 
 BOX_TRIES = 10
 BOX_NUMBERS = 2 * BOX_TRIES + 2
-"""Random numbers that one box takes: an area and a ratio a try, then the place."""
+"""Random numbers per box: an area and an aspect ratio per try, then the position."""
 
 _DENSE_SIDE = 96
-"""Up to this longest side a matrix product beats torchvision's sparse resize of one image at a time (CPU)."""
+"""Up to this longest side a matrix product takes less time than torchvision's resize of single images (CPU)."""
 
 
 def random_boxes(
@@ -30,22 +30,22 @@ def random_boxes(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> Int[Tensor, "B 4"]:
-    """Boxes by the law of torchvision's `RandomResizedCrop`, its ten tries and its fallback included.
+    """Boxes with the distribution of torchvision's `RandomResizedCrop`, including its ten tries and its fallback.
 
-    Area uniform in `scale`, aspect ratio log-uniform in `ratio`; the first of ten tries that fits is placed uniformly.
-    If none fits: the largest centered box with the nearest allowed ratio.
+    The area is uniform in `scale` and the aspect ratio log-uniform in `ratio`. The first of ten tries that fits is
+    placed uniformly. If none fits, the box is the largest centered one with the nearest allowed ratio.
 
     Args:
-        numbers: Uniform in [0, 1).
-        heights: Of the images, in pixels.
-        widths: Of the images, in pixels.
-        scale: Smallest and largest share of the area.
+        numbers: Random numbers, uniform in [0, 1).
+        heights: Heights of the images in pixels.
+        widths: Widths of the images in pixels.
+        scale: Smallest and largest fraction of the area.
         ratio: Smallest and largest width over height.
 
     Returns:
         Top, left, height, width in pixels.
     """
-    # float64, so that no kernel's last bit moves a box; NumPy, because a worker's batches are small
+    # float64, so that rounding differences of kernels do not change a box; NumPy, because batches of workers are small
     fractions, room = numbers.double().cpu().numpy(), torch.stack([heights, widths], 1).double().cpu().numpy()
     areas = (scale[0] + (scale[1] - scale[0]) * fractions[:, :BOX_TRIES]) * room.prod(1, keepdims=True)
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -60,7 +60,7 @@ def random_boxes(
 
 
 def _largest_boxes(room: Float[np.ndarray, "B 2"], ratio: tuple[float, float]) -> Float[np.ndarray, "B 2"]:
-    """The largest boxes whose ratio is as near as `ratio` allows to that of the whole image."""
+    """The largest centered boxes with the aspect ratio in `ratio` that is nearest to that of the whole image."""
     height, width = room.T
     shape = (width / height).clip(*ratio)
     return np.stack([np.minimum(height, width / shape), np.minimum(width, height * shape)], 1).round().clip(1)
@@ -72,15 +72,15 @@ def crop_resize(
     size: int,
     flip: Bool[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "B 3 s s"]:
-    """Cuts a box out of each image and resizes it to a square, bilinear with antialias.
+    """Crop a box of each image and resize it to a square, bilinear with antialiasing.
 
-    The same as `torchvision.transforms.v2.functional.resized_crop(..., antialias=True)` image by image.
+    Equal to `torchvision.transforms.v2.functional.resized_crop(..., antialias=True)` for each image.
 
     Args:
         images: uint8, or floats in 0..1.
         boxes: Top, left, height and width in pixels, within the images; on any device.
         size: Side of the result in pixels.
-        flip: Which results are mirrored left to right; None for none.
+        flip: Whether each result is flipped horizontally; None for no flips.
 
     Returns:
         Floats in 0..1, on the device of `images`.
@@ -110,10 +110,10 @@ def _crop_by_matrices(images: Tensor, boxes: Tensor, flip: Tensor | None, out: T
 def interpolation(
     start: Float[Tensor, "B"], length: Float[Tensor, "B"], size: int, side: int, flip: Bool[Tensor, "B"] | None = None
 ) -> Float[Tensor, "B {size} {side}"]:
-    """One matrix an image that resizes the pixels `start .. start + length` of an axis of `side` pixels to `size`.
+    """One matrix per image that resizes the pixels `start .. start + length` of an axis of `side` pixels to `size`.
 
-    A triangle around each output pixel's center, as wide as the output pixel but no narrower than an input pixel, cut
-    at the border of the box and scaled to sum 1: torch's antialiased bilinear rule.
+    This is torch's antialiased bilinear rule: a triangle around the center of each output pixel, as wide as the output
+    pixel and at least as wide as an input pixel, cut at the border of the box and normalized to sum 1.
     """
     reach = (length / size).clamp(min=1.0).unsqueeze(1)
     outputs = (torch.arange(size, device=start.device) + 0.5).expand(len(start), size)
@@ -122,7 +122,7 @@ def interpolation(
     centers = (start.unsqueeze(1) + outputs * (length / size).unsqueeze(1)) / reach
     inputs = torch.arange(side, device=start.device).expand(len(start), side)
     inside = (inputs >= start.unsqueeze(1)) & (inputs < (start + length).unsqueeze(1))
-    inputs = torch.where(inside, (inputs + 0.5) / reach, 1e6)  # what lies outside the box is out of reach
+    inputs = torch.where(inside, (inputs + 0.5) / reach, 1e6)  # pixels outside the box have weight 0
     far = (inputs.unsqueeze(1) - centers.unsqueeze(2)).abs_().clamp_(max=1.0)
     weights = far.neg_().add_(1.0)
     return weights.div_(weights.sum(2, keepdim=True))
@@ -138,19 +138,19 @@ def _crop_one_by_one(images: Tensor, boxes: Tensor, flip: Tensor | None, out: Te
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """One image [3, h, w] to [3, height, width] in its own dtype, bilinear with antialias."""
+    """Resize an image [3, h, w] to [3, height, width] in its dtype, bilinear with antialiasing."""
     if image.shape[-2:] == (height, width):
         return image
     return F.interpolate(image.unsqueeze(0), (height, width), mode="bilinear", antialias=True)[0]
 
 
 def unit(images: UInt8[Tensor, "*B h w"] | Float[Tensor, "*B h w"]) -> Float[Tensor, "*B h w"]:
-    """uint8 to floats in 0..1; floats stay as they are."""
+    """uint8 to floats in 0..1; floats are unchanged."""
     return images.float().div_(255.0) if images.dtype == torch.uint8 else images
 
 
 def mirror_(images: UInt8[Tensor, "B 3 h w"] | Float[Tensor, "B 3 h w"], flip: Bool[Tensor, "B"]) -> None:
-    """Mirrors the chosen images left to right, in place."""
+    """Flip the selected images horizontally, in place."""
     for _, block in blocks(images, flip):
         block.copy_(block.flip(-1))
 
@@ -161,18 +161,18 @@ def affine(
     shift: Float[Tensor, "B 2"],
     flip: Bool[Tensor, "B"],
 ) -> Float[Tensor, "B 3 s s"]:
-    """Turns and moves each image about its center, black where nothing was, then mirrors the chosen ones.
+    """Rotate and translate each image about its center with black borders, then flip the selected ones.
 
-    The same as `torchvision.transforms.v2.functional.affine(..., scale=1, shear=[0, 0])` with bilinear interpolation.
+    Equal to `torchvision.transforms.v2.functional.affine(..., scale=1, shear=[0, 0])` with bilinear interpolation.
 
     Args:
         images: Square images in 0..1.
-        degrees: Clockwise.
-        shift: To the right and down, in pixels.
-        flip: Which results are mirrored.
+        degrees: Clockwise rotation.
+        shift: Translation to the right and down, in pixels.
+        flip: Whether each result is flipped.
     """
     cosine, sine = degrees.deg2rad().cos(), degrees.deg2rad().sin()
-    right, down = (shift * (2.0 / images.shape[-1])).unbind(1)  # the grid runs from -1 to 1
+    right, down = (shift * (2.0 / images.shape[-1])).unbind(1)  # grid coordinates are -1 to 1
     mirror = 1.0 - 2.0 * flip.float()
     inverse = torch.stack(
         [
@@ -186,18 +186,18 @@ def affine(
 
 
 def center_view(images: UInt8[Tensor, "B 3 h w"], size: int, fraction: float = 1.0) -> Float[Tensor, "B 3 s s"]:
-    """The view to evaluate by: the short side is resized to `size / fraction`, then the center is cut out.
+    """The view for evaluation: the short side is resized to `size / fraction`, then the center is cropped.
 
     Args:
         images: Images of one size.
         size: Side of the result in pixels.
-        fraction: Share of the short side that is kept; 0.875 is the usual 224 of 256.
+        fraction: Fraction of the short side that is kept; 0.875 is 224 of 256.
 
     Returns:
-        Floats in 0..1. Images that have the right size already are only converted.
+        Floats in 0..1. Images of the right size are only converted.
 
     Raises:
-        ValueError: If `fraction` is not in (0, 1].
+        UsageError: If `fraction` is not in (0, 1].
     """
     if not 0 < fraction <= 1:
         raise UsageError(f"found fraction={fraction}; expected 0 < fraction <= 1")
@@ -205,7 +205,7 @@ def center_view(images: UInt8[Tensor, "B 3 h w"], size: int, fraction: float = 1
     short = round(size / fraction)
     height, width = (short, int(short * wide / high)) if high <= wide else (int(short * high / wide), short)
     if images.device.type != "cpu":
-        images = unit(images)  # only the CPU resizes uint8
+        images = unit(images)  # GPUs do not resize uint8
     if (height, width) != (high, wide):
         images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
     top, left = round((height - size) / 2), round((width - size) / 2)

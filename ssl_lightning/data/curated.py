@@ -1,4 +1,4 @@
-"""CuratedImages: labelled images in class folders, in a folder, in a tar file, or as torchvision downloads them."""
+"""CuratedImages: labeled images in class folders, in a folder, a tar file, or a folder of torchvision's downloads."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +11,15 @@ from ssl_lightning.types import UNLABELLED
 
 @dataclass(kw_only=True, eq=False)
 class CuratedImages(ImageModule):
-    """Images laid out as `split/class/file`, in a folder or a tar file (plain, or compressed and small).
+    """Images with the layout `split/class/file`, in a folder or a tar file (plain, or compressed and small).
 
-    Also `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary`, the folders that torchvision makes.
+    The folders `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary` of torchvision's downloads are read too.
 
     Args:
         path: The folder or tar file: a name in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
             such as `./images`.
-        split: The split to train on; null where the class folders lie directly in `path`.
-        test_split: The split to evaluate on unless `probe_sets` is given; it is left out where there is none.
+        split: The split for training; null if the class folders are directly in `path`.
+        test_split: The split for evaluation unless `probe_sets` is given; ignored if it does not exist.
     """
 
     path: str
@@ -31,7 +31,7 @@ class CuratedImages(ImageModule):
         return open_labelled(self.path, self.split, self.limits)
 
     def default_probe_sets(self) -> Probes:
-        """The training split and the test split, if there is one and every image has a label."""
+        """The training split and the test split, if it exists and every image has a label."""
         if self.split is None or self.test_split not in splits(self.path):
             return {}
         train = self.open_training()

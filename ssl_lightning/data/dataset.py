@@ -1,6 +1,6 @@
-"""A table of images, index first: `read(rows)` gives exactly those rows, however they lie in memory or on disk."""
+"""ImageDataset: images that are read by row, from memory or from disk."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import accumulate
@@ -10,21 +10,22 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
+from ssl_lightning.contracts import ImageTable
 from ssl_lightning.data.fingerprint import combined, digest, in_the_form_of
 from ssl_lightning.types import UNLABELLED
 
 Images = UInt8[Tensor, "B 3 h w"] | list[UInt8[Tensor, "3 _h _w"]]
-"""Many images: one tensor where all have one size, else a list."""
+"""Images: one tensor if all have one size, else a list."""
 
 
-class ImageDataset(ABC):
-    """The images of one source in a fixed order. A row that cannot be read stays, as an invalid one.
+class ImageDataset(ImageTable):
+    """The images of a source in a fixed order. An unreadable image keeps its row and is marked as invalid.
 
     Attributes:
-        labels: The source's own class of each row, `UNLABELLED` where it has none.
+        labels: Class of each row in the source, `UNLABELLED` if it has none.
         sample_ids: Permanent id of each row within its source.
         classes: Names of the classes, sorted by their bytes; empty without labels.
-        size: Height and width where all images are in memory in one size, else None.
+        size: Height and width if all images are in memory in one size, else None.
     """
 
     labels: Int[Tensor, "N"]
@@ -37,32 +38,32 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
-        """The images of these rows, and which of them could be read; the others are zeros."""
+        """Return the images of these rows, and which of them could be read; unreadable ones are zeros."""
 
     @abstractmethod
     def name(self, row: int) -> str:
-        """Path or member name of a row, for people and messages."""
+        """Path or member name of a row, for messages."""
 
     @abstractmethod
     def make_fingerprint(self) -> str:
-        """Compute what `fingerprint` keeps."""
+        """Compute `fingerprint`."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """Which images there are, in which order, and what they hold; the same wherever they lie."""
+        """Hash of the images, their order and their content; independent of their location."""
         return self.make_fingerprint()
 
     @cached_property
     def fingerprint_by_names(self) -> str:
-        """What `fingerprint` was before content was read: of files, by names and sizes; else the same."""
+        """The fingerprint of earlier versions: of files by names and sizes without content; else `fingerprint`."""
         return self.make_fingerprint_by_names()
 
     def make_fingerprint_by_names(self) -> str:
-        """Compute what `fingerprint_by_names` keeps."""
+        """Compute `fingerprint_by_names`."""
         return self.fingerprint
 
     def fingerprint_as(self, other: str | None) -> str:
-        """The fingerprint to compare with one from a file, which may be from before content was read."""
+        """The fingerprint to compare with one from a file, which may be of the earlier form."""
         if other == self.fingerprint:
             return self.fingerprint
         return in_the_form_of(other, self.fingerprint, self.fingerprint_by_names)
@@ -73,23 +74,23 @@ class ImageDataset(ABC):
         return [self.name(row) for row in range(len(self))]
 
     def select(self, rows: Int[Tensor, "M"]) -> "ImageDataset":
-        """These rows alone, numbered afresh in the order given."""
+        """A dataset of these rows only, renumbered in the given order."""
         return SelectedImages(self, rows)
 
 
 class InMemoryImages(ImageDataset):
-    """Images of one size, decoded, in memory.
+    """Decoded images of one size in memory.
 
     Args:
         images: All images.
-        labels: Class of each row; without it all are unlabelled.
+        labels: Class of each row; None if there are no labels.
         classes: Names of the classes.
-        title: What the rows are called in messages, followed by their number, where there are no names.
-        names: Gives the path or member name of a row.
-        sample_ids: Permanent ids; without them the rows' numbers.
+        title: Name of a row in messages, followed by its number, if there are no names.
+        names: Returns the path or member name of a row.
+        sample_ids: Permanent ids; by default the row numbers.
         readable: False for a row that could not be read.
-        fingerprint: Of the files that the images were made of; without it that of their pixels.
-        by_names: Of the files' names and sizes alone.
+        fingerprint: Fingerprint of the files of the images; by default that of the pixels.
+        by_names: Fingerprint of the names and sizes of the files.
     """
 
     def __init__(
@@ -117,31 +118,31 @@ class InMemoryImages(ImageDataset):
         self._fingerprint, self._by_names = fingerprint, by_names
 
     def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
-        """The images of these rows, and which of them could be read; the others are zeros."""
-        # index_select: torch's images[rows] is nine times slower on uint8
+        """Return the images of these rows, and which of them could be read; unreadable ones are zeros."""
+        # index_select: images[rows] takes nine times as long for uint8
         return self.images.index_select(0, rows), self.readable.index_select(0, rows)
 
     def name(self, row: int) -> str:
-        """Path or member name of a row, else the title and the row's number."""
+        """Path or member name of a row, or the title and the row number."""
         return f"{self.title} {row}" if self._names is None else self._names(row)
 
     def make_fingerprint(self) -> str:
-        """What was given, else SHA-256 of the pixels."""
+        """The given fingerprint, or the SHA-256 of the pixels."""
         return self._fingerprint or digest(str(tuple(self.images.shape)).encode(), self.images.numpy().tobytes())
 
     def make_fingerprint_by_names(self) -> str:
-        """What was given, else the same as `fingerprint`."""
+        """The given fingerprint, or `fingerprint`."""
         return self._by_names or self.fingerprint
 
 
 class SelectedImages(ImageDataset):
-    """Some rows of other images, numbered afresh.
+    """A selection of rows of another dataset, renumbered.
 
     Args:
-        dataset: Where the rows lie.
-        rows: Which ones.
-        labels: Class of each row chosen; without it the class that it has there.
-        classes: Names of the classes that come with `labels`.
+        dataset: The other dataset.
+        rows: The selected rows.
+        labels: Class of each selected row; by default that of the other dataset.
+        classes: Names of the classes, if `labels` is given.
     """
 
     def __init__(
@@ -159,15 +160,15 @@ class SelectedImages(ImageDataset):
         self.size = dataset.size
 
     def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
-        """The images of these rows, and which of them could be read; the others are zeros."""
+        """Return the images of these rows, and which of them could be read; unreadable ones are zeros."""
         return self.dataset.read(self.rows[rows])
 
     def name(self, row: int) -> str:
-        """Path or member name of a row, for people and messages."""
+        """Path or member name of a row, for messages."""
         return self.dataset.name(int(self.rows[row]))
 
     def make_fingerprint(self) -> str:
-        """SHA-256 of the underlying images and of the rows chosen."""
+        """SHA-256 of the other dataset's fingerprint and the selected rows."""
         return combined([self.dataset.fingerprint], self.rows.numpy().tobytes())
 
     def make_fingerprint_by_names(self) -> str:
@@ -176,10 +177,10 @@ class SelectedImages(ImageDataset):
 
 
 class ConcatImages(ImageDataset):
-    """The rows of several images one after the other.
+    """The concatenation of several datasets.
 
-    Equal class lists stay one list; different ones are put one after the other, and so are their labels. Sample ids of
-    later parts are raised above those of earlier ones.
+    Equal class lists remain one list; different lists are concatenated, and labels are shifted. Sample ids of later
+    datasets are shifted above those of earlier ones.
     """
 
     def __init__(self, parts: list[ImageDataset]) -> None:
@@ -192,7 +193,7 @@ class ConcatImages(ImageDataset):
         self.size = sizes.pop() if len(sizes) == 1 else None
 
     def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
-        """The images of these rows, and which of them could be read; the others are zeros."""
+        """Return the images of these rows, and which of them could be read; unreadable ones are zeros."""
         valid = torch.zeros(len(rows), dtype=torch.bool)
         images: Images = [torch.empty(0)] * len(rows)
         if self.size:
@@ -205,12 +206,12 @@ class ConcatImages(ImageDataset):
         return images, valid
 
     def name(self, row: int) -> str:
-        """Path or member name of a row, for people and messages."""
+        """Path or member name of a row, for messages."""
         part = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.parts[part].name(row - self.starts[part])
 
     def make_fingerprint(self) -> str:
-        """SHA-256 over the fingerprints of the parts."""
+        """SHA-256 of the fingerprints of the datasets."""
         return combined(part.fingerprint for part in self.parts)
 
     def make_fingerprint_by_names(self) -> str:
@@ -219,10 +220,10 @@ class ConcatImages(ImageDataset):
 
 
 class PackedNames:
-    """File names as one block of bytes: a million of them in two arrays, which workers share without copying.
+    """File names in one block of bytes: two arrays for a million names, which workers share without copying.
 
     Args:
-        names: As the operating system gives them; bytes that are no text survive the round trip.
+        names: Names from the operating system; bytes that are not text are preserved.
     """
 
     def __init__(self, names: list[str]) -> None:

@@ -1,8 +1,9 @@
-"""Bytes of unknown origin to a uint8 image, or one exception with the reason: nothing else ever comes out.
+"""Decoding of untrusted bytes to a uint8 image. Failures raise `Unreadable` with a reason and nothing else.
 
-The contract: JPEG, PNG, WebP, GIF, BMP or TIFF by content, whatever the file is called; size, structure and the memory
-that decoding takes are checked before a pixel is decoded; first frame; upright by EXIF; 16 bits scaled to 8 by 1/257,
-not clipped; transparency over gray; palettes, gray, bilevel and CMYK become RGB; floating-point pixels are rejected.
+Formats are JPEG, PNG, WebP, GIF, BMP and TIFF, recognized by content and not by file name. Size, structure and the
+memory of decoding are checked before a pixel is decoded. The result is the first frame, upright by EXIF. 16-bit values
+are scaled by 1/257, not clipped. Transparent pixels are blended with gray. Palettes, grayscale, bilevel and CMYK images
+are converted to RGB. Floating-point pixels are rejected.
 """
 
 import io
@@ -24,21 +25,21 @@ from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits, Unreadable
 from ssl_lightning.data.png_strips import png_strips
 from ssl_lightning.data.walks import FORMATS, Layout
 
-__all__ = ["FORMATS", "Header", "Limits", "Unreadable", "check_header", "decode", "probe"]
+__all__ = ["FORMATS", "Header", "Limits", "Unreadable", "check_header", "decode"]
 
 _GRAY = (128, 128, 128)
 _BAND = 1 << 18
-"""Pixels that are converted at a time."""
+"""Pixels per block of a conversion."""
 _HELD = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
-"""Bytes a pixel of Pillow's images; all other modes take four."""
+"""Bytes per pixel of Pillow's images; all other modes take four."""
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
 """A value of a TIFF tag, and the tag."""
 
 
 class Header(NamedTuple):
-    """What a file declares, before any pixel is decoded; the size is not yet turned upright by EXIF.
+    """The header of a file, before any pixel is decoded. The size does not take the EXIF orientation into account.
 
-    `format` is one of `FORMATS`, or MPO: a JPEG with further images behind it, as some cameras write.
+    `format` is one of `FORMATS`, or MPO: a JPEG followed by further images, written by some cameras.
     """
 
     width: int
@@ -47,31 +48,21 @@ class Header(NamedTuple):
     mode: str
 
 
-def probe(data: bytes) -> Header:
-    """Size, format and pixel mode, without decoding pixels and without checking them.
-
-    Raises:
-        Unreadable: If the bytes are no image of a known format.
-    """
-    with _guarded(), _open(layout_of(data, DEFAULT_LIMITS)) as image:
-        return _header(image)
-
-
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[Tensor, "3 h w"]:
-    """The image in these bytes, by the contract at the top of this file.
+    """Decode an image as described at the top of this file.
 
     Args:
-        data: A whole file.
-        limits: What it may cost.
+        data: The whole file.
+        limits: Limits of its cost.
 
     Returns:
-        RGB; in memory the channels lie innermost, as decoders write them.
+        RGB; channels are innermost in memory, as decoders write them.
 
     Raises:
-        Unreadable: Whatever is wrong with the bytes; `reason` names it.
+        Unreadable: For any fault of the bytes, with its `reason`.
 
     Note:
-        Of a JPEG that is damaged but complete libjpeg makes what it can, as in every viewer.
+        A JPEG that is damaged but complete is decoded as far as libjpeg can, as in every viewer.
     """
     with _guarded(), quiet_decoders():
         layout = layout_of(data, limits)
@@ -117,7 +108,7 @@ def _check_cost(header: Header, layout: Layout, limits: Limits, data: bytes) -> 
 
 
 def _memory(header: Header, layout: Layout, data: bytes) -> int:
-    """Bytes that decoding takes at its peak: the file, what of it is copied, the decoder's image and the result."""
+    """Peak memory of decoding in bytes: the file, copies of it, the decoder's image and the result."""
     pixels = header.width * header.height
     own = 0 if _is_streamed(header, layout) else _HELD.get(header.mode, 4)
     copied = len(layout.opened) if layout.opened is not data or layout.format == "WEBP" else 0
@@ -125,12 +116,12 @@ def _memory(header: Header, layout: Layout, data: bytes) -> int:
 
 
 def _is_streamed(header: Header, layout: Layout) -> bool:
-    """Whether no decoder holds an image of its own."""
+    """Whether the decoder holds no image of its own."""
     return bool(layout.strips) or _is_direct(header, layout)
 
 
 def _is_direct(header: Header, layout: Layout) -> bool:
-    """Whether a decoder of torchvision gives the result as it is."""
+    """Whether a decoder of torchvision gives the result directly."""
     if layout.format == "WEBP":
         return layout.still and header.mode == "RGB"
     return layout.format == "JPEG" and header.mode in ("RGB", "L")
@@ -138,7 +129,7 @@ def _is_direct(header: Header, layout: Layout) -> bool:
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Decoders of broken files warn and raise anything; only `Unreadable` leaves."""
+    """A context that converts warnings and any exception of decoders to `Unreadable`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -200,7 +191,7 @@ def _direct(data: bytes, layout: Layout) -> UInt8[Tensor, "3 h w"]:
 
 
 def _buffer(data: bytes) -> UInt8[Tensor, "_n"]:
-    return torch.frombuffer(data, dtype=torch.uint8)  # not copied; no decoder writes to it
+    return torch.frombuffer(data, dtype=torch.uint8)  # without a copy, since no decoder writes to it
 
 
 def _tensor(found: Tensor | list[Tensor]) -> UInt8[Tensor, "c h w"]:
@@ -209,13 +200,13 @@ def _tensor(found: Tensor | list[Tensor]) -> UInt8[Tensor, "c h w"]:
 
 
 def _white_is_zero(image: Image.Image) -> bool:
-    """Whether Pillow leaves the pixels of such a TIFF as they are: it inverts those of 1 and 8 bits only."""
+    """Whether Pillow does not invert the pixels of this TIFF: it inverts those of 1 and 8 bits only."""
     tags = getattr(image, "tag_v2", {})
     return image.mode.startswith("I") and tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO) == _WHITE_IS_ZERO
 
 
 def _bands(image: Image.Image, header: Header) -> Iterator[Image.Image]:
-    """What Pillow decodes, from top to bottom: converted as a whole it would take several times its memory."""
+    """Pillow's image in horizontal bands: converting it as a whole would take several times its memory."""
     image.load()
     if image.size != (header.width, header.height):
         raise Unreadable("broken", f"found {image.size} pixels, {header.width} x {header.height} in the header")
@@ -259,7 +250,7 @@ def _over_gray(image: Image.Image) -> Image.Image:
 
 
 def _upright(pixels: UInt8[Tensor, "3 h w"], turned: int) -> UInt8[Tensor, "3 _h _w"]:
-    """Undoes one of the eight EXIF orientations; any other number counts as upright."""
+    """Undo one of the eight EXIF orientations; any other number counts as upright."""
     if turned in (5, 6, 7, 8):
         pixels = pixels.mT
     axes = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(turned, ())
@@ -267,7 +258,7 @@ def _upright(pixels: UInt8[Tensor, "3 h w"], turned: int) -> UInt8[Tensor, "3 _h
 
 
 def _flipped(pixels: UInt8[Tensor, "3 h w"], axes: tuple[int, ...]) -> UInt8[Tensor, "3 h w"]:
-    """A copy of a small image; a large one is flipped in place, for a copy would double its memory."""
+    """A flipped copy of a small image; a large one is flipped in place, since a copy would double its memory."""
     if pixels.numel() <= 3 * _BAND:
         return pixels.flip(axes)
     for axis in axes:

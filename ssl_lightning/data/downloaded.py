@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and STL-10 as torchvision lays them out on disk; never downloaded from here."""
+"""CIFAR-10, CIFAR-100 and STL-10 in the folders of torchvision's downloads; this module downloads nothing."""
 
 import os
 from collections.abc import Callable
@@ -15,12 +15,12 @@ _CLASSES = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100", "s
 
 
 def is_downloaded(path: str) -> bool:
-    """Whether the last folder of a path is one that torchvision makes."""
+    """Whether the last folder of a path is one of torchvision's downloads."""
     return Path(path).name in _CLASSES
 
 
 def open_downloaded(path: str, split: str, locate: Callable[[str], list[Path]]) -> ImageDataset:
-    """One split of a data set that torchvision has downloaded before.
+    """One split of a dataset that torchvision has downloaded.
 
     Args:
         path: Ends in `cifar-10-batches-py`, `cifar-100-python` or `stl10_binary`.
@@ -28,7 +28,7 @@ def open_downloaded(path: str, split: str, locate: Callable[[str], list[Path]]) 
         locate: Finds the folder.
 
     Raises:
-        ValueError: The folder is not there (says how to get it) or not whole, or it has no such split.
+        DataError: If the folder is missing (with the command that downloads it) or incomplete, or has no such split.
     """
     name = _CLASSES[Path(path).name]
     known = ("train", "test", "unlabeled", "train+unlabeled") if name == "STL10" else ("train", "test")

@@ -1,7 +1,7 @@
-"""Fingerprints of data: which images there are, in which order, and what they hold.
+"""Fingerprints of datasets: hashes of the images, their order and their content.
 
-A fingerprint that begins with `v2:` is of names, sizes and content. Those of files are without it in checkpoints and
-stage files written before content was read: of names and sizes alone.
+A fingerprint that starts with `v2:` covers names, sizes and content. Fingerprints of files from earlier versions lack
+this prefix and cover names and sizes only.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 log = logging.getLogger(__name__)
 BY_CONTENT = "v2:"
 READ_WHOLE = 512_000_000
-"""Bytes of a collection up to which all are read."""
+"""Collections up to this number of bytes are hashed completely."""
 _SAMPLED, _END = 256, 4096
 
 
@@ -27,7 +27,7 @@ def digest(*blocks: bytes) -> str:
 
 
 def combined(parts: Iterable[str], *blocks: bytes) -> str:
-    """The fingerprint of something made of others, by content if theirs are."""
+    """The fingerprint of a combination of datasets; it covers content if all of theirs do."""
     parts = list(parts)
     version = BY_CONTENT if any(part.startswith(BY_CONTENT) for part in parts) else ""
     return version + digest(*(part.encode() for part in parts), *blocks)
@@ -37,11 +37,11 @@ def of_files(by_names: str, sizes: np.ndarray, read: Callable[[int], bytes], rea
     """The fingerprint of files by names, sizes and content.
 
     Args:
-        by_names: That of their names and sizes.
-        sizes: In bytes.
-        read: Gives the content of a file by its row.
-        read_whole: Bytes of all files up to which all are read. Of a larger collection 256 files, evenly spaced, count
-            with their first and last 4 KiB: a change elsewhere that keeps names and sizes is not noticed.
+        by_names: The hash of names and sizes.
+        sizes: Sizes in bytes.
+        read: Returns the content of a file by its row.
+        read_whole: Collections up to this number of bytes are read completely. Of a larger one, 256 evenly spaced files
+            are read, their first and last 4 KiB; a change elsewhere that keeps names and sizes is not detected.
     """
     everything = int(sizes.sum()) <= read_whole
     rows = range(len(sizes)) if everything else np.linspace(0, len(sizes) - 1, _SAMPLED).astype(int).tolist()
@@ -58,19 +58,19 @@ def _content(read: Callable[[int], bytes], row: int) -> bytes:
     try:
         return read(row)
     except OSError:
-        return b"cannot be read"  # an image like any other that cannot
+        return b"cannot be read"  # equal for all unreadable files
 
 
 def in_the_form_of(other: str | None, fingerprint: str, by_names: str) -> str:
-    """The fingerprint to compare with another one.
+    """The fingerprint of the current data in the form of another fingerprint.
 
     Args:
-        other: From a file; it may be from before content was read.
-        fingerprint: Of the data at hand.
-        by_names: Of their names and sizes alone.
+        other: A fingerprint from a file; it may be of the earlier form.
+        fingerprint: Fingerprint of the current data.
+        by_names: Fingerprint of their names and sizes only.
 
     Returns:
-        `by_names` if that is what `other` is, with a line in the log; else `fingerprint`.
+        `by_names` if `other` equals it, which is logged; else `fingerprint`.
     """
     if other is not None and other == by_names != fingerprint:
         log.info("the data have the same names and sizes; their content was not compared, for the older file lacks it")

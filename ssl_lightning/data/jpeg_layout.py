@@ -1,4 +1,4 @@
-"""The segments and scans of a JPEG file."""
+"""Segments and scans of a JPEG file."""
 
 import re
 import struct
@@ -15,11 +15,11 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = (0xC0, 0xC1)
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _KEPT = {0xE0: b"JF", 0xE2: b"MPF\0", 0xEE: b"Adobe"}
-"""Application segments that bear on the pixels, or on how many images there are."""
+"""Application segments that affect the pixels or the number of images."""
 
 
 def jpeg_layout(data: bytes, limits: Limits) -> Layout:
-    """Walk over the segments, and over the scans where there are several.
+    """Read the segments, and the scans if there are several.
 
     Raises:
         Unreadable: With reason truncated, broken, bomb:chunks or bomb:fill.
@@ -46,7 +46,7 @@ def jpeg_layout(data: bytes, limits: Limits) -> Layout:
     scans = _scans(data, end, counts) if multiple else 1
     if data.find(b"\xff" * (limits.max_fill + 1), end) >= 0:
         counts.skip(limits.max_fill + 1)
-    # libjpeg is given the whole file, but for CMYK, which Pillow decodes
+    # libjpeg decodes the whole file, except CMYK, which Pillow decodes
     rest = data[start:] if frame[6] == 4 else data[start:end]
     opened = b"".join(kept) + b"\xff\xda" + rest
     held = _coefficients(frame) if multiple else 0
@@ -56,7 +56,7 @@ def jpeg_layout(data: bytes, limits: Limits) -> Layout:
 def _segment(data: bytes, at: int, counts: Counts) -> tuple[int, int, int]:
     """Code, start (of the length) and end of the next segment that has a length."""
     while True:
-        if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in _ODD:  # as in all files but odd ones
+        if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in _ODD:  # the common case
             counts.chunk()
             return data[at + 1], at + 2, _end(data, at + 2)
         start = data.find(b"\xff", at)
@@ -78,7 +78,7 @@ def _segment(data: bytes, at: int, counts: Counts) -> tuple[int, int, int]:
 
 
 def _end(data: bytes, at: int) -> int:
-    """Where the segment ends whose length is here."""
+    """End of the segment with its length field at this position."""
     end = at + int.from_bytes(data[at : at + 2], "big")
     if end > len(data):
         raise Unreadable("truncated", "ends within a segment")
@@ -94,7 +94,7 @@ def _matters(code: int, content: bytes) -> bool:
 
 
 def _scans(data: bytes, at: int, counts: Counts) -> int:
-    """How many scans there are, the first one's content beginning at `at`; raises when they are too many segments."""
+    """Number of scans, from the content of the first one on; raises if there are too many segments."""
     scans = 1
     while match := _MARKER.search(data, at):
         code = data[match.end() - 1]
@@ -113,7 +113,7 @@ def _scans(data: bytes, at: int, counts: Counts) -> int:
 
 
 def _coefficients(frame: bytes) -> int:
-    """Bytes of the coefficients, which libjpeg keeps for the whole image where it has several scans."""
+    """Bytes of the coefficients, which libjpeg keeps for the whole image if it has several scans."""
     height, width, count = struct.unpack_from(">HHB", frame, 2)
     factors = [(byte >> 4, byte & 15) for byte in frame[8 : 7 + 3 * count : 3]]
     if not factors or min(min(pair) for pair in factors) < 1:

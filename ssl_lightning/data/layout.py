@@ -1,7 +1,7 @@
-"""The structure of an image file, walked without decoding: what decoding would cost, and the parts that it needs.
+"""Structure of an image file, read without decoding: the cost of decoding, and the parts that decoding needs.
 
-Pillow reads metadata on opening a file: each segment, text chunk, profile and tag, some of it byte by byte, some of it
-unpacked. So it is given the parts that make up the pixels alone, and the orientation is read here.
+On opening a file, Pillow reads all metadata: segments, text chunks, profiles and tags, partly byte by byte and partly
+decompressed. It therefore receives only the parts that contain pixels, and the orientation is read here.
 """
 
 import re
@@ -17,15 +17,15 @@ from ssl_lightning.data.walks import FORMATS, Counts, Layout
 
 _STRANGE = re.compile(rb"[^!,;]+")
 _RUN_PIXELS, _RUN_BYTES = 4_000_000, 2_000_000
-"""Pillow unpacks run lengths of a bitmap in Python, a pixel or a run at a time."""
+"""Largest run-length encoded bitmap in pixels: Pillow decodes them in Python, one run at a time."""
 
 
 def layout_of(data: bytes, limits: Limits) -> Layout:
-    """Walk over a file, whatever it is called.
+    """Read the structure of a file; its name does not matter.
 
     Args:
-        data: A whole file.
-        limits: Where to stop.
+        data: The whole file.
+        limits: Limits of the structure.
 
     Raises:
         Unreadable: With reason empty, format, truncated or broken, or bomb:chunks, bomb:fill, bomb:runs.
@@ -84,7 +84,7 @@ def _lossy_pixels(data: bytes, at: int) -> int:
 
 
 def _gif(data: bytes, limits: Limits) -> Layout:
-    """Only what lies before the first frame is walked over: Pillow reads no further."""
+    """Only the part before the first frame is read, as in Pillow."""
     if len(data) < 13:
         raise Unreadable("truncated", "ends within its header")
     counts = Counts(limits)
@@ -102,7 +102,7 @@ def _gif(data: bytes, limits: Limits) -> Layout:
         at += 1
         counts.chunk()
         if data[start + 1 : start + 3] == b"\xf9\x04" and at == start + 8:
-            # what is to follow this frame does not matter, and would take the memory of another one
+            # the disposal of this frame is irrelevant and would need the memory of another frame
             control = b"!\xf9\x04" + bytes((data[start + 3] & ~0x1C,)) + data[start + 4 : start + 8]
     opened = data if at == first else data[:first] + control + data[at:]
     return Layout("GIF", opened)

@@ -1,26 +1,26 @@
-"""What decoding one image may cost, and the one exception that a decoder raises."""
+"""Limits on the cost of decoding an image, and the exception of decoders."""
 
 from dataclasses import dataclass
 
 from ssl_lightning.errors import UsageError
 
 _PILLOW_PIXELS = 178_956_970
-"""Pillow raises on larger images whatever its caller allows."""
+"""Pillow rejects larger images under any setting."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the header and the structure of an image file may declare; beyond it the file counts as unreadable.
+    """Limits on the header and structure of an image file; a file beyond them counts as unreadable.
 
     Attributes:
         max_pixels: Width times height.
         max_side: Longer side in pixels.
         max_aspect: Longer over shorter side.
-        max_scans: Scans of a progressive JPEG; each one costs time for the whole image.
+        max_scans: Scans of a progressive JPEG; each one takes time for the whole image.
         max_scan_pixels: Scans times pixels.
         max_chunks: Chunks, segments, frames, strips or tiles of a file.
-        max_fill: Bytes between the segments of a file that belong to none.
-        max_memory: Bytes that decoding one image may take: the file, the decoder's own image and the RGB result.
+        max_fill: Bytes between the segments of a file.
+        max_memory: Memory in bytes of decoding one image: the file, the decoder's image and the RGB result.
     """
 
     max_pixels: int = 50_000_000
@@ -49,11 +49,11 @@ DEFAULT_LIMITS = Limits()
 
 
 class Unreadable(ValueError):
-    """Bytes that are no image to train on.
+    """Bytes that cannot be used as an image.
 
     Attributes:
-        reason: A short slug for tables: empty, format, truncated, broken, side, aspect, float, depth, mode, or bomb:
-            with what there is too much of (pixels, scans, chunks, fill, runs, metadata, memory).
+        reason: A short word for tables: empty, format, truncated, broken, side, aspect, float, depth, mode, or bomb:
+            followed by the exceeded quantity (pixels, scans, chunks, fill, runs, metadata, memory).
     """
 
     def __init__(self, reason: str, found: str) -> None:
@@ -61,4 +61,4 @@ class Unreadable(ValueError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["Unreadable"], tuple[str, str]]:
-        return type(self), (self.reason, str(self).partition("): ")[2])  # crosses from a worker to its parent
+        return type(self), (self.reason, str(self).partition("): ")[2])  # pickled from a worker to the main process

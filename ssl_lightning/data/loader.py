@@ -1,4 +1,4 @@
-"""Loaders with a position: rows of `ImageDataset` in a known order, each process its share."""
+"""Loaders with a resumable position: rows of an `ImageDataset` in a fixed order, sharded over processes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,31 +14,31 @@ from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.types import RawBatch
 
 Labels = Int[Tensor, "N"] | None
-"""Cluster of each row, where the order is balanced over them."""
+"""Cluster of each row, for an order that is balanced over clusters."""
 
 
 class TrainingLoader:
-    """The training rows of one process, epoch after epoch, with a position that checkpoints keep.
+    """The training rows of one process, epoch after epoch, with a position that is stored in checkpoints.
 
-    Global batch b is `order[b * G : (b + 1) * G]`; each process takes a contiguous block of it, so the number of
-    processes changes neither the order nor the batches. Nothing is evaluated before the first batch is asked for:
-    Lightning makes the first iterator before the first clustering.
+    Global batch b is `order[b * G : (b + 1) * G]`, and each process takes a contiguous block of it. The number of
+    processes therefore changes neither the order nor the batches. The order is computed at the first batch, since
+    Lightning creates the first iterator before the first clustering.
 
     Args:
         dataset: All training images.
-        cutting: Views of images that have several sizes.
-        batch_size: G, rows of all processes together.
-        share: Which block of each batch is this process's.
+        crop_spec: Crops of images of different sizes.
+        batch_size: G, the number of rows over all processes.
+        share: The shard of this process.
         num_workers: Processes that read images from disk.
-        drop_last: Leave out the last, incomplete batch. Without it, it is left out all the same if it has fewer than
-            two rows a process.
-        max_unreadable: Largest share of an epoch's rows that may be unreadable.
+        drop_last: Leave out the last, incomplete batch. It is always left out if it has fewer than two rows per
+            process.
+        max_unreadable: Largest fraction of the rows of an epoch that may be unreadable.
 
     Attributes:
         epoch: Counted from zero.
-        position: Global batches of this epoch given out.
-        masked: Unreadable rows of this epoch met so far by this process.
-        labels: Balance the next epoch over these clusters; None for the natural order.
+        position: Number of global batches of this epoch that were returned.
+        masked: Number of unreadable rows of this process in this epoch so far.
+        labels: Clusters over which the next epoch is balanced; None for the natural order.
     """
 
     def __init__(
@@ -76,16 +76,16 @@ class TrainingLoader:
 
     @property
     def sampler(self) -> "TrainingLoader":
-        """Lightning tells the epoch to what stands under this name."""
+        """Lightning sets the epoch of the object under this name."""
         return self
 
     @property
     def masked_share(self) -> float:
-        """Share of the rows of this epoch met so far by this process that were unreadable."""
+        """Fraction of the rows of this process in this epoch so far that were unreadable."""
         return self.masked / max(1, self.position * self.batch_size // self.share.world_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; the position starts anew if it is another one."""
+        """Set the next epoch; the position is reset if the epoch changes."""
         if epoch != self.epoch:
             self.epoch = epoch
             self.position = self.masked = self._start = 0
@@ -121,11 +121,11 @@ class TrainingLoader:
             raise DataError(too_many_unreadable(self.masked, f"epoch {self.epoch}", self.max_unreadable, suggestion))
 
     def end_workers(self) -> None:
-        """Let the worker processes end; another epoch would start new ones."""
+        """End the worker processes; another epoch starts new ones."""
         self._read.end_workers()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands: what Lightning puts into every checkpoint."""
+        """The position in the epoch, which Lightning stores in every checkpoint."""
         return {
             "epoch": self.epoch,
             "position": self.position,
@@ -136,10 +136,10 @@ class TrainingLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there, with any number of processes and workers.
+        """Resume from a position, with any number of processes and workers.
 
         Raises:
-            ValueError: The state belongs to other images, another batch size or another seed.
+            UsageError: If the state belongs to other images, another batch size or another seed.
         """
         made_for = self._made_for() | {
             "fingerprint": self.dataset.fingerprint_as(str(state["made_for"]["fingerprint"]))
@@ -151,7 +151,7 @@ class TrainingLoader:
                     "give the same data, or start a new run; --run.start_from <checkpoint> begins one with its weights"
                 )
         if not 0 <= int(state["position"]) <= len(self):
-            raise ValueError(f"found a checkpoint at batch {state['position']} of an epoch of {len(self)}")
+            raise DataError(f"found a checkpoint at batch {state['position']} of an epoch of {len(self)}")
         self.epoch, self.masked = int(state["epoch"]), int(state["masked"])
         self.position = self._start = int(state["position"])
         self.labels, self._labels_in_use = state["labels"], state["labels_in_use"]
@@ -166,32 +166,45 @@ class TrainingLoader:
 
 
 def too_many_unreadable(count: int, where: str, limit: float, suggestion: str) -> str:
-    """What is wrong and how to fix it, with the names of some files in `suggestion`."""
+    """The error message for too many unreadable images, with the names of some files in `suggestion`."""
     return (
         f"found {count} unreadable images in {where}, more than data.max_unreadable={limit:g} of its rows; among "
         f"them {suggestion}, or raise data.max_unreadable"
     )
 
 
+def unreadable_in_pass(rows: list[int], dataset: ImageDataset, limit: float) -> str:
+    """The warning of a pass over all images that could not read some rows.
+
+    Raises:
+        DataError: For a larger share of them than `limit`, or all of them.
+    """
+    count, names = len(dataset), ", ".join(dataset.name(row) for row in rows[:5])
+    suggestion = f"{names}, ...: fix or remove the files"
+    if len(rows) > limit * count or len(rows) == count:
+        raise DataError(too_many_unreadable(len(rows), f"a pass over {count}", limit, suggestion))
+    return f"found {len(rows)} unreadable images of {count}; among them {suggestion}"
+
+
 def batches_per_epoch(num_samples: int, batch_size: int, drop_last: bool, world_size: int) -> int:
-    """Batches of one epoch; the last, incomplete one counts where it is kept and every process has two rows of it."""
+    """Number of batches in an epoch. The last, incomplete one counts if kept and with two rows for every process."""
     whole, rest = divmod(num_samples, batch_size)
     return whole + (not drop_last and rest >= 2 * world_size)
 
 
 class SequentialLoader:
-    """Some rows in order, this process's block of them, unpadded: for evaluating and for passes over all features.
+    """Rows in order without padding, sharded over processes: for evaluation and for passes over all features.
 
-    All processes have as many batches, since networks that are spread over processes compute together.
+    All processes have the same number of batches, since networks with sharded parameters compute together.
 
     Args:
-        dataset: What the rows are rows of.
-        cutting: The center view of images that have several sizes.
-        batch_size: Rows of this process in a batch.
-        share: Which block is this process's.
+        dataset: The images.
+        crop_spec: The center view of images of different sizes.
+        batch_size: Rows per batch of this process.
+        share: The shard of this process.
         num_workers: Processes that read images from disk.
-        rows: Which rows; None for all.
-        epoch: Whose draws random views are made of.
+        rows: The rows; None for all.
+        epoch: Epoch of the random numbers of views.
     """
 
     def __init__(
@@ -218,13 +231,13 @@ class SequentialLoader:
             yield from self._read([Task(self.epoch, rows) for rows in self._batches])
 
     def end_workers(self) -> None:
-        """Let worker processes end that an unfinished pass has left."""
+        """End the worker processes of an unfinished pass."""
         self._read.end_workers()
 
 
 def _batches(rows: Int[Tensor, "n"], batch_size: int, longest: int) -> list[Int[Tensor, "_b"]]:
-    """Rows of one process in as many batches as the process with the longest part has."""
+    """Rows of one process, in as many batches as the process with the most rows has."""
     batches = list(rows.split(batch_size)) if len(rows) else []
     if batches and len(batches) < -(-longest // batch_size):
-        batches[-1:] = batches[-1].tensor_split(2)  # parts differ by one row at most
+        batches[-1:] = batches[-1].tensor_split(2)  # sizes differ by at most one row
     return [batch for batch in batches if len(batch)]

@@ -1,53 +1,55 @@
-"""ImageModule: what every source of images shares - its loaders, views and probe sets - as one DataModule."""
+"""ImageModule: the loaders and probe sets that every source of images has, as one data module."""
 
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from weakref import WeakSet
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from ssl_lightning.contracts import TrainingData
 from ssl_lightning.counter_rng import Purpose, permutation
+from ssl_lightning.data.batches import BatchMaker
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
-from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader, batches_per_epoch, too_many_unreadable
+from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader, batches_per_epoch, unreadable_in_pass
 from ssl_lightning.data.probe_sets import ProbeSet
 from ssl_lightning.data.reading import CropSpec, RankShard
 from ssl_lightning.data.subset import Subset
-from ssl_lightning.data.views import View, center_view, expand, finish_crops, make_views
-from ssl_lightning.errors import DataError, UsageError
+from ssl_lightning.data.views import View, expand
+from ssl_lightning.errors import UsageError
+from ssl_lightning.models.preprocessing import RGB, Preprocessing
 from ssl_lightning.types import Batch, RawBatch
 
 log = logging.getLogger(__name__)
 BEFORE_THE_FIRST = -1
-"""The epoch of passes over all training views that are no training."""
-RGB = tuple[float, float, float]
+"""The epoch of the views that fill memory banks before training."""
 Probes = dict[str, tuple[ImageDataset, ImageDataset]]
 """Training and test images of each probe set."""
 Loaders = list[SequentialLoader]
 
 
 @dataclass(kw_only=True, eq=False)
-class ImageModule(LightningDataModule, ABC):
-    """The base of all sources of images. Making one reads no file; `setup` does.
+class ImageModule(LightningDataModule, TrainingData, ABC):
+    """The base of all sources of images. The constructor reads no file; `setup` does.
 
     Args:
-        views: Kinds of views that a training image is seen in, global crops first; empty for one plain `View`.
+        views: Kinds of training views, global crops first; empty for one plain `View`.
         batch_size: Rows of a training batch over all processes together, before accumulation.
         image_size: Side of a full-size view in pixels.
         mean: Mean of the images' channels, as fractions 0..1.
         std: Standard deviation of the images' channels, as fractions 0..1.
         seed: Of the order and of the views.
-        num_workers: Processes that read images which do not lie in memory.
+        num_workers: Processes that read images which are not in memory.
         drop_last: Leave out the last, incomplete batch of each epoch.
-        subset: Only these rows of the training images, numbered afresh.
-        probe_sets: Labelled splits to evaluate on, the first one the primary; null for the source's own.
-        reference_images: Training rows of each probe set that are used while fitting; all are in validate and test.
+        subset: Only these rows of the training images, renumbered from 0.
+        probe_sets: Labeled splits for evaluation, the primary one first; null for those of the source.
+        reference_images: Training rows of each probe set in `fit`; `validate` and `test` take all.
         center_fraction: Side of the center view as a fraction of the image's short side.
         max_unreadable: Largest share of an epoch's rows that may be unreadable before the run stops.
         eval_batch_size: Rows of a batch of one process outside training.
@@ -76,7 +78,7 @@ class ImageModule(LightningDataModule, ABC):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._loader: TrainingLoader | None = None
         self._loaders: WeakSet[TrainingLoader | SequentialLoader] = WeakSet()
-        self._labels: Labels = None
+        self._sampled_over: Labels = None
         for name, lowest in (("batch_size", 2), ("image_size", 1), ("num_workers", 0), ("reference_images", 1)):
             if getattr(self, name) < lowest:
                 raise UsageError(f"found data.{name}={getattr(self, name)}; expected at least {lowest}")
@@ -84,6 +86,7 @@ class ImageModule(LightningDataModule, ABC):
             raise UsageError(f"found data.std={self.std}; expected three positive numbers, as fractions 0..1")
         if not 0 < self.center_fraction <= 1:
             raise UsageError(f"found data.center_fraction={self.center_fraction}; expected more than 0, at most 1")
+        self._batches = self._batch_maker(self.preprocessing)
 
     @abstractmethod
     def open_training(self) -> ImageDataset:
@@ -91,34 +94,34 @@ class ImageModule(LightningDataModule, ABC):
 
     @abstractmethod
     def default_probe_sets(self) -> Probes:
-        """What the source is evaluated on unless `probe_sets` says otherwise; empty where it has no labels."""
+        """The probe sets of the source without `probe_sets`; empty where it has no labels."""
 
     @cached_property
-    def training(self) -> ImageDataset:
-        """The training images of this run."""
+    def training(self) -> ImageDataset:  # type: ignore[override]  # a property that is computed once
+        """See `TrainingData.training`."""
         dataset = self.open_training()
         return dataset if self.subset is None else self.subset.of(dataset)
 
     @cached_property
-    def probes(self) -> Probes:
-        """Training and test images of each probe set, the primary one first."""
+    def probes(self) -> Probes:  # type: ignore[override]
+        """See `TrainingData.probes`."""
         if self.probe_sets is None:
             return self.default_probe_sets()
         return {name: probe_set.open(self.limits) for name, probe_set in self.probe_sets.items()}
 
     @property
     def num_samples(self) -> int:
-        """N, the number of training images."""
+        """See `TrainingData.num_samples`."""
         return len(self.training)
 
     @property
     def batches_per_epoch(self) -> int:
-        """Training batches of one pass, before accumulation."""
+        """See `TrainingData.batches_per_epoch`."""
         return batches_per_epoch(self.num_samples, self.batch_size, self.drop_last, self._shard.world_size)
 
     @property
     def num_views(self) -> int:
-        """V, views of each image in a training batch."""
+        """See `TrainingData.num_views`."""
         return len(self._views)
 
     @property
@@ -128,46 +131,50 @@ class ImageModule(LightningDataModule, ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Which training images there are, in which order, and what they hold."""
+        """See `TrainingData.fingerprint`."""
         return self.training.fingerprint
 
     def fingerprint_as(self, other: str | None) -> str:
-        """The fingerprint to compare with one from a file, which may be from before content was read."""
+        """See `TrainingData.fingerprint_as`."""
         return self.training.fingerprint_as(other)
 
     @property
     def masked(self) -> int:
-        """Images of this process that could not be read, so far in this epoch."""
+        """See `TrainingData.masked`."""
         return self._loader.masked if self._loader else 0
 
     @property
     def masked_share(self) -> float:
-        """Their share of the images that this process has met in this epoch."""
+        """See `TrainingData.masked_share`."""
         return self._loader.masked_share if self._loader else 0.0
 
     def note_unreadable(self, rows: list[int]) -> None:
-        """Say which training images a pass over all of them could not read.
-
-        Args:
-            rows: Of all processes.
+        """See `TrainingData.note_unreadable`.
 
         Raises:
-            ValueError: They are more than `max_unreadable` allows, or all.
+            DataError: For more rows of all processes than `max_unreadable` allows, or all rows.
         """
-        if not rows:
-            return
-        suggestion = f"{', '.join(self.training.name(row) for row in rows[:5])}, ...: fix or remove the files"
-        if len(rows) > self.max_unreadable * self.num_samples or len(rows) == self.num_samples:
-            where = f"a pass over {self.num_samples}"
-            raise DataError(too_many_unreadable(len(rows), where, self.max_unreadable, suggestion))
-        log.warning("found %d unreadable images of %d; among them %s", len(rows), self.num_samples, suggestion)
+        if rows:
+            log.warning(unreadable_in_pass(rows, self.training, self.max_unreadable))
 
-    def true_labels(self) -> Int[Tensor, "N"]:
-        """The training images' own classes, for diagnostics; no self-supervised loss may see them."""
+    @property
+    def labels(self) -> Int[Tensor, "N"]:
+        """See `TrainingData.labels`."""
         return self.training.labels
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """See `TrainingData.preprocessing`."""
+        return Preprocessing(self.image_size, self.mean, self.std)
+
     def setup(self, stage: str) -> None:
-        """Open what the stage needs, so that a user's mistake ends the run before its first step."""
+        """Open what the stage needs, so that a user's mistake ends the run before its first step.
+
+        From here on views are normalized by the mean and standard deviation of the method, which its checkpoint holds.
+        """
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        own = getattr(module, "preprocessing", None)
+        self._batches = self._batch_maker(own if isinstance(own, Preprocessing) else self.preprocessing)
         if stage in ("fit", "predict"):
             _ = self.training
         if stage != "predict" and not self.probes and self.trainer is not None:
@@ -175,30 +182,30 @@ class ImageModule(LightningDataModule, ABC):
             self.trainer.limit_val_batches = self.trainer.limit_test_batches = 0
 
     def teardown(self, stage: str) -> None:
-        """Let the processes that read images end with the stage."""
+        """See `TrainingData.teardown`."""
         for loader in list(self._loaders):
             loader.end_workers()
 
     def on_exception(self, exception: BaseException) -> None:
-        """The same where a stage ends badly."""
+        """End the worker processes after an error too."""
         self.teardown("fit")
 
     def set_labels(self, labels: Labels) -> None:
-        """Draw the epochs that begin from now on uniformly over these clusters; None for the natural order.
+        """See `TrainingData.set_labels`; it takes effect from the next epoch on.
 
         Raises:
-            ValueError: Not one label a row.
+            UsageError: For another number of labels than training images.
         """
         if labels is not None:
             if len(labels) != self.num_samples:
                 raise UsageError(f"found {len(labels)} labels for {self.num_samples} training rows; expected one each")
             labels = labels.detach().to("cpu", torch.int64, copy=True)
-        self._labels = labels
+        self._sampled_over = labels
         if self._loader is not None:
             self._loader.labels = labels
 
     def train_dataloader(self) -> TrainingLoader:
-        """Batches of training rows, in an order that is a function of (seed, epoch)."""
+        """Batches of training rows in an order that is a function of (seed, epoch)."""
         self._loader = TrainingLoader(
             self.training,
             CropSpec(self._views, self.image_size, self.seed),
@@ -208,12 +215,12 @@ class ImageModule(LightningDataModule, ABC):
             self.drop_last,
             self.max_unreadable,
         )
-        self._loader.labels = self._labels
+        self._loader.labels = self._sampled_over
         self._loaders.add(self._loader)
         return self._loader
 
     def val_dataloader(self) -> Loaders:
-        """For each probe set its training rows (a reference set of them while fitting), then its test rows."""
+        """For each probe set its training rows (a subset of them in `fit`), then its test rows."""
         loaders = []
         for name, (train, _) in self.probes.items():
             loaders += self.probe_dataloaders(name, (self._reference_rows(len(train)), None))
@@ -223,8 +230,8 @@ class ImageModule(LightningDataModule, ABC):
         """The training and the test rows of a probe set.
 
         Args:
-            name: Of the set.
-            rows: Which of each split; None for all.
+            name: Its name.
+            rows: Rows of each split; None for all.
         """
         size = self.probe_size(name)
         return [self._sequential(split, size, own) for split, own in zip(self.probes[name], rows, strict=True)]
@@ -235,15 +242,15 @@ class ImageModule(LightningDataModule, ABC):
         return given or self.image_size
 
     def test_dataloader(self) -> Loaders:
-        """The same as for validation."""
+        """See `val_dataloader`."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> SequentialLoader:
-        """All training rows in order, this process's contiguous block of them."""
+        """See `TrainingData.predict_dataloader`."""
         return self._sequential(self.training, self.image_size)
 
     def views_dataloader(self) -> SequentialLoader:
-        """All training rows once, in a drawn order, this process's part of them, to be seen in training views."""
+        """See `TrainingData.views_dataloader`."""
         crop_spec = CropSpec(self._views, self.image_size, self.seed)
         rows = permutation(self.seed, Purpose.ORDER, BEFORE_THE_FIRST, self.num_samples)
         loader = SequentialLoader(
@@ -253,13 +260,13 @@ class ImageModule(LightningDataModule, ABC):
         return loader
 
     def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
-        """Images go to the device; the rest stays, so that decisions about rows never wait for a GPU."""
+        """Images move to the device; the rest stays, so that decisions about rows never wait for a GPU."""
         images = batch.images
         moved = [crops.to(device) for crops in images] if isinstance(images, list) else images.to(device)
         return batch._replace(images=moved)
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
-        """Random views while training, else the center view."""
+        """Random views in training, the center view in evaluation and prediction."""
         assert self.trainer is not None
         if self.trainer.training:
             assert self._loader is not None
@@ -269,33 +276,17 @@ class ImageModule(LightningDataModule, ABC):
         return self.center(batch, self.probe_size(list(self.probes)[dataloader_idx // 2]))
 
     def augment(self, raw: RawBatch, epoch: int) -> Batch:
-        """All views of the readable rows, normalized: a function of (seed, epoch, row, view)."""
-        raw = _readable(raw)
-        key = {"seed": self.seed, "epoch": epoch, "rows": raw.index}
-        if isinstance(raw.images, list):
-            crops = zip(raw.images, self._views, strict=True)
-            made = [finish_crops(crop, view, number=number, **key) for number, (crop, view) in enumerate(crops)]
-            return _batch(raw, [self._normalized_(view) for view in made])
-        views: list[Tensor] = []
-        for view in self._kinds:
-            numbers = range(len(views), len(views) + view.count)
-            made = make_views(raw.images, view, view.pixels(self.image_size), numbers=numbers, **key)
-            views += self._normalized_(made).chunk(view.count)
-        return _batch(raw, views)
+        """See `BatchMaker.augment`."""
+        return self._batches.augment(raw, epoch)
 
     def center(self, raw: RawBatch, image_size: int | None = None) -> Batch:
-        """The center view of the readable rows, normalized.
+        """See `BatchMaker.center`."""
+        return self._batches.center(raw, image_size)
 
-        Args:
-            raw: From the predict loader or one of a probe set.
-            image_size: Side in pixels; None for that of the data.
-        """
-        raw = _readable(raw)
-        if isinstance(raw.images, list):  # the worker has cut it
-            view = raw.images[0].float() / 255
-        else:
-            view = center_view(raw.images, image_size or self.image_size, self.center_fraction)
-        return _batch(raw, [self._normalized_(view)])
+    def _batch_maker(self, normalization: Preprocessing) -> BatchMaker:
+        """Views of the image size of the data, normalized as given."""
+        preprocessing = replace(normalization, image_size=self.image_size)
+        return BatchMaker(self._kinds, preprocessing, self.seed, self.center_fraction)
 
     @property
     def _views(self) -> list[View]:
@@ -311,7 +302,7 @@ class ImageModule(LightningDataModule, ABC):
 
     def _sequential(self, dataset: ImageDataset, size: int, rows: Int[Tensor, "M"] | None = None) -> SequentialLoader:
         found, processes = len(dataset) if rows is None else len(rows), self._shard.world_size
-        if 1 < processes > found:  # a process without a batch would leave the others waiting
+        if 1 < processes > found:  # the others would wait for a process without a batch
             raise UsageError(
                 f"found {found} images for {processes} processes; expected one for each process at least: give "
                 f"--trainer.devices {max(1, found)}, or more images"
@@ -325,31 +316,3 @@ class ImageModule(LightningDataModule, ABC):
         if self.trainer is None or self.trainer.state.fn != "fit" or count <= self.reference_images:
             return None
         return permutation(self.seed, Purpose.REFERENCE, 0, count)[: self.reference_images].sort().values
-
-    def _normalized_(self, view: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 3 h w"]:
-        """By the values of the model, which travel in its checkpoint; in place, for the view was just made."""
-        owner = self.trainer.lightning_module if self.trainer else self
-        mean, std = (
-            torch.as_tensor(getattr(owner, name, getattr(self, name)), dtype=view.dtype, device=view.device).view(
-                3, 1, 1
-            )
-            for name in ("mean", "std")
-        )
-        return view.sub_(mean).div_(std)
-
-
-def _readable(raw: RawBatch) -> RawBatch:
-    if bool(raw.valid.all()):
-        return raw
-    rows = raw.valid.nonzero().flatten()
-    index, label, valid = (
-        tensor.index_select(0, rows.to(tensor.device)) for tensor in (raw.index, raw.label, raw.valid)
-    )
-    if isinstance(raw.images, list):
-        return RawBatch(index, [crops.index_select(0, rows.to(crops.device)) for crops in raw.images], label, valid)
-    return RawBatch(index, raw.images.index_select(0, rows.to(raw.images.device)), label, valid)
-
-
-def _batch(raw: RawBatch, views: list[Float[Tensor, "B 3 _h _w"]]) -> Batch:
-    device = views[0].device
-    return Batch(raw.index.to(device, non_blocking=True), views, raw.label.to(device, non_blocking=True))

@@ -1,17 +1,17 @@
-"""Which way is up: the orientation that Exif or XMP declares, read without the rest of either."""
+"""Orientation of images from Exif or XMP metadata."""
 
 import re
 import struct
 
 MOST_METADATA = 1 << 20
-"""How many bytes of a note about an image are looked at."""
+"""Largest number of metadata bytes that are read."""
 
 _TAG, _SHORT = 0x0112, 3
 _XMP = re.compile(rb'tiff:Orientation(="|>)([0-9])')
 
 
 def of_exif(exif: bytes) -> int | None:
-    """The orientation in the first directory of Exif data, which has the form of a TIFF file; None if there is none."""
+    """The orientation in the first directory of Exif data, which has the format of a TIFF file; None if absent."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None or len(exif) < 10:

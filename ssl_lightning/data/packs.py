@@ -1,4 +1,4 @@
-"""From what a user names - a folder, a tar file, several shards - to a table of images."""
+"""Image datasets from a path: a folder, a tar file, or several shards."""
 
 import glob
 import os
@@ -33,11 +33,11 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
 def locate(path: str) -> list[Path]:
-    """The folder or files that a path means.
+    """The folder or files of a path.
 
-    A file name is that of a pack and lies in the folder `SSL_LIGHTNING_DATA`, wherever the command is given: a file of
-    the same name in the current folder is not looked at. With a folder before it, a path that is not there is taken
-    from the current folder; an absolute one, and one that begins with `./` or `../`, as it stands.
+    A file name without a folder is a pack in the folder `SSL_LIGHTNING_DATA`, for any current folder; a file of the
+    same name in the current folder is not used. A relative path with a folder is looked for in `SSL_LIGHTNING_DATA`
+    first and then in the current folder. An absolute path, and one that starts with `./` or `../`, is used unchanged.
 
     Args:
         path: A folder, a tar file, or several shards by a pattern (`pool-*.tar`) or braces (`pool-{000..005}.tar`).
@@ -46,8 +46,8 @@ def locate(path: str) -> list[Path]:
         One folder, or files sorted by the bytes of their names.
 
     Raises:
-        DataError: Nothing there; the message names every shard that braces promise and that is missing.
-        UsageError: Braces that mean more files than anyone has.
+        DataError: If nothing is found, or shards of the braces are missing, with their names.
+        UsageError: If braces stand for too many files.
     """
     data, path = Path(os.environ.get(VARIABLE, "data")), os.path.expanduser(path)
     roots = _roots(path, data)
@@ -55,7 +55,7 @@ def locate(path: str) -> list[Path]:
         raise UsageError(f"found more than {_MOST_BRACES} pairs of braces in the path {path[:50]!r}...; expected fewer")
     wanted = list(islice(_expand_braces(path), _MOST_SHARDS + 1))
     if len(wanted) > _MOST_SHARDS:
-        raise UsageError(f"found {path!r}, whose braces mean more than {_MOST_SHARDS:,} files; expected fewer")
+        raise UsageError(f"found {path!r} with braces for more than {_MOST_SHARDS:,} files; expected fewer")
     found = [_first_match(roots, pattern) for pattern in wanted]
     missing = [pattern for pattern, matches in zip(wanted, found, strict=True) if not matches]
     if missing:
@@ -66,22 +66,23 @@ def locate(path: str) -> list[Path]:
 def open_unlabelled(path: str, limits: Limits = DEFAULT_LIMITS) -> ImageDataset:
     """All images of a folder (nested or flat), a tar file or several shards, without labels.
 
-    Rows are in the order of the shards and within each in that of the names' bytes. Where every file name is a number
-    of its own, as in WebDataset shards, that number is the sample id; else the row is.
+    Rows are in the order of the shards and, within each, of the bytes of names. If every file name is a distinct
+    number, as in WebDataset shards, the number is the sample id; else the row is.
 
     Raises:
-        DataError: Nothing there, no image in it, or a tar file that is broken or unsafe.
+        DataError: If nothing is found, there is no image, or a tar file is broken or unsafe.
     """
     return _pack(locate(path), limits).dataset
 
 
 def open_labelled(path: str, split: str | None, limits: Limits = DEFAULT_LIMITS) -> ImageDataset:
-    """The images of one split, `split/class/file` in a folder or tar file; with no split, `class/file`.
+    """The images of one split, `split/class/file` in a folder or tar file; without a split, `class/file`.
 
-    Also the folders `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary` as torchvision downloads them.
+    The folders `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary` of torchvision's downloads are read too.
 
     Raises:
-        DataError: Nothing there, no such split, images outside a class folder, or a broken or unsafe tar file.
+        DataError: If nothing is found, there is no such split, images are outside a class folder, or a tar file is
+            broken or unsafe.
     """
     if is_downloaded(path):
         return open_downloaded(path, split or "train", locate)
@@ -99,10 +100,10 @@ def open_labelled(path: str, split: str | None, limits: Limits = DEFAULT_LIMITS)
 
 
 def splits(path: str) -> list[str]:
-    """The first folders within a folder or tar file, sorted by their bytes.
+    """The top-level folders of a folder or tar file, sorted by their bytes.
 
     Raises:
-        DataError: As `open_unlabelled`.
+        DataError: See `open_unlabelled`.
     """
     if is_downloaded(path):
         return ["train", "test"]
@@ -129,7 +130,7 @@ def _pack(files: list[Path], limits: Limits) -> _Pack:
 
 
 def _folder_pack(root: Path, limits: Limits) -> _Pack:
-    """A folder is listed each time, for it can change; its images are decoded once while a run uses them."""
+    """A folder is listed each time, since it can change; its images are decoded once while a run uses them."""
     table, times = _folder_table(root)
     key = (str(root), table.fingerprint, times, limits)
     dataset = _in_use.get(key)
@@ -152,7 +153,7 @@ def _times(files: list[Path]) -> tuple[tuple[int, int], ...]:
 
 @lru_cache(maxsize=3)
 def _decode_shards_once(files: tuple[Path, ...], times: tuple[tuple[int, int], ...], limits: Limits) -> _Pack:
-    """Training images and probe sets are often splits of one tar file: unpacked and decoded once for all."""
+    """Training images and probe sets are often splits of one tar file, which is decoded once for all of them."""
     table = _read_shards_once(files, times)
     return _Pack(table.names, _dataset(table, limits))
 
@@ -181,7 +182,7 @@ def _tar_table(path: Path) -> ByteTable:
 
 
 def _folder_table(root: Path) -> tuple[ByteTable, str]:
-    """The files of a folder, and a digest of when they were changed."""
+    """The files of a folder, and a digest of their modification times."""
     try:
         files = list(_walk(root, "", ())) if root.is_dir() else []
     except OSError as error:
@@ -195,7 +196,7 @@ def _folder_table(root: Path) -> tuple[ByteTable, str]:
 
 
 def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int, int]]:
-    """Names, sizes and times of all plain files; links are followed, but never into a folder that leads to them."""
+    """Names, sizes and times of all regular files; links are followed, except to a folder that contains them."""
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in above:
@@ -250,23 +251,23 @@ def _sorted(names: set[str]) -> list[str]:
 
 
 def _roots(path: str, data: Path) -> list[Path]:
-    """Where a path is looked for, in this order."""
+    """The folders in which a path is looked for, in this order."""
     if Path(path).is_absolute() or path.startswith(("./", "../")):
         return [Path()]
     return [data, Path()] if "/" in path else [data]
 
 
 def _not_found(missing: list[str], roots: list[Path]) -> str:
-    """Where a path was looked for, and what would help: the variable means nothing to one that is taken as it is."""
-    told = missing[0] + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+    """The error message for a missing path: where it was looked for, and what to do."""
+    paths = missing[0] + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
     if roots == [Path()]:
         below = "" if Path(missing[0]).is_absolute() else f" in {Path.cwd()}"
-        return f"{told} not found{below}: fix the path"
+        return f"{paths} not found{below}: fix the path"
     suggestion = f"set {VARIABLE} to the folder that holds it"
     if _first_match([Path()], missing[0]):
         suggestion += f", or give ./{missing[0]} for the one in the current folder"
     where = " or ".join(dict.fromkeys("the current folder" if root == Path() else str(root) for root in roots))
-    return f"{told} not found in {where}: {suggestion}"
+    return f"{paths} not found in {where}: {suggestion}"
 
 
 def _first_match(roots: list[Path], pattern: str) -> list[Path]:

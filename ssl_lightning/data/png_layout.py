@@ -1,4 +1,4 @@
-"""The chunks of a PNG file."""
+"""Chunks of a PNG file."""
 
 import struct
 import zlib
@@ -9,7 +9,7 @@ from ssl_lightning.data.png_strips import CHANNELS, STRIP
 from ssl_lightning.data.walks import Counts, Layout
 
 _LARGE = 4_000_000
-"""Pixels above which a file is decoded in strips."""
+"""Files with more pixels are decoded in strips."""
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS")
 _TEXTS = (b"iTXt", b"zTXt", b"tEXt")
 _END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -17,7 +17,7 @@ _EMPTY = b"\0\0\0\0IDAT5\xaf\x06\x1e"
 
 
 def png_layout(data: bytes, limits: Limits) -> Layout:
-    """Walk over the chunks.
+    """Read the chunks.
 
     Raises:
         Unreadable: With reason truncated, broken or bomb:chunks.
@@ -64,7 +64,7 @@ def _can_be_stripped(data: bytes) -> bool:
 
 
 def _check_sum(data: bytes, start: int, end: int) -> None:
-    """Check a chunk that Pillow is not given."""
+    """Verify the checksum of a chunk that Pillow does not receive."""
     name = data[start + 4 : start + 8]
     if end > len(data):
         raise Unreadable("truncated", f"ends within the chunk {name!r}")
@@ -73,7 +73,7 @@ def _check_sum(data: bytes, start: int, end: int) -> None:
 
 
 def _raw_profile(name: bytes, content: memoryview) -> bytes:
-    """Exif as ImageMagick writes it: hexadecimal digits in a text, after three lines."""
+    """Exif in the form of ImageMagick: hexadecimal digits in a text chunk after three lines."""
     text = bytes(content[:MOST_METADATA])
     key, _, text = text.partition(b"\0")
     if key != b"Raw profile type exif" or name == b"iTXt":

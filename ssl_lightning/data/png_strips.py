@@ -1,4 +1,4 @@
-"""Large PNG files decoded a strip at a time: each strip becomes a small PNG, so no decoder holds the whole image."""
+"""Decoding of large PNG files in strips: each strip becomes a small PNG, so that no decoder holds the whole image."""
 
 import io
 import struct
@@ -10,16 +10,16 @@ from PIL import Image
 from ssl_lightning.data.limits import Unreadable
 
 STRIP = 1 << 20
-"""Bytes of a strip."""
+"""Size of a strip in bytes."""
 _FED = 1 << 16
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""By color type."""
+"""Channels of each color type."""
 
 
 def png_strips(head: bytes, compressed: Sequence[memoryview]) -> Iterator[Image.Image]:
-    """The image from top to bottom, in pieces as wide as it is.
+    """The image in horizontal strips of full width, from top to bottom.
 
-    Filters refer to the row above, so each strip but the first is preceded by the last row of the one before.
+    Filters refer to the row above, so each strip but the first starts with the last row of the previous one.
 
     Args:
         head: Signature, IHDR of 8 bits without interlacing, PLTE and tRNS.
@@ -43,7 +43,7 @@ def png_strips(head: bytes, compressed: Sequence[memoryview]) -> Iterator[Image.
 
 
 class _Inflated:
-    """Reads the compressed data of all chunks as one stream."""
+    """A reader of the compressed data of all chunks as one stream."""
 
     def __init__(self, compressed: Sequence[memoryview]) -> None:
         self.inflate = zlib.decompressobj()

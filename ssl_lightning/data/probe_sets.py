@@ -1,4 +1,4 @@
-"""Labelled pairs of splits that a run is evaluated on."""
+"""ProbeSet: a labeled pair of splits on which a run is evaluated."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from ssl_lightning.types import UNLABELLED
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Labelled images to evaluate frozen features on.
+    """Labeled images for the evaluation of frozen features.
 
     Attributes:
-        train: Where the probes are fitted: `<folder or tar file>/<split>` such as `cifar10.tar.xz/train`, or one of
-            `digits/train`, `synthetic/train`.
-        test: Where they are evaluated, such as `cifar10.tar.xz/test`; the classes must be the same.
+        train: The split on which probes are fitted: `<folder or tar file>/<split>`, such as `cifar10.tar.xz/train`, or
+            `digits/train` or `synthetic/train`.
+        test: The split on which they are evaluated, such as `cifar10.tar.xz/test`; its classes must be the same.
         image_size: Side of the center view in pixels; null for that of the data.
     """
 
@@ -26,13 +26,13 @@ class ProbeSet:
     image_size: int | None = None
 
     def open(self, limits: Limits = DEFAULT_LIMITS) -> tuple[ImageDataset, ImageDataset]:
-        """Both splits.
+        """Open both splits.
 
         Args:
-            limits: What decoding one image may cost.
+            limits: Limits on the cost of decoding one image.
 
         Raises:
-            ValueError: One is not there or has images without a label, or their classes differ.
+            DataError: If a split is missing or has images without a label, or their classes differ.
         """
         train, test = (_open_split(split, limits) for split in (self.train, self.test))
         if train.classes != test.classes:
@@ -50,7 +50,7 @@ def _open_split(split: str, limits: Limits) -> ImageDataset:
     if without:
         raise DataError(
             f"found {without} of {len(dataset)} images without a label in the probe set {split}; expected a label "
-            "on each, to evaluate by: name a labelled split in data.probe_sets"
+            "for each: give a labeled split in data.probe_sets"
         )
     return dataset
 

@@ -1,4 +1,4 @@
-"""From rows to raw batches: read here or in worker processes, which change no bit and may die without loss."""
+"""Reading of raw batches in the main process or in workers, with equal results; dead workers are replaced."""
 
 import atexit
 import os
@@ -19,25 +19,25 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_lightning.data.crops import resize
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.views import View, center_view, crop_boxes
+from ssl_lightning.processes import block_of
 from ssl_lightning.types import RawBatch
 
 _ATTEMPTS = 2
 
 
 class RankShard(NamedTuple):
-    """Which part of every global batch, or of all rows, is this process's."""
+    """The shard of a process in every global batch, or in a list of rows."""
 
     rank: int = 0
     world_size: int = 1
 
     def of(self, rows: Int[Tensor, "N"]) -> Int[Tensor, "M"]:
-        """This process's contiguous block; no row is given twice or left out."""
-        begin, end = (len(rows) * (self.rank + extra) // self.world_size for extra in (0, 1))
-        return rows[begin:end]
+        """The contiguous block of this process; blocks are disjoint and complete."""
+        return rows[block_of(len(rows), self.rank, self.world_size)]
 
 
 class Task(NamedTuple):
-    """One batch to read: everything that a worker needs to know."""
+    """One batch to read."""
 
     epoch: int
     rows: Int[Tensor, "B"]
@@ -45,12 +45,12 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CropSpec:
-    """How images of several sizes become stacks of crops: in the worker, one after the other.
+    """Crops of images of different sizes, made one by one in the worker.
 
     Attributes:
-        views: One random crop each; empty for one center view.
+        views: Views with a random crop each; empty for one center view.
         image_size: Side of the largest crop in pixels.
-        seed: Of the run.
+        seed: Seed of the run.
         center_fraction: Side of the center view as a fraction of the image's short side.
     """
 
@@ -60,7 +60,7 @@ class CropSpec:
     center_fraction: float = 1.0
 
     def __call__(self, images: list[UInt8[Tensor, "3 _h _w"]], task: Task) -> list[UInt8[Tensor, "B 3 _s _s"]]:
-        """One stack a view, not yet flipped or colored."""
+        """One stack of crops per view, before flips and color operations."""
         if not self.views:
             return [torch.stack([self._center(image) for image in images])]
         return [self._crops(images, task, number, view) for number, view in enumerate(self.views)]
@@ -68,7 +68,7 @@ class CropSpec:
     def _crops(self, images: list[Tensor], task: Task, number: int, view: View) -> UInt8[Tensor, "B 3 s s"]:
         side = view.pixels(self.image_size)
         heights, widths = torch.tensor([image.shape[1:] for image in images]).unbind(1)
-        # drawn for all at once: a draw costs as much for one row as for hundreds
+        # for all rows at once: one row takes as long as hundreds
         boxes = crop_boxes(view, heights, widths, seed=self.seed, epoch=task.epoch, rows=task.rows, number=number)
         crops = torch.empty(len(images), 3, side, side, dtype=torch.uint8)
         for crop, image, (top, left, height, width) in zip(crops, images, boxes.tolist(), strict=True):
@@ -81,7 +81,7 @@ class CropSpec:
 
 
 class TaskDataset(Dataset):
-    """A task in, a raw batch out; the same in the main process and in workers."""
+    """A torch dataset that maps a task to a raw batch, in the main process and in workers."""
 
     def __init__(self, dataset: ImageDataset, crop_spec: CropSpec) -> None:
         self.dataset = dataset
@@ -91,7 +91,7 @@ class TaskDataset(Dataset):
         return self.read(Task(key[0], torch.from_numpy(key[1])))
 
     def read(self, task: Task) -> RawBatch:
-        """The images of one batch."""
+        """Read the images of one batch."""
         images, valid = self.dataset.read(task.rows)
         if isinstance(images, list):
             images = self.crop_spec(images, task)
@@ -99,13 +99,13 @@ class TaskDataset(Dataset):
 
 
 class Tasks:
-    """The tasks that are left to do; the loader's worker processes outlive the list."""
+    """The remaining tasks; the worker processes of the loader outlive the list."""
 
     def __init__(self) -> None:
         self.left: list[Task] = []
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        # arrays: a tensor would go to the worker through shared memory, with all rows of the epoch behind it
+        # arrays: a tensor would be sent through shared memory together with all rows of the epoch
         return ((task.epoch, task.rows.numpy()) for task in self.left)
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class Tasks:
 
 
 class TaskReader:
-    """Reads tasks in order: here if the images are in memory or there are no workers, else in worker processes."""
+    """Reads tasks in order: in this process if the images are in memory or there are no workers, else in workers."""
 
     def __init__(self, dataset: ImageDataset, crop_spec: CropSpec, num_workers: int, keep_workers: bool) -> None:
         self.reader = TaskDataset(dataset, crop_spec)
@@ -125,10 +125,10 @@ class TaskReader:
         _task_readers.add(self)
 
     def __call__(self, tasks: list[Task]) -> Iterator[RawBatch]:
-        """One batch a task. How many workers there are changes no bit.
+        """Yield one batch per task; the result does not depend on the number of workers.
 
         Raises:
-            RuntimeError: A worker died again and again at the same place.
+            DataError: If workers die repeatedly at the same task.
         """
         if self.num_workers == 0:
             yield from map(self.reader.read, tasks)
@@ -140,24 +140,24 @@ class TaskReader:
                 for batch in self._started():
                     done, failures = done + 1, 0
                     if done == len(tasks) and not self.keep_workers:
-                        self.end_workers()  # now, for Lightning never asks whether there is more
+                        self.end_workers()  # now, since Lightning does not exhaust the iterator
                     yield batch
             except (RuntimeError, OSError, EOFError) as error:
                 self.end_workers()
-                if not _tells_of_death(error):
+                if not _is_worker_death(error):
                     raise
                 failures += 1
                 if failures == _ATTEMPTS:
-                    raise self._told(error, tasks[done : done + 2 * self.num_workers]) from error
+                    raise self._report_death(error, tasks[done : done + 2 * self.num_workers]) from error
 
     def end_workers(self) -> None:
-        """Let the worker processes end; the next task starts new ones."""
+        """End the worker processes; the next task starts new ones."""
         if self._iterator is not None:
             self._iterator._shutdown_workers()
         self._iterator = self._loader = None
 
     def _started(self) -> Iterator[RawBatch]:
-        with _deaths_told_in_place():
+        with _without_signal_handler():
             self._iterator = iter(self._workers())
         return self._iterator
 
@@ -170,13 +170,13 @@ class TaskReader:
                 num_workers=self.num_workers,
                 persistent_workers=self.keep_workers,
                 collate_fn=_unchanged,
-                worker_init_fn=_heed_only_the_main_process,
-                # of its own: it would draw the seeds of workers from the global one, which dropout draws from
+                worker_init_fn=_ignore_signals,
+                # a generator of its own: by default, seeds of workers come from the global one, which dropout uses
                 generator=torch.Generator().manual_seed(self.reader.crop_spec.seed),
             )
         return self._loader
 
-    def _told(self, error: Exception, in_flight: list[Task]) -> RuntimeError:
+    def _report_death(self, error: Exception, in_flight: list[Task]) -> RuntimeError:
         rows = torch.cat([task.rows for task in in_flight]).tolist()
         names = ", ".join(self.reader.dataset.name(row) for row in rows[:3])
         return RuntimeError(
@@ -190,7 +190,7 @@ _task_readers: WeakSet[TaskReader] = WeakSet()
 
 @atexit.register
 def _end_all_workers() -> None:
-    """Python itself would wait for ever for workers that leave its signal to the main process."""
+    """End all workers at exit: Python would wait forever for workers that ignore its signal."""
     for reading in list(_task_readers):
         reading.end_workers()
 
@@ -199,16 +199,16 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _tells_of_death(error: Exception) -> bool:
-    """Torch notices a dead worker, or the memory that it shared is gone before its batch has been fetched."""
+def _is_worker_death(error: Exception) -> bool:
+    """Whether an error means that a worker died: torch noticed it, or its shared memory is gone."""
     return isinstance(error, OSError | EOFError) or str(error).startswith("DataLoader worker")
 
 
 @contextmanager
-def _deaths_told_in_place() -> Iterator[None]:
-    """Without torch's signal handler, which raises wherever the main process happens to be when a worker dies.
+def _without_signal_handler() -> Iterator[None]:
+    """A context without torch's signal handler, which raises at any point of the main process when a worker dies.
 
-    The loader that waits for a batch finds the death too, after five seconds at most, and there it can be fixed.
+    The loader that waits for a batch detects the death too, within five seconds, and can replace the worker there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -220,14 +220,14 @@ def _deaths_told_in_place() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, handler)
 
 
-def _heed_only_the_main_process(worker: int) -> None:
-    """Control-C and a scheduler's signals reach workers too, but what they mean is for the main process to decide."""
+def _ignore_signals(worker: int) -> None:
+    """Ignore Ctrl-C and a scheduler's signals in a worker; the main process handles them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_when_the_main_process_says_so, daemon=True).start()
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
 
 
-def _end_when_the_main_process_says_so() -> None:
+def _end_with_main_process() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(1)

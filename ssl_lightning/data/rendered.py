@@ -1,6 +1,7 @@
-"""Drawn images: a striped shape on a shaded ground, whose form and stripes are its class and all else is chance.
+"""Synthetic images: a striped shape on a shaded background; its form and stripes are the class, all else is random.
 
-Only operations that IEEE 754 defines to the bit are used (no sine, no fused sums), so every machine draws the same.
+Only operations with results defined by IEEE 754 are used (no sine, no fused sums), so that images are equal on every
+machine.
 """
 
 import torch
@@ -18,24 +19,22 @@ _CHUNK = 256
 
 
 def render_images(rows: Int[Tensor, "N"], labels: Int[Tensor, "N"], size: int, seed: int) -> UInt8[Tensor, "N 3 s s"]:
-    """One image a row: a function of (seed, row, label, size) alone.
+    """One image per row, a function of (seed, row, label, size).
 
-    Position, size and both colors of the shape, the phase of its stripes, the ground's two colors and direction, and
-    the noise are drawn; the class decides only shape, direction and period of the stripes.
+    Position, size and colors of the shape, the phase of its stripes, colors and direction of the background, and the
+    noise are random. The class determines the shape and the direction and period of its stripes.
 
     Args:
-        rows: Keys of the draws; any whole numbers.
+        rows: Keys of the random numbers; any integers.
         labels: Class of each row, below `MOST_CLASSES`.
         size: Side in pixels.
-        seed: Another one gives other images of the same classes.
+        seed: Another seed gives other images of the same classes.
 
     Raises:
-        UsageError: A label that has no shape.
+        UsageError: If a label has no shape.
     """
     if len(labels) and int(labels.max()) >= MOST_CLASSES:
-        raise UsageError(
-            f"found {int(labels.max()) + 1} classes; at most {MOST_CLASSES} can be drawn: lower data.classes"
-        )
+        raise UsageError(f"found {int(labels.max()) + 1} classes; at most {MOST_CLASSES} exist: lower data.classes")
     if len(rows) == 0:
         return torch.empty(0, 3, size, size, dtype=torch.uint8)
     parts = zip(rows.split(_CHUNK), labels.split(_CHUNK), strict=True)

@@ -1,4 +1,4 @@
-"""Images that lie encoded in folders and tar files: bytes by (file, offset, size), decoded when asked for."""
+"""Encoded images in folders and tar files: bytes by (file, offset, size), decoded on reading."""
 
 import hashlib
 import os
@@ -23,15 +23,15 @@ _TRIED_FIRST = 64
 
 @dataclass(frozen=True, eq=False)
 class ByteTable:
-    """Where the bytes of each image lie. Arrays, not lists: worker processes read them without copying them.
+    """Locations of the bytes of images. These are arrays, not lists, so that workers read them without copying.
 
     Attributes:
         containers: Folders and tar files.
-        container: Which of them each image is in.
+        container: Index of the container of each image.
         names: Path of each image within its container.
-        offsets: First byte within the container; -1 for a file of its own.
+        offsets: First byte within the container; -1 for a separate file.
         sizes: Length in bytes.
-        unpacked: The content of the only container, where it was compressed.
+        unpacked: The decompressed content of the only container, if it is compressed.
     """
 
     containers: list[str]
@@ -45,10 +45,10 @@ class ByteTable:
         return len(self.sizes)
 
     def read(self, row: int) -> bytes:
-        """The bytes of one image.
+        """Return the bytes of one image.
 
         Raises:
-            OSError: The file is gone or cannot be read.
+            OSError: If the file is missing or cannot be read.
         """
         offset, size = int(self.offsets[row]), int(self.sizes[row])
         if self.unpacked is not None:
@@ -64,14 +64,14 @@ class ByteTable:
         return os.path.join(self.containers[self.container[row]], self.names[row])
 
     def take(self, rows: Int64[np.ndarray, "M"]) -> "ByteTable":
-        """The table of these rows alone."""
+        """The table of these rows."""
         names = PackedNames([self.names[row] for row in rows])
         container, offsets, sizes = self.container[rows], self.offsets[rows], self.sizes[rows]
         return replace(self, container=container, names=names, offsets=offsets, sizes=sizes)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of names, sizes and their order, without content; the folder in which all lies does not count."""
+        """SHA-256 of names, sizes and their order, without content; the location of the top folder does not count."""
         state = hashlib.sha256()
         for block in (self.names.block, self.names.ends, self.sizes):
             state.update(len(block).to_bytes(8, "little") + block.tobytes())
@@ -79,14 +79,14 @@ class ByteTable:
 
 
 class StoredImages(ImageDataset):
-    """Images decoded one by one when they are read, of any sizes.
+    """Images of any size that are decoded when they are read.
 
     Args:
-        table: Where their bytes lie.
+        table: Locations of their bytes.
         labels: Class of each row.
         classes: Names of the classes.
         sample_ids: Permanent ids.
-        limits: What decoding one of them may cost.
+        limits: Limits on the cost of decoding one image.
     """
 
     def __init__(
@@ -105,17 +105,17 @@ class StoredImages(ImageDataset):
         self.size = None
 
     def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
-        """The images of these rows, and which of them could be read; the others are zeros."""
+        """Return the images of these rows, and which of them could be read; unreadable ones are zeros."""
         found = [self._decoded(row) for row in rows.tolist()]
         valid = torch.tensor([image is not None for image in found], dtype=torch.bool)
         return [torch.zeros(3, 1, 1, dtype=torch.uint8) if image is None else image for image in found], valid
 
     def name(self, row: int) -> str:
-        """Path or member name of a row, for people and messages."""
+        """Path or member name of a row, for messages."""
         return self.table.name(row)
 
     def make_fingerprint(self) -> str:
-        """By names, sizes, their order and content; of collections above 512 MB see `fingerprint.of_files`."""
+        """SHA-256 of names, sizes, order and content; for collections above 512 MB see `fingerprint.of_files`."""
         return of_files(self.table.fingerprint, self.table.sizes, self.table.read)
 
     def make_fingerprint_by_names(self) -> str:
@@ -123,7 +123,7 @@ class StoredImages(ImageDataset):
         return self.table.fingerprint
 
     def in_memory(self) -> ImageDataset:
-        """All images decoded, if they have one size and fit into 2 GiB; else these as they are."""
+        """All images decoded, if they have one size and fit into 2 GiB; else this dataset."""
         size = self._one_size()
         if size is None or 3 * size[0] * size[1] * len(self) > _LARGEST_IN_MEMORY:
             return self
@@ -146,7 +146,7 @@ class StoredImages(ImageDataset):
         )
 
     def _one_size(self) -> tuple[int, int] | None:
-        """The size of some images, spread over all, if they agree."""
+        """The common size of some evenly spaced images, or None."""
         if len(self) == 0:
             return None
         rows = np.unique(np.linspace(0, len(self) - 1, _TRIED_FIRST).astype(int)).tolist()
@@ -167,12 +167,12 @@ class StoredImages(ImageDataset):
     def _bytes(self, row: int) -> bytes:
         try:
             return self.table.read(row)
-        except OSError:  # once may be a hiccup of the disk or the network
+        except OSError:  # retry once after a transient error of the disk or the network
             return self.table.read(row)
 
 
 class _Shard:
-    """A tar file held open for reading; positions are given per read, so processes may share it."""
+    """A tar file that is open for reading. Positions are given per read, so that processes can share it."""
 
     def __init__(self, path: str) -> None:
         self.descriptor = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Rows by a column of a file: one cluster of an earlier stage, or what deduplication and curation kept."""
+"""Subset: training rows that are selected by a column of a file, such as one cluster of an earlier stage."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,13 @@ from ssl_lightning.errors import DataError, UsageError
 
 @dataclass(frozen=True)
 class Subset:
-    """Which rows of the training images a run sees; they are numbered afresh, in their old order.
+    """A selection of the training images of a run; rows are renumbered in their old order.
 
     Attributes:
-        path: A stage edge (`.safetensors`, whose labels are the column "cluster") or a list with a column `sample_id`
+        path: A stage file (`.safetensors`, its labels are the column "cluster") or a list with a column `sample_id`
             (`.parquet`).
-        column: The column to choose by.
-        value: Keep the rows that have this value there; null keeps all rows of a list, or all that have a cluster.
+        column: The column that selects.
+        value: Keep rows with this value; null keeps all rows of a list, or all rows with a cluster.
     """
 
     path: str
@@ -30,11 +30,11 @@ class Subset:
     value: int | None = None
 
     def of(self, dataset: ImageDataset) -> ImageDataset:
-        """The chosen rows alone.
+        """The selected rows of a dataset.
 
         Raises:
-            UsageError: The file is neither of the two kinds, or has no such column or value.
-            DataError: The file is not there, damaged or changed, or was made for other images.
+            UsageError: If the file is of neither kind, or has no such column or value.
+            DataError: If the file is missing, damaged, changed, or made for other images.
         """
         if not Path(self.path).is_file():
             raise DataError(f"subset.path={self.path} not found: run the stage that writes it, or fix the path")
@@ -81,7 +81,7 @@ class Subset:
         if not bool(keep.any()):
             there = ", ".join(map(str, values.unique().tolist()[:10]))
             raise UsageError(f"no row of {self.path} has {self.column}={self.value}; found {there}: give one of these")
-        return rows[keep].unique()  # sorted, each once
+        return rows[keep].unique()  # sorted and distinct
 
     def _reject_other_data(self, made_for: str | None, dataset: ImageDataset) -> None:
         if made_for not in (None, dataset.fingerprint_as(made_for)):

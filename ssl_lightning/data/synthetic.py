@@ -1,24 +1,25 @@
-"""SyntheticImages: drawn shapes of known classes, the same on every machine, for tests and trials of speed."""
+"""SyntheticImages: rendered shapes of known classes, equal on every machine, for tests and speed measurements."""
 
 from dataclasses import dataclass
 
 from ssl_lightning.data.built_in import open_synthetic
 from ssl_lightning.data.dataset import ImageDataset
-from ssl_lightning.data.module import RGB, ImageModule, Probes
+from ssl_lightning.data.module import ImageModule, Probes
+from ssl_lightning.models.preprocessing import RGB
 
 
 @dataclass(kw_only=True, eq=False)
 class SyntheticImages(ImageModule):
-    """Striped shapes on shaded grounds. Shape and stripes are the class; place, size, colors and noise are chance.
+    """Striped shapes on shaded backgrounds. Shape and stripes are the class, all else is random.
 
     Args:
-        samples: Images for training.
-        test_samples: Images for test.
-        classes: Kinds of shapes, at most 60.
+        samples: Training images.
+        test_samples: Test images.
+        classes: Number of classes, at most 60.
         size: Side of the images in pixels, before any crop.
-        image_seed: Another one gives other images of the same classes.
-        mean: Mean of the images' channels, as fractions 0..1.
-        std: Standard deviation of the images' channels, as fractions 0..1.
+        image_seed: Another seed gives other images of the same classes.
+        mean: Mean of the image channels, as fractions 0..1.
+        std: Standard deviation of the image channels, as fractions 0..1.
     """
 
     samples: int = 1024
@@ -34,6 +35,6 @@ class SyntheticImages(ImageModule):
         return open_synthetic("train", self.samples, self.classes, self.size, self.image_seed)
 
     def default_probe_sets(self) -> Probes:
-        """Their own classes, on images that no training run sees."""
+        """The training images and the test images."""
         test = open_synthetic("test", self.test_samples, self.classes, self.size, self.image_seed)
         return {"synthetic": (self.open_training(), test)}

@@ -1,7 +1,7 @@
-"""The headers of a tar archive, one after the other and by offset: POSIX (ustar, pax), GNU long names, and V7.
+"""Headers of a tar archive with their offsets: POSIX (ustar, pax), GNU long names, and V7.
 
-Python's tarfile takes a broken header for the end, recurses once per extended header, and lets sizes and sparse maps
-through that are negative or no numbers; so headers are read here, and whatever is odd is an error.
+Python's tarfile takes a broken header for the end, recurses once per extended header, and accepts negative or invalid
+sizes and sparse maps. Headers are therefore parsed here, and any anomaly is an error.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 BLOCK = 512
 _MOST_EXTENDED = 16
-"""Extended headers of one member."""
+"""Largest number of extended headers of one member."""
 _LARGEST_EXTENDED = 1 << 20
 _LONGEST_NAME = 4096
 _ZEROS = bytes(1 << 20)
@@ -18,17 +18,17 @@ _KINDS |= dict.fromkeys((b"3", b"4", b"6"), "device")
 
 
 class BadTarError(ValueError):
-    """What is wrong with an archive, as the rest of a sentence about it."""
+    """A fault of an archive, phrased as the end of a sentence about it."""
 
 
 class Header(NamedTuple):
     """One member.
 
     Attributes:
-        name: Its name, without a slash at the end.
+        name: Its name without a trailing slash.
         kind: "file", "folder", "link", "device", "sparse file" or "member of type ...".
-        offset: Where its content begins.
-        size: How long that is.
+        offset: Position of its content.
+        size: Length of its content.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Header(NamedTuple):
 
 
 class Headers:
-    """Goes over all members of an archive, and of those behind it.
+    """Iterates over all members of an archive, and of archives that are concatenated to it.
 
     Args:
-        read: Gives bytes by offset and size, fewer at the end.
-        length: Of all bytes.
+        read: Returns bytes by offset and size, fewer at the end.
+        length: Number of all bytes.
     """
 
     def __init__(self, read: Callable[[int, int], bytes], length: int) -> None:
@@ -67,7 +67,7 @@ class Headers:
         return block
 
     def _next_archive(self, at: int) -> int | None:
-        """Where the zeros end that mark the end of an archive; None at the end of the file."""
+        """Position after the zero blocks at the end of an archive; None at the end of the file."""
         while zeros := self.read(at, len(_ZEROS)):
             if zeros != _ZEROS[: len(zeros)]:
                 at += (len(zeros) - len(zeros.lstrip(b"\0"))) // BLOCK * BLOCK
@@ -78,7 +78,7 @@ class Headers:
         return None
 
     def _member(self, block: bytes, at: int) -> tuple[Header, int]:
-        """The member whose first header is this block, and where the next header is."""
+        """The member with this block as its first header, and the position of the next header."""
         extended: dict[str, str] = {}
         for _ in range(_MOST_EXTENDED):
             if not _is_header(block):
@@ -118,7 +118,7 @@ class Headers:
 
 
 def _is_header(block: bytes) -> bool:
-    """Whether the checksum is right, with bytes as they are or, as some have computed it, with a sign."""
+    """Whether the checksum is valid, computed with unsigned or, as in some archives, signed bytes."""
     if len(block) < BLOCK:
         return False
     try:
@@ -131,7 +131,7 @@ def _is_header(block: bytes) -> bool:
 
 
 def _number(field: bytes) -> int:
-    """Octal digits, or bytes of a large number."""
+    """Octal digits, or the binary form of large numbers."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.split(b"\0", 1)[0].strip(b" ") or b"0"
@@ -148,7 +148,7 @@ def _decimal(text: str) -> int:
 
 def _name(block: bytes) -> str:
     name, prefix = _text(block[:100]), _text(block[345:500])
-    # only POSIX archives have a prefix there; GNU ones have times
+    # POSIX archives have a prefix in this field, GNU archives have times
     return f"{prefix}/{name}" if prefix and block[257:263] == b"ustar\0" else name
 
 
@@ -170,7 +170,7 @@ def _extended(kind: bytes, content: bytes) -> dict[str, str]:
 
 
 def _records(content: bytes) -> dict[str, str]:
-    """Lines `<length> <key>=<value>`, the length being that of the line."""
+    """Parse lines of `<length> <key>=<value>`, with the length of the line."""
     records, at = {}, 0
     while at < len(content) and content[at]:
         digits, space, _ = content[at : at + 20].partition(b" ")

@@ -1,4 +1,4 @@
-"""Where each member of a tar file lies. Members are never extracted: names are data, and bytes are read by offset."""
+"""Index of the members of a tar file. Members are never extracted; their bytes are read by offset."""
 
 import bz2
 import gzip
@@ -19,7 +19,7 @@ from ssl_lightning.data.tar_headers import BadTarError, Header, Headers
 from ssl_lightning.errors import DataError
 
 Read = Callable[[int, int], bytes]
-"""Bytes of an archive by offset and size; fewer at its end."""
+"""Returns bytes of an archive by offset and size, fewer at its end."""
 
 _OPENERS = {b"\xfd7zXZ\x00": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _LARGEST_UNPACKED = 8 << 30
@@ -28,13 +28,13 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True, eq=False)
 class TarIndex:
-    """The files of one tar, in the order of the archive.
+    """The files of a tar file in their order.
 
     Attributes:
-        names: Member names.
-        offsets: Where the content of each begins, in bytes.
-        sizes: Their lengths in bytes.
-        unpacked: The whole archive, where it was compressed and offsets count from the start of this; else None.
+        names: Names of the members.
+        offsets: Position of the content of each, in bytes.
+        sizes: Length of the content of each, in bytes.
+        unpacked: The decompressed archive, to which the offsets refer, if the file is compressed; else None.
     """
 
     names: list[str]
@@ -44,16 +44,16 @@ class TarIndex:
 
 
 def index_tar(path: Path) -> TarIndex:
-    """Read the headers of a tar file; one that is compressed (xz, gzip, bzip2) is unpacked into memory once.
+    """Read the headers of a tar file. A compressed file (xz, gzip, bzip2) is decompressed into memory once.
 
-    Archives that were put one behind the other count as one.
+    Concatenated archives count as one.
 
     Raises:
-        DataError: No file, or one that cannot be read; a truncated or broken archive; a member that is a link, a device
-            or sparse, whose name is absolute or climbs with "..", or occurs twice.
+        DataError: If the path is not a readable file, the archive is truncated or broken, or a member is a link, a
+            device or sparse, has an absolute name or one with "..", or occurs twice.
     """
     if not path.is_file():
-        raise DataError(f"{path} is no file: give a tar file or a folder")  # a pipe would be waited for
+        raise DataError(f"{path} is no file: give a tar file or a folder")  # a pipe would block
     try:
         opener = _opener(path)
         if opener is None:
@@ -62,7 +62,7 @@ def index_tar(path: Path) -> TarIndex:
         content = _unpack(path, opener)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}): check the file and its disk") from error
-    unpacked = np.frombuffer(content, dtype=np.uint8)  # not copied
+    unpacked = np.frombuffer(content, dtype=np.uint8)  # without a copy
     unpacked.flags.writeable = False
     return TarIndex(*_members(path, lambda at, size: bytes(content[at : at + size]), len(content)), unpacked)
 

@@ -1,4 +1,4 @@
-"""The first directory of a TIFF file: how many strips or tiles there are, and what one of them takes to decode."""
+"""The first directory of a TIFF file: the number of strips or tiles, and the cost of decoding one of them."""
 
 import struct
 
@@ -15,7 +15,7 @@ _LONG = frozenset({*_OFFSETS, *_LENGTHS})
 
 
 def tiff_layout(data: bytes, limits: Limits) -> tuple[int, int]:
-    """Bytes that a decoder holds beside its own image and the result, and how many scans the largest strip has.
+    """Memory in bytes for decoding beside the decoder's image and the result, and the largest number of scans.
 
     Raises:
         Unreadable: With reason truncated or broken, bomb:chunks or bomb:metadata.
@@ -39,15 +39,15 @@ def tiff_layout(data: bytes, limits: Limits) -> tuple[int, int]:
     part = -(-across * down * max(samples, 1) * bits // 8)
     if _first(tags, _COMPRESSION, _NONE) not in _JPEGS:
         return turned + part, 1
-    # of several scans libjpeg keeps the coefficients; without tables of its own a strip is converted with four bytes
+    # libjpeg keeps the coefficients of several scans; a strip without its own tables is converted with four bytes
     scans = _scans(data, tags)
     return turned + part + across * down * (4 + 2 * samples * (scans > 1)), scans
 
 
 def _tags(data: bytes, limits: Limits) -> dict[int, tuple[int, ...]]:
-    """Those values of the first directory that are whole numbers; of two tags of one number the first counts."""
+    """Integer values in the first directory; of repeated tags the first counts."""
     order = "<" if data[:2] == b"II" else ">"
-    if data[2:3] == b"+" or data[3:4] == b"+":  # 43: numbers of 64 bits
+    if data[2:3] == b"+" or data[3:4] == b"+":  # 43: BigTIFF
         start, head, entry, room = struct.unpack_from(f"{order}Q", data, 8)[0], "Q", "HHQ", 8
     else:
         start, head, entry, room = struct.unpack_from(f"{order}I", data, 4)[0], "H", "HHI", 4
@@ -82,7 +82,7 @@ def _first(tags: dict[int, tuple[int, ...]], tag: int, default: int) -> int:
 
 
 def _scans(data: bytes, tags: dict[int, tuple[int, ...]]) -> int:
-    """The most scans of any strip or tile: each is a JPEG of its own."""
+    """Largest number of scans of a strip or tile; each is a separate JPEG."""
     parts = {
         part
         for places, lengths in zip(_OFFSETS, _LENGTHS, strict=True)

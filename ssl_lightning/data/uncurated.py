@@ -1,4 +1,4 @@
-"""UncuratedImages: a pile of images that nobody sorted."""
+"""UncuratedImages: an image collection without labels."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from ssl_lightning.data.packs import open_unlabelled
 
 @dataclass(kw_only=True, eq=False)
 class UncuratedImages(ImageModule):
-    """Unlabelled images of any sizes: a folder, nested or flat, or tar shards as WebDataset and img2dataset do.
+    """Unlabeled images of any size: a folder, nested or flat, or tar shards such as those of WebDataset.
 
-    Shards are indexed once and read by offset; nothing is extracted and no sidecar is trusted. An image that cannot
-    be read keeps its row and is left out of batches.
+    Shards are indexed once and read by offset; nothing is extracted and no sidecar is used. An unreadable image keeps
+    its row and is left out of batches.
 
     Args:
         path: A folder, a tar file, or several shards by a pattern (`pool-*.tar`) or braces
@@ -23,9 +23,9 @@ class UncuratedImages(ImageModule):
     path: str
 
     def open_training(self) -> ImageDataset:
-        """All images of the pile."""
+        """All images of the collection."""
         return open_unlabelled(self.path, self.limits)
 
     def default_probe_sets(self) -> Probes:
-        """None: a pile without labels is evaluated on other sets, which `probe_sets` names."""
+        """None: a collection without labels is evaluated on the sets in `probe_sets`."""
         return {}

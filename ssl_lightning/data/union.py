@@ -1,4 +1,4 @@
-"""UnionImages: several sources as one."""
+"""UnionImages: the concatenation of several sources."""
 
 from dataclasses import dataclass
 
@@ -9,27 +9,26 @@ from ssl_lightning.errors import UsageError
 
 @dataclass(kw_only=True, eq=False)
 class UnionImages(ImageModule):
-    """The training images of several sources, one after the other.
+    """The training images of several sources, concatenated.
 
     Args:
-        sources: What to unite. Of each its images, its subset and its probe sets count; batches, views and the rest
-            are set here.
+        sources: The sources. Their images, subsets and probe sets are used; batches, views and all else are set here.
     """
 
     sources: list[ImageModule]
 
     def open_training(self) -> ImageDataset:
-        """The rows of the sources in their order; sample ids of later ones are raised above those of earlier ones.
+        """The rows of the sources in order; sample ids of later sources are shifted above those of earlier ones.
 
         Raises:
-            UsageError: No source is given.
+            UsageError: If there is no source.
         """
         if not self.sources:
             raise UsageError("found data.sources=[]; expected at least one source")
         return ConcatImages([source.training for source in self.sources])
 
     def default_probe_sets(self) -> Probes:
-        """Those of all sources, the first one's first."""
+        """The probe sets of all sources, those of the first source first."""
         probes: Probes = {}
         for source in self.sources:
             for name, pair in source.probes.items():

@@ -1,21 +1,20 @@
-"""Views of a whole batch: crop, flip, jitter, gray, blur, solarize, each drawn by counter and done all at once.
+"""Views of a whole batch: crop, flip, color jitter, grayscale, blur, solarize, with counter-based random numbers.
 
-What an image's view looks like is a function of (seed, epoch, row, number) alone: neither the other rows of the batch
-nor their order, the device or the number of workers matters.
+The view of an image is a function of (seed, epoch, row, number) and does not depend on the other rows of the batch,
+their order, the device or the number of workers.
 """
 
 import math
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ssl_lightning.counter_rng import Purpose, uniform
 from ssl_lightning.data.color import ORDERS, blur_, grayscale_, jitter_, solarize_
-from ssl_lightning.data.crops import BOX_NUMBERS, affine, center_view, crop_resize, mirror_, random_boxes, resize, unit
+from ssl_lightning.data.crops import BOX_NUMBERS, affine, center_view, crop_resize, mirror_, random_boxes, unit
 from ssl_lightning.errors import UsageError
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "center_view",
     "crop_boxes",
     "crop_resize",
-    "cut_crop",
     "expand",
     "finish_crops",
     "make_view",
@@ -33,26 +31,26 @@ __all__ = [
 
 @dataclass(frozen=True)
 class View:
-    """One kind of view; a method's config lists them, global crops first.
+    """A kind of view. The configuration of a method lists its kinds, global crops first.
 
     Attributes:
-        count: How many views of this kind.
-        size: Side, as a fraction of the data's image size.
-        scale: Smallest and largest share of the image's area in a crop.
-        ratio: Smallest and largest width over height of a crop.
-        horizontal_flip: Probability of a mirror image.
-        color_jitter: Strength of brightness, contrast, saturation (factors in 1 ± strength, not below 0) and hue (a
-            shift in ± strength turns, at most 0.5); they come in a drawn order.
-        color_jitter_p: Probability that colors are jittered at all.
-        grayscale: Probability of losing all color.
-        gaussian_blur: Probability of a Gaussian blur, over a tenth of the side (SimCLR's rule).
-        sigma: Smallest and largest standard deviation of the blur, in pixels of the view.
-        solarize: Probability of inverting the brighter half of the values.
-        degrees: Largest turn either way, in degrees; 0 for none.
-        translate: Largest move either way, in fractions of the side, rounded to whole pixels; 0 for none.
+        count: Number of views of this kind.
+        size: Side, as a fraction of `data.image_size`.
+        scale: Smallest and largest fraction of the image's area in a crop (`RandomResizedCrop`).
+        ratio: Smallest and largest width over height of a crop (`RandomResizedCrop`).
+        horizontal_flip: Probability of a horizontal flip (`RandomHorizontalFlip`).
+        color_jitter: Strength of brightness, contrast, saturation (factors in 1 ± strength, at least 0) and hue (shift
+            in ± strength turns, at most 0.5), applied in random order (`ColorJitter`).
+        color_jitter_p: Probability of color jitter.
+        grayscale: Probability of grayscale (`RandomGrayscale`).
+        gaussian_blur: Probability of Gaussian blur with a kernel of a tenth of the side, as in SimCLR (`GaussianBlur`).
+        sigma: Smallest and largest standard deviation of the blur, in pixels of the view (`GaussianBlur`).
+        solarize: Probability of inverting values of at least 0.5 (`RandomSolarize`).
+        degrees: Largest rotation in either direction; 0 for none (`RandomAffine`).
+        translate: Largest translation as a fraction of the side, rounded to whole pixels; 0 for none (`RandomAffine`).
 
     Raises:
-        ValueError: If a field is out of range; the message names it.
+        UsageError: If a field is out of range.
     """
 
     count: int = 1
@@ -87,7 +85,7 @@ class View:
         _expect(self, "translate", 0 <= self.translate <= 1, "a fraction of the side, 0 to 1")
 
     def pixels(self, image_size: int) -> int:
-        """Side of this view in pixels, for data of this image size."""
+        """Side of this view in pixels, for this image size."""
         return max(1, round(self.size * image_size))
 
 
@@ -97,12 +95,12 @@ def _expect(view: View, name: str, holds: bool, what: str) -> None:
 
 
 def expand(views: list[View]) -> list[View]:
-    """One entry a view, in order: a kind with `count` 6 becomes six kinds with `count` 1."""
+    """One entry per view, in order: a kind with `count` 6 becomes six kinds with `count` 1."""
     return [replace(view, count=1) for view in views for _ in range(view.count)]
 
 
 class _Stream(IntEnum):
-    """Which of a row's random numbers decides what. Numbers are for ever, old runs depend on them."""
+    """Indices of a row's random numbers. The values are fixed, since old runs depend on them."""
 
     FLIP = BOX_NUMBERS
     JITTER = BOX_NUMBERS + 1
@@ -129,16 +127,16 @@ def crop_boxes(
     rows: Int[Tensor, "B"],
     number: int,
 ) -> Int[Tensor, "B 4"]:
-    """Top, left, height and width of each row's crop, by the law of torchvision's `RandomResizedCrop`.
+    """Top, left, height and width of the crop of each row, with the distribution of `RandomResizedCrop`.
 
     Args:
-        view: Its `scale` and `ratio`.
-        heights: Of the images, in pixels.
-        widths: Of the images, in pixels.
-        seed: Of the run.
-        epoch: Of the run.
+        view: The view; its `scale` and `ratio` are used.
+        heights: Heights of the images in pixels.
+        widths: Widths of the images in pixels.
+        seed: Seed of the run.
+        epoch: Epoch of the run.
         rows: Rows of the images in the training set.
-        number: Which view of the step, 0..V-1, so that two views of one kind differ.
+        number: Index of the view in the step, 0..V-1, so that two views of one kind differ.
 
     Returns:
         Pixels, on the device of `rows`.
@@ -157,21 +155,21 @@ def make_view(
     rows: Int[Tensor, "B"],
     number: int,
 ) -> Float[Tensor, "B 3 {size} {size}"]:
-    """One view of each image: crop, small affine move, flip, jitter in drawn order, gray, blur, solarize.
+    """One view of each image: crop, affine transform, flip, color jitter in random order, grayscale, blur, solarize.
 
-    Image by image the maths is that of `torchvision.transforms.v2`, given the parameters.
+    For each image, given the parameters, the arithmetic is that of `torchvision.transforms.v2`.
 
     Args:
-        images: Images of one size; their device is where the work is done.
-        view: What to do.
+        images: Images of one size, on the device of the computation.
+        view: The view.
         size: Side of the result in pixels, `view.pixels(image_size)`.
-        seed: Of the run.
-        epoch: Of the run.
-        rows: Rows of the images in the training set. On a GPU, rows that lie on the CPU spare a wait.
-        number: Which view of the step, 0..V-1, so that two views of one kind differ.
+        seed: Seed of the run.
+        epoch: Epoch of the run.
+        rows: Rows of the images in the training set. With a GPU, rows on the CPU avoid a synchronization.
+        number: Index of the view in the step, 0..V-1, so that two views of one kind differ.
 
     Returns:
-        Floats in 0..1, not yet normalized.
+        Floats in 0..1, not normalized.
     """
     return make_views(images, view, size, seed=seed, epoch=epoch, rows=rows, numbers=range(number, number + 1))
 
@@ -186,61 +184,31 @@ def make_views(
     rows: Int[Tensor, "B"],
     numbers: range,
 ) -> Float[Tensor, "VB 3 {size} {size}"]:
-    """Several views of one kind, one below the other: what `make_view` gives one by one, in fewer operations.
+    """Several views of one kind, concatenated: equal to repeated calls of `make_view`, in fewer kernel launches.
 
-    A GPU waits for the CPU to name operations: for two views of 512 images 560 are left of 1050.
+    For two views of 512 images on a GPU there are 560 launches instead of 1050.
 
     Args:
-        images: See `make_view`, as the rest.
-        view: What to do; its `count` is not looked at.
+        images: Images of one size.
+        view: The view; its `count` is ignored.
         size: Side of the result in pixels.
-        seed: Of the run.
-        epoch: Of the run.
+        seed: Seed of the run.
+        epoch: Epoch of the run.
         rows: Rows of the images in the training set.
-        numbers: Which views of the step.
+        numbers: Indices of the views in the step.
     """
     drawn = torch.cat([_numbers(seed, epoch, rows, number) for number in numbers])
     sides = torch.tensor(images.shape[-2:]).expand(len(drawn), 2)
     boxes = random_boxes(drawn[:, :BOX_NUMBERS], sides[:, 0], sides[:, 1], view.scale, view.ratio)
     flip = None if _moves(view) else drawn[:, _Stream.FLIP] < view.horizontal_flip
-    with torch.autocast(images.device.type, enabled=False):  # half precision would show
+    with torch.autocast(images.device.type, enabled=False):  # half precision would be visible
         return _finish(crop_resize(images.repeat(len(numbers), 1, 1, 1), boxes, size, flip), view, drawn)
-
-
-def cut_crop(
-    image: UInt8[Tensor, "3 h w"] | UInt8[np.ndarray, "3 h w"],
-    view: View,
-    size: int,
-    *,
-    seed: int,
-    epoch: int,
-    row: int,
-    number: int,
-) -> UInt8[Tensor, "3 {size} {size}"]:
-    """The crop of one image, for a worker whose images differ in size; `finish_crops` does the rest.
-
-    Draws what `make_view` draws. It cuts and resizes only, so no flip, and rounds to uint8 as torchvision does.
-
-    Args:
-        image: One image.
-        view: What to do.
-        size: Side of the result in pixels.
-        seed: Of the run.
-        epoch: Of the run.
-        row: Row of the image in the training set.
-        number: Which view of the step.
-    """
-    image = torch.as_tensor(image)
-    high, wide = (torch.tensor([side]) for side in image.shape[-2:])
-    boxes = crop_boxes(view, high, wide, seed=seed, epoch=epoch, rows=torch.tensor([row]), number=number)
-    top, left, height, width = boxes[0].tolist()
-    return resize(image[:, top : top + height, left : left + width], size, size).contiguous()
 
 
 def finish_crops(
     crops: UInt8[Tensor, "B 3 s s"], view: View, *, seed: int, epoch: int, rows: Int[Tensor, "B"], number: int
 ) -> Float[Tensor, "B 3 s s"]:
-    """All that `make_view` does after the crop, for crops that a worker has cut with `cut_crop`.
+    """All that `make_view` does after the crop, for crops that a worker process has cut.
 
     Args:
         crops: One square a row, not flipped.

@@ -1,25 +1,25 @@
-"""What a walk over the structure of an image file finds, and where it stops."""
+"""The result of reading the structure of an image file, and the counters that limit it."""
 
 from dataclasses import dataclass
 
 from ssl_lightning.data.limits import Limits, Unreadable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""What is looked for. Pillow's other readers are attack surface (EPS runs Ghostscript) and no training data."""
+"""Supported formats. Other readers of Pillow are an attack surface (EPS runs Ghostscript)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What a walk over a file found.
+    """The structure of a file.
 
     Attributes:
         format: One of `FORMATS`.
-        opened: What Pillow is to open: the file without its metadata, or its head where another decoder reads the rest.
-        held: Bytes that the decoder holds beside the file, its own image and the result.
-        scans: How often the decoder passes over the whole image.
-        orientation: By Exif or XMP; 1 for TIFF, which Pillow turns itself.
-        strips: Of a PNG that is to be decoded in strips: its compressed data.
-        still: Of a WebP: no animation.
+        opened: Bytes for Pillow: the file without its metadata, or its head if another decoder reads the rest.
+        held: Memory in bytes of the decoder beside the file, its image and the result.
+        scans: Number of passes of the decoder over the whole image.
+        orientation: From Exif or XMP; 1 for TIFF, which Pillow rotates itself.
+        strips: Compressed data of a PNG that is decoded in strips.
+        still: Whether a WebP has no animation.
     """
 
     format: str
@@ -32,13 +32,13 @@ class Layout:
 
 
 class Counts:
-    """Chunks and fill bytes so far; raises at the first too many."""
+    """Counters of chunks and fill bytes, which raise at their limits."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.chunks, self.fill = limits, 0, 0
 
     def chunk(self) -> None:
-        """Count one."""
+        """Count a chunk."""
         self.chunks += 1
         if self.chunks > self.limits.max_chunks:
             raise Unreadable("bomb:chunks", f"more than data.limits.max_chunks={self.limits.max_chunks} chunks")

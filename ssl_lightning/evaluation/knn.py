@@ -32,7 +32,7 @@ def nearest_rows(features: Float[Tensor, "N D"], rows: Int[Tensor, "Q"], count: 
         count: Neighbors per query.
 
     Raises:
-        UsageError: If there are fewer other rows.
+        ValueError: If there are fewer other rows.
     """
     if not 1 <= count < len(features):
         raise ValueError(f"found count={count} among {len(features)} rows; expected 1 to {len(features) - 1}")

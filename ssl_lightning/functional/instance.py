@@ -26,7 +26,7 @@ def instance_loss(
         A scalar; ln N for an embedding that is equally similar to all rows.
 
     Raises:
-        UsageError: If the temperature is not positive.
+        ValueError: If the temperature is not positive.
     """
     _expect_positive(temperature)
     with torch.autocast(z.device.type, enabled=False):
@@ -62,7 +62,7 @@ def nce_loss(
         A scalar.
 
     Raises:
-        UsageError: If the temperature or Z is not positive.
+        ValueError: If the temperature or Z is not positive.
     """
     _expect_positive(temperature)
     if partition <= 0:

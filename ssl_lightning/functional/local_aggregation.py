@@ -52,7 +52,7 @@ def local_aggregation_loss(
         A scalar: 0 if all rows share one cluster, at most `instance_loss`.
 
     Raises:
-        UsageError: If the temperature is not positive, or k is not within 1..N.
+        ValueError: If the temperature is not positive, or k is not within 1..N.
     """
     if temperature <= 0:
         raise ValueError(f"found temperature={temperature}; expected a positive number")
@@ -76,7 +76,7 @@ def neighbors(
         num_neighbors: k.
 
     Raises:
-        UsageError: If k is not within 1..N.
+        ValueError: If k is not within 1..N.
     """
     if not 1 <= num_neighbors <= scores.shape[1]:
         raise ValueError(f"found num_neighbors={num_neighbors} for {scores.shape[1]} images; expected 1 to as many")

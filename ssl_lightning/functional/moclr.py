@@ -36,7 +36,7 @@ def moclr_loss(
         A scalar; 2 ln B if all embeddings are equal.
 
     Raises:
-        UsageError: If the temperature is not positive.
+        ValueError: If the temperature is not positive.
     """
     if temperature <= 0:
         raise ValueError(f"found temperature={temperature}; expected a positive number")

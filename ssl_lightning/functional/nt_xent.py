@@ -30,7 +30,7 @@ def nt_xent_loss(
         A scalar; ln(2B - 1) if all embeddings are equal.
 
     Raises:
-        UsageError: If the temperature is not positive.
+        ValueError: If the temperature is not positive.
     """
     if temperature <= 0:
         raise ValueError(f"found temperature={temperature}; expected a positive number")

@@ -26,7 +26,7 @@ def pseudo_label_loss(
         A scalar.
 
     Raises:
-        UsageError: If the number of heads differs from the columns of `labels`, or the temperature is not positive.
+        ValueError: If the number of heads differs from the columns of `labels`, or the temperature is not positive.
     """
     if len(logits) != labels.shape[1]:
         raise ValueError(

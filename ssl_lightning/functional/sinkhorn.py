@@ -39,7 +39,7 @@ def sinkhorn(
         Codes without gradient, float64 for float64 and float32 otherwise; finite for all finite scores, else NaN.
 
     Raises:
-        UsageError: If epsilon or a share is not positive, iterations is below 1, or the prior has not K entries.
+        ValueError: If epsilon or a share is not positive, iterations is below 1, or the prior has not K entries.
     """
     if epsilon <= 0 or iterations < 1:
         raise ValueError(f"found epsilon={epsilon}, iterations={iterations}; expected more than 0, and at least 1")

@@ -27,7 +27,7 @@ def soft_target_loss(
         A scalar; 0 if the two distributions are equal.
 
     Raises:
-        UsageError: If the temperature is not positive.
+        ValueError: If the temperature is not positive.
     """
     if temperature <= 0:
         raise ValueError(f"found temperature={temperature}; expected a positive number")

@@ -24,7 +24,7 @@ def swapped_prediction_loss(
         A scalar; ln K if all embeddings are equal.
 
     Raises:
-        UsageError: For fewer than two views, more codes than views, no codes, or a temperature that is not positive.
+        ValueError: For fewer than two views, more codes than views, no codes, or a temperature that is not positive.
     """
     num_views, num_codes = len(scores), len(codes)
     if not 1 <= num_codes <= num_views or num_views < 2:

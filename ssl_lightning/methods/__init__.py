@@ -1,4 +1,4 @@
-"""One file a method."""
+"""The methods, one file each."""
 
 from ssl_lightning.methods.byol import BYOL
 from ssl_lightning.methods.clusterfit import ClusterFit

@@ -1,6 +1,6 @@
-"""BYOL: predict what a running average of the network sees in the other view, without negatives [Grill et al. 2020]."""
+"""BYOL: predict the averaged network's embedding of the other view, without negatives [Grill et al. 2020]."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_lightning.functional.byol import byol_loss
-from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.methods.method import Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.ema import EmaTeacher
 from ssl_lightning.models.heads import Projector
-from ssl_lightning.models.layers import ENCODER_LAYERS, features_at
+from ssl_lightning.models.layers import at_layer
+from ssl_lightning.models.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
 from ssl_lightning.optim.lars import LARS
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.types import Batch
@@ -25,15 +26,15 @@ class BYOL(Method):
     Grill et al.: "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning", NeurIPS 2020
     (arXiv 2006.07733). The online network is a backbone, a projector and a predictor; the target network is the
     running average of the first two, whose momentum rises from `momentum` to 1 over the run. The loss is the squared
-    distance of the unit prediction to the unit target (equation 2), summed over both directions. Nothing pushes
-    images apart: that they do not all become equal is up to the predictor and the average.
+    distance of the unit prediction to the unit target (equation 2), summed over both directions. No term of the loss
+    pushes images apart: only the predictor and the average prevent collapse.
 
     The target's features are evaluated beside the online ones, as `eval_ema/...`.
 
     Note:
-        Each view passes by itself, and the target network normalizes by its own batches, as in the authors' code. Its
-        running statistics are those of its own passes, drawn to the online network's by the averaging, which theirs
-        are not.
+        Each view passes separately, and the target network normalizes by its own batches, as in the authors' code. Its
+        running statistics are those of its own passes, averaged with the online network's; in the authors' code they
+        are not averaged.
 
     Args:
         backbone: Description of the network.
@@ -44,13 +45,11 @@ class BYOL(Method):
         predictor_hidden: Widths of the predictor's hidden layers.
         projector_norm: Batch normalization in projector and predictor.
         momentum: tau of the average at the first step: the paper's 0.996, 0.99 for 300 epochs and fewer.
-        decay_all: Weight decay (and adaptation) for biases and normalization layers too; the paper leaves them out.
-        image_size: Side of the images of the run, in pixels.
-        mean: Mean of the images' channels as fractions 0..1.
-        std: Their standard deviation.
+        decay_all: Weight decay (and adaptation) for biases and normalization layers too; the paper excludes them.
+        preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: For a momentum outside [0, 1].
+        UsageError: For a momentum outside [0, 1].
     """
 
     min_views = 2
@@ -66,31 +65,20 @@ class BYOL(Method):
         projector_norm: bool = True,
         momentum: float = 0.996,
         decay_all: bool = False,
-        image_size: int = 32,
-        mean: RGB = (0.5, 0.5, 0.5),
-        std: RGB = (0.25, 0.25, 0.25),
+        preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
     ) -> None:
-        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+        super().__init__(backbone, optimizer, schedule, preprocessing, decay_all=decay_all)
         self.projector = Projector(self.backbone.num_features, list(hidden), projection, projector_norm)
         self.predictor = Projector(projection, list(predictor_hidden), projection, projector_norm)
         self.teacher = EmaTeacher(nn.Sequential(self.backbone, self.projector), momentum)
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """See `Method.layers`."""
-        return ENCODER_LAYERS
-
-    def features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
-        """See `Method.features`."""
-        return features_at(layer, self.backbone, self.projector, images)
-
     def averaged_features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
         """See `Method.averaged_features`."""
-        backbone, projector = cast(nn.Sequential, self.teacher.network)
-        return features_at(layer, backbone, cast(Projector, projector), images)
+        backbone, projector = self.teacher.network.children()
+        return at_layer(layer, backbone(images), projector)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """How far the predictions from the first two views are from the target's embeddings of the other one."""
+        """Distance of the predictions from the first two views to the target's embeddings of the other one."""
         first, second = batch.views[:2]
         z1, z2 = self.projector(self(first)), self.projector(self(second))  # [B, D]
         with torch.no_grad():
@@ -99,7 +87,7 @@ class BYOL(Method):
         return {"loss": loss, "embeddings": F.normalize(z1.detach().float(), dim=1)}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The target follows after every update: at tau = momentum after the first, at nearly 1 after the last."""
+        """Update the target after every step: with tau = momentum after the first, nearly 1 after the last."""
         step, steps = self.trainer.global_step, self.steps()[0]
         super().optimizer_step(*args, **kwargs)
         self.teacher.follow(nn.Sequential(self.backbone, self.projector), step, steps)

@@ -1,4 +1,4 @@
-"""ClusterFit: a network from scratch, fitted to the clusters of what a pretrained one sees [Yan et al. 2020]."""
+"""ClusterFit: a network from scratch, fitted to the clusters of a pretrained network's features [Yan et al. 2020]."""
 
 import math
 
@@ -7,46 +7,46 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn, optim
 
 from ssl_lightning.clustering.clusterer import Clustering, reject_other_images
+from ssl_lightning.contracts import data_of
 from ssl_lightning.counter_rng import Purpose, separate_rng
 from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, stuck_at_chance, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
-from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.methods.method import Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
+from ssl_lightning.models.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.sample_state import PseudoLabels
 from ssl_lightning.types import Batch
 
 
 class ClusterFit(Method):
-    """Predict the cluster that a pretrained network put each image into, by a network that starts from nothing.
+    """Predict the cluster of each image in the features of a pretrained network, by a network trained from scratch.
 
     Yan, Misra, Gupta, Ghadiyaram, Mahajan: "ClusterFit: Improving Generalization of Visual Representations", CVPR 2020
     (arXiv 1912.03330), section 3. The first stage is any network; the second clusters its features of all images once
-    (`predict` with `WriteClusters`); this is the third: cross-entropy to the K clusters, which stay as they are. No
-    alternation, no balanced sampling. The head is thrown away afterwards. First weights are drawn apart: those of a
-    pretrained network of the same seed and architecture would be the very same.
+    (`predict` with `WriteClusters`); this is the third: cross-entropy to the K clusters, which stay fixed. No
+    alternation, no balanced sampling. The head is discarded afterwards. The initial weights come from a random stream
+    of their own: otherwise they would equal those of a pretrained network of the same seed and architecture.
 
-    The file of clusters must have been made for the images of this run, in their order; its labels travel in the
-    checkpoint, so a trained model is read without it.
+    The cluster file must be made for the images of this run, in their order. Its labels are stored in the checkpoint,
+    so a trained model is read without it.
 
     Note:
-        Images that the second stage could not read have no cluster and contribute nothing.
+        Images that the second stage could not read have no cluster and do not contribute to the loss.
 
     Args:
         clusters: The second stage's file, `<path>.safetensors`.
         num_clusters: K, as in that file; the paper's 16,000 on ImageNet.
-        backbone: Description of the network, of whatever architecture.
+        backbone: Description of the network, of any architecture.
         optimizer: The published recipe on ImageNet: SGD, lr 0.1 at batch 256, momentum 0.9, weight decay 1e-4 except on
             normalization layers.
         schedule: The published recipe: five epochs of warm-up, a tenth at epochs 30, 60, 90 and 100 of 105.
         decay_all: Weight decay for biases and normalization layers too.
-        image_size: Side of the images of the run, in pixels.
-        mean: Mean of the images' channels as fractions 0..1.
-        std: Their standard deviation.
+        preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: In `setup`: if the file is missing or damaged, was made for other images, or has another K.
+        UsageError: In `setup`, if the file is missing or damaged, was made for other images, or has another K.
     """
 
     def __init__(
@@ -57,12 +57,10 @@ class ClusterFit(Method):
         optimizer: OptimizerCallable = lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4),
         schedule: Schedule | None = None,
         decay_all: bool = False,
-        image_size: int = 32,
-        mean: RGB = (0.5, 0.5, 0.5),
-        std: RGB = (0.25, 0.25, 0.25),
+        preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
     ) -> None:
         with separate_rng(Purpose.STUDENT):
-            super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+            super().__init__(backbone, optimizer, schedule, preprocessing, decay_all=decay_all)
         if num_clusters < 2:
             raise UsageError(f"found num_clusters={num_clusters}; expected at least 2")
         self.clusters, self.num_clusters, self.chance_loss = clusters, num_clusters, math.log(num_clusters)
@@ -82,7 +80,7 @@ class ClusterFit(Method):
             self.pseudo_labels.assign([clustering])
 
     def logits(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B K"]:
-        """Normalized images to one logit a cluster."""
+        """Normalized images to a logit for each cluster."""
         return self.head(self(images))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Float[Tensor, "..."]]:
@@ -99,11 +97,7 @@ class ClusterFit(Method):
         return [*super().failures(), stuck_at_chance(slower), unused_prototypes(f"{fewer}, or {slower}")]
 
     def _reject_other(self, clustering: Clustering, made_for: dict[str, str]) -> None:
-        """Reject clusters of other images, or another number of them.
-
-        Raises:
-            ValueError: Names the file, what it holds, what was expected.
-        """
+        """Reject clusters of other images, or another number of clusters."""
         again = "make them again with predict and WriteClusters (make clusterfit does)"
         k = len(clustering.sizes)
         if k != self.num_clusters:
@@ -111,6 +105,6 @@ class ClusterFit(Method):
                 f"found {k} clusters in {self.clusters}, expected {self.num_clusters}: give --model.num_clusters {k}, "
                 f"or {again}"
             )
-        data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+        data = data_of(self.trainer)
         own = data.fingerprint_as(made_for.get("data"))
         reject_other_images(self.clusters, clustering, made_for, own, data.num_samples, again)

@@ -1,33 +1,26 @@
-"""DeepCluster: k-means labels of one's own features, again every epoch [Caron et al. 2018]."""
+"""DeepCluster: predict k-means clusters of the network's own features, made anew every epoch [Caron et al. 2018]."""
 
 import math
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from ssl_lightning.clustering.clusterer import Clustering
+from ssl_lightning.contracts import data_of
 from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, one_cluster, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
-from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.methods.method import Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.heads import ClusterHead
+from ssl_lightning.models.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
 from ssl_lightning.models.sobel import Sobel
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.sample_state import PseudoLabels
 from ssl_lightning.types import Batch
-
-
-@runtime_checkable
-class TakesLabels(Protocol):
-    """What balanced sampling needs of the data."""
-
-    def set_labels(self, labels: Int[Tensor, "N"] | None) -> None:
-        """Draw the next epochs uniformly over these labels."""
-        ...
 
 
 class DeepCluster(Method):
@@ -35,28 +28,26 @@ class DeepCluster(Method):
 
     Caron, Bojanowski, Joulin, Douze: "Deep Clustering for Unsupervised Learning of Visual Features", ECCV 2018
     (arXiv 1807.05520). At the start of every epoch `Recluster` takes penultimate features of the center views in eval
-    mode, applies PCA, whitening and unit length, and runs k-means; then the head is drawn afresh and one epoch of
-    cross-entropy to the clusters follows (equation 2), with images drawn uniformly over clusters (section 3.3).
+    mode, applies PCA, whitening and unit length, and runs k-means; then the head is initialized anew and one epoch of
+    cross-entropy to the clusters follows (equation 2), with images sampled uniformly over clusters (section 3.3).
 
     Note:
-        Balanced sampling follows the paper. The released code draws by natural frequency, since it indexes a sorted
-        list with unsorted ids; `sampler="natural"` gives that. Each draw takes every member of a cluster once before
-        any is drawn again.
+        Balanced sampling follows the paper. The released code samples by natural frequency, since it indexes a sorted
+        list with unsorted ids; `sampler="natural"` does the same. Every member of a cluster is sampled once before any
+        is sampled again.
         The original has a second SGD without momentum for the head, made anew with it. Here the head is a parameter
         group without momentum of the one optimizer, and its state is dropped: the same arithmetic.
-        ResNet and RegNet have no layer before the head whose ReLU could be cut off, so their pooled output is
-        clustered. AlexNet and VGG16 give the last hidden layer before its ReLU, which opens the head.
+        ResNet and RegNet have no layer before the head whose ReLU could be removed, so their pooled output is
+        clustered. The features of AlexNet and VGG16 are the last hidden layer before its ReLU, which the head applies.
 
     Args:
-        num_clusters: K. The paper takes ten times the number of classes one expects.
+        num_clusters: K. The paper takes ten times the expected number of classes.
         backbone: Description of the network.
         optimizer: Takes the parameter groups. The paper: SGD, lr 0.05 constant, momentum 0.9, weight decay 1e-5.
         schedule: Of the learning rate; the paper has none.
         sobel: Put a frozen gray-and-Sobel stem before the network, as the paper does.
         sampler: "balanced" over non-empty clusters, or "natural".
-        image_size: Side of the images of the run, in pixels.
-        mean: Mean of the images' channels as fractions 0..1.
-        std: Their standard deviation.
+        preprocessing: Image size and normalization of the run.
     """
 
     def __init__(
@@ -67,13 +58,11 @@ class DeepCluster(Method):
         schedule: Schedule | None = None,
         sobel: bool = False,
         sampler: Literal["balanced", "natural"] = "balanced",
-        image_size: int = 32,
-        mean: RGB = (0.5, 0.5, 0.5),
-        std: RGB = (0.25, 0.25, 0.25),
+        preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
     ) -> None:
         if num_clusters < 2:
             raise UsageError(f"found num_clusters={num_clusters}; expected at least 2: change --model.num_clusters")
-        super().__init__(backbone, optimizer, schedule, image_size, mean, std, in_channels=2 if sobel else 3)
+        super().__init__(backbone, optimizer, schedule, preprocessing, in_channels=2 if sobel else 3)
         self.num_clusters, self.chance_loss = num_clusters, math.log(num_clusters)
         self.sampler = sampler
         self.stem = Sobel() if sobel else torch.nn.Identity()
@@ -92,7 +81,7 @@ class DeepCluster(Method):
         return {"loss": loss, "embeddings": features.detach(), "scores": logits.detach()}
 
     def failures(self) -> list[Failure]:
-        """See `Method.failures`; not a loss at chance, since that is where each fresh head starts."""
+        """See `Method.failures`; a loss at chance is none of them, since each new head starts there."""
         slower = "a lower --model.optimizer.lr"
         fewer = f"--model.num_clusters {max(2, (self.num_clusters or 2) // 4)} (now {self.num_clusters})"
         return [
@@ -102,22 +91,21 @@ class DeepCluster(Method):
         ]
 
     def on_reclustered(self, clusterings: list[Clustering], seed: int) -> None:
-        """New labels, a fresh head that has no momentum yet, and an order that is uniform over the new clusters."""
+        """Set the labels, a new head without momentum, and sampling that is uniform over the new clusters."""
         self.pseudo_labels.assign(clusterings)
         self.head.reset(seed)
         for optimizer in self.trainer.optimizers:
             for parameter in self.head.parameters():
                 optimizer.state.pop(parameter, None)
-        self._hand_labels_to_sampler()
+        self._balance_sampler()
 
     def on_train_start(self) -> None:
-        """After a resume the labels come from the checkpoint, and the sampler has not heard of them yet."""
-        self._hand_labels_to_sampler()
+        """After a resume the labels come from the checkpoint, and the sampler does not have them yet."""
+        self._balance_sampler()
 
-    def _hand_labels_to_sampler(self) -> None:
+    def _balance_sampler(self) -> None:
         if self.sampler == "balanced" and not self.pseudo_labels.is_empty:
-            data = cast(TakesLabels, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
-            data.set_labels(self.pseudo_labels.rows[:, 0].cpu())
+            data_of(self.trainer).set_labels(self.pseudo_labels.rows[:, 0].cpu())
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """The body, and the head without momentum."""

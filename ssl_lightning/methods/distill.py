@@ -1,10 +1,9 @@
-"""Distill: one network learns from a base and from experts of its parts, stage 4 of Divide and Contrast [Tian 2021]."""
+"""Distill: one network learns from a base and from experts of the clusters; stage 4 of Divide and Contrast."""
 
 import logging
-from collections.abc import Iterable
 from dataclasses import replace
 from time import monotonic
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,95 +12,79 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_lightning.contracts import data_of
 from ssl_lightning.counter_rng import Purpose, separate_rng
 from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure
 from ssl_lightning.functional.distillation import distillation_loss
-from ssl_lightning.methods.method import RGB, Method
-from ssl_lightning.methods.partition import KnowsItsImages, read_parts, reject_other_parts
+from ssl_lightning.methods.method import Method
+from ssl_lightning.methods.partition import read_clusters, reject_other_experts
 from ssl_lightning.methods.teachers import embedding_network, megabytes, read_teacher, seconds
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.experts import Experts
 from ssl_lightning.models.heads import Projector
-from ssl_lightning.models.layers import ENCODER_LAYERS, features_at
+from ssl_lightning.models.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
 from ssl_lightning.optim.lars import LARS
 from ssl_lightning.optim.schedules import Schedule
-from ssl_lightning.processes import gather_rows, world
+from ssl_lightning.processes import scatter_rows, world
 from ssl_lightning.sample_state import PseudoLabels
-from ssl_lightning.types import UNLABELLED, Batch, RawBatch, Weights
+from ssl_lightning.types import UNLABELLED, Batch, Weights
 
 log = logging.getLogger(__name__)
 
 Targets = tuple[Float[Tensor, "B E"], Float[Tensor, "B D"]]
-"""Embeddings of each image by the base and by its own expert."""
-
-
-@runtime_checkable
-class ShowsItsImages(KnowsItsImages, Protocol):
-    """What this method needs of the data beside, for its teachers: the size of a batch, and center views."""
-
-    batch_size: int
-
-    def predict_dataloader(self) -> Iterable[RawBatch]:
-        """This process's block of the training images, in row order."""
-        ...
-
-    def center(self, raw: RawBatch) -> Batch:
-        """One center view of each readable image."""
-        ...
+"""Embeddings of each image by the base and by the expert of its cluster."""
 
 
 class Distill(Method):
-    """Predict from one network what the base, and the expert of the image's own cluster, see in the same view.
+    """Predict the embeddings of the same view by the base and by the expert of the image's cluster.
 
     Tian, Henaff, van den Oord: "Divide and Contrast: Self-supervised Learning from Uncurated Data", ICCV 2021
-    (arXiv 2105.08054), section 3.3. Stage 1 trains a base on all images, stage 2 clusters what the base sees into K
-    parts, stage 3 trains an expert on each part; this is the fourth. On the student's embedding z stand K + 1
-    regressors: r_b for the base, r_k for each expert. For an image of cluster k the loss is, averaged over views,
+    (arXiv 2105.08054), section 3.3. Stage 1 trains a base on all images, stage 2 clusters its features into K clusters,
+    stage 3 trains an expert on each cluster; this is the fourth. K + 1 regressors take the student's embedding z as
+    input: r_b for the base, r_k for each expert. For an image of cluster k the loss is, averaged over views,
     1/2 |r_b(z) - t_b|^2 + 1/2 |r_k(z) - t_k|^2 with the teachers' unit embeddings t. Predictions are not normalized.
-    Projector and regressors are thrown away afterwards. First weights are drawn apart: those of a base or an expert of
-    the same seed and architecture would be the very same.
+    Projector and regressors are discarded afterwards. The initial weights come from a random stream of their own:
+    otherwise they would equal those of a base or an expert of the same seed and architecture.
 
-    Teachers are no part of this network: they are read from their files when training starts, are neither optimized nor
-    saved, and a finished run is loaded without them. Each image passes through two of them, whatever K is.
+    Teachers are no submodules: they are read from their files when training starts, are neither optimized nor saved,
+    and a finished run is loaded without them. Each image passes through two of them, for any K.
 
     Note:
-        The paper does not say whether a teacher's online or averaged weights are regressed, nor how it normalizes: here
-        the online ones unless `teacher_weights` says "ema", and by running statistics. Each view passes the student by
-        itself. Every regressor sees the whole batch, so that its batch normalization does not depend on how many
-        images of its cluster there are; gradient reaches the weights of those of the base and of the image's own
-        cluster alone. What the regressors say is divided by sqrt(D), for targets of length one: predictions of torch's
-        default start are sqrt(D / 6) times as long, and a step of Adam, which moves every weight of their last layers
-        as far, is longer than the targets, so that training diverges. Images that the second stage could not read
-        have no cluster and are learned from the base only.
+        The paper does not state whether a teacher's online or averaged weights are regressed, nor how it normalizes:
+        here the online ones unless `teacher_weights` is "ema", with running statistics. Each view passes the student
+        separately. Every regressor takes the whole batch as input, so that its batch normalization does not depend on
+        the number of images of its cluster; gradient reaches the weights of the regressors of the base and of the
+        image's own cluster alone. The output of the regressors is divided by sqrt(D), for targets of length one: with
+        torch's default initialization predictions are sqrt(D / 6) times as long, and a step of Adam, which moves every
+        weight of their last layers as far, is longer than the targets, so that training diverges. Images that the
+        second stage could not read have no cluster and are learned from the base only.
 
     Args:
         base: Checkpoint of the first stage: any method with a projector of several layers, such as MoCLR.
-        experts: Those of the third stage, one a cluster, in the order of the clusters.
+        experts: Checkpoints of the third stage, one for each cluster, in the order of the clusters.
         clusters: The second stage's file, `<path>.safetensors`, made for the images of this run.
-        backbone: Description of the network; it need not be the teachers'.
+        backbone: Description of the network; it may differ from the teachers'.
         optimizer: The paper's is LARS, lr 4.8 at batch 4096 and 0.3 at 256, weight decay 1.5e-6; for fewer than 300
             epochs a higher one (table 18).
         schedule: The paper: ten epochs of warm-up, then a cosine to 0.
         hidden: Widths of the hidden layers of projector and regressors.
-        projection: D of the embedding, which is that of the experts.
-        base_projection: Width of the base's embedding, where that is another.
+        projection: D of the embedding, equal to that of the experts.
+        base_projection: Width of the base's embedding, where it differs.
         projector_norm: Batch normalization in projector and regressors, after the projector's last layer too.
-        learn_from: "both"; "base" or "experts" alone are the paper's controls (table 11): the other half is 0, and who
-            teaches nothing is not asked.
+        learn_from: "both"; "base" or "experts" alone are the paper's controls (table 11): the other half of the loss is
+            0, and its teachers are not evaluated.
         teacher_weights: "ema" to regress the averaged weights of teachers that keep them.
-        cached: Show the teachers the center view of each image, once when training starts, and forget them: the
+        cached: Embed the center view of each image with the teachers once when training starts, and drop them: the
             paper's cheaper option (75.6 against 75.8 % on ImageNet). Takes 8 N D bytes on each process.
-        vectorized: All experts in one pass, each part padded to the largest of the batch, instead of one after the
+        vectorized: All experts in one pass, each cluster padded to the largest of the batch, instead of one after the
             other; for experts of one architecture. The losses are the same, the time is not: `models.Experts`.
-        decay_all: Weight decay (and adaptation) for biases and normalization layers too; the paper leaves them out.
-        image_size: Side of the images of the run, in pixels; the teachers'.
-        mean: Mean of the images' channels as fractions 0..1; the teachers'.
-        std: Their standard deviation; the teachers'.
+        decay_all: Weight decay (and adaptation) for biases and normalization layers too; the paper excludes them.
+        preprocessing: Image size and normalization of the run, equal to the teachers'.
 
     Raises:
-        ValueError: For no experts; in `setup`, if a file is missing or damaged, the clusters were made for other
-            images or are not as many as the experts, an expert was trained on another part, or a teacher has no
+        UsageError: For no experts; in `setup`, if a file is missing or damaged, the clusters were made for other
+            images or are not as many as the experts, an expert was trained on another cluster, or a teacher has no
             projector, or embeddings of another width.
     """
 
@@ -122,20 +105,18 @@ class Distill(Method):
         cached: bool = False,
         vectorized: bool = False,
         decay_all: bool = False,
-        image_size: int = 32,
-        mean: RGB = (0.5, 0.5, 0.5),
-        std: RGB = (0.25, 0.25, 0.25),
+        preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
     ) -> None:
         if not experts:
             raise UsageError("found no experts; expected a checkpoint for each cluster: give --model.experts '[...]'")
         base_projection = base_projection or projection
         with separate_rng(Purpose.STUDENT):
-            super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+            super().__init__(backbone, optimizer, schedule, preprocessing, decay_all=decay_all)
             width = self.backbone.num_features
             self.projector = Projector(width, list(hidden), projection, projector_norm, last_norm=projector_norm)
             widths = [base_projection, *[projection] * len(experts)]  # of the teachers' embeddings
             regressors = [
-                Projector(projection, list(hidden), seen, projector_norm, scale=seen**-0.5) for seen in widths
+                Projector(projection, list(hidden), target, projector_norm, scale=target**-0.5) for target in widths
             ]
         self.base_regressor, self.expert_regressors = regressors[0], nn.ModuleList(regressors[1:])
         self.base, self.experts, self.clusters = base, experts, clusters
@@ -143,18 +124,9 @@ class Distill(Method):
         self.learn_from, self.cached, self.vectorized = learn_from, cached, vectorized
         self.projection, self.base_projection = projection, base_projection
         self.num_clusters, self.pseudo_labels = len(experts), PseudoLabels()
-        # in a list, where torch sees no submodules: neither optimizers nor checkpoints nor train() reach them
+        # in a list, which hides them from torch: neither optimizers nor checkpoints nor train() reach them
         self._teachers: list[nn.Module] = []
         self._center_targets: Targets | None = None
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """See `Method.layers`."""
-        return ENCODER_LAYERS
-
-    def features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
-        """See `Method.features`."""
-        return features_at(layer, self.backbone, self.projector, images)
 
     def stage_files(self) -> dict[str, str]:
         """See `Method.stage_files`."""
@@ -166,12 +138,13 @@ class Distill(Method):
         super().setup(stage)
         if stage != "fit":
             return
-        clustering = read_parts(self.clusters, len(self.experts), self._images())
+        data = data_of(self.trainer)
+        clustering = read_clusters(self.clusters, len(self.experts), data)
         self.pseudo_labels.assign([clustering])
         base = read_teacher(self.base, "base", self)
         experts = [read_teacher(path, "experts", self) for path in self.experts]
         trained_on = [expert.data_fingerprint for expert in experts]
-        reject_other_parts(self.experts, trained_on, self.clusters, clustering.labels, self._images())
+        reject_other_experts(self.experts, trained_on, self.clusters, clustering.labels, data)
         weights = self.teacher_weights
         of_base = embedding_network(self.base, base, weights, self.base_projection, "base_projection")
         of_experts = [
@@ -181,9 +154,9 @@ class Distill(Method):
         self._teachers = [of_base.eval(), Experts(of_experts, self.vectorized)]
 
     def on_fit_start(self) -> None:
-        """The teachers go where the student is; say what they take there, or note what they see once and for all."""
+        """Move the teachers to the device of the student; log their cost, or cache their embeddings."""
         for teacher in self._teachers:
-            teacher.to(self.device, cast(torch.dtype, self.dtype))
+            teacher.to(self.device, self._floats)
         time = "" if self.cached else self._time_of_a_view()
         log.info(
             "the base and %d experts take %.0f MB%s beside the student",
@@ -193,10 +166,10 @@ class Distill(Method):
             start = monotonic()
             self._center_targets = self._of_center_views()
             self._teachers = []
-            log.info("what they see of all center views took %.0f s; they are not asked again", monotonic() - start)
+            log.info("the teachers' embeddings of all center views took %.0f s", monotonic() - start)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """How far the student's predictions are from its two teachers', averaged over the views."""
+        """Distance of the student's predictions to the embeddings of its two teachers, averaged over the views."""
         clusters = self._clusters(batch.index)
         embedded = [self.projector(self(view)) for view in batch.views]  # V [B, D]
         if self._center_targets is None:
@@ -204,13 +177,13 @@ class Distill(Method):
         else:
             base, expert = self._center_targets
             targets = [(base[batch.index], expert[batch.index])] * len(batch.views)
-        losses = [self._distance(z, seen, clusters) for z, seen in zip(embedded, targets, strict=True)]
+        losses = [self._distance(z, target, clusters) for z, target in zip(embedded, targets, strict=True)]
         return {"loss": torch.stack(losses).mean(), "embeddings": F.normalize(embedded[0].detach().float(), dim=1)}
 
     def failures(self) -> list[Failure]:
-        """See `Method.failures`; a student also fails where its teachers have."""
+        """See `Method.failures`; a student also fails after its teachers."""
         evaluate = f"ssl-lightning validate --config configs/eval.yaml --ckpt_path {self.base}"
-        suggestion = f"--model.base and --model.experts that tell images apart ({evaluate} probes one), or "
+        suggestion = f"--model.base and --model.experts that discriminate images ({evaluate} probes one), or "
         inherited = ("equal_embeddings", "rank_one")
         found = super().failures()
         return [replace(one, suggestion=suggestion + one.suggestion) if one.name in inherited else one for one in found]
@@ -220,9 +193,9 @@ class Distill(Method):
 
     @torch.no_grad()
     def _of_view(self, view: Float[Tensor, "B 3 h w"], clusters: Int[Tensor, "B"]) -> Targets:
-        """What the base and the own expert see in one view; the first expert's for an image without one.
+        """Embeddings of one view by the base and the own expert; by the first expert for an image without a cluster.
 
-        Zeros of whom the student does not learn from.
+        Zeros of teachers that the student does not learn from.
         """
         base, experts = self._teachers
         if self.learn_from == "base":
@@ -233,28 +206,29 @@ class Distill(Method):
         return base(view), of_expert
 
     def _time_of_a_view(self) -> str:
-        """What a process's share of a batch costs the teachers, measured once: no step waits for a clock."""
-        data, side = self._images(), self.image_size
+        """Time of the teachers for a process's share of a batch, measured once."""
+        data, side = data_of(self.trainer), self.preprocessing.image_size
         rows = torch.linspace(0, data.num_samples - 1, max(1, data.batch_size // self.trainer.world_size)).long()
-        clusters = self._clusters(rows)  # as unequal as the parts are
-        blank = torch.zeros(len(rows), 3, side, side, device=self.device, dtype=cast(torch.dtype, self.dtype))
+        clusters = self._clusters(rows)  # of the same proportions as in training
+        blank = torch.zeros(len(rows), 3, side, side, device=self.device, dtype=self._floats)
         with isolate_rng(), self.trainer.precision_plugin.forward_context():
             taken = seconds(lambda: self._of_view(blank, clusters), self.device)
         return f" and {1000 * taken:.0f} ms for each view of {len(rows)} images"
 
     def _of_center_views(self) -> Targets:
-        """The same of the center views of all images, each process its own; zeros for those that are unreadable."""
-        data, rows, seen = self._images(), [], []
+        """The same of the center views of all images, each process its own; zeros for unreadable images."""
+        data, rows, targets = data_of(self.trainer), [], []
         with isolate_rng(), self.trainer.precision_plugin.forward_context():
             for raw in data.predict_dataloader():
                 batch = data.center(self.transfer_batch_to_device(raw, self.device, 0))
                 rows.append(batch.index)
-                seen.append(self._of_view(batch.views[0], self._clusters(batch.index)))
-        own, base, expert = torch.cat(rows), *(torch.cat(parts).float() for parts in zip(*seen, strict=True))
-        return _by_row(base, own, data.num_samples), _by_row(expert, own, data.num_samples)
+                targets.append(self._of_view(batch.views[0], self._clusters(batch.index)))
+        own, base, expert = torch.cat(rows), *(torch.cat(batches).float() for batches in zip(*targets, strict=True))
+        base, expert = (scatter_rows(targets, own, data.num_samples, world()) for targets in (base, expert))
+        return base, expert
 
     def _distance(self, z: Float[Tensor, "B D"], targets: Targets, clusters: Int[Tensor, "B"]) -> Float[Tensor, ""]:
-        """The loss of one view, of which `z` are the student's embeddings."""
+        """The loss of one view with the student's embeddings `z`."""
         own, rows = clusters.clamp(min=0), torch.arange(len(z), device=z.device)
         base_target, expert_target = targets
         of_experts = torch.stack([regressor(z) for regressor in self.expert_regressors])  # [K, B, D]
@@ -267,19 +241,13 @@ class Distill(Method):
             expert_target,
         )
 
-    def _images(self) -> ShowsItsImages:
-        return cast(ShowsItsImages, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
-
-
-def _by_row(own: Float[Tensor, "n D"], rows: Int[Tensor, "n"], num_samples: int) -> Float[Tensor, "N D"]:
-    """All processes' numbers of their own rows, and zeros for rows that none has."""
-    own, every = gather_rows(own, world()), own.new_zeros(num_samples, own.shape[1])
-    every[gather_rows(rows, world())] = own
-    return every
+    @property
+    def _floats(self) -> torch.dtype:
+        return cast(torch.dtype, self.dtype)
 
 
 def _met_unless(
     learns: Bool[Tensor, "B"], predictions: Float[Tensor, "B D"], targets: Float[Tensor, "B D"]
 ) -> Float[Tensor, "B D"]:
-    """Predictions, or the unit target where there is nothing to learn: it costs 0, and gradients are 0, not absent."""
+    """Predictions, or the unit target where nothing is learned: loss and gradients are 0 there, not absent."""
     return torch.where(learns[:, None], predictions.float(), F.normalize(targets.float(), dim=1))

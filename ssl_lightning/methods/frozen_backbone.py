@@ -1,9 +1,9 @@
-"""FrozenBackbone: any network of timm or torchvision as it is, to be evaluated and to cluster with, never trained."""
+"""FrozenBackbone: a network of timm or torchvision as it is, to evaluate and to cluster with."""
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import timm
 import torch
@@ -15,17 +15,18 @@ from torch import Tensor
 from ssl_lightning.checkpoints.read import UNREADABLE, CorruptCheckpointError, reject_bombs
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.files import sha256_of
-from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.methods.method import Method
 from ssl_lightning.models.backbones import TimmBackbone, TorchvisionBackbone
+from ssl_lightning.models.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
 
 PUBLISHED = "published"
 _CLASSIFIERS = ("fc.", "head.", "heads.", "classifier.")
-"""How the keys of classifiers begin, which have no place here."""
+"""Prefixes of the keys of classifiers, which are left out."""
 State = dict[str, Tensor]
 
 
 class FrozenBackbone(Method):
-    """A network that others have trained, or nobody, evaluated and used by the same code as every method.
+    """A published or untrained network, evaluated and used by the same code as every method.
 
     `ssl-lightning validate --model FrozenBackbone --model.name timm:resnet18 --model.weights resnet18.safetensors` and
     `predict` need no checkpoint of this package; it cannot be trained. Give the data the mean and standard deviation
@@ -34,34 +35,30 @@ class FrozenBackbone(Method):
     Args:
         name: `timm:<name>` or `torchvision:<name>`; a bare name is timm's where timm has it, else torchvision's.
         weights: A `.safetensors`, `.pth` or `.pt` file of a state dict with the library's own keys; "published" for
-            what the library downloads or has in its cache; None for random ones, drawn from the run's seed.
-        image_size: Side of the images, in pixels.
-        mean: Mean of the images' channels as fractions 0..1.
-        std: Their standard deviation.
+            the weights that the library downloads or has in its cache; None for random ones from the run's seed.
+        preprocessing: Image size and normalization of the images.
 
     Raises:
-        ValueError: For a name that neither library has.
+        UsageError: For a name that neither library has.
     """
 
     def __init__(
         self,
         name: str,
         weights: str | None = None,
-        image_size: int = 32,
-        mean: RGB = (0.5, 0.5, 0.5),
-        std: RGB = (0.25, 0.25, 0.25),
+        preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
     ) -> None:
-        super().__init__(_describe(name), None, None, image_size, mean, std)
+        super().__init__(_describe(name), None, None, preprocessing)
         self.requires_grad_(False)
         self.name, self.weights = name, weights
         self._is_loaded = False
         self.register_load_state_dict_post_hook(_note_restored)
 
     def setup(self, stage: str) -> None:
-        """Load the weights, once, and note where they come from.
+        """Load the weights once and set the fingerprint.
 
         Raises:
-            ValueError: For weights that cannot be had, or are not this network's.
+            UsageError: For weights that are not available, or not of this network.
         """
         super().setup(stage)
         if self._is_loaded:
@@ -70,8 +67,8 @@ class FrozenBackbone(Method):
         if self.weights is not None:
             state = _published(self.name) if path is None else _read(path)
             _load(self.backbone.body, state, f"--model.weights {self.weights}", self.name)
-        said = f"{self.name} {self.weights}".encode()
-        self.fingerprint = hashlib.sha256(said).hexdigest() if path is None else sha256_of(path)
+        described = f"{self.name} {self.weights}".encode()
+        self.fingerprint = hashlib.sha256(described).hexdigest() if path is None else sha256_of(path)
         self._is_loaded = True
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -84,12 +81,13 @@ class FrozenBackbone(Method):
 
 
 def _note_restored(module: torch.nn.Module, _: Any) -> None:
-    """Weights of a checkpoint are the weights: what its description calls them is neither read nor downloaded again."""
-    cast(FrozenBackbone, module)._is_loaded = True
+    """Weights of a checkpoint replace those that its description names, which are neither read nor downloaded."""
+    assert isinstance(module, FrozenBackbone)
+    module._is_loaded = True
 
 
 def _describe(name: str) -> TimmBackbone | TorchvisionBackbone:
-    """Whose network this is, by prefix or, for a bare name, by who has it."""
+    """The library by the prefix or, for a bare name, the first one that has the name."""
     library, _, rest = name.rpartition(":")
     if library not in ("", "timm", "torchvision"):
         raise UsageError(f"found name={name!r}; expected timm:<name>, torchvision:<name> or a bare name")
@@ -117,14 +115,14 @@ def _read(path: Path) -> State:
 
 
 def _published(name: str) -> State:
-    """What the library itself downloads, or has in its cache."""
+    """The weights that the library downloads, or has in its cache."""
     backbone = _describe(name)
     try:
         if isinstance(backbone, TimmBackbone):
             return timm.create_model(backbone.name, pretrained=True, num_classes=0).state_dict()
         best = torchvision.models.get_model_weights(backbone.name)["DEFAULT"]
         return dict(best.get_state_dict(progress=False, check_hash=True))
-    except Exception as error:  # of the network, the cache or the library, each in its own class
+    except Exception as error:  # the network, the cache and the library each raise classes of their own
         reason = " ".join(str(error).split())[:100]
         raise UsageError(
             f"found no published weights of {name} ({type(error).__name__}: {reason}); expected a network connection "
@@ -133,10 +131,10 @@ def _published(name: str) -> State:
 
 
 def _load(body: torch.nn.Module, state: State, source: str, name: str) -> None:
-    """Fill a network with a state dict, less a classifier that it does not have."""
+    """Load a state dict into a network, without the classifier."""
     own = body.state_dict()
     wrong = {
-        # networks saved before PyTorch 0.4.1 have no such counts, and in eval mode nothing reads them
+        # networks saved before PyTorch 0.4.1 have no such counts, which eval mode does not use
         "missing": [key for key in own.keys() - state.keys() if not key.endswith("num_batches_tracked")],
         "unexpected": [key for key in state.keys() - own.keys() if not key.startswith(_CLASSIFIERS)],
         "of another shape": [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape],

@@ -1,7 +1,7 @@
-"""Instance recognition: every image is a class of its own, kept in a memory [Wu et al. 2018]."""
+"""Instance recognition: every image is a class of its own, kept in a memory bank [Wu et al. 2018]."""
 
 import math
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,39 +9,33 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_lightning.contracts import data_of
 from ssl_lightning.counter_rng import Purpose, number, uniform
 from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, stuck_at_chance
 from ssl_lightning.functional.instance import estimate_partition, instance_loss, nce_loss
-from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.methods.method import Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
+from ssl_lightning.models.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.processes import gather_rows, world
 from ssl_lightning.sample_state import FeatureBank
 from ssl_lightning.types import Batch
 
 
-@runtime_checkable
-class KnowsItsRows(Protocol):
-    """What the memory needs of the data."""
-
-    seed: int
-    num_samples: int
-
-
 class InstanceRecognition(Method):
-    """Tell every image from all others, by a memory of what each looked like when it was last seen.
+    """Discriminate every image from all others by a memory bank of their last embeddings.
 
     Wu, Xiong, Yu, Lin: "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018
-    (arXiv 1805.01978). One view an image; a linear layer to a unit embedding v; cross-entropy of v to its own row of
-    the memory among all rows (equation 2), or the noise-contrastive estimate of it over `negatives` drawn rows
+    (arXiv 1805.01978). One view of each image; a linear layer to a unit embedding v; cross-entropy of v to its own row
+    of the memory bank M among all rows (equation 2), or its noise-contrastive estimate over `negatives` random rows
     (equations 5 to 7). After the step the row becomes normalize(m M_i + (1 - m) v_i).
 
     Note:
-        The memory begins with random unit vectors; public code draws them uniformly from a cube and does not always
-        bring them to unit length. The paper's proximal term (equation 9), which its released code leaves out, is left
-        out. Z of the noise-contrastive estimate is taken from the first step's batch and the whole memory, where the
-        original has its negatives alone.
+        The bank starts with random unit vectors; public code samples them uniformly from a cube and does not always
+        normalize them. The paper's proximal term (equation 9), which its released code leaves out, is left out. Z of
+        the noise-contrastive estimate is computed from the first step's batch and the whole bank; the original takes
+        its negatives alone.
 
     Args:
         backbone: Description of the network.
@@ -49,16 +43,14 @@ class InstanceRecognition(Method):
         schedule: The paper: a tenth at epochs 120 and 160 of 200.
         projection: D of the embedding.
         temperature: tau; the paper's 0.07, 0.1 on CIFAR-10.
-        momentum: m of the memory.
-        negatives: Rows drawn for each image, 4096 in the paper; 0 compares with all, which is exact and cheap up to
+        momentum: m of the memory bank.
+        negatives: Random rows for each image, 4096 in the paper; 0 compares with all, which is exact and cheap up to
             some hundred thousand images.
         decay_all: Weight decay for biases and normalization layers too.
-        image_size: Side of the images of the run, in pixels.
-        mean: Mean of the images' channels as fractions 0..1.
-        std: Their standard deviation.
+        preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: For numbers out of range.
+        UsageError: For numbers out of range.
     """
 
     per_sample_buffers = ("partition",)
@@ -74,11 +66,9 @@ class InstanceRecognition(Method):
         momentum: float = 0.5,
         negatives: int = 0,
         decay_all: bool = True,
-        image_size: int = 32,
-        mean: RGB = (0.5, 0.5, 0.5),
-        std: RGB = (0.25, 0.25, 0.25),
+        preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
     ) -> None:
-        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+        super().__init__(backbone, optimizer, schedule, preprocessing, decay_all=decay_all)
         if temperature <= 0 or negatives < 0 or projection < 1:
             raise UsageError(
                 f"found temperature={temperature}, negatives={negatives}, projection={projection}; expected a positive "
@@ -88,39 +78,29 @@ class InstanceRecognition(Method):
         self.bank = FeatureBank(momentum)
         self.temperature, self.negatives = temperature, negatives
         self.register_buffer("partition", torch.zeros(()))  # Z; 0 until the first step
-        self._seen: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """See `Method.layers`."""
-        return ("backbone", "projector")
-
-    def features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
-        """See `Method.features`."""
-        features = self(images)
-        return F.normalize(self.projector(features).float(), dim=1) if layer == "projector" else features
+        self._last_embeddings: tuple[Tensor, Tensor] | None = None
 
     def on_fit_start(self) -> None:
-        """A memory of random unit vectors, unless a checkpoint brought one."""
-        data = cast(KnowsItsRows, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
+        """Initialize the bank with random unit vectors, unless it comes from a checkpoint."""
+        data = data_of(self.trainer)
         if self.bank.is_empty:
             self.bank.initialize(data.num_samples, self.projector.out_features, number(data.seed, Purpose.BANK))
         self.chance_loss = None if self.negatives else math.log(data.num_samples)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """How well each image finds its own row."""
+        """Cross-entropy of each image to its own row."""
         z = F.normalize(self.projector(self(batch.views[0])).float(), dim=1)  # [B, D]
         index = batch.index.to(z.device)
-        self._seen = index, z.detach()
+        self._last_embeddings = index, z.detach()
         loss = self._noise_contrastive(z, index) if self.negatives else self._exact(z, index)
         return {"loss": loss, "embeddings": z.detach()}
 
     def on_after_backward(self) -> None:
-        """The memory takes up what this step saw."""
-        assert self._seen is not None
-        index, z = self._seen
+        """Write the embeddings of this step into the bank."""
+        assert self._last_embeddings is not None
+        index, z = self._last_embeddings
         self.bank.write(gather_rows(index, world()), gather_rows(z, world()))
-        self._seen = None
+        self._last_embeddings = None
 
     def failures(self) -> list[Failure]:
         """See `Method.failures`."""
@@ -135,7 +115,7 @@ class InstanceRecognition(Method):
         if self.partition == 0:
             estimates = gather_rows(estimate_partition(z.detach(), bank, self.temperature).reshape(1), world())
             self.partition.copy_(estimates.mean())
-        seed = cast(KnowsItsRows, self.trainer.datamodule).seed  # type: ignore[attr-defined]
-        drawn = uniform(seed, Purpose.NEGATIVES, self.trainer.global_step, index, count=self.negatives)
-        rows = (drawn.double() * len(bank)).long()
+        seed = data_of(self.trainer).seed
+        sampled = uniform(seed, Purpose.NEGATIVES, self.trainer.global_step, index, count=self.negatives)
+        rows = (sampled.double() * len(bank)).long()
         return nce_loss(z, index, rows, bank, self.temperature, float(self.partition))

@@ -1,7 +1,7 @@
-"""MoCLR: SimCLR whose other view is seen by a running average of the network [Tian et al. 2021]."""
+"""MoCLR: SimCLR with embeddings of the other view from a running average of the network [Tian et al. 2021]."""
 
 import math
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,25 +9,20 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_lightning.contracts import data_of, has_training_data
 from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, stuck_at_chance
 from ssl_lightning.functional.moclr import moclr_loss
-from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.methods.method import Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.ema import EmaTeacher
 from ssl_lightning.models.heads import Projector
-from ssl_lightning.models.layers import ENCODER_LAYERS, features_at
+from ssl_lightning.models.layers import at_layer
+from ssl_lightning.models.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
 from ssl_lightning.optim.lars import LARS
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.processes import world
 from ssl_lightning.types import Batch
-
-
-@runtime_checkable
-class KnowsItsBatch(Protocol):
-    """What the loss at chance needs of the data."""
-
-    batch_size: int
 
 
 class MoCLR(Method):
@@ -42,10 +37,10 @@ class MoCLR(Method):
     The average's features are evaluated beside the online ones, as `eval_ema/...`.
 
     Note:
-        The paper states no temperature. Each view passes by itself, and the averaged network normalizes by its own
-        batches, as in BYOL's code; its running statistics are those of its own passes, drawn to the online network's by
-        the averaging. The sum runs over the images of all processes. With gradient accumulation the images of a
-        micro-batch are told apart among themselves.
+        The paper states no temperature. Each view passes separately, and the averaged network normalizes by its own
+        batches, as in BYOL's code; its running statistics are those of its own passes, averaged with the online
+        network's. The sum runs over the images of all processes. With gradient accumulation an image is contrasted
+        with those of its micro-batch alone.
 
     Args:
         backbone: Description of the network.
@@ -56,17 +51,15 @@ class MoCLR(Method):
         projector_norm: Batch normalization in the projector, after its last layer too.
         temperature: tau.
         momentum: tau of the average at the first step; the paper's 0.996.
-        decay_all: Weight decay (and adaptation) for biases and normalization layers too; the paper leaves them out.
-        image_size: Side of the images of the run, in pixels.
-        mean: Mean of the images' channels as fractions 0..1.
-        std: Their standard deviation.
+        decay_all: Weight decay (and adaptation) for biases and normalization layers too; the paper excludes them.
+        preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: For a temperature that is not positive or a momentum outside [0, 1].
+        UsageError: For a temperature that is not positive or a momentum outside [0, 1].
     """
 
     min_views = 2
-    micro_batch_effect = "images are told from those of their micro-batch alone; raise data.batch_size instead"
+    micro_batch_effect = "images are contrasted with those of their micro-batch alone; raise data.batch_size instead"
 
     def __init__(
         self,
@@ -79,11 +72,9 @@ class MoCLR(Method):
         temperature: float = 0.1,
         momentum: float = 0.996,
         decay_all: bool = False,
-        image_size: int = 32,
-        mean: RGB = (0.5, 0.5, 0.5),
-        std: RGB = (0.25, 0.25, 0.25),
+        preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
     ) -> None:
-        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+        super().__init__(backbone, optimizer, schedule, preprocessing, decay_all=decay_all)
         if temperature <= 0:
             raise UsageError(f"found model.temperature={temperature}; expected a positive number")
         width = self.backbone.num_features
@@ -91,27 +82,18 @@ class MoCLR(Method):
         self.teacher = EmaTeacher(nn.Sequential(self.backbone, self.projector), momentum)
         self.temperature = temperature
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """See `Method.layers`."""
-        return ENCODER_LAYERS
-
-    def features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
-        """See `Method.features`."""
-        return features_at(layer, self.backbone, self.projector, images)
-
     def averaged_features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
         """See `Method.averaged_features`."""
-        backbone, projector = cast(nn.Sequential, self.teacher.network)
-        return features_at(layer, backbone, cast(Projector, projector), images)
+        backbone, projector = self.teacher.network.children()
+        return at_layer(layer, backbone(images), projector)
 
     def on_fit_start(self) -> None:
-        """At chance each image is equally near to all of the batch of all processes, in both directions."""
-        data = cast(KnowsItsBatch, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
-        self.chance_loss = 2 * math.log(data.batch_size)
+        """At chance each image is equally near to all images of the batch of all processes, in both directions."""
+        if has_training_data(self.trainer):
+            self.chance_loss = 2 * math.log(data_of(self.trainer).batch_size)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """How well each of the first two views finds the average's embedding of the other."""
+        """Contrast of each of the first two views with the average's embedding of the other."""
         first, second = batch.views[:2]
         q1, q2 = self.projector(self(first)), self.projector(self(second))  # [B, D]
         with torch.no_grad():
@@ -120,7 +102,7 @@ class MoCLR(Method):
         return {"loss": loss, "embeddings": F.normalize(q1.detach().float(), dim=1)}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The average follows after every update: at tau = momentum after the first, at nearly 1 after the last."""
+        """Update the average after every step: with tau = momentum after the first, nearly 1 after the last."""
         step, steps = self.trainer.global_step, self.steps()[0]
         super().optimizer_step(*args, **kwargs)
         self.teacher.follow(nn.Sequential(self.backbone, self.projector), step, steps)

@@ -3,7 +3,7 @@
 import logging
 import math
 from dataclasses import replace
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,15 +11,16 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_lightning.contracts import data_of
 from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, queue_blow_up, small_batch, stuck_at_chance, unused_prototypes
 from ssl_lightning.functional.sinkhorn import sinkhorn
 from ssl_lightning.functional.swapped_prediction import swapped_prediction_loss
-from ssl_lightning.methods.method import RGB, Method
+from ssl_lightning.methods.method import Method
 from ssl_lightning.models.backbones import Backbone, ResNet18
 from ssl_lightning.models.heads import Projector, Prototypes
-from ssl_lightning.models.layers import features_at
 from ssl_lightning.models.multi_crop import features_of_views
+from ssl_lightning.models.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
 from ssl_lightning.optim.lars import LARC
 from ssl_lightning.optim.schedules import Schedule
 from ssl_lightning.processes import gather_rows, world
@@ -30,21 +31,12 @@ log = logging.getLogger(__name__)
 
 ASSIGNED_VIEWS = 2
 """Codes are computed for the first two views, the global crops; all views predict them."""
-
-
-@runtime_checkable
-class HasBatches(Protocol):
-    """What is asked of the data."""
-
-    batch_size: int
-
-
 COLLAPSES = ("equal_embeddings", "rank_one")
-"""Failures of any method that codes which say little lead to."""
+"""Failures of every method that codes of low information lead to."""
 
 
 class SwAV(Method):
-    """Assign two views of each image to prototypes, all prototypes equally often; predict the codes crosswise.
+    """Assign two views of each image to equally used prototypes; predict the codes of each view from the others.
 
     Caron, Misra, Mairal, Goyal, Bojanowski, Joulin: "Unsupervised Learning of Visual Features by Contrasting Cluster
     Assignments", NeurIPS 2020 (arXiv 2006.09882). Scores are cosines of embeddings and prototypes (section 3.1), codes
@@ -52,42 +44,40 @@ class SwAV(Method):
     cross-entropy of each code to the predictions of all other views (equations 2 and 6).
 
     SEER (Goyal et al. 2021, arXiv 2103.01988) is this method with a RegNetY, a deeper projector, 16,000 prototypes, ten
-    iterations and one pass over images that nobody sorted: configs/seer.yaml.
+    iterations and one pass over uncurated images: configs/seer.yaml.
 
     Note:
-        The queue is equal on all processes and each balances its own part of it, so neither codes nor checkpoints
-        depend on their number; the original keeps one queue a process. Its length is taken as given, where the original
+        The queue is equal on all processes and each balances its own share of it, so neither codes nor checkpoints
+        depend on their number; the original keeps one queue on each process. Its length is exact, where the original
         rounds it down to a multiple of the batch.
-        With gradient accumulation each micro-batch is balanced by itself.
+        With gradient accumulation each micro-batch is balanced separately.
 
     Args:
-        num_prototypes: K. The paper's 3000; any number a few times that of the kinds of images will do.
+        num_prototypes: K. The paper's 3000; a few times the number of classes suffices.
         backbone: Description of the network.
         optimizer: The paper's is SGD with LARC on all tensors, lr 4.8 at batch 4096 or 0.6 at 256, weight decay 1e-6.
         schedule: The paper: ten epochs of warm-up, then a cosine to a thousandth.
         hidden: Widths of the projector's hidden layers.
         projection: D of the embedding.
         projector_norm: Batch normalization in the projector.
-        temperature: tau, of the predictions.
-        epsilon: Of Sinkhorn; smaller is harder. Where training collapses, the authors' first advice is 0.03.
+        temperature: tau of the predictions.
+        epsilon: Regularization of Sinkhorn; smaller gives harder codes. After a collapse the authors advise 0.03 first.
         sinkhorn_iterations: The paper's 3; SEER's 10.
-        prior_power: p of the share 1/k^p that prototype k gets; 0 for equal shares, more for long-tailed data.
-        freeze_epochs: How long the prototypes stay as drawn; in epochs, and counted in optimizer steps.
+        prior_power: p of the share 1/k^p of prototype k; 0 for equal shares, more for long-tailed data.
+        freeze_epochs: Epochs in which the prototypes keep their initial values, counted in optimizer steps.
         queue_length: L, embeddings of earlier batches that codes are balanced with; 0 for none. For batches far below
             K; the paper's 3840.
-        queue_start_epoch: When the queue begins to fill; it is used once it is full.
+        queue_start_epoch: The epoch at which the queue starts to fill; it is used once it is full.
         decay_all: Weight decay for biases and normalization layers too, as the paper's code has it.
-        image_size: Side of the images of the run, in pixels.
-        mean: Mean of the images' channels as fractions 0..1.
-        std: Their standard deviation.
+        preprocessing: Image size and normalization of the run.
 
     Raises:
-        ValueError: For numbers out of range; the message names the argument.
+        UsageError: For numbers out of range.
     """
 
     min_views = ASSIGNED_VIEWS
     micro_batch_effect = (
-        "Sinkhorn balances each micro-batch by itself over all prototypes; raise data.batch_size, or give "
+        "Sinkhorn balances each micro-batch separately over all prototypes; raise data.batch_size, or give "
         "--model.queue_length"
     )
 
@@ -108,11 +98,9 @@ class SwAV(Method):
         queue_length: int = 0,
         queue_start_epoch: float = 15.0,
         decay_all: bool = True,
-        image_size: int = 32,
-        mean: RGB = (0.5, 0.5, 0.5),
-        std: RGB = (0.25, 0.25, 0.25),
+        preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
     ) -> None:
-        super().__init__(backbone, optimizer, schedule, image_size, mean, std, decay_all=decay_all)
+        super().__init__(backbone, optimizer, schedule, preprocessing, decay_all=decay_all)
         _expect(num_prototypes >= 2, "num_prototypes", num_prototypes, "at least 2")
         _expect(temperature > 0, "temperature", temperature, "a positive number")
         _expect(epsilon > 0, "epsilon", epsilon, "a positive number")
@@ -126,22 +114,13 @@ class SwAV(Method):
         self.prior_power, self.freeze_epochs, self.queue_start_epoch = prior_power, freeze_epochs, queue_start_epoch
         self.chance_loss = math.log(num_prototypes)
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """See `Method.layers`."""
-        return ("backbone", "projector")
-
-    def features(self, images: Float[Tensor, "B 3 h w"], layer: str) -> Float[Tensor, "B D"]:
-        """See `Method.features`."""
-        return features_at(layer, self.backbone, self.projector, images)
-
     def embed_views(self, views: list[Float[Tensor, "B 3 _h _w"]]) -> list[Float[Tensor, "B D"]]:
-        """Unit embeddings of each view, in float32: one call of the backbone a resolution, one of the projector."""
+        """Unit embeddings of each view, in float32: one backbone call for each resolution, one projector call."""
         embeddings = self.projector(features_of_views(self.backbone, views))
         return list(F.normalize(embeddings.float(), dim=1).chunk(len(views)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Scores, codes, and the loss of predicting each code from all other views."""
+        """Loss of predicting the code of each assigned view from the scores of all other views."""
         embeddings = self.embed_views(batch.views)  # V x [B, D]
         scores = list(self.prototypes(torch.cat(embeddings)).chunk(len(embeddings)))  # V x [B, K]
         codes = self.codes(embeddings[:ASSIGNED_VIEWS], scores[:ASSIGNED_VIEWS])  # 2 x [B, K]
@@ -163,7 +142,7 @@ class SwAV(Method):
         codes = []
         for view, score in enumerate(scores):
             if self.queue.is_full:
-                earlier = self._own_part(self.queue.rows[view])
+                earlier = self._own_share(self.queue.rows[view])
                 score = torch.cat([score.detach(), self.prototypes(earlier)])
             balanced = sinkhorn(score.detach(), self.epsilon, self.sinkhorn_iterations, prior, group)
             codes.append(balanced[: len(embeddings[view])])
@@ -187,7 +166,7 @@ class SwAV(Method):
         milder = f"{harder}; then {longer}, {slower}, or views with a larger scale in data.views"
         return [
             *(_with(failure, harder) for failure in super().failures()),
-            # prototypes as they were drawn are not spread evenly, so equal embeddings have a loss above ln K
+            # random prototypes are not spread evenly, so equal embeddings have a loss above ln K
             stuck_at_chance(milder, high=math.inf),
             unused_prototypes(f"{flatter}{harder}; then {fewer}, {slower}, or {longer}"),
             small_batch(f"a larger --data.batch_size, --model.queue_length {4 * k // 3}, or {fewer}"),
@@ -198,17 +177,16 @@ class SwAV(Method):
         ]
 
     def on_fit_start(self) -> None:
-        """Say what a run is too short for."""
+        """Warn of a run that is too short for the prototypes or the queue."""
         if not any(bound and bound > 0 for bound in (self.trainer.max_epochs, self.trainer.max_steps)):
             return
         steps, per_epoch = self.steps()
         if steps <= self._in_steps(self.freeze_epochs):
             log.warning(
-                f"prototypes stay as they were drawn for all of {steps} steps: train for longer than "
+                f"prototypes keep their initial values in all of {steps} steps: train for longer than "
                 f"--model.freeze_epochs {self.freeze_epochs:g} of {per_epoch} steps, or give a smaller one"
             )
-        batch_size = cast(HasBatches, self.trainer.datamodule).batch_size  # type: ignore[attr-defined]  # Lightning's
-        filled = -(-self.queue.length // (batch_size * self.trainer.accumulate_grad_batches))
+        filled = -(-self.queue.length // (data_of(self.trainer).batch_size * self.trainer.accumulate_grad_batches))
         if self.queue.length and steps <= self._in_steps(self.queue_start_epoch) + filled:
             log.warning(
                 f"the queue is not used in {steps} steps: it takes {filled} to fill after --model.queue_start_epoch "
@@ -216,18 +194,18 @@ class SwAV(Method):
             )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """While prototypes are frozen they have no gradient at all: neither decay nor momentum moves them."""
+        """Remove the gradient of frozen prototypes, so that neither weight decay nor momentum changes them."""
         if self.trainer.global_step < self._in_steps(self.freeze_epochs):
             self.prototypes.weight.grad = None
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Prototypes return to the sphere after every update that moved them."""
+        """Normalize the prototypes after every update."""
         super().optimizer_step(*args, **kwargs)
         if self.prototypes.weight.grad is not None:
             self.prototypes.normalize_()
 
     def _balanced_rows(self, batch_size: int) -> int:
-        """Images of all processes that are balanced at a time, once a queue that is asked for is in use."""
+        """Images of all processes that are balanced at a time once the queue is in use."""
         return batch_size * self.trainer.world_size + self.queue.length
 
     def _in_steps(self, epochs: float) -> int:
@@ -239,8 +217,8 @@ class SwAV(Method):
         return torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=torch.float32) ** -self.prior_power
 
     @staticmethod
-    def _own_part(rows: Float[Tensor, "L D"]) -> Float[Tensor, "M D"]:
-        """This process's part of the queue: all parts together are balanced once."""
+    def _own_share(rows: Float[Tensor, "L D"]) -> Float[Tensor, "M D"]:
+        """This process's share of the queue, which all processes balance together."""
         group = world()
         if group is None:
             return rows
@@ -254,5 +232,5 @@ def _expect(holds: bool, name: str, found: object, what: str) -> None:
 
 
 def _with(failure: Failure, first: str) -> Failure:
-    """The same, with something to try before its own suggestion where embeddings collapse."""
+    """A failure of collapse gets a further suggestion before its own."""
     return replace(failure, suggestion=f"{first}; then {failure.suggestion}") if failure.name in COLLAPSES else failure

@@ -1,9 +1,9 @@
-"""Finished networks that another one learns from: read from their files, if both can see the same views."""
+"""Teachers: trained networks that another one learns from, read from their checkpoints."""
 
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from ssl_lightning.checkpoints import load_model
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.methods.method import Method
+from ssl_lightning.models.ema import EmaTeacher
 from ssl_lightning.models.heads import Projector
 from ssl_lightning.types import Weights
 
@@ -20,12 +21,11 @@ def read_teacher(path: str, argument: str, student: Method) -> Method:
 
     Args:
         path: Checkpoint of a finished run.
-        argument: Of the student's constructor that names it, for the error.
-        student: Who learns from it.
+        argument: The argument of the student's constructor, for the error.
+        student: The method that learns from it.
 
     Raises:
-        ValueError: For a file that is not there or no checkpoint, or a teacher that was trained on images of other
-            size or normalization than the student's.
+        UsageError: For a missing file, one that is no checkpoint, or a teacher with another preprocessing.
     """
     if not Path(path).is_file():
         raise DataError(
@@ -33,29 +33,29 @@ def read_teacher(path: str, argument: str, student: Method) -> Method:
             "runs/<name>/checkpoints/last.ckpt"
         )
     teacher: Method = load_model(path)
-    for name in ("image_size", "mean", "std"):
-        theirs, ours = getattr(teacher, name), getattr(student, name)
-        if _plain(theirs) != _plain(ours):
-            raise UsageError(
-                f"found {name}={ours} and the teacher {path}, which was trained with {theirs}; expected the same, for "
-                f"they see the same views: give --data.{name} the teacher's"
-            )
+    ours, theirs = student.preprocessing, teacher.preprocessing
+    if (name := ours.difference(theirs)) is not None:
+        raise UsageError(
+            f"found {name}={getattr(ours, name)} and the teacher {path}, which was trained with "
+            f"{getattr(theirs, name)}; expected the same, since both take the same views as input: give --data.{name} "
+            "the teacher's"
+        )
     return teacher.requires_grad_(False)
 
 
 @torch.no_grad()
 def embedding_network(path: str, teacher: Method, weights: Weights, width: int, option: str) -> nn.Module:
-    """Images to the embeddings of a teacher, and nothing else of it.
+    """The network from images to the embeddings of a teacher.
 
     Args:
-        path: Where it was read, for the error.
-        teacher: With a backbone and a projector of several layers.
+        path: Its checkpoint, for the error.
+        teacher: A method with a backbone and a projector of several layers.
         weights: "ema" for the averaged weights.
-        width: Of the embeddings that are expected.
-        option: Of the student's constructor that says so, for the error.
+        width: The expected width of the embeddings.
+        option: The argument of the student's constructor for it, for the error.
 
     Raises:
-        ValueError: For a teacher without projector or averaged weights, or with embeddings of another width.
+        UsageError: For a teacher without projector or averaged weights, or with embeddings of another width.
     """
     projector = getattr(teacher, "projector", None)
     if not isinstance(projector, Projector):
@@ -65,13 +65,15 @@ def embedding_network(path: str, teacher: Method, weights: Weights, width: int, 
         )
     network: nn.Module = nn.Sequential(teacher.backbone, projector)
     if weights == "ema":
-        if not teacher.keeps_average:
+        average = getattr(teacher, "teacher", None)
+        if not isinstance(average, EmaTeacher):
             raise UsageError(
                 f"found teacher_weights='ema' and a {type(teacher).__name__} in {path}, which keeps no averaged "
                 "weights: give --model.teacher_weights online"
             )
-        network = cast(Any, teacher).teacher.network
-    found = network(torch.zeros(1, 3, teacher.image_size, teacher.image_size)).shape[1]
+        network = average.network
+    side = teacher.preprocessing.image_size
+    found = network(torch.zeros(1, 3, side, side)).shape[1]
     if found != width:
         raise UsageError(
             f"found embeddings of {found} numbers in {path} and {option}={width}; expected the same: give "
@@ -81,22 +83,18 @@ def embedding_network(path: str, teacher: Method, weights: Weights, width: int, 
 
 
 def megabytes(networks: Iterable[nn.Module]) -> float:
-    """What their parameters and buffers take, in millions of bytes."""
+    """Size of their parameters and buffers, in millions of bytes."""
     tensors = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
 
 
-def seconds(answer: Callable[[], Any], device: torch.device) -> float:
-    """How long an answer takes on a device that was asked before: the first time it reserves memory, picks kernels."""
+def seconds(function: Callable[[], Any], device: torch.device) -> float:
+    """Time of the second call of a function: the first one reserves memory and selects kernels."""
     elapsed = 0.0
     for _ in range(2):
         start = time.perf_counter()
-        answer()
-        if device.type != "cpu":  # others only take note of what to do
+        function()
+        if device.type != "cpu":  # other devices compute asynchronously
             torch.accelerator.synchronize(device)
         elapsed = time.perf_counter() - start
     return elapsed
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list | tuple) else value

@@ -11,22 +11,22 @@ from ssl_lightning.models.backbones import (
 from ssl_lightning.models.ema import EmaTeacher
 from ssl_lightning.models.experts import Experts
 from ssl_lightning.models.heads import ClusterHead, Projector, Prototypes
-from ssl_lightning.models.layers import ENCODER_LAYERS, features_at
+from ssl_lightning.models.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
 from ssl_lightning.models.sobel import Sobel
 
 __all__ = [
-    "ENCODER_LAYERS",
+    "DEFAULT_PREPROCESSING",
     "VGG16",
     "AlexNet",
     "Backbone",
     "ClusterHead",
     "EmaTeacher",
     "Experts",
+    "Preprocessing",
     "Projector",
     "Prototypes",
     "ResNet18",
     "Sobel",
     "TimmBackbone",
     "TorchvisionBackbone",
-    "features_at",
 ]

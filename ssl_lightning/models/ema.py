@@ -13,22 +13,21 @@ class EmaTeacher(nn.Module):
 
     tau rises from `momentum` to 1 with half a cosine: tau = 1 - (1 - momentum) (cos(pi k / K) + 1) / 2 at step k of K
     (Grill et al. 2020, BYOL, arXiv 2006.07733, section 3.3). Running statistics are averaged too. The teacher has no
-    gradient, belongs to no optimizer, and is part of the method, so checkpoints hold it.
+    gradient, belongs to no optimizer, and is a submodule of the method, so checkpoints hold it.
 
     Args:
-        student: What is followed; the teacher begins as its equal.
-        momentum: tau at the first step, in [0, 1]; 1 stays at the beginning, 0 with `rising=False` is the student.
-        rising: False keeps tau where it is.
+        student: The network to average; the teacher starts as a copy of it.
+        momentum: tau at the first step, in [0, 1].
 
     Raises:
         ValueError: For a momentum outside [0, 1].
     """
 
-    def __init__(self, student: nn.Module, momentum: float = 0.996, rising: bool = True) -> None:
+    def __init__(self, student: nn.Module, momentum: float = 0.996) -> None:
         super().__init__()
         if not 0 <= momentum <= 1:
             raise UsageError(f"found a teacher's momentum of {momentum}; expected a number from 0 to 1")
-        self.momentum, self.rising = momentum, rising
+        self.momentum = momentum
         self.average = AveragedModel(student, use_buffers=True)
         self.average.n_averaged.fill_(1)  # else the first update would copy
         self.average.requires_grad_(False)
@@ -39,20 +38,18 @@ class EmaTeacher(nn.Module):
         return self.average.module
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """What the averaged network answers."""
+        """The output of the averaged network."""
         return self.average(*inputs)
 
     def tau(self, step: int, steps: int) -> float:
         """The momentum at one of so many steps."""
-        if not self.rising:
-            return self.momentum
         return 1 - (1 - self.momentum) * (math.cos(math.pi * min(step, steps) / steps) + 1) / 2
 
     def follow(self, student: nn.Module, step: int, steps: int) -> None:
-        """Take up the student as it is after an optimizer step.
+        """Average the student in after an optimizer step.
 
         Args:
-            student: The network that the teacher was made of.
+            student: The network that the teacher is a copy of.
             step: k, optimizer steps so far.
             steps: K, those of the whole training.
         """

@@ -1,4 +1,4 @@
-"""Layers of a backbone with a projector that a method is clustered and evaluated at."""
+"""Layers of a backbone with a projector that `embed` offers for clustering and evaluation."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -6,15 +6,30 @@ from torch.nn import functional as F
 
 from ssl_lightning.models.heads import Projector
 
-ENCODER_LAYERS = ("backbone", "hidden", "projector")
-"""The pooled features; the projector's last hidden layer, which Divide and Contrast clusters; unit embeddings."""
+
+def layers_of(projector: nn.Module | None) -> tuple[str, ...]:
+    """Names of the layers: the pooled features, the projector's last hidden layer, and the unit embeddings.
+
+    Divide and Contrast clusters the hidden layer. A linear projector has none.
+
+    Args:
+        projector: None for a method without.
+    """
+    if projector is None:
+        return ("backbone",)
+    return ("backbone", "hidden", "projector") if isinstance(projector, Projector) else ("backbone", "projector")
 
 
-def features_at(
-    layer: str, backbone: nn.Module, projector: Projector, images: Float[Tensor, "B 3 h w"]
-) -> Float[Tensor, "B D"]:
-    """What one of `ENCODER_LAYERS` gives for normalized images."""
-    features = backbone(images)
-    if layer == "hidden":
+def at_layer(layer: str, features: Float[Tensor, "B F"], projector: nn.Module | None) -> Float[Tensor, "B D"]:
+    """What one of `layers_of(projector)` gives.
+
+    Args:
+        layer: Its name.
+        features: Of the backbone.
+        projector: The one that the name refers to.
+    """
+    if layer == "hidden" and isinstance(projector, Projector):
         return projector.hidden(features)
-    return F.normalize(projector(features).float(), dim=1) if layer == "projector" else features
+    if layer == "projector" and projector is not None:
+        return F.normalize(projector(features).float(), dim=1)
+    return features

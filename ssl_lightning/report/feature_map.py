@@ -37,7 +37,7 @@ def to_plane(
         seed: Seed of t-SNE.
 
     Raises:
-        UsageError: For fewer than four rows, or values that are not finite.
+        ValueError: For fewer than four rows, or values that are not finite.
     """
     if len(features) < FEWEST:
         raise ValueError(f"found {len(features)} rows to map; expected at least {FEWEST}")

@@ -1,4 +1,4 @@
-"""One run on disk: its folder, its resume, its end."""
+"""The files of a run: its folder, its metrics, its resume and its end."""
 
 from ssl_lightning.runs.checkpointing import Checkpointing
 from ssl_lightning.runs.directory import RunDirectory

@@ -1,4 +1,4 @@
-"""Files that lie in Weights & Biases, where a path is expected: `wandb:<project>/<artifact>:<version>`."""
+"""Files in Weights & Biases as paths: `wandb:<project>/<artifact>:<version>`."""
 
 import os
 import re
@@ -12,20 +12,20 @@ from ssl_lightning.errors import UsageError
 
 PREFIX = "wandb:"
 TIMEOUT = 30
-"""Seconds to wait for an answer."""
+"""Seconds to wait for the server."""
 _REFERENCE = re.compile(r"wandb:(?P<name>(?:[\w.-]+/){1,2}[\w.-]+:[\w.-]+)(?:/(?P<file>.+))?")
 _EXPECTED = "expected wandb:[<entity>/]<project>/<artifact>:<version or alias>, with /<file> where it holds several"
 
 
 def fetch_all(config: Any, folder: Path) -> Any:
-    """A parsed configuration in which every `wandb:...` is the path of a file on this disk.
+    """Replace every `wandb:...` in a parsed configuration by the path of a local file.
 
     Args:
-        config: Namespaces, tables, lists and values, changed in place where they can be.
-        folder: Where files go, a folder for each version of an artifact; what is there is not fetched again.
+        config: Namespaces, tables, lists and values, changed in place where possible.
+        folder: Destination, with a subfolder per version of an artifact. Existing files are not downloaded again.
 
     Raises:
-        UsageError: An artifact cannot be had, or it is not clear which of its files is meant.
+        UsageError: If an artifact is not available, or it is unclear which of its files is meant.
     """
     if isinstance(config, str):
         return str(fetch(config, folder)) if config.startswith(PREFIX) else config
@@ -41,24 +41,24 @@ def fetch_all(config: Any, folder: Path) -> Any:
 
 
 def fetch(reference: str, folder: Path) -> Path:
-    """The file that a reference means, fetched if need be.
+    """The local file of a reference, downloaded if necessary.
 
     Raises:
-        UsageError: As `fetch_all`.
+        UsageError: See `fetch_all`.
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise UsageError(f"found {' '.join(reference.split())}; {_EXPECTED}")
     try:
         held = _download(match["name"], folder)
-    except Exception as error:  # wandb raises its own, of requests, and ValueError
+    except Exception as error:  # wandb raises exceptions of several libraries
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UsageError(f"found no {reference} ({first}); {_EXPECTED}, and an account: wandb login") from error
     return _meant(reference, held, match["file"])
 
 
 def _download(name: str, folder: Path) -> Path:
-    import wandb  # slow to import, and not on every machine
+    import wandb  # slow to import
 
     artifact = wandb.Api(timeout=TIMEOUT).artifact(name)
     held = folder / f"{name.partition(':')[0].replace('/', '-')}-{artifact.version}"
@@ -66,14 +66,14 @@ def _download(name: str, folder: Path) -> Path:
         temporary = folder / f".{held.name}.tmp-{os.getpid()}"
         artifact.download(root=str(temporary))
         try:
-            temporary.rename(held)  # whole or absent; another process of the run may have been faster
+            temporary.rename(held)  # atomic; another process of the run may have been faster
         except OSError:
             shutil.rmtree(temporary)
     return held
 
 
 def _meant(reference: str, held: Path, name: str | None) -> Path:
-    """One file of an artifact; the sidecar of a checkpoint is not asked for."""
+    """One file of an artifact; sidecars of checkpoints are ignored."""
     files = sorted(path.relative_to(held).as_posix() for path in held.rglob("*") if path.is_file())
     found = [name] if name in files else [file for file in files if not file.endswith(".json")] if name is None else []
     if len(found) != 1:

@@ -1,4 +1,4 @@
-"""Checkpointing: when a run is saved, what is kept, and why it stops before its end."""
+"""Checkpointing: when a run is saved, which checkpoints are kept, and why a run stops early."""
 
 import logging
 import math
@@ -24,30 +24,30 @@ from ssl_lightning.runs.record import CONFIG, INITIAL_WEIGHTS
 
 log = logging.getLogger(__name__)
 TABLE = "metrics"
-"""Key of a checkpoint: how many rows metrics.csv had before its step, and their digest."""
+"""Key of a checkpoint: the number of rows of metrics.csv before its step, and their digest."""
 FAILURES_ALLOWED = 3
-"""Checkpoints that may fail in a row (disk full) before the run stops."""
+"""The run stops after this number of consecutive failed checkpoints (disk full)."""
 
 
 class Checkpointing(pl.Callback):
-    """Save at the ends of epochs and, within long ones, every few minutes; stop on NaN and on signals.
+    """Save at the ends of epochs and, within long epochs, every few minutes; stop on NaN and on signals.
 
-    A checkpoint holds weights, optimizer, schedules, memories, assignments, the loader's position, what the callbacks
-    count, and the global random state of every process. No checkpoint is taken between the last step of an epoch (or
-    the step that is evaluated next) and the end of its evaluating: Lightning would skip that evaluating on resume.
+    A checkpoint holds weights, optimizer, schedules, per-sample state, the position of the loader, the counters of
+    callbacks, and the global random state of every process. No checkpoint is written between the last step of an epoch
+    (or a step before validation) and the end of its validation, which Lightning would skip on resume.
 
     Args:
-        folder: Where `step-<n>.ckpt`, its sidecar and `last.ckpt` go.
-        config: What the run was started with, as plain values; a resume compares it.
-        origin: The checkpoint that it began with, as plain values.
-        every_n_epochs: Save at the end of every n-th epoch; more than 1 where epochs take seconds, as on a fast GPU.
-        every_n_steps: Save within an epoch after so many steps; None for time alone.
-        every_minutes: Save within an epoch when the last checkpoint is so old.
-        keep: How many of the newest to keep.
-        preemption: Who watches for signals.
+        folder: Folder of `step-<n>.ckpt`, its sidecar and `last.ckpt`.
+        config: The inputs of the run as plain values; a resume compares them.
+        initial_weights: The checkpoint of the initial weights, as plain values.
+        every_n_epochs: Save at the end of every n-th epoch; more than 1 if epochs take seconds, as on a fast GPU.
+        every_n_steps: Save within an epoch after this number of steps; None for time only.
+        every_minutes: Save within an epoch if the last checkpoint is older.
+        keep: Number of newest checkpoints to keep.
+        preemption: The handler of signals.
 
     Raises:
-        ValueError: For every_n_epochs below 1.
+        UsageError: For every_n_epochs below 1.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Checkpointing(pl.Callback):
         self._restored: tuple[int, int] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning has just set its own handlers of signals, and given optimizers what a checkpoint has for them.
+        """Install the signal handlers again, after Lightning's, and check the restored optimizers.
 
         Raises:
-            DataError: If that is for more optimizers or schedules, or for fewer: Lightning would leave some out.
+            DataError: If the checkpoint has another number of optimizers or schedules: Lightning would ignore some.
         """
         made = (len(trainer.optimizers), len(trainer.lr_scheduler_configs))
         if self._restored is not None and self._restored != made:
@@ -93,27 +93,28 @@ class Checkpointing(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Set the random state of a resumed run: not earlier, since hooks before the first batch may draw from it."""
+        """Set the random state of a resumed run, after all hooks that may use random numbers."""
         if self._random_state is not None:
             _set_random_state(self._random_state[trainer.global_rank])
             self._random_state = None
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Stop all processes before a loss that is not finite on any of them touches the weights.
+        """Stop all processes before a loss that is not finite on any of them changes the weights.
 
-        The one thing that processes agree on in a step: a failed loss, a signal and an old checkpoint travel together.
+        This is the only communication between processes in a step: a failed loss, a signal and the age of the last
+        checkpoint are reduced together.
 
         Raises:
             NonFiniteError: On all processes.
         """
-        # the number itself, which is waited for in any case: a tensor takes seven times as long to answer
+        # a Python float: the device is synchronized in any case, and testing a tensor takes seven times as long
         finite = math.isfinite(loss.item())
         if not (finite if trainer.world_size == 1 else self._agree(finite, loss.device)):
             found = f"loss {loss.item()}" if not finite else "a loss that is not finite on another process"
             raise diverged(f"{found} at step {trainer.global_step}")
 
     def _agree(self, finite: bool, device: torch.device) -> bool:
-        """Whether all losses are finite; note with which code any process is to stop and if one's checkpoint is old."""
+        """Whether all losses are finite; also reduces the exit codes of signals and whether a checkpoint is due."""
         own = torch.tensor([not finite, self.preemption.code, self._is_old()], device=device)
         failed, self._stop, old = highest(own).tolist()
         self._old = bool(old)
@@ -122,7 +123,7 @@ class Checkpointing(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Within an epoch: save if it is time, leave if a signal came; several processes as they agreed in the step."""
+        """Within an epoch, save if a checkpoint is due and exit if there was a signal, as reduced in the step."""
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not stepped or _is_evaluated_next(trainer, batch_idx):
             return
@@ -134,7 +135,7 @@ class Checkpointing(pl.Callback):
             self._leave(trainer, self._stop)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """At the end of an epoch, after its evaluating."""
+        """At the end of an epoch, after its validation, save if a checkpoint is due and exit if there was a signal."""
         code = self.preemption.agreed(trainer)
         if code or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self.save(trainer)
@@ -142,10 +143,10 @@ class Checkpointing(pl.Callback):
             self._leave(trainer, code)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that is bounded by steps may end within an epoch; none has finished without its last checkpoint.
+        """Write the last checkpoint; a run that is bounded by steps can end within an epoch.
 
         Raises:
-            DiskError: If that cannot be written.
+            DiskError: If it cannot be written.
         """
         if self._saved_step != trainer.global_step:
             self.save(trainer)
@@ -153,34 +154,34 @@ class Checkpointing(pl.Callback):
             raise DiskError(_no_room(self.folder / f"step-{trainer.global_step}.ckpt", "as the last checkpoint"))
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write a checkpoint, point `last.ckpt` at it, remove old ones; in this order.
+        """Write a checkpoint, point `last.ckpt` to it, remove old ones, in this order.
 
         Raises:
             NonFiniteError: If a weight or a running statistic is not finite; nothing is written.
-            DiskError: If this failed several times in a row.
+            DiskError: After several consecutive failures.
         """
         _reject_non_finite_weights(trainer)
         path = self.folder / f"step-{trainer.global_step}.ckpt"
-        said = self._write(trainer, path)
-        if said is None:
+        error = self._write(trainer, path)
+        if error is None:
             self._failures, self._saved_step, self._saved_at = 0, trainer.global_step, time.monotonic()
             return
         self._failures += 1
         if self._failures >= FAILURES_ALLOWED:
-            raise DiskError(_no_room(path, f"{self._failures} times in a row ({said})"))
-        log.warning("could not write %s (%s); the last checkpoint is kept, training goes on", path, said)
+            raise DiskError(_no_room(path, f"{self._failures} times in a row ({error})"))
+        log.warning("could not write %s (%s); the last checkpoint is kept, training continues", path, error)
 
     def _write(self, trainer: pl.Trainer, path: Path) -> str | None:
-        """What the first process's disk said, to all of them; None for nothing."""
-        said = None
+        """Write the file; return the error of rank 0 on all processes, or None."""
+        reason = None
         try:
             trainer.save_checkpoint(path)
         except OSError as error:
-            said = error.strerror or str(error)
-            trainer.strategy.barrier()  # the others wait for the end of the write
+            reason = error.strerror or str(error)
+            trainer.strategy.barrier()  # the other processes wait for the end of the write
         else:
-            said = self._link(path) if trainer.is_global_zero else None
-        return trainer.strategy.broadcast(said)
+            reason = self._link(path) if trainer.is_global_zero else None
+        return trainer.strategy.broadcast(reason)
 
     def _link(self, path: Path) -> str | None:
         try:
@@ -193,25 +194,25 @@ class Checkpointing(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what Lightning leaves out: random state of all processes, and what the run was started with.
+        """Add what Lightning leaves out: the random state of all processes and the inputs of the run.
 
         Raises:
-            OSError: Rows of the metrics table wait for room on the disk.
+            OSError: If rows of the metrics table cannot be written.
         """
         checkpoint["random_state"] = _all_random_states(trainer)
         loops = checkpoint.get("loops", {})
-        if "validate_loop" in loops:  # counts batches of this process, before a resume too; nothing reads it
+        if "validate_loop" in loops:  # a counter of batches of this process that nothing reads
             loops["validate_loop"] = _zeros(loops["validate_loop"])
         checkpoint[CONFIG], checkpoint[INITIAL_WEIGHTS] = self.config, self.initial_weights
         for logger in trainer.loggers:
             if isinstance(logger, MetricsTable):
-                logger.flush()  # after all processes have met: it may fail on the first one alone
-                checkpoint.setdefault(TABLE, logger.tally(trainer.global_step))  # the first is the run's own
+                logger.flush()  # after the synchronization: it may fail on rank 0 only
+                checkpoint.setdefault(TABLE, logger.tally(trainer.global_step))  # the first table is that of the run
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take up the random state, later; not that of another number of processes, and say what this changes."""
+        """Keep the random state for later. That of another number of processes is ignored, which is logged."""
         self._restored = (len(checkpoint["optimizer_states"]), len(checkpoint["lr_schedulers"]))
         states = checkpoint.get("random_state")
         if states is None:
@@ -224,7 +225,7 @@ class Checkpointing(pl.Callback):
             log.warning(
                 "found a checkpoint of %d processes, resumed on %d: images, their order and views stay; without "
                 "trainer.sync_batchnorm the statistics of batch normalization are of other shares of a batch, and "
-                "layers that draw, such as dropout, draw other numbers from here on",
+                "layers with random numbers, such as dropout, use other ones from here on",
                 *(len(states), trainer.world_size),
             )
 
@@ -246,7 +247,7 @@ class Checkpointing(pl.Callback):
 
 
 def _zeros(counts: Any) -> Any:
-    """Nested counters and flags of a loop as they are before its first batch."""
+    """The nested counters and flags of a loop before its first batch."""
     if isinstance(counts, dict):
         return {name: _zeros(count) for name, count in counts.items()}
     return type(counts)() if isinstance(counts, int | bool) else counts
@@ -255,7 +256,7 @@ def _zeros(counts: Any) -> Any:
 def _no_room(path: Path, when: str) -> str:
     return (
         f"found {path} unwritable {when}; the checkpoint before it is kept: free some space on its disk and give the "
-        "same command again, which goes on from there"
+        "same command again, which resumes from it"
     )
 
 
@@ -266,13 +267,13 @@ def _is_evaluated_next(trainer: pl.Trainer, batch_idx: int) -> bool:
     every = trainer.val_check_batch
     if every is None or every == float("inf"):
         return False
-    if trainer.check_val_every_n_epoch is None:  # then Lightning counts batches over epochs
+    if trainer.check_val_every_n_epoch is None:  # Lightning counts batches over epochs
         batch_idx = trainer.fit_loop.epoch_loop.total_batch_idx
     return (batch_idx + 1) % int(every) == 0
 
 
 def _reject_non_finite_weights(trainer: pl.Trainer) -> None:
-    """Running statistics are among them: they overflow before the loss does, which is of the batch's own."""
+    """Check weights and running statistics. The latter overflow before the loss, which uses statistics of the batch."""
     module = trainer.lightning_module
     for name, tensor in chain(module.named_parameters(), module.named_buffers()):
         if not torch.isfinite(tensor).all():
@@ -289,8 +290,8 @@ def _all_random_states(trainer: pl.Trainer) -> list[dict[str, Any]]:
 
 
 def _random_state() -> dict[str, Any]:
-    """Global generators, as tensors and plain values, so that checkpoints stay readable with weights_only."""
-    keys = np.random.get_state(legacy=False)  # noqa: NPY002  # it is the global one that others draw from
+    """The state of global generators as tensors and plain values, readable with weights_only."""
+    keys = np.random.get_state(legacy=False)  # noqa: NPY002  # the global generator that libraries use
     inner = keys["state"]
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
@@ -322,7 +323,7 @@ def _python_state() -> dict[str, Any]:
 
 
 def _check_random_state(state: dict[str, Any]) -> None:
-    """Set it on generators of their own, which raises what a state that is none makes them raise."""
+    """Set the state on separate generators, which raise for an invalid state."""
     torch.Generator().set_state(state["torch"])
     np.random.RandomState().set_state(_numpy_state(state["numpy"]))
     if state.get("python") is not None:
@@ -334,7 +335,7 @@ def _check_random_state(state: dict[str, Any]) -> None:
 def _set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     np.random.set_state(_numpy_state(state["numpy"]))  # noqa: NPY002
-    python = state.get("python")  # checkpoints written before it was kept lack it
+    python = state.get("python")  # missing in checkpoints of earlier versions
     if python is not None:
         random.setstate(_python_tuple(python))
     if "cuda" in state and torch.cuda.is_available():

@@ -1,4 +1,9 @@
-"""The folder of a run: its name, its lock, what it was started with, and whether it has finished."""
+"""The folder of a run: its name, its lock, its inputs, and whether it has finished.
+
+Note:
+    The lock is not an flock (as in the library filelock): forked workers of a data loader inherit an flock and keep it
+    after the run was killed, and some file systems of clusters have none.
+"""
 
 import json
 import logging
@@ -21,14 +26,14 @@ from ssl_lightning.files import sha256_of, sweep_temporary, write_text
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 STALE_AFTER = 600.0
-"""Seconds without a heartbeat after which the lock of another machine counts as left behind."""
+"""Seconds without a heartbeat after which the lock of another machine is stale."""
 HEARTBEAT = 30.0
 """Seconds between two heartbeats."""
 FRESH = 10.0
-"""Seconds that a lock without a word in it counts as held: its process is about to write."""
+"""Seconds for which an empty lock counts as held: its owner is about to write."""
 _LONGEST_WORD = 500
 _TRIES = 10
-"""Locks that may change hands while one process looks."""
+"""Attempts to take a lock that other processes take and release."""
 
 
 class RunDirectory:
@@ -49,7 +54,7 @@ class RunDirectory:
         self.path = self.root / name
 
     def open(self) -> None:
-        """Make the folder if need be.
+        """Create the folder if necessary.
 
         Raises:
             UsageError: If it cannot be written.
@@ -63,7 +68,7 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Where `step-<n>.ckpt` and `last.ckpt` lie."""
+        """Folder of `step-<n>.ckpt` and `last.ckpt`."""
         return self.path / "checkpoints"
 
     @property
@@ -76,16 +81,16 @@ class RunDirectory:
     def is_held(self) -> bool:
         """Whether a living process writes into it."""
         lock = self.path / "LOCK"
-        return _is_held(lock, _word(lock))
+        return _is_held(lock, _owner(lock))
 
     def newest_checkpoint(self) -> Path | None:
-        """The whole checkpoint of the highest step."""
+        """The valid checkpoint of the highest step."""
         return newest_valid(self.checkpoints) if self.checkpoints.is_dir() else None
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """`run.json` or `done.json`, None where there is none or it is damaged."""
+        """Content of `run.json` or `done.json`, None if it is missing or damaged."""
         try:
-            if not (self.path / name).is_file():  # a pipe would be waited for
+            if not (self.path / name).is_file():  # a pipe would block
                 return None
             content = json.loads((self.path / name).read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -97,14 +102,14 @@ class RunDirectory:
         write_text(self.path / name, json.dumps(content, indent=1, sort_keys=True))
 
     def finish(self, step: int) -> None:
-        """Write `done.json`, once and last: the final checkpoint, its sha256, the steps."""
+        """Write `done.json`, last: the final checkpoint, its SHA-256, the number of steps."""
         final = (self.checkpoints / LAST).resolve()
         self.write("done.json", {"checkpoint": final.name, "sha256": sha256_of(final), "steps": step})
 
     def finished(self) -> dict[str, Any] | None:
-        """`done.json` of a run that has finished: the final checkpoint is there and is the one that it names.
+        """`done.json` of a finished run; the final checkpoint must exist and match its SHA-256.
 
-        Anything else is not finished, which is logged where there is a `done.json` all the same.
+        Otherwise the run has not finished, which is logged if there is a `done.json`.
         """
         if not (self.path / "done.json").exists():
             return None
@@ -116,35 +121,37 @@ class RunDirectory:
         return done
 
     def _damage(self, done: dict[str, Any]) -> str:
-        """What keeps a run with this `done.json` from being finished; nothing if it is."""
+        """The reason why a run with this `done.json` has not finished; empty if it has."""
         name, digest, steps = done.get("checkpoint"), done.get("sha256"), done.get("steps")
         if not (isinstance(name, str) and isinstance(digest, str) and isinstance(steps, int) and STEP.fullmatch(name)):
             return "it is damaged"
         final, last = self.checkpoints / name, self.checkpoints / LAST
         if whole_digest(final) != digest:
             return f"{name} is missing or not the checkpoint that it names"
-        if not last.is_file() or not (last.samefile(final) or sha256_of(last) == digest):  # a copy may have no links
+        if not last.is_file() or not (
+            last.samefile(final) or sha256_of(last) == digest
+        ):  # a copied folder may have no links
             return f"{LAST} is not {name}"
         return ""
 
     def renew(self) -> None:
-        """Give `done.json` the present time, for make."""
+        """Set the modification time of `done.json` to now, for make."""
         os.utime(self.path / "done.json")
 
     def archive(self) -> Path:
-        """Move the whole folder to `<name>.<n>`."""
+        """Rename the folder to `<name>.<n>`."""
         n = next(n for n in range(1, 10**6) if not self.path.with_name(f"{self.name}.{n}").exists())
         aside = self.path.with_name(f"{self.name}.{n}")
         self.path.rename(aside)
         return aside
 
     def free_name(self) -> str:
-        """A name like this one that no run has."""
+        """A similar name that no run has."""
         return next(f"{self.name}-{n}" for n in range(2, 10**6) if not self.path.with_name(f"{self.name}-{n}").exists())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder while a run writes into it, and sweep what killed writers left there.
+        """A context that holds the lock of the folder and removes temporary files of killed writers.
 
         Raises:
             LockedRunError: If another living process holds it.
@@ -156,18 +163,18 @@ class RunDirectory:
         heart = threading.Thread(target=_beat, args=(lock, stop), daemon=True)
         heart.start()
         try:
-            sweep_temporary(self.path)  # not before: a living run may be in the middle of a checkpoint
+            sweep_temporary(self.path)  # only with the lock: a living run may be writing a checkpoint
             sweep_temporary(self.checkpoints)
             yield
         finally:
             stop.set()
             heart.join()
-            if _word(lock) == own:  # not one that took over from us, because our heart had stopped
+            if _owner(lock) == own:  # unless another process took over after missing heartbeats
                 lock.unlink(missing_ok=True)
 
 
 def _take(lock: Path, own: str) -> None:
-    """Make a lock that is ours.
+    """Create a lock of this process.
 
     Raises:
         LockedRunError: If another living process holds it.
@@ -175,7 +182,7 @@ def _take(lock: Path, own: str) -> None:
     for _ in range(_TRIES):
         if _make(lock, own):
             return
-        word = _word(lock)
+        word = _owner(lock)
         if _is_held(lock, word):
             raise LockedRunError(f"found {lock} held by {' '.join((word or '?').split())}; wait for that run or end it")
         if word is not None:
@@ -194,21 +201,23 @@ def _make(lock: Path, own: str) -> bool:
 
 
 def _clear(lock: Path, stale: str) -> None:
-    """Remove a lock that was left behind, unless another process has replaced it since it was checked."""
-    aside = lock.with_name(f".LOCK-{uuid.uuid4().hex}")  # no name that is swept: it may be a living process's
+    """Remove a stale lock, unless another process has replaced it since it was checked."""
+    aside = lock.with_name(
+        f".LOCK-{uuid.uuid4().hex}"
+    )  # not a name of temporary files: it may belong to a living process
     try:
-        lock.rename(aside)  # of several processes one has it
+        lock.rename(aside)  # only one of several processes succeeds
     except FileNotFoundError:
         return
-    if _word(aside) != stale:
+    if _owner(aside) != stale:
         with suppress(FileExistsError):
             os.link(aside, lock)
     aside.unlink()
 
 
-def _word(lock: Path) -> str | None:
-    """Who wrote a lock; empty if nobody did yet, None if there is none."""
-    if not lock.is_file():  # a pipe would be waited for
+def _owner(lock: Path) -> str | None:
+    """The owner of a lock; empty if it was not written yet, None if there is no lock."""
+    if not lock.is_file():  # a pipe would block
         return None
     try:
         return lock.read_bytes()[:_LONGEST_WORD].decode("utf-8", "replace")
@@ -223,7 +232,7 @@ def _beat(lock: Path, stop: threading.Event) -> None:
 
 
 def _is_held(lock: Path, word: str | None) -> bool:
-    """A process of this machine holds its lock while it lives; another machine's while its heart beats."""
+    """A process of this machine holds its lock while it lives; one of another machine while its heartbeats continue."""
     try:
         age = time.time() - lock.stat().st_mtime
     except OSError:
@@ -239,7 +248,7 @@ def _is_held(lock: Path, word: str | None) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When a process began, in clock ticks since boot: a number that is used again is another process."""
+    """Start time of a process in clock ticks since boot, to recognize a reused process id."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -247,7 +256,7 @@ def _started(pid: int) -> str:
 
 
 def _alive(pid: int) -> str:
-    """Where there is no /proc: only whether a process of that number lives; 0 and below name groups of processes."""
+    """Without /proc: whether a process of this id lives. Ids of 0 and below are process groups."""
     if pid <= 0:
         return "ended"
     try:

@@ -1,4 +1,4 @@
-"""ExternalLoggers: loggers that outlive a loop, told who the run is, how it ended, and given what it leaves."""
+"""ExternalLoggers: the loggers of a run that belong to other services, such as Weights & Biases."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,15 +12,15 @@ from ssl_lightning.runs.directory import RunDirectory
 from ssl_lightning.runs.wandb import WandbRun
 
 MOST_IMAGES = 30
-"""Of the reference set, that external loggers are given: curves, and the largest clusters."""
+"""Images of the report that are sent to external loggers: curves, and the largest clusters."""
 
 
 class ExternalLoggers:
-    """Those of a run's loggers that are at home elsewhere.
+    """The external loggers of a run.
 
     Args:
-        loggers: All of the run's.
-        run: Its folder.
+        loggers: All loggers of the run.
+        run: Folder of the run.
     """
 
     def __init__(self, loggers: Iterable[Logger], run: RunDirectory) -> None:
@@ -28,14 +28,14 @@ class ExternalLoggers:
         self.run = run
 
     def introduce(self, wandb_id: str, inputs: dict[str, Any]) -> None:
-        """Say where and who the run is, and what it computes."""
+        """Send the name and id of the run and its inputs."""
         for external_logger in self.external_loggers:
             external_logger.settle(self.run.path, self.run.name, wandb_id)
             external_logger.log_hyperparams(inputs)
 
     @contextmanager
     def until_the_end(self) -> Iterator[None]:
-        """Tell them how the run ended."""
+        """A context that reports to the loggers how the run ended."""
         succeeded = False
         try:
             yield
@@ -47,13 +47,13 @@ class ExternalLoggers:
     def hand_out(
         self, images: list[Path], checkpoint: list[Path], labels: torch.Tensor | None, facts: dict[str, Any]
     ) -> None:
-        """What a finished run leaves.
+        """Send the results of a finished run.
 
         Args:
-            images: Of the reference set, the most telling first.
-            checkpoint: The last one and what belongs to it.
-            labels: Clusters of the images, None where there are none.
-            facts: What is noted beside the files.
+            images: Images of the report, the most important first.
+            checkpoint: The last checkpoint and its sidecar.
+            labels: Clusters of the images, None if there are none.
+            facts: Metadata of the files.
         """
         for external_logger in self.external_loggers:
             for image in images[:MOST_IMAGES]:

@@ -1,4 +1,4 @@
-"""metrics.csv: one continuous table of a run, also over resumes."""
+"""metrics.csv: one continuous table of a run, across resumes."""
 
 import csv
 import hashlib
@@ -19,17 +19,17 @@ from ssl_lightning.report.metrics_file import read_table
 log = logging.getLogger(__name__)
 FIRST_COLUMNS = ("step", "epoch")
 TIMED = "second"
-"""What the names of columns that measure time have in common."""
+"""Pattern of the names of columns that measure time."""
 
 
 class MetricsTable(Logger):
-    """One row a step, a column a metric; rows of one step are merged, and a row is on disk when its step is over.
+    """A CSV file with one row per step and one column per metric. A row is on disk at the end of its step.
 
-    Where the disk is full, rows wait in memory until there is room; `flush` tells whether there is. Lightning's
-    `CSVLogger` deletes an existing file and keeps rows in memory until it is flushed.
+    Rows of one step are merged. If the disk is full, rows wait in memory. Lightning's `CSVLogger` deletes an existing
+    file and keeps rows in memory until it is flushed.
 
     Args:
-        path: The csv file.
+        path: The CSV file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -39,11 +39,11 @@ class MetricsTable(Logger):
         self._open_row: dict[str, Any] = {}
         self._row_start = 0
         self._waiting: list[dict[str, Any]] = []
-        """Rows before the open one that the disk had no room for."""
+        """Rows before the current one that could not be written."""
         self._is_late = False
         """Whether the last write failed."""
-        self._closed = Tally()
-        """Of the rows before the open one."""
+        self._closed = TableDigest()
+        """The digest of the rows before the current one."""
 
     @property
     def name(self) -> str:
@@ -52,7 +52,7 @@ class MetricsTable(Logger):
 
     @property
     def version(self) -> str:
-        """Runs have names, not versions."""
+        """Always empty: runs have names, not versions."""
         return ""
 
     @property
@@ -62,11 +62,11 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The run's folder holds its configuration; nothing is written here."""
+        """Do nothing: the folder of the run contains its configuration."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Write a row, or add to the row that was written last if it is of the same step."""
+        """Write a row, or merge the metrics into the last row if it is of the same step."""
         step = 0 if step is None else int(step)
         if self._open_row.get("step") != step:
             self._begin(step)
@@ -75,29 +75,29 @@ class MetricsTable(Logger):
             self._write()
         except OSError as error:
             if not self._is_late:
-                log.warning("could not write %s (%s); its rows wait for room on the disk", self.path, error.strerror)
+                log.warning("could not write %s (%s); rows wait in memory for disk space", self.path, error.strerror)
             self._is_late = True
 
     def flush(self) -> None:
-        """Write the rows that are waiting; a checkpoint that is written without them would leave them out for ever.
+        """Write the waiting rows; without them a checkpoint would lose them.
 
         Raises:
-            OSError: There is still no room.
+            OSError: If they still cannot be written.
         """
         if self._is_late:
             self._write()
 
     def tally(self, step: int) -> dict[str, Any]:
-        """How many rows before a step the table has, and a digest of them: a checkpoint keeps it.
+        """The number of rows before a step and their digest, for a checkpoint.
 
         Args:
-            step: The present one; what belongs to it is still being written.
+            step: The current step, which is still being written.
         """
         done = self._closed
         return (done.and_row(self._open_row) if self._open_row.get("step", step) < step else done).noted()
 
     def _begin(self, step: int) -> None:
-        """A new row; the last one is on disk, or waits."""
+        """Start a new row; the last one is on disk, or waits."""
         if self._open_row:
             self._closed = self._closed.and_row(self._open_row)
         if self._is_late:
@@ -119,13 +119,13 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def cut_after(self, step: int, tally: Any = None) -> None:
-        """Drop the rows after a step: the resumed run writes them again. Takes up the columns of the table.
+        """Remove the rows after a step, which the resumed run writes again, and read the columns of the table.
 
-        Rows before it that are missing or changed since the checkpoint was written are logged.
+        Rows before it that are missing or changed since the checkpoint are logged.
 
         Args:
-            step: Of the checkpoint.
-            tally: What the checkpoint has noted of the table; None in those of earlier versions.
+            step: The step of the checkpoint.
+            tally: The recorded number and digest of rows; None in checkpoints of earlier versions.
 
         Raises:
             DataError: If the table cannot be read or written.
@@ -133,7 +133,7 @@ class MetricsTable(Logger):
         header, rows = read_table(self.path) if self.path.exists() else ([], [])
         kept: list[dict[str, Any]] = [row for row in rows if int(row["step"]) <= step]
         before = [row for row in kept if int(row["step"]) < step]
-        self._closed = Tally()
+        self._closed = TableDigest()
         for row in before:
             self._closed = self._closed.and_row(row)
         self._log_losses(step, tally)
@@ -141,13 +141,13 @@ class MetricsTable(Logger):
             return
         self._columns = header or list(FIRST_COLUMNS)
         self._replace(kept)
-        if kept and int(kept[-1]["step"]) == step:  # what belongs to this step and is still to come is merged in
-            # left in the file, not taken out and written again: a kill between the two would lose it for ever
+        if kept and int(kept[-1]["step"]) == step:  # later metrics of this step are merged into it
+            # left in the file: removing and rewriting it could lose it in a kill
             self._open_row = {name: value for name, value in kept[-1].items() if value != ""} | {"step": step}
             self._row_start = self.path.stat().st_size - len(self._text(kept[-1:], header=False))
 
     def _log_losses(self, step: int, tally: Any) -> None:
-        """One line where the table is not the one that the checkpoint noted."""
+        """Log if the table is not the one of the checkpoint."""
         found = self._closed.noted()
         if not isinstance(tally, dict) or tally == found:
             return
@@ -159,9 +159,9 @@ class MetricsTable(Logger):
         log.warning("found %s, in which %s; the run resumes with what is there", self.path, told)
 
     def _widen(self, new: list[str], last: list[dict[str, Any]]) -> None:
-        """Rewrite the table with more columns; rare, since all metrics show up early.
+        """Rewrite the table with more columns, which is rare.
 
-        In one write: a kill between two would lose what a checkpoint of the last step takes for written.
+        It is one write: a kill between two writes would lose rows that a checkpoint of the last step counts.
         """
         rows: list[dict[str, Any]] = list(read_table(self.path)[1]) if self.path.exists() else []
         known = self._columns
@@ -186,7 +186,7 @@ class MetricsTable(Logger):
         return text.getvalue().encode()
 
     def _write_row(self, row: dict[str, Any]) -> int:
-        """Write a row as the last one; where the next one begins."""
+        """Write the last row; return the position after it."""
         with self.path.open("r+", newline="", encoding="utf-8") as file:
             file.seek(self._row_start)
             csv.DictWriter(file, self._columns, restval="").writerow(row)
@@ -195,17 +195,17 @@ class MetricsTable(Logger):
 
 
 @dataclass(frozen=True)
-class Tally:
-    """How many rows there are, and a digest of all of them that is made row by row."""
+class TableDigest:
+    """The number of rows, and a digest of all of them that is updated row by row."""
 
     rows: int = 0
     digest: str = ""
 
-    def and_row(self, row: dict[str, Any]) -> "Tally":
-        """With one more. Columns that measure time differ from run to run, and empty cells come with new columns."""
+    def and_row(self, row: dict[str, Any]) -> "TableDigest":
+        """The digest with one more row. Columns of times and empty cells do not count."""
         cells = {name: str(value) for name, value in row.items() if value != "" and TIMED not in name}
         described = json.dumps([self.digest, cells], sort_keys=True)
-        return Tally(self.rows + 1, hashlib.sha256(described.encode()).hexdigest())
+        return TableDigest(self.rows + 1, hashlib.sha256(described.encode()).hexdigest())
 
     def noted(self) -> dict[str, Any]:
         """As plain values."""
@@ -213,7 +213,7 @@ class Tally:
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a metrics table that are whole, see `read_table`.
+    """The valid rows of a metrics table, see `read_table`.
 
     Raises:
         DataError: If there is no such file.

@@ -1,4 +1,4 @@
-"""NewOptions: the optimizer of a run that goes on with other settings is the one that the settings describe."""
+"""NewOptions: optimizer settings of a resumed run with a changed configuration."""
 
 import logging
 from typing import Any
@@ -11,17 +11,17 @@ from ssl_lightning.runs.resume import differences
 
 log = logging.getLogger(__name__)
 Options = list[list[dict[str, Any]]]
-"""Of each optimizer, of each group of its parameters: everything but the parameters."""
+"""All options of each parameter group of each optimizer."""
 
 
 class NewOptions(pl.Callback):
-    """Give optimizers and schedules the options of the present configuration where a run goes on with another.
+    """Apply the optimizer and schedule options of the current configuration to a resumed run.
 
-    An optimizer's state holds its options, a schedule's the rates that it multiplies, so that a resume brings back
-    those of the checkpoint. Momenta and the position in the schedule are the checkpoint's all the same.
+    The state of an optimizer contains its options, and that of a schedule its base rates, so that a resume would
+    restore those of the checkpoint. Momentum buffers and the position in the schedule are restored.
 
     Attributes:
-        config: What the run computes now, as plain values; the command line sets it.
+        config: The inputs of the current command, as plain values.
     """
 
     def __init__(self) -> None:
@@ -32,23 +32,23 @@ class NewOptions(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Compare what the checkpoint was made with."""
+        """Compare the configuration with that of the checkpoint."""
         self._changed = differences(without_initial_weights(checkpoint.get("config", {})), self.config)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the options that the configuration gives, before the state of the checkpoint replaces them."""
+        """Keep the options of the configuration before the state of the checkpoint replaces them."""
         self._given = _options(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put them back, and say what that changes."""
+        """Restore them, and log what changes."""
         if not self._changed:
             return
         before = _options(trainer)
         _renew(trainer, self._given)
         after = _options(trainer)
-        told = sorted(set(_told(before, after)))
-        if told:
-            log.info(f"the optimizer goes on with other options: {'; '.join(told)}")
+        changes = sorted(set(_changes(before, after)))
+        if changes:
+            log.info(f"the optimizer continues with other options: {'; '.join(changes)}")
         self._changed = []
 
 
@@ -72,11 +72,11 @@ def _renew(trainer: pl.Trainer, given: Options) -> None:
             schedule.base_lrs[place] = options["initial_lr"]
             if isinstance(schedule, LambdaLR):
                 group["lr"] = options["initial_lr"] * schedule.lr_lambdas[place](schedule.last_epoch)
-            else:  # every schedule that multiplies its rate
+            else:  # schedules that multiply a base rate
                 group["lr"] = rate * options["initial_lr"] / base if base else options["initial_lr"]
 
 
-def _told(before: Options, after: Options) -> list[str]:
+def _changes(before: Options, after: Options) -> list[str]:
     return [
         f"{'lr' if name == 'initial_lr' else name} {old.get(name)} -> {value}"
         for olds, news in zip(before, after, strict=True)

@@ -1,4 +1,4 @@
-"""Preemption: a signal sets a flag, and the next step boundary, or the next batch that is evaluated, acts on it."""
+"""Preemption: a signal sets a flag, and the run exits after the step or the evaluated batch."""
 
 import _thread
 import os
@@ -32,18 +32,18 @@ Schedulers send a signal to every process of a job and to its shell, which forwa
 sends one SIGINT for each press of Ctrl-C.
 """
 GRACE = 2.0
-"""Seconds that a process has for unwinding (its lock, its workers) when it is to leave at once."""
+"""Seconds for a process to release its lock and end its workers when it exits at once."""
 
 
 class Preemption:
-    """Notes SIGTERM, SIGUSR1, SIGUSR2 and SIGINT in the main process.
+    """Handlers of SIGTERM, SIGUSR1, SIGUSR2 and SIGINT in the main process.
 
-    The first one decides the exit code, so that USR1 and then TERM, as schedulers send them, end with 85. A further one
-    soon after it is the same request, see `SAME_REQUEST`; later it ends the process at once. Nothing else happens
-    inside a handler: Lightning's own talks to the other processes there and can hang for ever.
+    The first signal determines the exit code, so that USR1 followed by TERM, as schedulers send them, ends with 85. A
+    further signal soon after it is the same request, see `SAME_REQUEST`; a later one ends the process at once. The
+    handler does nothing else: Lightning's own communicates with other processes and can hang.
 
     Attributes:
-        code: With which exit code a signal asked this process to end; 0 for none.
+        code: The exit code that a signal requested; 0 for none.
     """
 
     def __init__(self) -> None:
@@ -55,13 +55,13 @@ class Preemption:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Note signals while loops run, and between them; afterwards they mean what they meant before.
+        """A context in which signals are handled; afterwards the previous handlers are restored.
 
-        A SIGINT that the process was started to ignore, as jobs in the background of a script are, stays ignored.
+        A SIGINT that was ignored at the start of the process, as in background jobs of a script, stays ignored.
 
         Raises:
-            PreemptedError: Also where Lightning noticed the signal first, which it would leave with code 0.
-            SystemExit: For a process that leaves at once, whatever became of it on the way.
+            PreemptedError: Also if Lightning noticed the signal first, which would exit with code 0.
+            SystemExit: For a process that exits at once.
         """
         before = {number: signal.getsignal(number) for number in REASONS}
         if before[signal.SIGINT] == signal.SIG_IGN:
@@ -74,7 +74,7 @@ class Preemption:
             reason = BY_CODE[self.code or PreemptedError.exit_code]
             raise reason(f"stopped by a signal; the last checkpoint is kept, to resume: {resuming()}") from error
         except BaseException:
-            if self._leaving:  # libraries wrap a SystemExit that ends one of their calls
+            if self._leaving:  # libraries may wrap a SystemExit
                 raise SystemExit(self._leaving) from None
             raise
         finally:
@@ -83,18 +83,18 @@ class Preemption:
             self._before = {}
 
     def take(self) -> None:
-        """Take the signals over again: every loop of Lightning sets its own handlers when it begins."""
+        """Install the handlers again; every loop of Lightning installs its own."""
         for number in self._before:
             signal.signal(number, self._note)
 
     def agreed(self, trainer: pl.Trainer) -> int:
-        """With which exit code any process was asked to end, SIGTERM before the others; the same answer on all."""
+        """The exit code that a signal requested on any process, SIGTERM first; equal on all processes."""
         if trainer.world_size == 1:
             return self.code
         return int(highest(torch.tensor([self.code], device=trainer.strategy.root_device)))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a worker that inherited the handler
+        if os.getpid() != self._pid:  # a forked worker
             return
         now, kind = time.monotonic(), signal.Signals(number)
         if not self.code:
@@ -103,10 +103,10 @@ class Preemption:
             self._leave_at_once(128 + number)
 
     def _leave_at_once(self, code: int) -> None:
-        """Unwind, which gives the run's lock back; whatever waits on the way is cut short."""
+        """Exit with cleanup of the lock; a timer ends the process if the cleanup blocks."""
         if not self._leaving:
             self._leaving = code
-            _thread.start_new_thread(_end, (code,))  # not of `threading`, whose locks the main thread may hold
+            _thread.start_new_thread(_end, (code,))  # not `threading`, since the main thread may hold its locks
         sys.exit(self._leaving)
 
 
@@ -121,21 +121,21 @@ def _end(code: int) -> None:
 
 
 class StopBetweenBatches(pl.Callback):
-    """Leave `validate`, `test` and `predict` when a signal came.
+    """Exit `validate`, `test` and `predict` after a signal.
 
-    One process leaves after the batch at hand. Several have unequal numbers of batches, so they can only agree after
-    the last one, before anything is made of them. The evaluating within `fit` goes on to its end: a checkpoint cannot
-    be taken before, see `Checkpointing`.
+    A single process exits after the current batch. Several processes have different numbers of batches and can only
+    agree after the last one. Validation within `fit` is completed first, since no checkpoint can be written before, see
+    `Checkpointing`.
 
     Args:
-        preemption: Who watches the signals.
+        preemption: The handler of signals.
     """
 
     def __init__(self, preemption: Preemption) -> None:
         self.preemption = preemption
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning has just set its handlers."""
+        """Install the handlers again, after Lightning's."""
         self.preemption.take()
 
     def on_validation_batch_end(
@@ -147,12 +147,12 @@ class StopBetweenBatches(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """A good moment for one process."""
+        """Exit if there was a signal, for a single process."""
         if trainer.world_size == 1:
             self._leave_if_asked(trainer)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A good moment for all processes."""
+        """Exit if there was a signal on any process."""
         self._leave_if_asked(trainer)
 
     on_test_start = on_predict_start = on_validation_start

@@ -1,4 +1,4 @@
-"""What a run was started with: from its newest checkpoint, which holds it; from run.json before there is one."""
+"""RunRecord: the inputs of a run, from its newest checkpoint, or from run.json before there is one."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,18 +8,18 @@ from ssl_lightning.checkpoints.read import read_checkpoint
 from ssl_lightning.runs.directory import RunDirectory
 
 CONFIG, INITIAL_WEIGHTS = "config", "initial_weights"
-"""Keys of a checkpoint: the inputs of its run, and what the run began with."""
+"""Keys of a checkpoint: the inputs of its run, and its initial weights."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run was started with.
+    """The inputs of a run.
 
     Attributes:
-        checkpoint: Its newest whole one, which the rest was read from; None where there is none.
-        inputs: All that decides what it computes; None where nothing is known of it.
-        copy: The inputs in run.json, None where it is missing or damaged.
-        origin: The checkpoint that it began with, as `InitialWeights.noted` gives it.
+        checkpoint: The newest valid checkpoint, from which the rest was read; None if there is none.
+        inputs: All that determines the result; None if unknown.
+        copy: The inputs in run.json, None if it is missing or damaged.
+        initial_weights: The checkpoint of the initial weights, see `InitialWeights.noted`.
     """
 
     checkpoint: Path | None = None
@@ -29,13 +29,13 @@ class RunRecord:
 
 
 def recorded(run: RunDirectory) -> RunRecord:
-    """What the files of a run say that it was started with.
+    """Read the inputs of a run from its files.
 
-    The checkpoint decides, since nothing in it changes without a trace; run.json is a copy for people. Checkpoints of
-    the first versions hold no inputs: there run.json decides, as in a run that has no checkpoint yet.
+    The checkpoint counts, since its content is verified; run.json is a copy for people. Checkpoints of the first
+    versions hold no inputs; for them run.json counts, as for a run without a checkpoint.
 
     Raises:
-        DataError: If the newest checkpoint is whole but cannot be read.
+        DataError: If the newest checkpoint is valid but cannot be read.
     """
     facts, checkpoint = run.read("run.json") or {}, run.newest_checkpoint()
     copy = _inputs(facts.get("inputs"))
@@ -50,7 +50,7 @@ def recorded(run: RunDirectory) -> RunRecord:
 
 
 def _inputs(found: Any) -> dict[str, Any] | None:
-    """Of the right type, whatever the file holds."""
+    """The inputs if they have the right type, else None."""
     return found if isinstance(found, dict) and found and all(isinstance(key, str) for key in found) else None
 
 

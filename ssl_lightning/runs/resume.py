@@ -1,4 +1,4 @@
-"""Resume or start afresh: what the files of a run say about the command that was just given."""
+"""Whether to start or resume a run: comparison of a command with the files of a run."""
 
 import logging
 from dataclasses import dataclass
@@ -36,16 +36,16 @@ VOLATILE = frozenset(
         "trainer.strategy",
     }
 )
-"""Keys that say where and how a run is carried out, not what it computes; see `find_initial_weights` for `ckpt_path`.
+"""Keys that do not change the result of a run; for `ckpt_path` see `find_initial_weights`.
 
-Which images a subset's file chooses is in the fingerprint of the data.
+The images of a subset are part of the fingerprint of the data.
 """
 
 DATA, DATA_BY_NAMES = "data_fingerprint", "data_fingerprint_by_names"
-"""Inputs: which images, by content; and by names and sizes alone, as DATA was in runs that lack the second one."""
+"""Inputs: fingerprint of the data by content, and by names and sizes (the only one in runs of earlier versions)."""
 
 CONTENT = "_sha256"
-"""How the name of an input ends that says what the file of a method's argument holds."""
+"""Suffix of the name of an input that is the SHA-256 of the file of a method's argument."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class ResumeDecision:
     """What to do with a run.
 
     Attributes:
-        action: "start", "resume", "restart" (set the old folder aside, then start) or "finished".
-        checkpoint: Where to resume from.
-        why: One line for people.
+        action: "start", "resume", "restart" (archive the old folder, then start) or "finished".
+        checkpoint: The checkpoint to resume from.
+        why: The reason, one line.
     """
 
     action: Literal["start", "resume", "restart", "finished"]
@@ -65,12 +65,12 @@ class ResumeDecision:
 
 @dataclass(frozen=True)
 class StartPlan:
-    """How every process of a run begins; the first one finds out and tells the others.
+    """How every process of a run starts; rank 0 decides and broadcasts it.
 
     Attributes:
-        go: Whether there is anything to do; if not, the first process has said why.
-        checkpoint: Where to resume from; None for a fresh start.
-        weights: A checkpoint that gives its weights alone.
+        go: Whether there is anything to do; if not, rank 0 has logged the reason.
+        checkpoint: The checkpoint to resume from; None for a new run.
+        weights: A checkpoint with initial weights.
     """
 
     go: bool = True
@@ -88,14 +88,14 @@ def decide(
     """Compare a command with the run of that name.
 
     Args:
-        run: Its folder.
+        run: Folder of the run.
         policy: `--resume.policy`.
         allow_change: `--resume.allow_config_change`.
-        inputs: What the command would compute, as plain values; see `computed`.
-        record: What the run was started with, if the caller has read it.
+        inputs: The inputs of the command as plain values, see `computed`.
+        record: The inputs of the run, if they were read already.
 
     Raises:
-        UsageError: Where the policy forbids what the files ask for; says which key differs and what to do.
+        UsageError: If the policy forbids the required action, with the key that differs and what to do.
     """
     if not run.exists:
         if policy == "must":
@@ -122,7 +122,7 @@ def decide(
         state = "has finished" if finished else "was started"
         raise UsageError(
             f"found {run.path}, which {state} with other inputs: {'; '.join(changed[:5])}; give --run.name for a new "
-            "run, --resume.policy restart to set the old one aside, or --resume.allow_config_change to go on with it"
+            "run, --resume.policy restart to archive the old one, or --resume.allow_config_change to resume it"
         )
     other = f" with other settings: {'; '.join(changed[:5])}" if changed else ""
     if checkpoint is None:
@@ -131,7 +131,7 @@ def decide(
 
 
 def _log_copy(run: RunDirectory, record: RunRecord) -> None:
-    """Log where run.json is not what the checkpoint holds: changed by hand, damaged, or of a run with new settings."""
+    """Log if run.json differs from the checkpoint, by an edit, damage, or a resume with new settings."""
     if record.checkpoint is None or record.inputs is record.copy:
         return
     holder = record.checkpoint.name
@@ -143,12 +143,12 @@ def _log_copy(run: RunDirectory, record: RunRecord) -> None:
 
 
 def computed(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the keys that do not change what is computed, as one flat table."""
+    """A configuration without keys that do not change the result, as a flat table."""
     return {key: value for key, value in _flatten(config).items() if not _is_volatile(key)}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Keys that differ, each as `key old -> new`; of files what they hold, not where they lie."""
+    """Keys that differ, as `key old -> new`; files are compared by content, not by path."""
     old, new = _by_content(old), _by_content(new)
     if DATA_BY_NAMES not in old and old.get(DATA) == new.get(DATA_BY_NAMES):
         old = old | {DATA: new.get(DATA)}
@@ -157,7 +157,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _by_content(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Inputs without the paths of files whose content is among them."""
+    """Inputs without the paths of files that are included by content."""
     held = {f"model.init_args.{name.removesuffix(CONTENT)}" for name in inputs if name.endswith(CONTENT)}
     return {name: value for name, value in inputs.items() if name not in held and not _is_volatile(name)}
 

@@ -1,4 +1,4 @@
-"""WandbRun: Weights & Biases as an external logger; no run ever dies or waits because of it."""
+"""WandbRun: Weights & Biases as an external logger that never stops or delays a run."""
 
 import logging
 import os
@@ -13,24 +13,24 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 log = logging.getLogger(__name__)
 LOCAL_TIMEOUT = 60.0
-"""Seconds for wandb's own process to start, which needs no network; a busy machine takes a few."""
+"""Seconds for wandb's service process to start, which needs no network."""
 FINISH_TIMEOUT = 30.0
-"""Seconds to wait at the end for what is still to be sent."""
+"""Seconds to wait at the end for remaining uploads."""
 
 
 class WandbRun(Logger):
-    """Send rows to Weights & Biases, offline unless asked; `metrics.csv` is written anyway.
+    """Log rows to Weights & Biases, offline by default; `metrics.csv` is written in any case.
 
-    Any failure (no package, no key, no network, a full disk) is one warning; then the run is logged offline or not at
-    all, and training goes on. `wandb sync runs/<name>/wandb/offline-*` uploads later.
+    Any failure (missing package or key, no network, full disk) is one warning; the run is then logged offline or not at
+    all, and training continues. `wandb sync runs/<name>/wandb/offline-*` uploads later.
 
     Args:
         mode: "offline" needs neither account nor network; "online" falls back to it; "auto" is online if there is a
             key.
-        project: Where the run appears.
+        project: Project of the run.
         timeout: Seconds to wait for a connection at the start.
-        artifacts: Give Weights & Biases the last checkpoint (`checkpoint-<run>:last`) and the assignments
-            (`assignments-<run>`) of a run that has finished; offline they wait in the run's folder.
+        artifacts: Log the last checkpoint (`checkpoint-<run>:last`) and the assignments (`assignments-<run>`) of a
+            finished run as artifacts; offline they are kept in the folder of the run.
     """
 
     def __init__(
@@ -55,27 +55,27 @@ class WandbRun(Logger):
 
     @property
     def version(self) -> str | None:
-        """The id that a resumed run takes up again."""
+        """The id, which a resumed run keeps."""
         return self.run_id
 
     def settle(self, folder: Path, run_name: str, run_id: str) -> None:
-        """Say where this run lives and who it is; called before training."""
+        """Set the folder, name and id of the run, before training."""
         self.folder, self.run_name, self.run_id = folder, run_name, run_id
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Send a row; the step travels as data, so that rows replayed after a resume are not dropped."""
+        """Log a row. The step is a value of the row, so that rows that are repeated after a resume are not dropped."""
         self._guard(lambda run: run.log({**metrics, "trainer/global_step": step}))
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Send the configuration."""
+        """Log the configuration."""
         if isinstance(params, dict):
             self._guard(lambda run: run.config.update(params, allow_val_change=True))
 
     @rank_zero_only
     def log_image(self, key: str, path: Path) -> None:
-        """Send an image that lies in the report."""
+        """Log an image of the report."""
 
         def send(run: Any) -> None:
             import wandb
@@ -86,12 +86,12 @@ class WandbRun(Logger):
 
     @rank_zero_only
     def log_files(self, kind: str, files: list[Path], facts: dict[str, Any]) -> None:
-        """Send files as the newest version of the artifact `<kind>-<run>`, alias "last".
+        """Log files as the newest version of the artifact `<kind>-<run>`, alias "last".
 
         Args:
             kind: "checkpoint" or "assignments".
-            files: They stay where they are.
-            facts: What is to be said about them, as plain values.
+            files: The files, which are not moved.
+            facts: Metadata, as plain values.
         """
 
         def send(run: Any) -> None:
@@ -99,7 +99,7 @@ class WandbRun(Logger):
 
             artifact = wandb.Artifact(f"{kind}-{self.run_name}", type=kind, metadata=facts)
             for file in files:
-                artifact.add_file(str(file), policy="immutable")  # no second copy: neither file changes any more
+                artifact.add_file(str(file), policy="immutable")  # without a copy, since the files no longer change
             run.log_artifact(artifact, aliases=["last"])
 
         if self.artifacts:
@@ -107,7 +107,7 @@ class WandbRun(Logger):
 
     @rank_zero_only
     def log_array(self, kind: str, array: np.ndarray, facts: dict[str, Any]) -> None:
-        """The same for an array, as `<kind>.npy`."""
+        """Log an array as `<kind>.npy`, like `log_files`."""
         file = (self.folder or Path()) / "wandb" / f"{kind}.npy"
 
         def write(run: Any) -> None:
@@ -120,10 +120,10 @@ class WandbRun(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Lightning calls this after every loop, of which a run has several: it goes on until `close`."""
+        """Do nothing: Lightning calls this after every loop; `close` ends the run."""
 
     def close(self, succeeded: bool) -> None:
-        """End the run; without a network, wandb would wait for one for as long as it takes."""
+        """End the run; without a network, wandb would wait indefinitely."""
         if self._run is None:
             return
 
@@ -144,11 +144,11 @@ class WandbRun(Logger):
             if self._run is None:
                 self._run = self._start()
             send(self._run)
-        except BaseException as error:  # wandb raises its own, OSError and even SystemExit
+        except BaseException as error:  # wandb raises exceptions of several kinds, even SystemExit
             if isinstance(error, KeyboardInterrupt):
                 raise
             self._broken = True
-            log.warning("Weights & Biases stopped working (%s); training goes on, see metrics.csv", _first_line(error))
+            log.warning("Weights & Biases stopped working (%s); training continues", _first_line(error))
 
     def _start(self) -> Any:
         if self.mode == "offline" or (self.mode == "auto" and not os.environ.get("WANDB_API_KEY")):
@@ -188,7 +188,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _forget_the_attempt() -> None:
-    """End wandb's service, which may hold on to the id of a run whose start timed out."""
+    """End wandb's service, which may hold the id of a run after a timeout."""
     import wandb
 
     wandb.teardown()

@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ssl_lightning.models import Preprocessing
+
 CLAIMS = Path(__file__).parents[2] / "benchmarks" / "claims"
 
 
@@ -271,7 +273,7 @@ def test_an_arm_is_not_behind_unless_another_wins_or_its_mean_is_a_point_lower(o
 
 def test_operations_are_those_of_passes_through_the_network():
     from cells import Scale
-    from dnc import BASE, EXPERTS, STUDENT, K, of_glance, of_moclr, of_student, operations
+    from dnc import BASE, EXPERTS, STUDENT, K, flops, of_glance, of_moclr, of_student
 
     scale = Scale(4)
     step, student, glance = of_moclr(scale), of_student(scale), of_glance(scale)
@@ -281,7 +283,7 @@ def test_operations_are_those_of_passes_through_the_network():
     products = 2 * 2 * 2 * 64 * 128  # of both directions, forward and backward, with 64 images of 128 numbers
     assert step == 2 * (4 * forward - first) + products
     assert student == 2 * (5 * forward - first + 3 * (1 + K) * 2 * layer)
-    costs = operations(scale)
+    costs = flops(scale)
     whole = (BASE + EXPERTS) * 4 * step + glance + STUDENT * 4 * student
     assert costs["DnC"] == costs["random parts"] == costs["full data"] == whole
     assert costs["base only"] == BASE * 4 * step + STUDENT * 4 * (student - 2 * forward)  # no expert sees the two views
@@ -369,7 +371,7 @@ def test_the_pool_keeps_its_domains_apart_and_probes_by_other_images_of_them(tmp
 class Seeing:
     """A stand-in for a network that sees one channel, or nothing."""
 
-    image_size, mean, std = 4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    preprocessing = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
     def __init__(self, channel):
         self.channel = channel

@@ -18,14 +18,14 @@ from ssl_lightning.data import Digits, SyntheticImages, UncuratedImages, View
 from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation import KNN, FewShot, LinearProbe
 from ssl_lightning.methods import DeepCluster, DeepClusterV2, RawPixels
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.runs import MetricsTable
 from ssl_lightning.runs.metrics import read_rows
 
 
 def method(**options):
     pl.seed_everything(1, verbose=False)
-    return DeepCluster(**({"num_clusters": 12, "backbone": ResNet18(8), "image_size": 16} | options))
+    return DeepCluster(**({"num_clusters": 12, "backbone": ResNet18(8), "preprocessing": Preprocessing(16)} | options))
 
 
 def trainer(*callbacks, **options):
@@ -126,7 +126,7 @@ def test_cluster_metrics_are_published_under_their_names(tmp_path):
     names = [*expected_names, "seconds"]
     assert all(last[f"cluster/{name}"] != "" for name in names)
     labels = model.pseudo_labels.rows[:, 0]
-    expected = normalized_mutual_info_score(data.true_labels(), labels, average_method="geometric")
+    expected = normalized_mutual_info_score(data.labels, labels, average_method="geometric")
     assert float(last["cluster/nmi_labels"]) == pytest.approx(expected, abs=1e-6)
     assert rows[0]["cluster/nmi_previous"] == ""
     assert "cluster/reassigned" in run.callback_metrics
@@ -148,7 +148,9 @@ class Far(Clusterer):
 
 def test_the_objective_is_published_of_each_clustering_and_as_their_mean(tmp_path):
     table = MetricsTable(tmp_path / "metrics.csv")
-    model = DeepClusterV2(12, num_heads=2, backbone=ResNet18(8), hidden=(16,), projection=8, image_size=16)
+    model = DeepClusterV2(
+        12, num_heads=2, backbone=ResNet18(8), hidden=(16,), projection=8, preprocessing=Preprocessing(16)
+    )
     data = Digits(batch_size=719, views=[View(), View()], image_size=16)
     trainer(Recluster(Far()), max_epochs=2, logger=table).fit(model, data)
     last = read_rows(tmp_path / "metrics.csv")[-1]
@@ -178,7 +180,7 @@ def test_probes_see_every_row_of_both_splits_once_and_in_order():
 
     run = trainer(ProbeFeatures([Look()]), limit_val_batches=None)
     data = Digits(eval_batch_size=100, image_size=8)
-    run.validate(RawPixels(True, 8, data.mean, data.std), data, verbose=False)
+    run.validate(RawPixels(True, data.preprocessing), data, verbose=False)
     reference_rows, test = data.probes["digits"]
     assert torch.equal(seen["train"].labels, reference_rows.labels)
     assert torch.equal(seen["test"].labels, test.labels)
@@ -209,7 +211,7 @@ def test_clusters_are_written_for_the_next_stage_and_for_people(tmp_path, caplog
     data = Digits(eval_batch_size=100, image_size=8)
     writer = WriteClusters(str(tmp_path / "clusters"), 10, KMeans())
     run = trainer(writer)
-    run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
+    run.predict(RawPixels(False, data.preprocessing), data, return_predictions=False)
     clustering, metadata = Clustering.load(tmp_path / "clusters.safetensors")
     assert metadata["data"] == data.fingerprint
     table = pd.read_parquet(tmp_path / "clusters.parquet")
@@ -220,7 +222,7 @@ def test_clusters_are_written_for_the_next_stage_and_for_people(tmp_path, caplog
     objective = clustering.objective[-1] / 1438
     assert float(run.callback_metrics["cluster/objective"]) == pytest.approx(objective)
     assert f"1438 images in 10 of 10 clusters, objective {objective:.4g} an image" in caplog.text
-    score = normalized_mutual_info_score(data.true_labels(), clustering.labels, average_method="geometric")
+    score = normalized_mutual_info_score(data.labels, clustering.labels, average_method="geometric")
     assert score > 0.6  # k-means on the pixels of digits
 
 
@@ -232,7 +234,7 @@ def test_a_place_that_cannot_be_written_is_named_before_any_image_is_embedded(pl
     data = Digits(image_size=8)
     run = trainer(WriteClusters(str(tmp_path / place), 10, KMeans()))
     with pytest.raises(UsageError, match=r"safetensors, which cannot be .*; give another --trainer\.callbacks\.path"):
-        run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
+        run.predict(RawPixels(False, data.preprocessing), data, return_predictions=False)
 
 
 class Brightness(Clusterer):
@@ -257,7 +259,7 @@ def test_rows_that_arrive_out_of_order_leave_every_label_with_its_image(tmp_path
         data = source(eval_batch_size=100, image_size=8)
         path = tmp_path / source.__name__
         run = trainer(WriteClusters(str(path), 10, Brightness()))
-        run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
+        run.predict(RawPixels(False, data.preprocessing), data, return_predictions=False)
         found[source], _ = Clustering.load(path.with_suffix(".safetensors"))
     arrived = torch.cat([batch.index for batch in data.predict_dataloader()])
     assert not torch.equal(arrived, arrived.sort().values)
@@ -275,7 +277,7 @@ def test_the_table_reports_of_each_file_its_number_cluster_and_distance(tmp_path
     (pile / "77.png").write_bytes(b"no image")
     data = UncuratedImages(path=str(pile), image_size=8)
     run = trainer(WriteClusters(str(tmp_path / "clusters"), 4, KMeans()))
-    run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
+    run.predict(RawPixels(False, data.preprocessing), data, return_predictions=False)
     clustering, _ = Clustering.load(tmp_path / "clusters.safetensors")
     table = pd.read_parquet(tmp_path / "clusters.parquet")
     assert table["row"].tolist() == list(range(40))
@@ -299,7 +301,7 @@ def test_names_that_are_no_text_are_in_the_table_as_their_bytes(tmp_path):
             Image.fromarray(np.full((8, 8, 3), 80 * number, dtype=np.uint8)).save(stream, "PNG")
     data = UncuratedImages(path=str(pile), image_size=8)
     run = trainer(WriteClusters(str(tmp_path / "clusters"), 2, KMeans()))
-    run.predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
+    run.predict(RawPixels(False, data.preprocessing), data, return_predictions=False)
     table = pd.read_parquet(tmp_path / "clusters.parquet")
     assert table["path"].tolist() == [f"{pile}/{name}" for name in ("a.png", r"bad\xff\xfe.png", "☃.png")]
     assert len(Clustering.load(tmp_path / "clusters.safetensors")[0].labels) == 3
@@ -318,7 +320,7 @@ class Lopsided(Clusterer):
 def test_clusters_that_do_not_fill_a_batch_are_named_in_one_line(batch_size, named, tmp_path, caplog):
     data = Digits(eval_batch_size=1000, image_size=8)
     writer = WriteClusters(str(tmp_path / "clusters"), 4, Lopsided(), batch_size=batch_size)
-    trainer(writer).predict(RawPixels(False, 8, data.mean, data.std), data, return_predictions=False)
+    trainer(writer).predict(RawPixels(False, data.preprocessing), data, return_predictions=False)
     said = [record.message for record in caplog.records if "fewer images" in record.message]
     assert [line.partition(";")[0] for line in said] == (
         [f"found clusters of fewer images than a batch of {batch_size}: {named}"] if batch_size else []

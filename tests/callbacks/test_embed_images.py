@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ssl_lightning.callbacks.embed import embed_images
+from ssl_lightning.checkpoints import DurableCheckpointIO, load_model
 from ssl_lightning.data import Digits
 from ssl_lightning.methods import DeepCluster
 from ssl_lightning.models import ResNet18
@@ -13,8 +14,7 @@ from ssl_lightning.models import ResNet18
 @pytest.fixture
 def model():
     pl.seed_everything(1, verbose=False)
-    numbers = Digits()
-    made = DeepCluster(12, ResNet18(8), image_size=16, mean=numbers.mean, std=numbers.std)
+    made = DeepCluster(12, ResNet18(8), preprocessing=Digits().preprocessing)
     made(torch.randn(64, 3, 16, 16))  # moves the running statistics, which eval mode must use
     return made
 
@@ -59,6 +59,8 @@ def test_data_that_are_prepared_in_another_way_are_rejected(model, other):
         embed_images(model, Digits(**other))
 
 
-def test_a_list_from_a_checkpoint_is_as_good_as_a_tuple(model):
-    model.mean = list(model.mean)
-    assert len(embed_images(model, Digits(), progress=False)[0]) == 1438
+def test_a_checkpoint_keeps_the_preprocessing_of_the_data(model, tmp_path):
+    checkpoint = {"state_dict": model.state_dict(), "global_step": 1, "epoch": 0}
+    model.on_save_checkpoint(checkpoint)
+    DurableCheckpointIO().save_checkpoint(checkpoint, tmp_path / "step-1.ckpt")
+    assert len(embed_images(load_model(tmp_path / "step-1.ckpt"), Digits(), progress=False)[0]) == 1438

@@ -2,14 +2,14 @@
 
 import re
 import sys
-from types import SimpleNamespace
-from unittest.mock import create_autospec
+from unittest.mock import Mock, create_autospec
 
 import lightning.pytorch as pl
 import torch
 from PIL import Image
 
 from ssl_lightning.callbacks import WriteReport
+from ssl_lightning.contracts import TrainingData
 from ssl_lightning.sample_state import PseudoLabels
 
 K = 5
@@ -52,7 +52,7 @@ def page_of(folder, labels):
     run.mkdir()
     lines = [",".join(TABLE), *(",".join(values[row] for values in TABLE.values()) for row in (0, 1))]
     (run / "metrics.csv").write_text("\n".join(lines))
-    data = SimpleNamespace(true_labels=lambda: CLASSES, training=ImageDataset())
+    data = Mock(spec=TrainingData, labels=CLASSES, training=ImageDataset())
     trainer = create_autospec(pl.Trainer, instance=True)
     trainer.is_global_zero, trainer.datamodule = True, data
     WriteReport(str(run / "report")).on_train_end(trainer, Clustered(labels))

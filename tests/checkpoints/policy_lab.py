@@ -13,7 +13,7 @@ from ssl_lightning.clustering.clusterer import Clusterer
 from ssl_lightning.data import Digits
 from ssl_lightning.evaluation.probe import Probe
 from ssl_lightning.methods.method import Method
-from ssl_lightning.models import Backbone, ResNet18
+from ssl_lightning.models import DEFAULT_PREPROCESSING, Backbone, Preprocessing, ResNet18
 
 
 def make_optimizer(parameters):
@@ -36,11 +36,9 @@ class Recipe(Method):
         untyped=None,
         options: dict[str, Any] | None = None,
         score: Callable[[float], float] | None = None,
-        image_size: int = 32,
-        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
-        std: tuple[float, float, float] = (0.25, 0.25, 0.25),
+        preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
     ) -> None:
-        super().__init__(backbone, optimizer, None, image_size, mean, std)
+        super().__init__(backbone, optimizer, None, preprocessing)
         self.learning_rate, self.augment, self.activation = learning_rate, augment, activation
         self.layers_of, self.anything, self.untyped, self.given = layers_of, anything, untyped, options
         self.head = nn.Linear(self.backbone.num_features, 10)

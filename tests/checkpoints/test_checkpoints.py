@@ -19,7 +19,7 @@ from ssl_lightning.clustering import Clustering
 from ssl_lightning.errors import DataError
 from ssl_lightning.files import write_atomically
 from ssl_lightning.methods import DeepCluster, RawPixels
-from ssl_lightning.models import ResNet18, TimmBackbone
+from ssl_lightning.models import Preprocessing, ResNet18, TimmBackbone
 
 
 def saved(model, path, **changes):
@@ -32,7 +32,7 @@ def saved(model, path, **changes):
 
 @pytest.fixture
 def model():
-    method = DeepCluster(7, backbone=ResNet18(4), sobel=True, mean=(0.1, 0.2, 0.3))
+    method = DeepCluster(7, backbone=ResNet18(4), sobel=True, preprocessing=Preprocessing(mean=(0.1, 0.2, 0.3)))
     labels = torch.tensor([0, 6, -1, 3])
     method.pseudo_labels.assign([Clustering(labels, torch.zeros(4), torch.zeros(7, 2), torch.zeros(7).long())])
     return method
@@ -42,14 +42,16 @@ def test_a_method_comes_back_from_its_file_alone_with_weights_memory_banks_and_n
     loaded = load_model(saved(model, tmp_path / "step-3.ckpt"))
     assert type(loaded) is DeepCluster
     assert not loaded.training
-    assert loaded.mean == (0.1, 0.2, 0.3)
+    assert loaded.preprocessing == Preprocessing(mean=(0.1, 0.2, 0.3))
     assert loaded.pseudo_labels.rows.flatten().tolist() == [0, 6, -1, 3]
     model.eval()
     images = model.normalize(torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8))
     assert torch.equal(loaded.embed(images), model.embed(images))
 
 
-@pytest.mark.parametrize("other", [RawPixels(image_size=16), DeepCluster(3, backbone=TimmBackbone("resnet10t"))])
+@pytest.mark.parametrize(
+    "other", [RawPixels(preprocessing=Preprocessing(16)), DeepCluster(3, backbone=TimmBackbone("resnet10t"))]
+)
 def test_every_method_and_backbone_describes_itself_in_plain_values(other, tmp_path):
     assert type(load_model(saved(other, tmp_path / "step-1.ckpt"))) is type(other)
 

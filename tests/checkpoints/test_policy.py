@@ -29,7 +29,7 @@ from ssl_lightning.data import Digits
 from ssl_lightning.entry import run
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.methods import DeepCluster
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.safe_yaml import load_yaml
 
 HERE = Path(__file__).parent
@@ -209,7 +209,7 @@ LINEAR = {"in_features": 2, "out_features": 2}
 
 def checkpoint(path: Path, **changes) -> Path:
     """A checkpoint of tensors and strings alone, as a stranger may write one."""
-    model = DeepCluster(num_clusters=4, backbone=ResNet18(width=8), image_size=16)
+    model = DeepCluster(num_clusters=4, backbone=ResNet18(width=8), preprocessing=Preprocessing(16))
     described = {
         "class_path": "ssl_lightning.methods.deepcluster.DeepCluster",
         "init_args": to_plain(model.constructor_arguments),
@@ -272,7 +272,7 @@ def test_an_address_in_a_description_is_followed_only_where_the_user_names_it_to
 def test_loading_a_checkpoint_takes_its_weights_and_neither_downloads_nor_reads_others(tmp_path, monkeypatch):
     from ssl_lightning.methods import FrozenBackbone, frozen_backbone
 
-    model = FrozenBackbone("timm:test_resnet", weights="published", image_size=32)
+    model = FrozenBackbone("timm:test_resnet", weights="published", preprocessing=Preprocessing(32))
     described = {
         "class_path": "ssl_lightning.methods.frozen_backbone.FrozenBackbone",
         "init_args": to_plain(model.constructor_arguments),
@@ -460,7 +460,7 @@ def test_a_configuration_that_includes_itself_or_what_is_no_local_file_ends_in_o
 
 
 def test_a_description_of_more_memory_than_the_file_holds_is_rejected(tmp_path):
-    with pytest.raises(DataError, match="numbers for a network of"):
+    with pytest.raises(DataError, match="that do not fit its description"):
         load_model(checkpoint(tmp_path / "large.ckpt", init_args={"num_clusters": 3_000_000_000}))
 
 

@@ -1,17 +1,17 @@
-"""budget: operations of runs, and the epochs of the first that would spend those of all."""
+"""budget: flops of runs, and the epochs of the first that would spend those of all."""
 
 import pytest
 
 from ssl_lightning.entry import run
 
 
-def write_run(folder, name, epochs, steps, operations):
+def write_run(folder, name, epochs, steps, flops):
     """The table of a run, whose last row of training is a tenth of the steps before its end."""
     (folder / name).mkdir()
-    lines = ["step,epoch,train/loss,train/operations,eval/knn/top1"]
+    lines = ["step,epoch,train/loss,train/flops,eval/knn/top1"]
     lines += [
-        f"{steps // 2},0,1.5,{operations / 2},",
-        f"{steps * 9 // 10},{epochs - 1},1.25,{0.9 * operations},",
+        f"{steps // 2},0,1.5,{flops / 2},",
+        f"{steps * 9 // 10},{epochs - 1},1.25,{0.9 * flops},",
         f"{steps},{epochs},,,0.5",
     ]
     (folder / name / "metrics.csv").write_text("\n".join(lines) + "\n")
@@ -31,7 +31,7 @@ def test_what_runs_have_spent_and_how_long_the_first_would_train_for_it(tmp_path
 
 
 @pytest.mark.parametrize("content", [None, "step,epoch,train/loss\n2,0,1.5\n"])
-def test_a_folder_without_operations_is_one_line(tmp_path, capsys, content):
+def test_a_folder_without_flops_is_one_line(tmp_path, capsys, content):
     (tmp_path / "run").mkdir()
     if content is not None:
         (tmp_path / "run" / "metrics.csv").write_text(content)

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from ssl_lightning.data.decode import Header, Limits, Unreadable, check_header, decode, probe
+from ssl_lightning.data.decode import Header, Limits, Unreadable, _guarded, _header, _open, check_header, decode
+from ssl_lightning.data.layout import layout_of
 
 PIXELS = np.stack(np.meshgrid(np.linspace(0, 255, 36), np.linspace(255, 0, 24)), 2).astype(np.uint8)
 PIXELS = np.concatenate([PIXELS, np.full((24, 36, 1), 90, np.uint8)], 2)
@@ -30,6 +31,11 @@ def file_of(image: Image.Image, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def header_of(data: bytes) -> Header:
+    with _guarded(), _open(layout_of(data, Limits())) as image:
+        return _header(image)
 
 
 def pixels_of(data: bytes) -> np.ndarray:
@@ -87,7 +93,7 @@ def test_every_mode_without_transparency_is_its_own_rgb(mode):
 
 def test_cmyk_becomes_rgb_as_pillow_does_it():
     data = file_of(IMAGE.convert("CMYK"), "JPEG", quality=95)
-    assert probe(data).mode == "CMYK"
+    assert header_of(data).mode == "CMYK"
     assert np.array_equal(pixels_of(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
     assert np.abs(pixels_of(data).astype(int) - PIXELS).mean() < 8
 
@@ -155,13 +161,13 @@ def test_of_several_frames_the_first_comes(kind):
 
 
 def test_the_name_of_the_content_does_not_matter_only_the_bytes():
-    assert probe(file_of(IMAGE, "GIF")) == Header(36, 24, "GIF", "P")
-    assert probe(file_of(IMAGE, "JPEG")) == Header(36, 24, "JPEG", "RGB")
+    assert header_of(file_of(IMAGE, "GIF")) == Header(36, 24, "GIF", "P")
+    assert header_of(file_of(IMAGE, "JPEG")) == Header(36, 24, "JPEG", "RGB")
 
 
 def test_a_camera_s_image_with_more_images_behind_it_is_its_first():
     data = file_of(IMAGE, "MPO", save_all=True, append_images=[IMAGE.rotate(180)])
-    assert probe(data).format == "MPO"
+    assert header_of(data).format == "MPO"
     assert np.array_equal(pixels_of(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
@@ -257,13 +263,13 @@ def test_limits_are_the_callers():
             decode(PNG, limits)
         assert caught.value.reason == reason
         with pytest.raises(Unreadable):
-            check_header(probe(PNG), limits)
+            check_header(header_of(PNG), limits)
 
 
 def test_a_probe_reads_the_header_and_no_pixels():
-    assert probe(png(9000, 8000)) == Header(9000, 8000, "PNG", "1")
+    assert header_of(png(9000, 8000)) == Header(9000, 8000, "PNG", "1")
     with pytest.raises(Unreadable) as caught:
-        probe(TEXT)
+        header_of(TEXT)
     assert caught.value.reason == "format"
 
 

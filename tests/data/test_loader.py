@@ -20,8 +20,8 @@ from ssl_lightning.data import CuratedImages
 from ssl_lightning.data.dataset import ImageDataset, InMemoryImages
 from ssl_lightning.data.loader import SequentialLoader, TrainingLoader
 from ssl_lightning.data.packs import open_unlabelled
-from ssl_lightning.data.reading import CropSpec, RankShard, _heed_only_the_main_process
-from ssl_lightning.data.views import View, center_view, cut_crop, expand
+from ssl_lightning.data.reading import CropSpec, RankShard, Task, _ignore_signals
+from ssl_lightning.data.views import View, center_view, expand
 
 CROP_SPEC = CropSpec([View()], 8, seed=5)
 
@@ -188,8 +188,8 @@ def test_crops_of_different_sizes_are_those_of_each_image_alone(stored):
     for number, crops in enumerate(batch.images):
         for crop, row, valid in zip(crops, batch.index.tolist(), batch.valid.tolist(), strict=True):
             image = stored.read(torch.tensor([row]))[0][0]
-            alone = cut_crop(image, views[number], 8, seed=5, epoch=0, row=row, number=number)
-            assert torch.equal(crop, alone)
+            alone = CropSpec(views, 8, seed=5)([image], Task(0, torch.tensor([row])))[number]
+            assert torch.equal(crop, alone[0])
             assert valid == (row != 7)
 
 
@@ -283,7 +283,7 @@ def test_a_worker_ends_when_its_main_process_reports_so():
 
 
 def _idle():
-    _heed_only_the_main_process(0)
+    _ignore_signals(0)
     time.sleep(60)
 
 

@@ -10,19 +10,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ssl_lightning.data import CuratedImages, Digits, ProbeSet, Subset, SyntheticImages, UncuratedImages, View
 from ssl_lightning.data.dataset import InMemoryImages
+from ssl_lightning.models.preprocessing import Preprocessing
 from ssl_lightning.types import Batch, RawBatch
 
 
 class Watcher(LightningModule):
     """Learns next to nothing and writes down what it sees."""
 
-    def __init__(self, mean=None, std=None):
+    def __init__(self, preprocessing=None):
         super().__init__()
         torch.manual_seed(0)
         self.layer = torch.nn.Linear(3, 1)
         self.seen, self.evaluations, self.predicted = [], [], []
-        if mean:
-            self.mean, self.std = mean, std
+        self.preprocessing = preprocessing
 
     def training_step(self, batch, batch_idx):
         self.seen.append((self.current_epoch, batch))
@@ -90,7 +90,7 @@ def test_fit_sees_every_row_of_the_digits_in_new_views_each_epoch(trainer):
     assert isinstance(batch, Batch)
     assert [tuple(view.shape[1:]) for view in batch.views] == [(3, 16, 16), (3, 16, 16), (3, 8, 8)]
     assert not torch.equal(batch.views[0], batch.views[1])
-    assert torch.equal(batch.label, data.true_labels()[batch.index])
+    assert torch.equal(batch.label, data.labels[batch.index])
     assert model.rows(0) != model.rows(1)
     assert {loader for loader, _ in model.evaluations} == {0, 1}
 
@@ -187,7 +187,7 @@ def test_predict_gives_all_training_rows_in_order_as_center_views(trainer):
 
 
 def test_views_are_normalized_by_the_values_of_the_model(trainer):
-    own, model = Watcher(), Watcher(mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 2.0))
+    own, model = Watcher(), Watcher(Preprocessing(8, (0.0, 0.5, 1.0), (1.0, 0.5, 2.0)))
     data = Digits(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     for each in (own, model):
         trainer().validate(each, data, verbose=False)
@@ -237,7 +237,7 @@ def test_a_split_without_labels_is_rejected_by_its_name_when_the_probe_set_is_op
 
     monkeypatch.setattr("ssl_lightning.data.probe_sets.open_labelled", mixed)
     ProbeSet("stl10_binary/train", "stl10_binary/test").open()
-    line = "found 4 of 6 images without a label in the probe set stl10_binary/unlabeled; expected a label on each"
+    line = "found 4 of 6 images without a label in the probe set stl10_binary/unlabeled; expected a label for each"
     for splits in (("unlabeled", "test"), ("train", "unlabeled")):
         with pytest.raises(ValueError, match=line):
             ProbeSet(*(f"stl10_binary/{split}" for split in splits)).open()

@@ -21,8 +21,10 @@ from ssl_lightning.data import (
     UnionImages,
     View,
 )
+from ssl_lightning.data.batches import BatchMaker
 from ssl_lightning.data.packs import open_labelled
 from ssl_lightning.data.rendered import MOST_CLASSES, render_images
+from ssl_lightning.models import Preprocessing
 
 OVERLAYS = sorted((Path(__file__).parents[2] / "configs" / "data").glob("*.yaml"))
 
@@ -67,7 +69,7 @@ def test_the_class_of_a_sampled_image_can_be_learned_but_not_from_a_few_pixels()
 def test_every_class_up_to_the_limit_looks_different():
     dataset = render_images(torch.zeros(MOST_CLASSES, dtype=torch.int64), torch.arange(MOST_CLASSES), 32, 0)
     assert len(dataset.flatten(1).unique(dim=0)) == MOST_CLASSES
-    with pytest.raises(ValueError, match=f"at most {MOST_CLASSES} can be drawn"):
+    with pytest.raises(ValueError, match=f"at most {MOST_CLASSES} exist"):
         SyntheticImages(classes=MOST_CLASSES + 1).setup("fit")
 
 
@@ -87,7 +89,7 @@ def test_a_union_of_two_kinds_of_source_is_read_across_the_border(folder, tar, p
     images, valid = data.training.read(torch.arange(7))
     assert valid.all()
     assert [number_of(image) for image in images] == [0, 2, 1, 3, 4, 5, 6]
-    assert data.true_labels().tolist() == [0, 0, 1, 1, -1, -1, -1]
+    assert data.labels.tolist() == [0, 0, 1, 1, -1, -1, -1]
     assert len(set(data.training.sample_ids.tolist())) == 7
     assert list(data.probes) == ["images"]
     batch = data.augment(next(iter(data.train_dataloader())), 0)
@@ -180,7 +182,7 @@ def test_help_texts_come_from_the_docstrings(capsys, parse):
         parse("--data.help=CuratedImages")
     told = capsys.readouterr().out
     assert "Rows of a training batch over all processes together" in " ".join(told.split())
-    assert "The split to train on" in " ".join(told.split())
+    assert "The split for training" in " ".join(told.split())
 
 
 def test_the_printed_config_can_be_read_back(capsys, tmp_path, parse):
@@ -200,8 +202,8 @@ def test_the_statistics_of_an_overlay_are_those_of_its_images(overlay, pack, par
             pack(name)
     rows = torch.arange(0, data.num_samples, 1 if data.num_samples < 2000 else 7)
     loader = data._sequential(data.training.select(rows), data.image_size)
-    data.mean, data.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    views = torch.cat([data.center(raw).views[0] for raw in loader])
+    plain = BatchMaker([], Preprocessing(data.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), 0, data.center_fraction)
+    views = torch.cat([plain.center(raw).views[0] for raw in loader])
     told = parse("--config", str(overlay))
     assert views.mean((0, 2, 3)).tolist() == pytest.approx(told.mean, abs=0.01)
     assert views.std((0, 2, 3)).tolist() == pytest.approx(told.std, abs=0.01)

@@ -10,7 +10,8 @@ from torchvision.transforms.v2 import functional as F
 
 from ssl_lightning.data.color import ORDERS, blend_, blur_, blur_taps, grayscale_, hue_, jitter_, solarize_
 from ssl_lightning.data.crops import affine, center_view, crop_resize, random_boxes
-from ssl_lightning.data.views import View, crop_boxes, cut_crop, expand, finish_crops, make_view, make_views
+from ssl_lightning.data.reading import CropSpec, Task
+from ssl_lightning.data.views import View, crop_boxes, expand, finish_crops, make_view, make_views
 
 KEY = {"seed": 3, "epoch": 2, "number": 1}
 LEVEL = 1 / 255
@@ -329,7 +330,9 @@ def test_a_whole_view_is_nearer_to_exact_maths_than_torchvisions_own_on_uint8():
 @pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 32), (120, 160, 64)])
 def test_crops_cut_one_by_one_and_finished_together_are_the_whole_view(height, width, size):
     images, rows = photographs(20, height, width), torch.arange(20) + 100
-    crops = torch.stack([cut_crop(i, STRONG, size, row=int(r), **KEY) for i, r in zip(images, rows, strict=True)])
+    cut = CropSpec([View(), STRONG], size, KEY["seed"])  # the second view is number 1
+    alone = [cut([image], Task(KEY["epoch"], row.reshape(1)))[1] for image, row in zip(images, rows, strict=True)]
+    crops = torch.cat(alone)
     assert crops.dtype == torch.uint8
     before = crops.clone()
     finished = finish_crops(crops, STRONG, rows=rows, **KEY)
@@ -338,12 +341,6 @@ def test_crops_cut_one_by_one_and_finished_together_are_the_whole_view(height, w
     assert (finished - whole).abs().flatten().quantile(0.98) < 5 * LEVEL
     assert mean_error(finished, whole) < 2 * LEVEL
     assert torch.equal(crops, before)
-
-
-def test_a_numpy_image_is_cut_as_a_tensor_is():
-    image = photographs(1, 50, 70)[0]
-    key = {"row": 9, **KEY}
-    assert torch.equal(cut_crop(image.numpy(), View(), 24, **key), cut_crop(image, View(), 24, **key))
 
 
 @pytest.mark.parametrize("view", [STRONG, View(degrees=20.0, translate=0.1)], ids=["colors", "affine"])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.data import Digits, View
 from ssl_lightning.methods import ClusterFit, RotationPrediction, SoftDistillation
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from tests.methods.quiet import QUIET
 
 N, K = 1438, 7
@@ -49,7 +49,7 @@ class Spy(pl.Callback):
 
 def fit(clusters, data=None, k=K, epochs=1):
     pl.seed_everything(0, verbose=False)
-    model, spy = ClusterFit(clusters, k, backbone=ResNet18(8), image_size=16), Spy()
+    model, spy = ClusterFit(clusters, k, backbone=ResNet18(8), preprocessing=Preprocessing(16)), Spy()
     trainer = pl.Trainer(
         **QUIET,
         max_epochs=epochs,
@@ -94,7 +94,7 @@ def test_labels_travel_in_the_checkpoint_and_the_file_is_needed_no_more(tmp_path
 def seeded(make, seed=0):
     """The weights of each convolution of a method that is made after the seeding of a run."""
     pl.seed_everything(seed, verbose=False)
-    modules = make(backbone=ResNet18(8), image_size=16).modules()
+    modules = make(backbone=ResNet18(8), preprocessing=Preprocessing(16)).modules()
     return [module.weight.detach().flatten() for module in modules if isinstance(module, Conv2d)]
 
 

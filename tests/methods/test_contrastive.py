@@ -14,12 +14,12 @@ from ssl_lightning.callbacks import DiagnosticSignals, ProbeFeatures
 from ssl_lightning.data import Digits, View
 from ssl_lightning.evaluation import KNN
 from ssl_lightning.methods import BYOL, MoCLR, SimCLR
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.types import Batch
 
 PLAIN = {"scale": (0.5, 1.0), "horizontal_flip": 0.0, "color_jitter": (0.0, 0.0, 0.0, 0.0), "grayscale": 0.0}
 TWO = View(count=2, **PLAIN)
-SMALL = {"backbone": ResNet18(8), "hidden": (32,), "projection": 16, "image_size": 16}
+SMALL = {"backbone": ResNet18(8), "hidden": (32,), "projection": 16, "preprocessing": Preprocessing(16)}
 BYOLS = {"predictor_hidden": (32,)}
 EVERY = {SimCLR: {}, BYOL: BYOLS, MoCLR: {}}
 AVERAGING = {BYOL: BYOLS, MoCLR: {}}

@@ -9,7 +9,7 @@ from ssl_lightning.clustering import Clustering, KMeans, PCAWhitening
 from ssl_lightning.data import Digits, View
 from ssl_lightning.functional import pseudo_label_loss
 from ssl_lightning.methods import ClusterFit, DeepCluster, DeepClusterV2, RawPixels, SwAV
-from ssl_lightning.models import AlexNet, ResNet18
+from ssl_lightning.models import AlexNet, Preprocessing, ResNet18
 from ssl_lightning.types import Batch
 
 
@@ -50,7 +50,7 @@ def fit(method, epochs, *callbacks, **options):
 
 def deepcluster(**options):
     pl.seed_everything(0, verbose=False)
-    return DeepCluster(**({"num_clusters": 20, "backbone": ResNet18(8), "image_size": 16} | options))
+    return DeepCluster(**({"num_clusters": 20, "backbone": ResNet18(8), "preprocessing": Preprocessing(16)} | options))
 
 
 def test_a_new_clustering_samples_the_head_anew_without_momentum_and_leaves_the_bodys_alone():
@@ -149,7 +149,10 @@ def test_its_own_pseudo_labels_can_be_learned():
 def test_more_clusters_than_images_are_rejected_before_any_is_embedded(monkeypatch):
     monkeypatch.setattr(DeepCluster, "embed", lambda *_: pytest.fail("an image was embedded"))
     told = "found k=1439 clusters for 1438 rows; lower num_clusters or give more images"
-    for method in (deepcluster(num_clusters=1439), DeepClusterV2(1439, backbone=ResNet18(8), image_size=16)):
+    for method in (
+        deepcluster(num_clusters=1439),
+        DeepClusterV2(1439, backbone=ResNet18(8), preprocessing=Preprocessing(16)),
+    ):
         with pytest.raises(ValueError, match=told):
             fit(method, 1, Recluster(KMeans()), views=[View(), View()])
     deepcluster(num_clusters=1438).reject_few(1438)
@@ -159,9 +162,11 @@ def test_more_clusters_than_images_are_rejected_before_any_is_embedded(monkeypat
 
 def test_a_method_without_clusters_rejects_the_callback_in_one_line():
     with pytest.raises(ValueError, match=r"take it out of trainer\.callbacks"):
-        Recluster(KMeans()).on_fit_start(pl.Trainer(accelerator="cpu", logger=False), RawPixels(image_size=16))
+        Recluster(KMeans()).on_fit_start(
+            pl.Trainer(accelerator="cpu", logger=False), RawPixels(preprocessing=Preprocessing(16))
+        )
     with pytest.raises(ValueError, match="nothing to train"):
-        fit(RawPixels(image_size=16), 1)
+        fit(RawPixels(preprocessing=Preprocessing(16)), 1)
 
 
 def clustering(labels):

@@ -12,13 +12,19 @@ from ssl_lightning.callbacks import Recluster
 from ssl_lightning.clustering import Clustering, FaissKMeans, KMeans, PCAWhitening
 from ssl_lightning.data import Digits, View
 from ssl_lightning.methods import DeepCluster, DeepClusterV2, SwAV
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.types import Batch
 from tests.methods.quiet import QUIET
 
 PLAIN = {"scale": (0.5, 1.0), "horizontal_flip": 0.0, "color_jitter": (0.0, 0.0, 0.0, 0.0), "grayscale": 0.0}
 TWO = View(count=2, **PLAIN)
-SMALL = {"num_clusters": 20, "backbone": ResNet18(8), "hidden": (32,), "projection": 16, "image_size": 16}
+SMALL = {
+    "num_clusters": 20,
+    "backbone": ResNet18(8),
+    "hidden": (32,),
+    "projection": 16,
+    "preprocessing": Preprocessing(16),
+}
 SPHERICAL = KMeans(metric="cosine", iterations=10, empty="keep")
 
 
@@ -36,7 +42,7 @@ class Spy(pl.Callback):
             self.seen.append({})
 
     def on_before_backward(self, trainer, pl_module, loss):
-        self.views = [view.clone() for view in pl_module._seen[1]]
+        self.views = [view.clone() for view in pl_module._last_embeddings[1]]
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.losses.append(float(outputs["loss"]))

@@ -1,6 +1,7 @@
 """Distill: its step as a loop in float64, who learns, what stays as it is, and what is rejected before a step."""
 
 import re
+from dataclasses import replace
 
 import lightning.pytorch as pl
 import pytest
@@ -13,11 +14,11 @@ from ssl_lightning.checkpoints import DurableCheckpointIO
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.data import Digits, View
 from ssl_lightning.methods import BYOL, Distill, MoCLR, SimCLR, Supervised
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from tests.methods.quiet import QUIET
 
 N, K, D = 1438, 3, 12
-PLAIN = {"backbone": ResNet18(8), "image_size": 8}
+PLAIN = {"backbone": ResNet18(8), "preprocessing": Preprocessing(8)}
 TEACHER = {**PLAIN, "hidden": (24,), "projection": D}
 STUDENT = {**PLAIN, "hidden": (16,), "projection": D}
 
@@ -207,7 +208,7 @@ def test_the_student_comes_near_its_teachers(stages):
     method, spy = fit(stages, steps=25, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
     assert spy.steps[-1][1] < 0.6 * spy.steps[0][1]
     suggestions = {failure.name: failure.suggestion for failure in method.failures()}
-    assert suggestions["rank_one"].startswith("--model.base and --model.experts that tell images apart")
+    assert suggestions["rank_one"].startswith("--model.base and --model.experts that discriminate images")
     assert stages["base"] in suggestions["equal_embeddings"]
     assert "--data.mean" in suggestions["unnormalized_inputs"]
 
@@ -273,7 +274,7 @@ def test_cached_targets_are_those_of_center_views(stages, labels):
     method, _ = fit(stages, cached=True)  # and of those, whatever the views in training are
     assert method._teachers == []
     base, *experts = (load_model(path) for path in (stages["base"], *stages["experts"]))
-    data = digits(mean=method.mean, std=method.std)
+    data = digits(mean=method.preprocessing.mean, std=method.preprocessing.std)
     images = torch.cat([data.center(raw).views[0] for raw in data.predict_dataloader()])
     for row in range(20):
         own = experts[max(labels[row], 0)]
@@ -369,7 +370,7 @@ def test_an_expert_of_all_images_or_of_unknown_ones_may_teach(stages, tmp_path):
 def test_a_teacher_of_images_of_another_kind_is_rejected(stages, name):
     other = {"image_size": 16, "mean": (0.3, 0.3, 0.3), "std": (0.3, 0.3, 0.3)}[name]
     with pytest.raises(ValueError, match=rf"found {name}=.* and the teacher .*base.*--data\.{name}"):
-        fit(stages, **{name: other})
+        fit(stages, preprocessing=replace(Preprocessing(8), **{name: other}))
 
 
 def test_center_views_are_seen_by_a_base_of_another_width_too(wide):

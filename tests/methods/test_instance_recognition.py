@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ssl_lightning.data import Digits, View
 from ssl_lightning.functional import instance_loss
 from ssl_lightning.methods import InstanceRecognition
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from tests.methods.quiet import QUIET
 
 
@@ -30,7 +30,7 @@ class Spy(pl.Callback):
 
 def fit(epochs=1, **options):
     pl.seed_everything(0, verbose=False)
-    method = InstanceRecognition(ResNet18(8), projection=16, image_size=16, **options)
+    method = InstanceRecognition(ResNet18(8), projection=16, preprocessing=Preprocessing(16), **options)
     spy = Spy()
     trainer = pl.Trainer(
         **QUIET,
@@ -64,7 +64,7 @@ def test_the_estimate_samples_anew_in_each_step_and_takes_z_once():
 
 
 def test_the_projector_is_a_layer_to_evaluate():
-    method = InstanceRecognition(ResNet18(8), projection=16, image_size=16).eval()
+    method = InstanceRecognition(ResNet18(8), projection=16, preprocessing=Preprocessing(16)).eval()
     images = torch.randn(3, 3, 16, 16)
     assert method.embed(images).shape == (3, 64)
     assert torch.allclose(method.embed(images, "projector").norm(dim=1), torch.ones(3), atol=1e-5)

@@ -13,7 +13,7 @@ from ssl_lightning.clustering import KMeans
 from ssl_lightning.data import Digits, View
 from ssl_lightning.functional import instance_loss, local_aggregation_loss
 from ssl_lightning.methods import InstanceRecognition, LocalAggregation
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from tests.methods.quiet import QUIET
 
 PER_EPOCH = 1438 // 256
@@ -37,7 +37,13 @@ class Spy(pl.Callback):
 
 
 def method(**options):
-    settings = {"num_clusters": 40, "num_heads": 2, "num_neighbors": 60, "projection": 16, "image_size": 16} | options
+    settings = {
+        "num_clusters": 40,
+        "num_heads": 2,
+        "num_neighbors": 60,
+        "projection": 16,
+        "preprocessing": Preprocessing(16),
+    } | options
     return LocalAggregation(backbone=ResNet18(8), **settings)
 
 
@@ -113,7 +119,7 @@ def test_clusters_are_those_of_the_memory():
 
 def test_a_run_starts_from_a_checkpoint_of_instance_recognition(tmp_path):
     pl.seed_everything(0, verbose=False)
-    first = InstanceRecognition(ResNet18(8), projection=16, image_size=16)
+    first = InstanceRecognition(ResNet18(8), projection=16, preprocessing=Preprocessing(16))
     earlier = trainer(1)
     earlier.fit(first, digits())
     earlier.save_checkpoint(tmp_path / "ir.ckpt")
@@ -132,14 +138,14 @@ def test_a_run_starts_from_a_checkpoint_of_instance_recognition(tmp_path):
 def test_a_checkpoint_that_does_not_fit_is_rejected_by_name(tmp_path):
     pl.seed_everything(0, verbose=False)
     earlier = trainer(1)
-    earlier.fit(InstanceRecognition(ResNet18(10), projection=16, image_size=16), digits())
+    earlier.fit(InstanceRecognition(ResNet18(10), projection=16, preprocessing=Preprocessing(16)), digits())
     path = tmp_path / "ir.ckpt"
     earlier.save_checkpoint(path)
     with pytest.raises(ValueError, match=r"found a backbone in .*ir\.ckpt that is not the one of this run"):
         fit(epochs=1, warm_start=str(path))
     other, few = method(warm_start=str(path)), digits()
     few.training = few.training.select(torch.arange(100))
-    with pytest.raises(ValueError, match="memory of 1438 other images than the 100 of this run"):
+    with pytest.raises(ValueError, match="memory bank of 1438 other images than the 100 of this run"):
         trainer(1, Recluster(KMeans())).fit(other, few)
     with pytest.raises(ValueError, match=r"missing\.ckpt"):
         fit(epochs=1, warm_start=str(tmp_path / "missing.ckpt"))
@@ -149,10 +155,10 @@ def test_a_method_without_a_memory_is_no_start(tmp_path):
     from ssl_lightning.methods import RawPixels
 
     earlier = trainer(1)
-    earlier.validate(RawPixels(image_size=16), digits(), verbose=False)
+    earlier.validate(RawPixels(preprocessing=Preprocessing(16)), digits(), verbose=False)
     path = tmp_path / "pixels.ckpt"
     earlier.save_checkpoint(path)
-    with pytest.raises(ValueError, match="RawPixels, which keeps no memory"):
+    with pytest.raises(ValueError, match="RawPixels, which has no memory bank"):
         fit(epochs=1, warm_start=str(path))
 
 

@@ -5,13 +5,14 @@ import torch
 
 from ssl_lightning.errors import UsageError
 from ssl_lightning.methods import RawPixels
+from ssl_lightning.models import Preprocessing
 
-MEAN, STD = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+COLORS = Preprocessing(4, (0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
 
 
 def test_raw_pixels_are_fractions_and_normalized_ones_what_a_network_sees():
     images = torch.randint(256, (5, 3, 4, 4), dtype=torch.uint8)
-    raw, seen = RawPixels(False, 4, MEAN, STD), RawPixels(True, 4, MEAN, STD)
+    raw, seen = RawPixels(False, COLORS), RawPixels(True, COLORS)
     assert torch.allclose(raw.embed(raw.normalize(images)), images.flatten(1) / 255, atol=1e-6)
     assert torch.equal(seen.embed(seen.normalize(images)), seen.normalize(images).flatten(1))
 

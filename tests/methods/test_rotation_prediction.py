@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ssl_lightning.methods import RotationPrediction
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.types import Batch
 
 
@@ -24,7 +24,7 @@ def batch_of(views):
 @pytest.fixture
 def method():
     torch.manual_seed(0)
-    return RotationPrediction(ResNet18(8), image_size=16)
+    return RotationPrediction(ResNet18(8), preprocessing=Preprocessing(16))
 
 
 def test_loss_and_gradient_are_those_of_each_turn_classified_by_itself(method):

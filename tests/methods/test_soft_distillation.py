@@ -9,11 +9,11 @@ from ssl_lightning import load_model
 from ssl_lightning.checkpoints import DurableCheckpointIO
 from ssl_lightning.data import Digits, View
 from ssl_lightning.methods import DeepCluster, RotationPrediction, SoftDistillation, Supervised
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from tests.methods.quiet import QUIET
 
 MEAN, STD = (0.3, 0.3, 0.3), (0.32, 0.32, 0.32)
-SAME = {"backbone": ResNet18(4), "image_size": 16, "mean": MEAN, "std": STD}
+SAME = {"backbone": ResNet18(4), "preprocessing": Preprocessing(16, MEAN, STD)}
 
 
 class Spy(pl.Callback):
@@ -110,9 +110,9 @@ def test_rotation_prediction_teaches_by_what_it_reports_of_images_as_they_are(tm
     ("options", "words"),
     [
         ({"num_classes": 7}, r"num_classes=7 .* of 10 classes.*--model\.num_classes 10"),
-        ({"image_size": 32}, r"image_size=32 .* 16.*--data\.image_size"),
-        ({"mean": (0.5, 0.5, 0.5)}, r"mean=\(0\.5.*--data\.mean"),
-        ({"std": (0.5, 0.5, 0.5)}, r"std=\(0\.5.*--data\.std"),
+        ({"preprocessing": Preprocessing(32, MEAN, STD)}, r"image_size=32 .* 16.*--data\.image_size"),
+        ({"preprocessing": Preprocessing(16, (0.5, 0.5, 0.5), STD)}, r"mean=\(0\.5.*--data\.mean"),
+        ({"preprocessing": Preprocessing(16, MEAN, (0.5, 0.5, 0.5))}, r"std=\(0\.5.*--data\.std"),
     ],
 )
 def test_a_teacher_of_other_images_or_classes_is_rejected(teacher, options, words):

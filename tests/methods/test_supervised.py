@@ -10,7 +10,7 @@ from scipy import stats
 from ssl_lightning.data import Digits, View
 from ssl_lightning.methods import Supervised
 from ssl_lightning.methods.supervised import noisy_labels
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.types import Batch
 from tests.methods.quiet import QUIET
 
@@ -31,13 +31,14 @@ class Spy(pl.Callback):
 class Unsorted(Digits):
     """Digits whose labels nobody knows."""
 
-    def true_labels(self):
+    @property
+    def labels(self):
         return torch.full((self.num_samples,), -1)
 
 
 def fit(data=None, seed=0, **options):
     pl.seed_everything(0, verbose=False)
-    method, spy = Supervised(backbone=ResNet18(8), image_size=16, **options), Spy()
+    method, spy = Supervised(backbone=ResNet18(8), preprocessing=Preprocessing(16), **options), Spy()
     trainer = pl.Trainer(
         **QUIET,
         max_epochs=1,
@@ -82,7 +83,7 @@ def test_a_image_without_a_label_stays_without():
 
 def test_loss_and_gradient_are_the_mean_over_labelled_rows():
     torch.manual_seed(0)
-    method = Supervised(0.0, 5, ResNet18(8), image_size=16).eval()
+    method = Supervised(0.0, 5, ResNet18(8), preprocessing=Preprocessing(16)).eval()
     views, labels = torch.randn(6, 3, 16, 16), torch.tensor([0, -1, 4, 2, -1, 4])
     told = method.training_step(Batch(torch.arange(6), [views], labels), 0)
     log_p = method.logits(views).double().log_softmax(1)

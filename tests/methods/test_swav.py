@@ -10,14 +10,20 @@ from torch.nn import functional as F
 from ssl_lightning.data import Digits, View
 from ssl_lightning.functional import sinkhorn
 from ssl_lightning.methods import SwAV
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.optim import LARC, WarmupCosine
 from ssl_lightning.types import Batch
 from tests.methods.quiet import QUIET
 
 PLAIN = {"scale": (0.5, 1.0), "horizontal_flip": 0.0, "color_jitter": (0.0, 0.0, 0.0, 0.0), "grayscale": 0.0}
 TWO = View(count=2, **PLAIN)
-SMALL = {"num_prototypes": 30, "backbone": ResNet18(8), "hidden": (32,), "projection": 16, "image_size": 16}
+SMALL = {
+    "num_prototypes": 30,
+    "backbone": ResNet18(8),
+    "hidden": (32,),
+    "projection": 16,
+    "preprocessing": Preprocessing(16),
+}
 
 
 OUT_OF_RANGE = {"num_prototypes": 1, "temperature": 0.0, "epsilon": -0.1, "sinkhorn_iterations": 0, "queue_length": -1}
@@ -160,10 +166,10 @@ def test_the_queue_waits_for_its_epoch_then_until_it_is_full_and_never_holds_the
 @pytest.mark.parametrize(
     ("options", "epochs", "steps", "said"),
     [
-        ({"freeze_epochs": 1.0}, 1, -1, ["prototypes stay as they were drawn for all of 5 steps"]),
+        ({"freeze_epochs": 1.0}, 1, -1, ["prototypes keep their initial values in all of 5 steps"]),
         ({"freeze_epochs": 1.0}, 2, -1, []),
-        ({"freeze_epochs": 0.5}, 2, 2, ["prototypes stay as they were drawn for all of 2 steps"]),
-        ({"freeze_epochs": 0.3}, -1, 2, ["prototypes stay as they were drawn for all of 2 steps"]),
+        ({"freeze_epochs": 0.5}, 2, 2, ["prototypes keep their initial values in all of 2 steps"]),
+        ({"freeze_epochs": 0.3}, -1, 2, ["prototypes keep their initial values in all of 2 steps"]),
         ({"freeze_epochs": 0.3}, -1, 3, []),
         ({"queue_length": 600, "queue_start_epoch": 1.0, "freeze_epochs": 0.0}, 1, -1, ["the queue is not used"]),
         ({"queue_length": 600, "queue_start_epoch": 0.4, "freeze_epochs": 0.0}, 1, -1, ["the queue is not used"]),
@@ -172,7 +178,7 @@ def test_the_queue_waits_for_its_epoch_then_until_it_is_full_and_never_holds_the
 )
 def test_a_run_that_is_too_short_for_its_prototypes_or_its_queue_is_reported(options, epochs, steps, said, caplog):
     fit(swav(**options), epochs=epochs, max_steps=steps)
-    heard = [message for message in caplog.messages if message.startswith(("prototypes stay", "the queue is"))]
+    heard = [message for message in caplog.messages if message.startswith(("prototypes keep", "the queue is"))]
     assert len(heard) == len(said)
     assert all(message.startswith(start) for message, start in zip(heard, said, strict=True))
 
@@ -232,7 +238,7 @@ def test_it_embeds_with_the_backbone_or_the_projector():
     assert method.embed(images).shape == (12, 64)
     projected = method.embed(images, layer="projector")
     assert torch.allclose(projected.norm(dim=1), torch.ones(12), atol=1e-5)
-    with pytest.raises(ValueError, match="backbone, projector"):
+    with pytest.raises(ValueError, match="backbone, hidden, projector"):
         method.embed(images, layer="head")
 
 

@@ -30,7 +30,6 @@ def floats(net):
 def test_the_momentum_rises_with_half_a_cosine(step, tau):
     teacher = EmaTeacher(student(), 0.9)
     assert teacher.tau(step, 100) == pytest.approx(tau)
-    assert EmaTeacher(student(), 0.9, rising=False).tau(step, 100) == 0.9
 
 
 def test_weights_and_running_statistics_are_the_sum_written_out():
@@ -50,7 +49,7 @@ def test_weights_and_running_statistics_are_the_sum_written_out():
 def test_a_momentum_of_one_stays_and_of_zero_copies(momentum):
     net = student()
     before = floats(net)
-    teacher = EmaTeacher(net, momentum, rising=False)
+    teacher = EmaTeacher(net, momentum)
     move(net)
     teacher.follow(net, 0, 10)
     wanted = before if momentum else floats(net)

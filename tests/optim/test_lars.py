@@ -103,5 +103,5 @@ def test_exclusion_splits_every_group_and_keeps_its_options():
 @pytest.mark.parametrize("optimizer", [LARC, LARS])
 @pytest.mark.parametrize("option", ["lr", "momentum", "weight_decay", "trust"])
 def test_a_negative_option_is_rejected(optimizer, option):
-    with pytest.raises(UsageError, match=f"found {optimizer.__name__} {option}=-1"):
-        optimizer(parameters(), **{option: -1})
+    with pytest.raises(UsageError, match=f"found {optimizer.__name__} {option}=-1.0"):
+        optimizer(parameters(), **{option: -1.0})

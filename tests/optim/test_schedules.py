@@ -8,7 +8,7 @@ from ssl_lightning.callbacks import Recluster
 from ssl_lightning.clustering import KMeans
 from ssl_lightning.data import Digits
 from ssl_lightning.methods import DeepCluster
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.optim import MultiStep, WarmupCosine
 
 
@@ -107,7 +107,7 @@ def test_epochs_are_turned_into_optimizer_steps_from_the_data(options, total):
         def on_before_optimizer_step(self, trainer, pl_module, optimizer):
             rates.append([group["lr"] for group in optimizer.param_groups])
 
-    model = DeepCluster(12, ResNet18(width=4), schedule=WarmupCosine(), image_size=8)
+    model = DeepCluster(12, ResNet18(width=4), schedule=WarmupCosine(), preprocessing=Preprocessing(8))
     quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -127,7 +127,7 @@ def test_epochs_are_turned_into_optimizer_steps_from_the_data(options, total):
 
 
 def test_a_run_without_an_end_has_no_schedule():
-    model = DeepCluster(12, ResNet18(width=4), schedule=WarmupCosine(), image_size=8)
+    model = DeepCluster(12, ResNet18(width=4), schedule=WarmupCosine(), preprocessing=Preprocessing(8))
     trainer = pl.Trainer(accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False)
     with pytest.raises(ValueError, match="found a schedule in a run without an end"):
         trainer.fit(model, datamodule=Digits(batch_size=256, image_size=8))

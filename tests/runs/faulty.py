@@ -120,7 +120,7 @@ if FAULT.startswith("limit"):
 before = Throughput.on_train_batch_end
 Throughput.on_train_batch_end = after_step
 Throughput.on_train_batch_start = poison
-inner_look, Doctor._look = Doctor._look, look
+inner_look, Doctor._diagnose = Doctor._diagnose, look
 inner_evaluated, ProbeFeatures.on_validation_batch_end = ProbeFeatures.on_validation_batch_end, evaluations
 inner_cluster, KMeans.__call__ = KMeans.__call__, cluster
 inner_save, inner_replace = torch.save, os.replace

@@ -93,8 +93,7 @@ def files_to_distill(folder):
     data, paths = Digits(image_size=16), [folder / f"{name}.ckpt" for name in ("base", "first", "second")]
     torch.manual_seed(0)
     for path in paths:
-        sizes = {"hidden": (24,), "projection": 12, "image_size": 16}
-        save(MoCLR(ResNet18(4), **sizes, mean=data.mean, std=data.std), path)
+        save(MoCLR(ResNet18(4), hidden=(24,), projection=12, preprocessing=data.preprocessing), path)
     base, *experts = map(str, paths)
     return ("--model.base", base, "--model.experts", f"[{','.join(experts)}]", "--model.clusters", edge(folder, 2))
 
@@ -108,7 +107,10 @@ def classes_to_learn(folder):
     """A teacher of four classes."""
     data = Digits(image_size=16)
     torch.manual_seed(0)
-    save(RotationPrediction(ResNet18(4), image_size=16, mean=data.mean, std=data.std), folder / "teacher.ckpt")
+    save(
+        RotationPrediction(ResNet18(4), preprocessing=data.preprocessing),
+        folder / "teacher.ckpt",
+    )
     return ("--model.teacher", str(folder / "teacher.ckpt"))
 
 

@@ -75,7 +75,7 @@ def test_rows_and_columns_of_a_full_disk_are_written_when_there_is_room(no_room,
     table.log_metrics({"epoch": 1.0, "c": 4.0}, step=3)
     with pytest.raises(OSError, match="No space left"):
         table.flush()
-    assert sum("rows wait for room" in record.message for record in caplog.records) == 1
+    assert sum("rows wait in memory" in record.message for record in caplog.records) == 1
     no_room["full"] = False
     table.flush()
     table.log_metrics({"epoch": 1.0, "a": 5.0}, step=4)
@@ -124,7 +124,7 @@ def noted(tmp_path):
     tally = {}
     for step in range(1, STEPS + 1):
         table.log_metrics({"epoch": float(step // 4), "train/loss": 1 / step, "train/seconds": 0.1 * step}, step)
-        table.log_metrics({"train/operations": 5.0 * step}, step)
+        table.log_metrics({"train/flops": 5.0 * step}, step)
         if step == 3:
             table.log_metrics({"eval/knn/top1": 0.5}, step)  # a column that comes late
         if step == AT:

@@ -37,7 +37,7 @@ def test_another_learning_rate_and_decay_hold_after_a_resume_and_are_reported(sc
     more = ["--trainer.max_epochs", "4", "--resume.allow_config_change", "true"]
     assert run([*first, *other, *more]) == 0
     assert "model.init_args.optimizer.init_args.lr 0.1 -> 0.01" in caplog.text
-    assert "the optimizer goes on with other options: lr 0.1 -> 0.01; weight_decay 1e-05 -> 0.001" in caplog.text
+    assert "the optimizer continues with other options: lr 0.1 -> 0.01; weight_decay 1e-05 -> 0.001" in caplog.text
     old, new = rates(tmp_path / "r")[:4], rates(tmp_path / "r")[4:]
     assert len(new) == 4
     assert max(new) <= 0.01 < max(old)

@@ -169,8 +169,8 @@ def leave_out_figures() -> None:
     """The report's figures are half the time of so short a run; the table that they are drawn from is compared."""
     from ssl_lightning.callbacks.write_report import WriteReport
 
-    assert callable(WriteReport._bring_up_to_date)
-    WriteReport._bring_up_to_date = lambda self, trainer, module: None
+    assert callable(WriteReport._update)
+    WriteReport._update = lambda self, trainer, module: None
 
 
 def watch_effects(path: pathlib.Path) -> None:

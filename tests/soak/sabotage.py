@@ -81,7 +81,7 @@ def sabotages() -> list[tuple[str, int, list]]:
         ("disk", 8, [patch(checkpointing, "FAILURES_ALLOWED", 10**6), patch(saving, "on_train_end", nothing)]),
         ("nan", 2, [patch(saving, "on_before_backward", nothing)]),
         # killed before the last epoch: once all batches of the last one are read, nobody misses a worker
-        ("workers", 5, [patch(reading, "_tells_of_death", nothing)]),
+        ("workers", 5, [patch(reading, "_is_worker_death", nothing)]),
         ("images", 0, [patch(stored.StoredImages, "_decoded", substituted)]),
         ("damage", 0, [trust]),
         ("damaged_runs", 0, [trust]),

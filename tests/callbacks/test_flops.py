@@ -1,4 +1,4 @@
-"""Operations: against a closed form and torch's own counter, and what it leaves as it was."""
+"""CountFLOPs: against a closed form and torch's own counter, and what it leaves as it was."""
 
 import lightning.pytorch as pl
 import pytest
@@ -7,10 +7,10 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_lightning.callbacks import Compile, Operations
+from ssl_lightning.callbacks import Compile, CountFLOPs
 from ssl_lightning.data import Digits, View
 from ssl_lightning.methods import SimCLR
-from ssl_lightning.models import ResNet18
+from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.runs import MetricsTable
 from ssl_lightning.runs.metrics import read_rows
 from tests.methods.quiet import QUIET
@@ -35,16 +35,16 @@ class TwoLayers(pl.LightningModule):
 
 
 def train(model, tmp_path, *callbacks, data=None, **options):
-    """Its rows of operations by step."""
+    """Its rows of flops by step."""
     table = MetricsTable(tmp_path / "metrics.csv")
     settings = QUIET | {"logger": table, "max_epochs": 1, "log_every_n_steps": 2} | options
-    trainer = pl.Trainer(**settings, callbacks=[*callbacks, Operations()])
+    trainer = pl.Trainer(**settings, callbacks=[*callbacks, CountFLOPs()])
     if data is None:
         trainer.fit(model, DataLoader(TensorDataset(torch.randn(6 * B, F)), batch_size=B))
     else:
         trainer.fit(model, datamodule=data)
     rows = read_rows(tmp_path / "metrics.csv") if (tmp_path / "metrics.csv").exists() else []
-    return {int(row["step"]): float(row["train/operations"]) for row in rows if row.get("train/operations")}
+    return {int(row["step"]): float(row["train/flops"]) for row in rows if row.get("train/flops")}
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
@@ -68,7 +68,7 @@ def test_a_method_costs_what_torchs_own_counter_reports_and_learns_what_it_did(t
 
     def fit(*callbacks):
         pl.seed_everything(0, verbose=False)
-        model = SimCLR(ResNet18(8), hidden=(16,), projection=8, image_size=8)
+        model = SimCLR(ResNet18(8), hidden=(16,), projection=8, preprocessing=Preprocessing(8))
         return model, train(model, tmp_path, Note(), *callbacks, data=digits(), max_steps=4)
 
     model, found = fit()
@@ -77,7 +77,7 @@ def test_a_method_costs_what_torchs_own_counter_reports_and_learns_what_it_did(t
     assert found == {step: step * counter.get_total_flops() for step in (1, 2, 4)}
     counted, losses = losses, []
     pl.seed_everything(0, verbose=False)
-    plain = SimCLR(ResNet18(8), hidden=(16,), projection=8, image_size=8)
+    plain = SimCLR(ResNet18(8), hidden=(16,), projection=8, preprocessing=Preprocessing(8))
     pl.Trainer(**QUIET, max_steps=4, callbacks=[Note()]).fit(plain, datamodule=digits())
     assert [loss for loss, _ in counted] == [loss for loss, _ in losses]
 
@@ -94,10 +94,10 @@ def test_nothing_is_said_of_a_compiled_step(tmp_path, monkeypatch):
 
 
 def test_a_resumed_run_goes_on_with_the_count_of_its_first_step(tmp_path):
-    first = Operations()
+    first = CountFLOPs()
     first.load_state_dict({"of_a_batch": 7})
     table = MetricsTable(tmp_path / "metrics.csv")
     settings = QUIET | {"logger": table, "max_epochs": 1, "log_every_n_steps": 2}
     pl.Trainer(**settings, callbacks=[first]).fit(TwoLayers(), DataLoader(TensorDataset(torch.randn(2 * B, F)), B))
-    assert [float(row["train/operations"]) for row in read_rows(tmp_path / "metrics.csv")] == [7, 2 * 7]
+    assert [float(row["train/flops"]) for row in read_rows(tmp_path / "metrics.csv")] == [7, 2 * 7]
     assert first.state_dict() == {"of_a_batch": 7}
