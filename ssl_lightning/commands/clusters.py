@@ -6,9 +6,10 @@ from typing import Any
 from tqdm import tqdm
 
 from ssl_lightning.checkpoints.load import build_data, data_section, described_data
+from ssl_lightning.cli.config_names import find_config
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, purity
-from ssl_lightning.errors import DataError
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.files import reject_unwritable
 from ssl_lightning.report.cluster_sheets import CLUSTERS, IMAGES, draw_cluster_sheets
 from ssl_lightning.report.page import Figure, Section, write_page
@@ -23,14 +24,16 @@ def main(
     Args:
         file: A file of WriteClusters, <path>.safetensors.
         out: Folder of the page; by default <path>-page.
-        data: A file with a data section, if the images have moved since.
+        data: A configuration with a data section, a file or a name, if the images have moved since.
         images: Images per cluster; half of them are those nearest to the centroid.
         most: Clusters on the page; of more, the largest and the smallest half.
 
     Raises:
         DataError: If the file is damaged, or the data are not those that it was made for.
-        UsageError: If `out` cannot be written.
+        UsageError: If `out` cannot be written, or there is nothing to show.
     """
+    if images < 1 or most < 1:
+        raise UsageError(f"found images={images}, most={most}; expected at least 1 of each")
     clustering, metadata = Clustering.load(file)
     source = _source(metadata, file, data)
     source.setup("predict")
@@ -60,7 +63,7 @@ def main(
 def _source(metadata: dict[str, str], file: str, data: str | None) -> Any:
     suggestion = "give --data, for example configs/data/x.yaml"
     if data is not None:
-        return build_data(data_section(data, suggestion), data)
+        return build_data(data_section(find_config(data), suggestion), data)
     return described_data(metadata, file, suggestion)
 
 

@@ -9,6 +9,7 @@ import torch
 from ssl_lightning.callbacks.embed import embed_images
 from ssl_lightning.checkpoints.load import build_data, data_section, load_model
 from ssl_lightning.checkpoints.plain import to_plain
+from ssl_lightning.cli.config_names import find_config
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable, sha256_of
@@ -28,19 +29,19 @@ def main(
     Args:
         checkpoint: For example runs/NAME/checkpoints/last.ckpt.
         out: The file to write, <name>.safetensors.
-        data: A file with a data section, for example configs/data/cifar10.yaml; by default the run's own images.
+        data: A configuration with a data section, a file or a name such as data/cifar10; by default the run's images.
         layer: One of the method's layers; by default its first.
         weights: "ema" for the averaged weights of methods that have them (BYOL, MoCLR).
         device: cpu, cuda, or auto for a GPU where there is one.
 
     Raises:
-        ValueError: If a file is missing or does not fit the other.
-        UsageError: If `out` cannot be written.
+        DataError: If a file is missing or does not fit the other.
+        UsageError: If `out` cannot be written, or there is no such device.
     """
     if Path(out).suffix != ".safetensors":
         raise UsageError(f"found out={out}; expected a name that ends in .safetensors")
     model = load_model(checkpoint)
-    config = Path(data) if data else Path(checkpoint).resolve().parents[1] / "config.yaml"
+    config = find_config(data) if data else Path(checkpoint).resolve().parents[1] / "config.yaml"
     described = data_section(config, "give --data, for example configs/data/x.yaml")
     described["init_args"] = (described.get("init_args") or {}) | to_plain(asdict(model.preprocessing))
     images = build_data(described, data or checkpoint)
@@ -59,7 +60,20 @@ def main(
 
 
 def device_named(name: str) -> torch.device:
-    """A device by what the option calls it: cpu, cuda, or auto for a GPU where there is one."""
+    """The device of an option.
+
+    Args:
+        name: cpu, cuda, cuda:<number>, or auto for a GPU where there is one.
+
+    Raises:
+        UsageError: There is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"found device={name!r}; expected cpu, cuda or auto") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"found device={name!r} and {torch.cuda.device_count()} CUDA devices; expected cpu or auto")
+    return device

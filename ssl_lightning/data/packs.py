@@ -109,7 +109,10 @@ def splits(path: str) -> list[str]:
         return ["train", "test"]
     files = locate(path)
     if files[0].is_dir():
-        return _sorted({folder.name for folder in files[0].iterdir() if folder.is_dir()})
+        try:
+            return _sorted({folder.name for folder in files[0].iterdir() if folder.is_dir()})
+        except OSError as error:
+            raise DataError(f"{files[0]} cannot be read ({error.strerror}): check the folder and its rights") from error
     return _sorted({name.split("/", 1)[0] for name in _tar_names(files) if "/" in name})
 
 

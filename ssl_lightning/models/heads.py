@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ssl_lightning.errors import UsageError
+
 
 class ClusterHead(nn.Module):
     """A linear layer to K clusters that can be reset.
@@ -44,6 +46,9 @@ class Projector(nn.Module):
         norm: Batch normalization before each ReLU. SEER has none from RegNetY-64GF on.
         last_norm: Batch normalization of the embedding, as in MoCLR.
         scale: Factor of the embedding.
+
+    Raises:
+        UsageError: For a width below 1.
     """
 
     def __init__(
@@ -56,6 +61,8 @@ class Projector(nn.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
+        if min([*hidden, width]) < 1:
+            raise UsageError(f"found hidden={list(hidden)} and an embedding of {width}; expected widths of at least 1")
         self.scale = scale
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([num_features, *hidden]):

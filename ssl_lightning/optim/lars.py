@@ -9,6 +9,8 @@ from typing import Any
 
 from timm.optim import Lars
 
+from ssl_lightning.errors import UsageError
+
 
 class LARC(Lars):
     """The convention of SwAV, DeepCluster-v2 and SEER: all tensors are adapted, including biases; no clipping.
@@ -32,6 +34,7 @@ class LARC(Lars):
         weight_decay: float = 1e-6,
         trust: float = 0.001,
     ) -> None:
+        _check(self, lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust)
         super().__init__(
             params,
             lr=lr,
@@ -65,6 +68,7 @@ class LARS(Lars):
         trust: float = 0.001,
         clip: bool = False,
     ) -> None:
+        _check(self, lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust)
         super().__init__(
             params,
             lr=lr,
@@ -73,3 +77,9 @@ class LARS(Lars):
             trust_coeff=trust,
             trust_clip=clip,
         )
+
+
+def _check(optimizer: Lars, **options: float) -> None:
+    for name, value in options.items():
+        if value < 0:
+            raise UsageError(f"found {type(optimizer).__name__} {name}={value}; expected 0 or more")

@@ -14,7 +14,9 @@ import yaml
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.commands import choose_k
+from ssl_lightning.commands.embed import device_named
 from ssl_lightning.entry import run
+from ssl_lightning.errors import UsageError
 from ssl_lightning.methods import ClusterFit
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +132,16 @@ def test_images_that_the_clusters_were_not_made_for_are_rejected(stages, tmp_pat
     (tmp_path / "other.yaml").write_text("data: {class_path: ssl_lightning.data.SyntheticImages}")
     assert run(["clusters", str(here / "edge.safetensors"), "--data", str(tmp_path / "other.yaml")]) == 65
     assert "give --data with those that it was made for" in capsys.readouterr().err
+    assert run(["clusters", str(here / "edge.safetensors"), "--data", "data/synthetic"]) == 65
+    assert "give --data with those that it was made for" in capsys.readouterr().err
     assert run(["clusters", str(tmp_path / "none.safetensors")]) == 65
+    assert run(["clusters", str(here / "edge.safetensors"), "--images", "0"]) == 64
+
+
+@pytest.mark.parametrize("name", ["odd", "cuda:99"])
+def test_a_device_that_is_not_there_is_rejected(name):
+    with pytest.raises(UsageError, match=f"found device='{name}'"):
+        device_named(name)
 
 
 def test_features_are_embedded_once_and_clustered_for_several_k(stages, tmp_path, capsys):
@@ -188,7 +199,7 @@ def test_choices_that_cannot_be_are_one_line(stages, tmp_path, capsys, options, 
     features = torch.randn(30, 4)
     path = tmp_path / "features.safetensors"
     FeatureFile(features, torch.arange(30), torch.full((30,), -1), {}).save(path)
-    assert run(["choose-k", str(path), *options]) == 65
+    assert run(["choose-k", str(path), *options]) == 64
     assert expected in capsys.readouterr().err
 
 

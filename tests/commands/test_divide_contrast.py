@@ -156,7 +156,7 @@ def test_an_expert_that_is_not_there_is_named_with_its_command(stages, tmp_path,
     out = capsys.readouterr().out
     assert "not begun" in out
     assert "--data.subset.value 1" in out
-    assert run(["experts", str(tmp_path / "edge.safetensors"), "--evaluate", "true"]) == 65
+    assert run(["experts", str(tmp_path / "edge.safetensors"), "--evaluate", "true"]) == 64
     assert "give --base" in capsys.readouterr().err
 
 

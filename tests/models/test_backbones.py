@@ -6,7 +6,17 @@ import sys
 import pytest
 import torch
 
-from ssl_lightning.models import VGG16, AlexNet, ClusterHead, ResNet18, Sobel, TimmBackbone, TorchvisionBackbone
+from ssl_lightning.errors import UsageError
+from ssl_lightning.models import (
+    VGG16,
+    AlexNet,
+    ClusterHead,
+    Projector,
+    ResNet18,
+    Sobel,
+    TimmBackbone,
+    TorchvisionBackbone,
+)
 
 
 def parameters(network) -> int:
@@ -136,3 +146,9 @@ def test_a_rectifying_head_opens_with_the_relu_that_was_cut_off():
     head = ClusterHead(4, 3, rectify=True)
     features = torch.randn(5, 4)
     assert torch.equal(head(features), head.linear(features.relu()))
+
+
+@pytest.mark.parametrize(("hidden", "width"), [([-2], 8), ([16, 0], 8), ([16], 0)])
+def test_a_projector_without_width_is_rejected(hidden, width):
+    with pytest.raises(UsageError, match="expected widths of at least 1"):
+        Projector(16, hidden, width)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ssl_lightning.errors import UsageError
 from ssl_lightning.optim import LARC, LARS, without_decay
 
 LR, DECAY = 0.6, 1e-2
@@ -97,3 +98,10 @@ def test_exclusion_splits_every_group_and_keeps_its_options():
     assert groups[0]["params"] == [weight]
     assert "weight_decay" not in groups[0]
     assert (groups[1]["lr"], groups[1]["weight_decay"], groups[2]["weight_decay"]) == (0.1, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("optimizer", [LARC, LARS])
+@pytest.mark.parametrize("option", ["lr", "momentum", "weight_decay", "trust"])
+def test_a_negative_option_is_rejected(optimizer, option):
+    with pytest.raises(UsageError, match=f"found {optimizer.__name__} {option}=-1.0"):
+        optimizer(parameters(), **{option: -1.0})
