@@ -37,7 +37,8 @@ LAYERS = {
     "methods": "checkpoints clustering contracts counter_rng errors failures files functional "
     "models optim processes sample_state types",
     "cli": "callbacks checkpoints data errors files methods processes report runs safe_yaml sample_state",
-    "commands": "optim callbacks checkpoints cli clustering data errors evaluation files methods models report runs types",
+    "commands": "callbacks checkpoints cli clustering data errors evaluation files methods models"
+    " report runs types optim",
     "entry": "cli errors",
     "__main__": "entry",
 }

@@ -184,7 +184,7 @@ def test_a_resume_goes_through_three_methods_that_an_instance_may_hide(tmp_path)
     }
 
 
-def test_the_launcher_of_processes_is_told_by_its_class():
+def test_the_launcher_of_processes_has_one_base():
     base = importlib.import_module("lightning.pytorch.strategies.launchers")._MultiProcessingLauncher
     trainer = pl.Trainer(strategy="ddp_fork", devices=2, accelerator="cpu", **QUIET_WITHOUT_DEVICES)
     assert isinstance(trainer.strategy.launcher, base)
