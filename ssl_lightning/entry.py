@@ -6,6 +6,8 @@ torch is not imported until a subcommand needs it, so that `--help` is quick.
 import errno
 import json
 import logging
+import os
+import select
 import signal
 import sys
 import traceback
@@ -32,6 +34,8 @@ DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
 STOPPED_BY_SIGNAL = {RequeueError.exit_code, InterruptError.exit_code, PreemptedError.exit_code}
 FAILURE = 1
 """Exit code of a failure of this package."""
+NOBODY_READS = 141
+"""Exit code of a program in a pipe with an ended reader, as shells report it: 128 + SIGPIPE."""
 
 
 def main() -> None:
@@ -50,7 +54,11 @@ def main() -> None:
                 ParsingError.exit_code,
             )
         )
-    code = run(arguments)
+    try:
+        code = run(arguments)
+    except SystemExit as ended:  # of the parser, after help or an error
+        code = ended.code
+    code = NOBODY_READS if _nobody_reads() else code
     if code in STOPPED_BY_SIGNAL:
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # one more would change the code while the interpreter ends
@@ -96,6 +104,8 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
             return _report(_disk_trouble(error), DiskError.exit_code, error)
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return NOBODY_READS
         return _fail(error)
     return 0
 
@@ -127,6 +137,20 @@ def _disk_trouble(error: OSError) -> str:
         f"found a disk that cannot be written{where} ({error.strerror}); what was written before is kept: free some "
         "space and give the same command again"
     )
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of standard output has ended, as `head` does; then what is still to be written is dropped."""
+    try:
+        output = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # replaced by an object without a file
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    ended = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if ended:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return ended
 
 
 def _report(line: str, code: int, error: BaseException | None = None) -> int:

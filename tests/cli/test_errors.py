@@ -1,5 +1,7 @@
 """A failure of the package is a traceback and exit code 1; a mistake of the user is one line with a code of its own."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -147,3 +149,13 @@ def test_a_checkpoint_of_a_development_version_is_one_line_that_says_so(capsys):
     (line,) = (line for line in said.splitlines() if line.startswith("ssl-lightning: error: "))
     assert code == 65
     assert "found old.ckpt, which a development version wrote (Drops -> MultiStep)" in line
+
+
+@pytest.mark.parametrize("command", [["config"], ["config", "swav"], ["fit", "--config", "swav", "--print_config"]])
+def test_a_pipe_with_an_ended_reader_is_no_failure(command):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        program = [sys.executable, "-m", "ssl_lightning", *command]
+        ended = subprocess.run(program, stdout=pipe, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (141, "")
