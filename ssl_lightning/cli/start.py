@@ -182,9 +182,12 @@ def _restore(path: str, owner: Any, name: str, *args: Any, **kwargs: Any) -> Any
     """
     try:
         return getattr(type(owner), name)(owner, *args, **kwargs)
-    except (RunStoppedError, OSError, torch.OutOfMemoryError):
+    except (OSError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        is_known = isinstance(error, RunStoppedError) and not isinstance(error, DataError)
+        if is_known or (isinstance(error, DataError) and Path(path).name in str(error)):
+            raise
         reason = " ".join(str(error).split())[:300]
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise DataError(
