@@ -123,9 +123,18 @@ EXCEPTIONS = {
 """Names that keep a banned word, and why."""
 
 
+def tracked() -> list[str]:
+    """Names of the files of the repository; of all but generated folders where it is unpacked without git."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0 and listed.stdout:
+        return listed.stdout.splitlines()
+    generated = re.compile(r"^(\.(?!github)|runs/|dist/|data/|docs/_build/)|__pycache__|\.egg-info")
+    names = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()]
+    return [name for name in names if not generated.search(name)]
+
+
 def files():
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    kept = [ROOT / name for name in listed if Path(name).suffix in SUFFIXES and name not in NOT_READ]
+    kept = [ROOT / name for name in tracked() if Path(name).suffix in SUFFIXES and name not in NOT_READ]
     return [path for path in kept if path.is_file() and "results" not in path.parts]
 
 
