@@ -114,7 +114,10 @@ def test_images_that_are_all_the_same_end_in_one_cluster_and_stop_the_run_if_req
     for place in range(128):
         Image.fromarray(image).save(folder / f"{place}.png")
     data = ("--data", "UncuratedImages", "--data.path", str(folder), "--model.num_clusters", "4")
-    still = ("--data.views", "[{count: 1, scale: [1.0, 1.0], flip: 0.0, jitter: [0.0, 0.0, 0.0, 0.0], gray: 0.0}]")
+    still = (
+        "--data.views",
+        "[{count: 1, scale: [1.0, 1.0], horizontal_flip: 0.0, color_jitter: [0.0, 0.0, 0.0, 0.0], grayscale: 0.0}]",
+    )
     stop = ("--doctor.on_collapse", "stop")
     code, found = fit(tmp_path / "runs", "deepcluster", *data, *still, *stop, batch=32)
     assert code == 76
