@@ -3,8 +3,7 @@
     python benchmarks/step.py [--methods deepcluster ...] [--sizes tiny full] [--rounds 15] [--threads 1] [--json PATH]
 
 Two copies of one method, one under `Trainer` with everything that the command line adds to a run (metrics table,
-progress bar, throughput, vital signs, doctor, reference set, checkpointing), a row every 10 steps as it has by
-default, and
+progress bar, throughput, diagnostic signals, doctor, report, checkpointing), a row every 10 steps (the default), and
 eight running means in one sum on top; one in a plain Python loop over the same kind of loader with the same views, loss
 and optimizer. They take turns within one training epoch, ten steps or one, so what else the machine does falls on both.
 Wall time: the median over all turns with its least and largest; and the difference between the fastest tenths of both
@@ -295,7 +294,7 @@ class BareLoop:
 class EightMeans(pl.Callback):
     """Eight numbers of every step, their means written at the trainer's logging interval, as a method may log.
 
-    They share one sum, as vital signs do; a torchmetrics object for each would cost a twentieth of a millisecond each.
+    They share one sum, as diagnostic signals do; a torchmetrics object costs a twentieth of a millisecond each.
     """
 
     def __init__(self):

@@ -72,7 +72,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.mark.slow
 @each_notebook
-def test_a_notebook_runs_and_samples_without_a_warning(path, checkpoint, monkeypatch):
+def test_a_notebook_runs_and_plots_without_a_warning(path, checkpoint, monkeypatch):
     monkeypatch.setenv("SSL_LIGHTNING_CHECKPOINT", str(checkpoint))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(checkpoint.parent / "ipython"))  # no start-up files of the user

@@ -54,7 +54,7 @@ class Fitting:
 
     Args:
         run: The folder.
-        trainer: With the run's checkpoints, metrics table, reference set and external loggers.
+        trainer: With the run's checkpoints, metrics table, report and external loggers.
         model: What is trained.
         datamodule: On what, set up to fit.
         options: The command line: where the run begins and how it resumes.

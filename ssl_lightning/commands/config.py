@@ -2,7 +2,7 @@
 
 import sys
 
-from ssl_lightning.cli.config_names import config_names, find_packaged
+from ssl_lightning.cli.config_names import config_names, configs_folder, find_packaged
 
 
 def main(name: str | None = None) -> None:
@@ -20,5 +20,5 @@ def main(name: str | None = None) -> None:
     names = config_names()
     width = max(map(len, names))
     for each in names:
-        first = find_packaged(each).read_text(encoding="utf-8").partition("\n")[0]
+        first = (configs_folder() / f"{each}.yaml").read_text(encoding="utf-8").partition("\n")[0]
         print(f"{each:<{width}}  {first.lstrip('# ')}")

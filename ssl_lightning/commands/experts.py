@@ -25,7 +25,7 @@ from ssl_lightning.runs.directory import RunDirectory
 from ssl_lightning.runs.metrics import read_rows
 
 EVALUATED = {"knn/top1": "k-NN", "linear/top1": "linear"}
-"""Metrics of an evaluate, and their headings."""
+"""Metrics of a probe, and their headings."""
 
 
 @dataclass(frozen=True)

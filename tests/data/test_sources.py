@@ -45,7 +45,7 @@ def test_digits_are_those_of_scikit_learn_every_fifth_for_test():
             assert np.abs(channel / 255 - reference[chosen] / 16).max() <= 0.5 / 255 + 1e-6
 
 
-def test_sampled_images_are_functions_of_seed_row_and_class():
+def test_rendered_images_are_functions_of_seed_row_and_class():
     rows, labels = torch.arange(600), torch.arange(600) % 10
     all_at_once = render_images(rows, labels, 32, 0)
     assert torch.equal(render_images(rows[500:510], labels[500:510], 32, 0), all_at_once[500:510])
@@ -54,13 +54,13 @@ def test_sampled_images_are_functions_of_seed_row_and_class():
     assert SyntheticImages().fingerprint.startswith("df757e74d1abeccc")
 
 
-def test_train_and_test_of_sampled_images_share_none():
+def test_train_and_test_of_rendered_images_share_none():
     data = SyntheticImages(samples=300, test_samples=300)
     (train, _), (test, _) = (features_and_labels(dataset) for dataset in data.probes["synthetic"])
     assert len(np.unique(np.concatenate([train, test]), axis=0)) == 600
 
 
-def test_the_class_of_a_sampled_image_can_be_learned_but_not_from_a_few_pixels():
+def test_the_class_of_a_rendered_image_can_be_learned_but_not_from_a_few_pixels():
     train, test = SyntheticImages(samples=3000, test_samples=500).probes["synthetic"]
     knn = KNeighborsClassifier(1).fit(*features_and_labels(train))
     assert 0.15 < knn.score(*features_and_labels(test)) < 0.6  # chance is 0.1

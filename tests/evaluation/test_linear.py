@@ -17,7 +17,7 @@ both = pytest.mark.parametrize("classifier", ["ridge", "logistic"])
 
 
 @both
-def test_one_hot_features_are_reported_apart_without_a_mistake(classifier):
+def test_one_hot_features_are_classified_without_a_mistake(classifier):
     labels = torch.arange(10).repeat(20)
     split = LabelledFeatures(torch.eye(10)[labels], labels, 10)
     assert LinearProbe(classifier=classifier)(split, split) == {"linear/top1": 1.0, "linear/top5": 1.0}

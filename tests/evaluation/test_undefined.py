@@ -25,7 +25,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_evaluate_without_an_answer_reports_why_once(case, caplog):
+def test_an_undefined_metric_logs_its_reason_once(case, caplog):
     evaluate, train, test, name, found = CASES[case]
     undefined.cache_clear()
     answers = [evaluate(train, test), evaluate(train, test)]

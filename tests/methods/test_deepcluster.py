@@ -53,7 +53,7 @@ def deepcluster(**options):
     return DeepCluster(**({"num_clusters": 20, "backbone": ResNet18(8), "preprocessing": Preprocessing(16)} | options))
 
 
-def test_a_new_clustering_samples_the_head_anew_without_momentum_and_leaves_the_bodys_alone():
+def test_a_new_clustering_resets_the_head_without_momentum_and_leaves_the_bodys_alone():
     spy = Spy()
     fit(deepcluster(), 2, Recluster(KMeans()), spy)
     steps = len(spy.heads) // 2
@@ -92,7 +92,7 @@ def test_one_step_equals_two_sgds_written_out():
     assert not torch.equal(before[name], after[name])
 
 
-def test_balanced_sampling_samples_clusters_evenly_and_natural_sampling_as_they_are():
+def test_balanced_sampling_is_even_over_clusters_and_natural_sampling_follows_their_sizes():
     spy, natural = Spy(), Spy()
     method = deepcluster()
     _, data = fit(method, 1, Recluster(KMeans()), spy, batch_size=719)

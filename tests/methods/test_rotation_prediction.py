@@ -64,7 +64,7 @@ def test_a_head_that_knows_nothing_is_at_chance(method):
     assert loss.item() == pytest.approx(math.log(4), abs=1e-6)
 
 
-def test_images_without_an_up_cannot_be_reported_apart(method):
+def test_rotations_of_symmetric_images_cannot_be_distinguished(method):
     row = torch.randn(2, 3, 8)
     views = row.unsqueeze(2) + row.unsqueeze(3)
     round_ = torch.cat([torch.cat([views, views.flip(3)], 3), torch.cat([views.flip(2), views.flip((2, 3))], 3)], 2)

@@ -67,7 +67,7 @@ def test_what_is_not_a_number_has_no_curve(plotted, tmp_path):
     assert plotted() == {"Clusters": ("epoch", {"cluster/nmi_labels": [(1, 0.5)]})}
 
 
-def test_a_image_lies_where_it_was_requested(tmp_path):
+def test_an_image_is_written_where_it_was_requested(tmp_path):
     assert draw_curves(ROWS, tmp_path / "new" / "curves.png")
     with Image.open(tmp_path / "new" / "curves.png") as image:
         assert image.format == "PNG"
