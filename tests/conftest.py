@@ -9,5 +9,8 @@ from jaxtyping import install_import_hook
 
 # Two workers on two cores: where each has a pool of threads, the tests take five times as long. Commands inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# `make test` passes its own flags and level on: a make that a test starts would print the folders that it enters.
+for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "GNUMAKEFLAGS", "MAKEOVERRIDES"):
+    os.environ.pop(name, None)
 if os.environ.get("CHECK_SHAPES", "1") != "0":
     install_import_hook("ssl_lightning", "beartype.beartype")
