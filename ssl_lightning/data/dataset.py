@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from ssl_lightning.contracts import ImageTable
+from ssl_lightning.data.class_names import joined_classes, relabeled
 from ssl_lightning.data.fingerprint import combined, digest, in_the_form_of
 from ssl_lightning.types import UNLABELLED
 
@@ -179,7 +180,7 @@ class SelectedImages(ImageDataset):
 class ConcatImages(ImageDataset):
     """The concatenation of several datasets.
 
-    Equal class lists remain one list; different lists are concatenated, and labels are shifted. Sample ids of later
+    Classes are joined by name: those of the first dataset, then those that only later ones have. Sample ids of later
     datasets are shifted above those of earlier ones.
     """
 
@@ -243,12 +244,5 @@ class PackedNames:
 
 
 def _joined_labels(parts: list[ImageDataset]) -> tuple[list[str], Int[Tensor, "N"]]:
-    lists = [part.classes for part in parts if part.classes]
-    if all(classes == lists[0] for classes in lists):
-        return (lists[0] if lists else []), torch.cat([part.labels for part in parts])
-    firsts = accumulate((len(part.classes) for part in parts), initial=0)
-    labels = [
-        torch.where(part.labels == UNLABELLED, UNLABELLED, part.labels + first)
-        for part, first in zip(parts, firsts, strict=False)
-    ]
-    return [name for classes in lists for name in classes], torch.cat(labels)
+    joined = joined_classes([part.classes for part in parts if part.classes])
+    return joined, torch.cat([relabeled(part.labels, part.classes, joined) for part in parts])

@@ -18,12 +18,13 @@ from ssl_lightning.data.batches import BatchMaker
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader, batches_per_epoch, unreadable_in_pass
-from ssl_lightning.data.probe_sets import ProbeSet
+from ssl_lightning.data.probe_sets import ProbeSet, described_probe_sets, joined_by_name
 from ssl_lightning.data.reading import CropSpec, RankShard
 from ssl_lightning.data.subset import Subset
 from ssl_lightning.data.views import View, expand
 from ssl_lightning.errors import UsageError
 from ssl_lightning.models.preprocessing import RGB, Preprocessing
+from ssl_lightning.processes import rank
 from ssl_lightning.types import Batch, RawBatch
 
 log = logging.getLogger(__name__)
@@ -82,10 +83,13 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         for name, lowest in (("batch_size", 2), ("image_size", 1), ("num_workers", 0), ("reference_images", 1)):
             if getattr(self, name) < lowest:
                 raise UsageError(f"found data.{name}={getattr(self, name)}; expected at least {lowest}")
-        if min(self.std) <= 0:
-            raise UsageError(f"found data.std={self.std}; expected three positive numbers, as fractions 0..1")
+        _check_normalization(self.mean, self.std)
         if not 0 < self.center_fraction <= 1:
             raise UsageError(f"found data.center_fraction={self.center_fraction}; expected more than 0, at most 1")
+        if not 0 <= self.max_unreadable <= 1:
+            raise UsageError(
+                f"found data.max_unreadable={self.max_unreadable}; expected a fraction 0..1: 5 percent is 0.05"
+            )
         self._batches = self._batch_maker(self.preprocessing)
 
     @abstractmethod
@@ -105,9 +109,18 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
     @cached_property
     def probes(self) -> Probes:  # type: ignore[override]
         """See `TrainingData.probes`."""
-        if self.probe_sets is None:
-            return self.default_probe_sets()
-        return {name: probe_set.open(self.limits) for name, probe_set in self.probe_sets.items()}
+        found = self.default_probe_sets() if self.probe_sets is None else self._given_probe_sets(self.probe_sets)
+        return {name: joined_by_name(name, *pair) for name, pair in found.items()}
+
+    def _given_probe_sets(self, given: dict[str, ProbeSet]) -> Probes:
+        if rank() == 0:
+            log.info("%s", described_probe_sets(given, self.evaluated_as))
+        return {name: probe_set.open(self.limits) for name, probe_set in given.items()}
+
+    @property
+    def evaluated_as(self) -> list[str]:
+        """The paths or names by which a probe set refers to the images of this source."""
+        return []
 
     @property
     def num_samples(self) -> int:
@@ -316,3 +329,16 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         if self.trainer is None or self.trainer.state.fn != "fit" or count <= self.reference_images:
             return None
         return permutation(self.seed, Purpose.REFERENCE, 0, count)[: self.reference_images].sort().values
+
+
+def _check_normalization(mean: RGB, std: RGB) -> None:
+    """Reject a mean or standard deviation that is none of pixels in 0..1.
+
+    Raises:
+        UsageError: If so.
+    """
+    suggestion = ": divide by 255" if max(*mean, *std) > 1 else ""
+    if not all(0 <= value <= 1 for value in mean):
+        raise UsageError(f"found data.mean={mean}; expected fractions 0..1{suggestion}")
+    if not all(0 < value <= 1 for value in std):
+        raise UsageError(f"found data.std={std}; expected three positive numbers, as fractions 0..1{suggestion}")

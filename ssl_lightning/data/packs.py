@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
+from ssl_lightning.data.class_names import normalized
 from ssl_lightning.data.dataset import ImageDataset, PackedNames, SelectedImages
 from ssl_lightning.data.downloaded import is_downloaded, open_downloaded
 from ssl_lightning.data.fingerprint import digest
@@ -87,20 +88,28 @@ def open_labelled(path: str, split: str | None, limits: Limits = DEFAULT_LIMITS)
     if is_downloaded(path):
         return open_downloaded(path, split or "train", locate)
     files = locate(path)
+    above = _folder_above(files, split)
     if files[0].is_dir():
-        pack, prefix = _folder_pack(files[0] / (split or ""), limits), ""
+        pack, prefix = _folder_pack(files[0] / above / (split or ""), limits), ""
     else:
-        pack, prefix = _tar_pack(files, limits), f"{split}/" if split else ""
+        pack, prefix = _tar_pack(files, limits), f"{above}{split}/" if split else ""
     rows = [row for row, name in enumerate(pack.names) if name.startswith(prefix)]
     if not rows:
         there = ", ".join(splits(path)) or "files"
-        raise DataError(f"{path} has no split {split!r}, only {there}: give one of these")
+        raise DataError(
+            f"{path} has no split {split!r}, only {there}: give one of these, or --data.split null if these are classes"
+        )
     classes, labels = _by_class(path, [pack.names[row].removeprefix(prefix) for row in rows])
     return SelectedImages(pack.dataset, torch.tensor(rows), labels, classes)
 
 
-def splits(path: str) -> list[str]:
+def splits(path: str, beside: str | None = None) -> list[str]:
     """The top-level folders of a folder or tar file, sorted by their bytes.
+
+    Args:
+        path: See `locate`.
+        beside: A split. If it lies in the only top-level folder, as in a tar file of one folder, the result is the
+            folders of that one.
 
     Raises:
         DataError: See `open_unlabelled`.
@@ -108,12 +117,28 @@ def splits(path: str) -> list[str]:
     if is_downloaded(path):
         return ["train", "test"]
     files = locate(path)
+    return _folders(files, _folder_above(files, beside))
+
+
+def _folder_above(files: list[Path], split: str | None) -> str:
+    """The only top-level folder with a slash if the split lies in it and not beside it, else nothing."""
+    if split is None:
+        return ""
+    tops = _folders(files, "")
+    only = f"{tops[0]}/" if len(tops) == 1 and split not in tops else ""
+    return only if only and split in _folders(files, only) else ""
+
+
+def _folders(files: list[Path], above: str) -> list[str]:
+    """The folders directly in a folder of the source."""
     if files[0].is_dir():
+        folder = files[0] / above
         try:
-            return _sorted({folder.name for folder in files[0].iterdir() if folder.is_dir()})
+            return _sorted({entry.name for entry in folder.iterdir() if entry.is_dir()})
         except OSError as error:
-            raise DataError(f"{files[0]} cannot be read ({error.strerror}): check the folder and its rights") from error
-    return _sorted({name.split("/", 1)[0] for name in _tar_names(files) if "/" in name})
+            raise DataError(f"{folder} cannot be read ({error.strerror}): check the folder and its rights") from error
+    names = (name.removeprefix(above) for name in _tar_names(files) if name.startswith(above))
+    return _sorted({name.split("/", 1)[0] for name in names if "/" in name})
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,9 +266,10 @@ def _by_class(path: str, names: list[str]) -> tuple[list[str], Int[Tensor, "N"]]
     loose = next((name for name, folder in zip(names, folders, strict=True) if folder is None), None)
     if loose is not None:
         raise DataError(f"{path} holds {loose!r} outside a class folder: give split/class/file, or use UncuratedImages")
-    classes = _sorted(set(map(str, folders)))
+    named = [normalized(str(folder)) for folder in folders]
+    classes = _sorted(set(named))
     number = {name: label for label, name in enumerate(classes)}
-    return classes, torch.tensor([number[str(folder)] for folder in folders], dtype=torch.int64)
+    return classes, torch.tensor([number[name] for name in named], dtype=torch.int64)
 
 
 def _sorted(names: set[str]) -> list[str]:
