@@ -432,7 +432,8 @@ def test_unreadable_images_are_named_before_they_are_clustered(readable, tmp_pat
     overlay = ["--config", "configs/demo.yaml", "--config", "configs/data/folder.yaml", *TINY]
     where = ["--data.path", str(images), "--run.dir", str(tmp_path / "runs"), "--data.num_workers", "0"]
     line = rejected(capsys, "fit", *overlay, *where, "--model.num_clusters", "4", "--data.image_size", "16")
-    assert f"found {60 - readable} unreadable images" in line
+    count = 60 - readable
+    assert f"{count} of 60 training images cannot be read ({count} of no format that is read)" in line
     assert f"{readable:02}.jpg" in line
     assert "data.max_unreadable=0.05" in line
 

@@ -36,6 +36,7 @@ class WriteReport(pl.Callback):
         self.folder = Path(folder)
         self._clusters: list[Section] = []
         self._probe_sets: list[str] = []
+        self._images = ""
 
     @property
     def images(self) -> list[Path]:
@@ -57,7 +58,10 @@ class WriteReport(pl.Callback):
 
     def _update(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the page; log a warning where that fails: the run has its checkpoints and metrics."""
-        self._probe_sets = list(data_of(trainer).probes) if has_training_data(trainer) else []
+        if has_training_data(trainer):
+            data = data_of(trainer)
+            self._probe_sets = list(data.probes)
+            self._images = "\n".join(report.line() for report in data.source_reports)
         try:
             if not self._clusters:
                 self._draw(trainer, pl_module)
@@ -110,6 +114,8 @@ class WriteReport(pl.Callback):
             if draw_curves(rows, self.folder / "cluster-curves.png", CLUSTER_PANELS):
                 figure = Figure("cluster-curves.png", "cluster/... in metrics.csv, means over the clusterings")
                 sections.append(Section("Clusters over the epochs", "", [figure]))
+        if self._images:
+            sections.append(Section("Images", self._images))
         sections += self._clusters
         write_page(self.folder / "index.html", self.folder.parent.name, sections)
 

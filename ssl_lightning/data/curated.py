@@ -36,7 +36,7 @@ class CuratedImages(ImageModule):
 
     def open_training(self) -> ImageDataset:
         """The training split."""
-        return open_labelled(self.path, self.split, self.limits)
+        return open_labelled(self.path, self.split, self.source_options)
 
     def default_probe_sets(self) -> Probes:
         """The training split and the test split; none, with a warning, without a test split or labels."""
@@ -52,7 +52,7 @@ class CuratedImages(ImageModule):
             return self._without(f"found {without} of {len(train)} images of {self.path}/{self.split} without a label")
         if split != self.test_split and rank() == 0:
             log.info("found no split %r in %s: %r is the test split", self.test_split, self.path, split)
-        return {self._name(): (train, open_labelled(self.path, split, self.limits))}
+        return {self._name(): (train, open_labelled(self.path, split, self.source_options))}
 
     @property
     def evaluated_as(self) -> list[str]:

@@ -84,11 +84,11 @@ def check_header(header: Header, limits: Limits = DEFAULT_LIMITS) -> None:
     if min(width, height) < 1:
         raise Unreadable("broken", size)
     if max(width, height) > limits.max_side:
-        raise Unreadable("side", f"{size}, the limit is {limits.max_side} a side")
+        raise Unreadable("side", f"{size}, the limit is data.limits.max_side={limits.max_side}")
     if width * height > limits.max_pixels:
         raise Unreadable("bomb:pixels", f"{size}, the limit is data.limits.max_pixels={limits.max_pixels}")
     if max(width, height) > limits.max_aspect * min(width, height):
-        raise Unreadable("aspect", f"{size}, the limit is {limits.max_aspect:g} to 1")
+        raise Unreadable("aspect", f"{size}, the limit is data.limits.max_aspect={limits.max_aspect:g}")
 
 
 def _check_cost(header: Header, layout: Layout, limits: Limits, data: bytes) -> None:

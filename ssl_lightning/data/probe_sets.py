@@ -2,15 +2,16 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ssl_lightning.data.built_in import open_digits, open_synthetic
 from ssl_lightning.data.class_names import class_differences, joined_classes, relabeled
 from ssl_lightning.data.dataset import ImageDataset, SelectedImages
-from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
+from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
 from ssl_lightning.data.packs import open_labelled
+from ssl_lightning.data.selection import Selection
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.processes import rank
 from ssl_lightning.types import UNLABELLED
@@ -27,27 +28,32 @@ class ProbeSet:
             `digits/train` or `synthetic/train`.
         test: The split on which they are evaluated, such as `cifar10.tar.xz/test`. Classes are joined by name.
         image_size: Side of the center view in pixels; null for that of the data.
+        include: Globs: only files that match one of them are images, as in `data.include`.
+        exclude: Globs: files that match one of them are no images.
     """
 
     train: str
     test: str
     image_size: int | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     @property
     def splits(self) -> tuple[str, str]:
         """Both splits."""
         return self.train, self.test
 
-    def open(self, limits: Limits = DEFAULT_LIMITS) -> tuple[ImageDataset, ImageDataset]:
+    def open(self, options: SourceOptions = DEFAULT_OPTIONS) -> tuple[ImageDataset, ImageDataset]:
         """Open both splits.
 
         Args:
-            limits: Limits on the cost of decoding one image.
+            options: Of the data of the run. Patterns of file names are those of the probe set.
 
         Raises:
             DataError: If a split is missing or has images without a label.
         """
-        train, test = (_open_split(split, limits) for split in self.splits)
+        own = replace(options, selection=Selection(self.include, self.exclude))
+        train, test = (_open_split(split, own) for split in self.splits)
         return train, test
 
 
@@ -109,8 +115,8 @@ def _with_classes(dataset: ImageDataset, joined: list[str]) -> ImageDataset:
     return SelectedImages(dataset, torch.arange(len(dataset)), labels, joined)
 
 
-def _open_split(split: str, limits: Limits) -> ImageDataset:
-    dataset = _find_split(split, limits)
+def _open_split(split: str, options: SourceOptions) -> ImageDataset:
+    dataset = _find_split(split, options)
     without = int((dataset.labels == UNLABELLED).sum())
     if without:
         raise DataError(
@@ -120,7 +126,7 @@ def _open_split(split: str, limits: Limits) -> ImageDataset:
     return dataset
 
 
-def _find_split(split: str, limits: Limits) -> ImageDataset:
+def _find_split(split: str, options: SourceOptions) -> ImageDataset:
     pack, _, part = split.rstrip("/").rpartition("/")
     if not pack or not part:
         raise UsageError(f"found probe set {split!r}; expected <folder or tar file>/<split>")
@@ -128,4 +134,4 @@ def _find_split(split: str, limits: Limits) -> ImageDataset:
         return open_digits(part)
     if pack == "synthetic":
         return open_synthetic(part)
-    return open_labelled(pack, part, limits)
+    return open_labelled(pack, part, options)

@@ -28,7 +28,7 @@ class UncuratedImages(ImageModule):
 
     def open_training(self) -> ImageDataset:
         """All images of the collection."""
-        return open_unlabelled(self.path, self.limits)
+        return open_unlabelled(self.path, self.source_options)
 
     def default_probe_sets(self) -> Probes:
         """None: a collection without labels is evaluated on the sets in `probe_sets`."""

@@ -229,7 +229,7 @@ def test_a_probe_set_that_is_none_is_rejected():
 def test_a_split_without_labels_is_rejected_by_its_name_when_the_probe_set_is_opened(monkeypatch):
     images, labels = torch.zeros(6, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, -1, -1, -1, -1])
 
-    def mixed(pack, part, limits):
+    def mixed(pack, part, options):
         return InMemoryImages(images, labels if part == "unlabeled" else labels.abs(), ["cat", "dog"])
 
     monkeypatch.setattr("ssl_lightning.data.probe_sets.open_labelled", mixed)
