@@ -53,7 +53,7 @@ class Unreadable(ValueError):
     """Bytes that cannot be used as an image.
 
     Attributes:
-        reason: A short word for tables: empty, format, truncated, broken, side, aspect, float, depth, mode, or bomb:
+        reason: A short word for tables: empty, format, truncated, broken, side, aspect, depth, mode, or bomb:
             followed by the exceeded quantity (pixels, scans, chunks, fill, runs, metadata, memory).
     """
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ssl_lightning.data.byte_table import ByteTable
 from ssl_lightning.data.dataset import PackedNames
 from ssl_lightning.data.fingerprint import digest
 from ssl_lightning.data.selection import HEAD, Selection, is_system_name
-from ssl_lightning.data.stored import ByteTable
 from ssl_lightning.data.tars import TarIndex, index_tar
 from ssl_lightning.errors import DataError
 

@@ -16,6 +16,7 @@ from ssl_lightning.contracts import SourceReport, TrainingData
 from ssl_lightning.counter_rng import Purpose, permutation
 from ssl_lightning.data.batches import BatchMaker
 from ssl_lightning.data.dataset import ImageDataset
+from ssl_lightning.data.intensity import IntensityWindow
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader, batches_per_epoch
 from ssl_lightning.data.options import SourceOptions
@@ -61,6 +62,9 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         include: Globs: only files that match one of them are images. A glob with a slash applies to the path within
             `path`, else to the file name. Hidden files and folders of systems need a glob that writes out their name.
         exclude: Globs: files that match one of them are no images.
+        intensity_window: For gray images of more than 8 bits: the values [low, high] that become black and white, or
+            "minmax" or "percentile" (1 and 99) of each image; null for the full range of 12 or 16 bits. Signed, 32-bit
+            and floating-point values need a window.
     """
 
     views: list[View] = field(default_factory=list)
@@ -80,6 +84,7 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
     limits: Limits = DEFAULT_LIMITS
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
+    intensity_window: IntensityWindow = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -100,6 +105,7 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
             raise UsageError(
                 f"found data.max_unreadable={self.max_unreadable}; expected a fraction 0..1: 5 percent is 0.05"
             )
+        _ = self.source_options  # which checks the window
         self._batches = self._batch_maker(self.preprocessing)
 
     @abstractmethod
@@ -130,7 +136,7 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
     @property
     def source_options(self) -> SourceOptions:
         """How the files of the source are chosen and decoded."""
-        return SourceOptions(self.limits, Selection(tuple(self.include), tuple(self.exclude)))
+        return SourceOptions(self.limits, Selection(tuple(self.include), tuple(self.exclude)), self.intensity_window)
 
     @property
     def evaluated_as(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ssl_lightning.data.intensity import IntensityWindow, check_window
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.selection import DEFAULT_SELECTION, Selection
 
@@ -13,10 +14,18 @@ class SourceOptions:
     Attributes:
         limits: What decoding one image may cost.
         selection: Patterns of file names.
+        window: Gray values that become black and white.
+
+    Raises:
+        UsageError: For a window whose ends are not in order.
     """
 
     limits: Limits = DEFAULT_LIMITS
     selection: Selection = DEFAULT_SELECTION
+    window: IntensityWindow = None
+
+    def __post_init__(self) -> None:
+        check_window(self.window)
 
 
 DEFAULT_OPTIONS = SourceOptions()

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ssl_lightning.data.byte_table import ByteTable
 from ssl_lightning.data.class_names import normalized
 from ssl_lightning.data.dataset import ImageDataset, PackedNames, SelectedImages
 from ssl_lightning.data.downloaded import is_downloaded, open_downloaded
@@ -17,7 +18,7 @@ from ssl_lightning.data.listing import folder_table, is_tar, joined_tables, tar_
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
 from ssl_lightning.data.paths import locate
 from ssl_lightning.data.selection import ENDINGS, Selection, is_system_name
-from ssl_lightning.data.stored import ByteTable, StoredImages
+from ssl_lightning.data.stored import StoredImages
 from ssl_lightning.errors import DataError
 from ssl_lightning.types import UNLABELLED
 

@@ -1,19 +1,20 @@
-"""Encoded images in folders and tar files: bytes by (file, offset, size), decoded on reading."""
+"""Encoded images in folders and tar files, decoded on reading."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Int32, Int64, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from ssl_lightning.data.dataset import ImageDataset, Images, InMemoryImages, PackedNames
+from ssl_lightning.data.byte_table import ByteTable
+from ssl_lightning.data.dataset import ImageDataset, Images, InMemoryImages
 from ssl_lightning.data.decode import decode
+from ssl_lightning.data.file_notes import notes_of
 from ssl_lightning.data.fingerprint import of_files
 from ssl_lightning.data.limits import Unreadable
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
@@ -21,65 +22,6 @@ from ssl_lightning.data.reasons import explained
 
 _LARGEST_IN_MEMORY = 2 << 30
 _TRIED_FIRST = 64
-
-
-@dataclass(frozen=True, eq=False)
-class ByteTable:
-    """Locations of the bytes of images. These are arrays, not lists, so that workers read them without copying.
-
-    Attributes:
-        containers: Folders and tar files.
-        container: Index of the container of each image.
-        names: Path of each image within its container.
-        offsets: First byte within the container; -1 for a separate file.
-        sizes: Length in bytes.
-        unpacked: The decompressed content of the only container, if it is compressed.
-        skipped: Names of the files in the containers that are no images, by reason.
-    """
-
-    containers: list[str]
-    container: Int32[np.ndarray, "N"]
-    names: PackedNames
-    offsets: Int64[np.ndarray, "N"]
-    sizes: Int64[np.ndarray, "N"]
-    unpacked: UInt8[np.ndarray, "bytes"] | None = None
-    skipped: dict[str, list[str]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def read(self, row: int) -> bytes:
-        """Return the bytes of one image.
-
-        Raises:
-            OSError: If the file is missing or cannot be read.
-        """
-        offset, size = int(self.offsets[row]), int(self.sizes[row])
-        if self.unpacked is not None:
-            return self.unpacked[offset : offset + size].tobytes()
-        container = self.containers[self.container[row]]
-        if offset >= 0:
-            return os.pread(_shard(container).descriptor, size, offset)
-        with open(os.path.join(container, self.names[row]), "rb") as stream:
-            return stream.read()
-
-    def name(self, row: int) -> str:
-        """Container and name of one image."""
-        return os.path.join(self.containers[self.container[row]], self.names[row])
-
-    def take(self, rows: Int64[np.ndarray, "M"]) -> "ByteTable":
-        """The table of these rows."""
-        names = PackedNames([self.names[row] for row in rows])
-        container, offsets, sizes = self.container[rows], self.offsets[rows], self.sizes[rows]
-        return replace(self, container=container, names=names, offsets=offsets, sizes=sizes)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of names, sizes and their order, without content; the location of the top folder does not count."""
-        state = hashlib.sha256()
-        for block in (self.names.block, self.names.ends, self.sizes):
-            state.update(len(block).to_bytes(8, "little") + block.tobytes())
-        return state.hexdigest()
 
 
 class StoredImages(ImageDataset):
@@ -124,6 +66,14 @@ class StoredImages(ImageDataset):
     def skipped(self) -> Mapping[str, Sequence[str]]:
         """Names of the files of the source that are no images, by reason."""
         return self.table.skipped
+
+    def notes(self) -> list[str]:
+        """Sentences about pages that are left out and gray levels that are lost."""
+        return self._notes
+
+    @cached_property
+    def _notes(self) -> list[str]:
+        return notes_of(self.table, self.options)
 
     def reason(self, row: int) -> str:
         """The reason why a row cannot be read, by reading it."""
@@ -183,7 +133,7 @@ class StoredImages(ImageDataset):
         """The image, or the reason why it cannot be read."""
         limits = self.options.limits
         try:
-            return decode(self._bytes(row), limits)
+            return decode(self._bytes(row), limits, self.options.window)
         except Unreadable as error:
             return explained(error.reason, limits)
         except OSError:
@@ -194,19 +144,3 @@ class StoredImages(ImageDataset):
             return self.table.read(row)
         except OSError:  # retry once after a transient error of the disk or the network
             return self.table.read(row)
-
-
-class _Shard:
-    """A tar file that is open for reading. Positions are given per read, so that processes can share it."""
-
-    def __init__(self, path: str) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-
-@lru_cache(maxsize=256)
-def _shard(path: str) -> _Shard:
-    return _Shard(path)
