@@ -12,6 +12,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -417,6 +418,18 @@ def test_the_folder_of_a_trained_run_is_not_written_into(subcommand, tmp_path, c
     where = ["--run.dir", str(tmp_path), "--run.name", "mine", "--trainer.accelerator", "cpu"]
     assert f"--run.name mine-{subcommand}" in rejected(capsys, subcommand, "--config", "configs/eval.yaml", *where)
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"run.json", "metrics.csv"}
+
+
+@pytest.mark.parametrize("window", ["[864,1264]", "percentile"])
+def test_an_intensity_window_and_patterns_are_options_of_a_run(window, tmp_path):
+    for number in range(40):
+        path = tmp_path / "images" / ("train", "test")[number % 4 < 2] / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 1000 + 100 * (number % 2) + number, dtype=np.uint16)).save(path)
+    options = ["--data", "CuratedImages", "--data.path", str(tmp_path / "images"), "--data.image_size", "8"]
+    options += ["--data.intensity_window", window, "--data.include", '["*.png"]', "--run.dir", str(tmp_path)]
+    assert run(["validate", "--config", "configs/eval.yaml", *options, "--run.name", "deep"]) == 0
+    assert (tmp_path / "deep" / "results.json").is_file()
 
 
 @pytest.mark.parametrize("readable", [0, 30])
