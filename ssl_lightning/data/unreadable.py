@@ -19,7 +19,7 @@ def described(rows: Sequence[int], dataset: ImageDataset) -> str:
     reasons = Counter(dataset.reason(row) for row in rows[:_TRIED])
     counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     some = f"of the first {_TRIED}: " if len(rows) > _TRIED else ""
-    names = ", ".join(dataset.name(row) for row in rows[:_NAMED])
+    names = ", ".join(" ".join(dataset.name(row).split()) for row in rows[:_NAMED])  # on one line
     return f"({some}{counted}); first: {names}"
 
 
