@@ -5,7 +5,7 @@ memory of decoding are checked before a pixel is decoded. The result is the firs
 pixels are blended with gray. Palettes, bilevel and CMYK images are converted to RGB.
 
 Gray values become three equal channels. Of unsigned integers of 1 to 16 bits 0 is black and the largest value white, or
-the reverse in a TIFF whose PhotometricInterpretation is 0. Signed integers, 32-bit integers and floats need an
+the reverse in a TIFF with PhotometricInterpretation 0. Signed integers, 32-bit integers and floats need an
 intensity window. A window applies to gray images of more than 8 bits and signed ones; color of 16 bits keeps its upper
 8 bits.
 """

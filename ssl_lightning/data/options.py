@@ -17,7 +17,7 @@ class SourceOptions:
         window: Gray values that become black and white.
 
     Raises:
-        UsageError: For a window whose ends are not in order.
+        UsageError: For a window with its ends out of order.
     """
 
     limits: Limits = DEFAULT_LIMITS

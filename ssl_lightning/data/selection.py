@@ -9,10 +9,10 @@ from pathlib import PurePosixPath
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 HEAD = 16
-"""Bytes of a file that tell its format."""
+"""Number of bytes at the start of a file that identify its format."""
 _SYSTEM = ("__MACOSX", "@eaDir", ".ipynb_checkpoints", ".thumbnails", ".Trash*", "lost+found", "$RECYCLE.BIN")
 _ENDINGS_OF_OTHERS = (
-    # raw photographs have the signature of a TIFF file, whose first image is a thumbnail
+    # raw photographs have the signature of a TIFF file, and their first image is a thumbnail
     ".arw .cr2 .dng .nef .nrw .orf .pef .raf .rw2 .sr2 .srw .3fr .iiq .thm "
     ".part .crdownload .download .tmp .bak "
     ".txt .json .jsonl .csv .tsv .xml .md .html .htm .yaml .yml .toml .ini .cfg .log .py .ipynb .sh .pdf .db "
