@@ -1,7 +1,8 @@
 """The contract of the data: what methods and callbacks may use of a run's data module, and how they reach it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,6 +12,66 @@ from torch import Tensor
 from ssl_lightning.errors import UsageError
 from ssl_lightning.models.preprocessing import Preprocessing
 from ssl_lightning.types import Batch, RawBatch
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """How many images a source has, and which files are left out.
+
+    Attributes:
+        path: The folder, file or name of the source.
+        found: Number of images, unreadable ones included.
+        skipped: Names of the files that are not images, by reason.
+        unreadable: Names of the images that cannot be read as far as known, by reason.
+        notes: Further sentences about the images.
+    """
+
+    path: str
+    found: int
+    skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unreadable: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """Counts and the first five names for each reason, for `run.json`."""
+        groups = {"skipped": self.skipped, "unreadable": self.unreadable}
+        named = {
+            group: {reason: {"count": len(names), "first": list(names[:_NAMED])} for reason, names in reasons.items()}
+            for group, reasons in groups.items()
+        }
+        return {"path": self.path, "found": self.found, **named, "notes": list(self.notes)}
+
+    def line(self) -> str:
+        """One line for the console and the report."""
+        parts = [f"{self.found} images in {self.path}"]
+        if self.skipped:
+            parts.append(self.skipped_line())
+        if self.unreadable:
+            parts.append(f"{_total(self.unreadable)} cannot be read: {_by_reason(self.unreadable)}")
+        return "; ".join([*parts, *self.notes])
+
+    def skipped_line(self) -> str:
+        """The part of the line about files that are not images."""
+        return f"{_total(self.skipped)} files skipped: {_by_reason(self.skipped)}"
+
+
+def _total(groups: Mapping[str, Sequence[str]]) -> int:
+    return sum(len(names) for names in groups.values())
+
+
+def _by_reason(groups: Mapping[str, Sequence[str]]) -> str:
+    """Counts by reason with a name each, the most frequent reason first."""
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    parts = [f"{len(names)} {reason} ({_shown(names[0])})" for reason, names in ordered[:_NAMED]]
+    rest = sum(len(names) for _, names in ordered[_NAMED:])
+    return ", ".join(parts) + (f", {rest} for other reasons" if rest else "")
+
+
+def _shown(name: str) -> str:
+    """A file name in UTF-8 on one line; other bytes are escaped."""
+    return " ".join(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").split())
 
 
 class ImageTable(ABC):
@@ -86,6 +147,11 @@ class TrainingData(ABC):
         """Training and test images of each probe set, the primary one first."""
 
     @property
+    def source_reports(self) -> list[SourceReport]:
+        """How many images each source and probe set has, and which files are left out."""
+        return []
+
+    @property
     @abstractmethod
     def labels(self) -> Int[Tensor, "N"]:
         """The classes of the training images, for diagnostics; no self-supervised loss takes them as input."""
@@ -116,6 +182,16 @@ class TrainingData(ABC):
         Raises:
             DataError: For more rows than the data allow.
         """
+
+    def note_unreadable_in_probe_sets(self) -> int:
+        """Log the images that the last pass over the probe sets could not read, and return their number.
+
+        All processes call it.
+
+        Raises:
+            DataError: For more images of a split than the data allow.
+        """
+        return 0
 
     @abstractmethod
     def set_labels(self, labels: Int[Tensor, "N"] | None) -> None:

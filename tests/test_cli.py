@@ -12,6 +12,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -419,6 +420,18 @@ def test_the_folder_of_a_trained_run_is_not_written_into(subcommand, tmp_path, c
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"run.json", "metrics.csv"}
 
 
+@pytest.mark.parametrize("window", ["[864,1264]", "percentile"])
+def test_an_intensity_window_and_patterns_are_options_of_a_run(window, tmp_path):
+    for number in range(40):
+        path = tmp_path / "images" / ("train", "test")[number % 4 < 2] / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 1000 + 100 * (number % 2) + number, dtype=np.uint16)).save(path)
+    options = ["--data", "CuratedImages", "--data.path", str(tmp_path / "images"), "--data.image_size", "8"]
+    options += ["--data.intensity_window", window, "--data.include", '["*.png"]', "--run.dir", str(tmp_path)]
+    assert run(["validate", "--config", "configs/eval.yaml", *options, "--run.name", "deep"]) == 0
+    assert (tmp_path / "deep" / "results.json").is_file()
+
+
 @pytest.mark.parametrize("readable", [0, 30])
 def test_unreadable_images_are_named_before_they_are_clustered(readable, tmp_path, capsys):
     images = tmp_path / "images"
@@ -432,7 +445,8 @@ def test_unreadable_images_are_named_before_they_are_clustered(readable, tmp_pat
     overlay = ["--config", "configs/demo.yaml", "--config", "configs/data/folder.yaml", *TINY]
     where = ["--data.path", str(images), "--run.dir", str(tmp_path / "runs"), "--data.num_workers", "0"]
     line = rejected(capsys, "fit", *overlay, *where, "--model.num_clusters", "4", "--data.image_size", "16")
-    assert f"found {60 - readable} unreadable images" in line
+    count = 60 - readable
+    assert f"{count} of 60 training images cannot be read ({count} of no format that is read)" in line
     assert f"{readable:02}.jpg" in line
     assert "data.max_unreadable=0.05" in line
 

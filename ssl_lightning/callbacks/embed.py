@@ -76,6 +76,7 @@ def fill_banks(trainer: pl.Trainer, module: pl.LightningModule, banks: list[Feat
 
     Raises:
         UsageError: For a method that cannot embed views.
+        DataError: For more unreadable images of all processes than the data allow.
     """
     data = data_of(trainer)
     if not isinstance(module, EmbedsViews):
@@ -92,6 +93,7 @@ def fill_banks(trainer: pl.Trainer, module: pl.LightningModule, banks: list[Feat
                 of_bank.append(view.float())
     own, num_rows, group = torch.cat(rows), data.num_samples, world()
     valid = scatter_rows(torch.ones_like(own, dtype=torch.bool), own, num_rows, group)
+    data.note_unreadable((~valid).nonzero().flatten().tolist())
     for bank, of_bank in zip(banks, embeddings, strict=True):
         bank.fill(scatter_rows(torch.cat(of_bank), own, num_rows, group), valid)
 
@@ -117,6 +119,7 @@ def embed_images(
 
     Raises:
         UsageError: For data of another preprocessing than that of the module.
+        DataError: For more unreadable images than the data allow.
     """
     trained = module.preprocessing
     if isinstance(trained, Preprocessing) and (name := trained.difference(data.preprocessing)) is not None:
@@ -126,9 +129,10 @@ def embed_images(
         )
     loader = tqdm(data.predict_dataloader(), desc="Features", leave=False, disable=not progress, unit="batch")
     try:
-        rows, features, _ = _embed(loader, data, module, layer, weights)
+        rows, features, unreadable = _embed(loader, data, module, layer, weights)
     finally:
         data.teardown("predict")  # ends the worker processes
+    data.note_unreadable(unreadable.tolist())
     return rows.cpu(), features.cpu()
 
 

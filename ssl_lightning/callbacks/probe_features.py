@@ -68,10 +68,12 @@ class ProbeFeatures(pl.Callback):
 
         Raises:
             NonFiniteError: For features that are not finite.
+            DataError: For more unreadable images of a split than the data allow.
         """
         if trainer.sanity_checking or not self._batches:
             return
-        metrics: dict[str, float] = {}
+        masked = data_of(trainer).note_unreadable_in_probe_sets()
+        metrics: dict[str, float] = {"eval/masked": float(masked)} if masked else {}
         for position, (name, (training_set, _)) in enumerate(data_of(trainer).probes.items()):
             train, test = self._split(2 * position, trainer), self._split(2 * position + 1, trainer)
             for features in (features for features in EVALUATED if features in train):

@@ -85,11 +85,17 @@ class WriteClusters(pl.Callback):
         self._batches.append((outputs["index"], outputs["features"].float()))
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Cluster all features and write both files."""
+        """Cluster all features and write both files.
+
+        Raises:
+            DataError: For more unreadable images than the data allow.
+        """
         data = data_of(trainer)
         group = world()
         with torch.inference_mode(False), torch.no_grad():
             rows = torch.cat([index.clone() for index, _ in self._batches])
+            is_read = scatter_rows(torch.ones_like(rows, dtype=torch.bool), rows, data.num_samples, group)
+            data.note_unreadable((~is_read).nonzero().flatten().tolist())
             features = torch.cat([features.clone() for _, features in self._batches])
             if self.transform is not None:
                 features = self.transform(features, group)
@@ -116,11 +122,13 @@ class WriteClusters(pl.Callback):
         stage_file.parent.mkdir(parents=True, exist_ok=True)  # the pass may take hours, in which it may be removed
         _write_table(table, clustering, data)
         clustering.save(stage_file, self._metadata(data))
-        used = int((clustering.sizes > 0).sum())
+        used, clustered = int((clustering.sizes > 0).sum()), int((clustering.labels != UNLABELLED).sum())
+        unreadable = len(clustering.labels) - clustered
         log.info(
-            "wrote %s and .parquet: %d images in %d of %d clusters%s",
+            "wrote %s and .parquet: %d images%s in %d of %d clusters%s",
             stage_file,
-            len(clustering.labels),
+            clustered,
+            f" ({unreadable} of {len(clustering.labels)} cannot be read, cluster -1)" if unreadable else "",
             used,
             self.num_clusters,
             "" if objective is None else f", objective {objective:.4g} an image",

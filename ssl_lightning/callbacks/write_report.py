@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_lightning.callbacks.recluster import LearnsFromClusters, pseudo_labels_of
 from ssl_lightning.clustering.diagnostics import cluster_metrics
-from ssl_lightning.contracts import data_of
+from ssl_lightning.contracts import data_of, has_training_data
 from ssl_lightning.report.cluster_sheets import draw_cluster_sheets
 from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
 from ssl_lightning.report.metrics_file import read_table
@@ -35,6 +35,8 @@ class WriteReport(pl.Callback):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self._clusters: list[Section] = []
+        self._probe_sets: list[str] = []
+        self._images = ""
 
     @property
     def images(self) -> list[Path]:
@@ -56,6 +58,10 @@ class WriteReport(pl.Callback):
 
     def _update(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the page; log a warning where that fails: the run has its checkpoints and metrics."""
+        if has_training_data(trainer):
+            data = data_of(trainer)
+            self._probe_sets = list(data.probes)
+            self._images = "\n".join(report.line() for report in data.source_reports)
         try:
             if not self._clusters:
                 self._draw(trainer, pl_module)
@@ -101,13 +107,15 @@ class WriteReport(pl.Callback):
         table = self.folder.parent / "metrics.csv"
         sections = list(lead)
         if table.is_file():
-            sections.append(Section("Evaluated, in percent", results_table(table)))
+            sections.append(Section("Evaluated, in percent", results_table(table, probe_sets=self._probe_sets)))
             rows = read_table(table)[1]
             if draw_curves(rows, self.folder / "curves.png"):
                 sections.append(Section("Over the epochs", "", [Figure("curves.png", "from metrics.csv")]))
             if draw_curves(rows, self.folder / "cluster-curves.png", CLUSTER_PANELS):
                 figure = Figure("cluster-curves.png", "cluster/... in metrics.csv, means over the clusterings")
                 sections.append(Section("Clusters over the epochs", "", [figure]))
+        if self._images:
+            sections.append(Section("Images", self._images))
         sections += self._clusters
         write_page(self.folder / "index.html", self.folder.parent.name, sections)
 

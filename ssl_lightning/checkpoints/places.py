@@ -249,7 +249,7 @@ def _item_type(hint: Any) -> Any:
     if origin in (Union, types.UnionType):
         items = [_item_type(each) for each in get_args(hint)]
         return Union[tuple(items)] if items else UNTYPED  # noqa: UP007  # the number of types is known at run time
-    if origin is None or origin is type or _is_callable(origin):
+    if origin in (None, type, typing.Literal) or _is_callable(origin):
         return UNTYPED
     arguments = [each for each in get_args(hint) if each is not Ellipsis]
     if issubclass(origin, Mapping):

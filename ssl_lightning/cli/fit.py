@@ -201,6 +201,7 @@ class Fitting:
             "wandb_id": _wandb_id(known.get("wandb_id")),
             "inputs": inputs | initial_weights.inputs,
             "initial_weights": initial_weights.noted(),
+            "images": [report.plain() for report in self.datamodule.source_reports],
         }
         self.run.write("run.json", facts)
         checkpointing = _ours(self.trainer, Checkpointing)
@@ -231,6 +232,8 @@ class Fitting:
             )
 
     def _hand_out(self, inputs: dict[str, Any]) -> None:
+        images = [report.plain() for report in self.datamodule.source_reports]
+        self.run.write("run.json", (self.run.read("run.json") or {}) | {"images": images})
         last = (self.run.checkpoints / LAST).resolve()
         labels = getattr(self.model, "pseudo_labels", None)
         self.external_loggers.hand_out(

@@ -184,7 +184,8 @@ class CommandLine(LightningCLI):
     def _print_results(self) -> None:
         if not self.quiet:
             page = self.run.path / "report" / "index.html"
-            sys.stdout.write(f"\n{results_table(self.run.path / 'metrics.csv')}\n\nclusters and curves: {page}\n")
+            table = results_table(self.run.path / "metrics.csv", probe_sets=list(self.datamodule.probes))
+            sys.stdout.write(f"\n{table}\n\nclusters and curves: {page}\n")
 
     @contextmanager
     def _loops(self) -> Iterator[None]:
@@ -223,7 +224,8 @@ class CommandLine(LightningCLI):
             return
         numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         (self.run.path / "results.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
-        sys.stdout.write(results_table(self.run.path / "metrics.csv", start=type(model).__name__) + "\n")
+        table = results_table(self.run.path / "metrics.csv", type(model).__name__, list(datamodule.probes))
+        sys.stdout.write(f"{table}\n")
 
     @contextmanager
     def _session(self) -> Iterator[None]:

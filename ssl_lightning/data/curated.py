@@ -1,12 +1,19 @@
 """CuratedImages: labeled images in class folders, in a folder, a tar file, or a folder of torchvision's downloads."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_lightning.data.dataset import ImageDataset
+from ssl_lightning.data.downloaded import is_downloaded
 from ssl_lightning.data.module import ImageModule, Probes
-from ssl_lightning.data.packs import open_labelled, splits
+from ssl_lightning.data.packs import locate, open_labelled, splits
+from ssl_lightning.processes import rank
 from ssl_lightning.types import UNLABELLED
+
+log = logging.getLogger(__name__)
+TEST_SPLITS = ("test", "val", "valid")
+"""The default test split, and those that count as test where it does not exist."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -17,9 +24,10 @@ class CuratedImages(ImageModule):
 
     Args:
         path: The folder or tar file: a name in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
-            such as `./images`.
+            such as `./images`. The splits may lie in one folder on top.
         split: The split for training; null if the class folders are directly in `path`.
-        test_split: The split for evaluation unless `probe_sets` is given; ignored if it does not exist.
+        test_split: The split for evaluation unless `probe_sets` is given. `val` or `valid` counts as test where there
+            is no `test`.
     """
 
     path: str
@@ -28,14 +36,40 @@ class CuratedImages(ImageModule):
 
     def open_training(self) -> ImageDataset:
         """The training split."""
-        return open_labelled(self.path, self.split, self.limits)
+        return open_labelled(self.path, self.split, self.source_options)
 
     def default_probe_sets(self) -> Probes:
-        """The training split and the test split, if it exists and every image has a label."""
-        if self.split is None or self.test_split not in splits(self.path):
-            return {}
+        """The training split and the test split; none, with a warning, without a test split or labels."""
+        if self.split is None:
+            return self._without("data.split is null, so there is no test split")
+        there = splits(self.path, beside=self.split)
+        split = next((name for name in (self.test_split, *self._replacements) if name in there), None)
+        if split is None:
+            found = f"found splits {', '.join(there)} in {self.path}; expected {self.test_split!r}"
+            return self._without(f"{found}: give --data.test_split one of these")
         train = self.open_training()
-        if bool((train.labels == UNLABELLED).any()):
-            return {}
-        name = Path(self.path).name.split(".")[0]
-        return {name: (train, open_labelled(self.path, self.test_split, self.limits))}
+        if without := int((train.labels == UNLABELLED).sum()):
+            return self._without(f"found {without} of {len(train)} images of {self.path}/{self.split} without a label")
+        if split != self.test_split and rank() == 0:
+            log.info("found no split %r in %s: %r is the test split", self.test_split, self.path, split)
+        return {self._name(): (train, open_labelled(self.path, split, self.source_options))}
+
+    @property
+    def evaluated_as(self) -> list[str]:
+        """The path."""
+        return [self.path]
+
+    @property
+    def _replacements(self) -> tuple[str, ...]:
+        """Splits that count as test where the default one does not exist."""
+        return tuple(name for name in TEST_SPLITS if name != self.split) if self.test_split == TEST_SPLITS[0] else ()
+
+    def _without(self, reason: str) -> Probes:
+        if rank() == 0:
+            log.warning("nothing is evaluated: %s, or name labeled splits in --data.probe_sets", reason)
+        return {}
+
+    def _name(self) -> str:
+        """The name of the folder or file without its ending."""
+        name = Path(self.path).name if is_downloaded(self.path) else locate(self.path)[0].resolve().name
+        return name.split(".")[0] or "images"

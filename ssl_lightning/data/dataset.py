@@ -1,7 +1,7 @@
 """ImageDataset: images that are read by row, from memory or from disk."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 
@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from ssl_lightning.contracts import ImageTable
+from ssl_lightning.contracts import ImageTable, SourceReport
+from ssl_lightning.data.class_names import joined_classes, relabeled
 from ssl_lightning.data.fingerprint import combined, digest, in_the_form_of
 from ssl_lightning.types import UNLABELLED
 
@@ -26,12 +27,14 @@ class ImageDataset(ImageTable):
         sample_ids: Permanent id of each row within its source.
         classes: Names of the classes, sorted by their bytes; empty without labels.
         size: Height and width if all images are in memory in one size, else None.
+        title: Name of the source in reports.
     """
 
     labels: Int[Tensor, "N"]
     sample_ids: Int[Tensor, "N"]
     classes: list[str]
     size: tuple[int, int] | None
+    title: str = "images"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,6 +46,31 @@ class ImageDataset(ImageTable):
     @abstractmethod
     def name(self, row: int) -> str:
         """Path or member name of a row, for messages."""
+
+    @property
+    def skipped(self) -> Mapping[str, Sequence[str]]:
+        """Names of the files of the source that are no images, by reason."""
+        return {}
+
+    @property
+    def known_unreadable(self) -> Mapping[int, str]:
+        """The reason for each row that is known to be unreadable; images on disk are tried when they are read."""
+        return {}
+
+    def reason(self, row: int) -> str:
+        """The reason why a row cannot be read."""
+        return self.known_unreadable.get(row, "damaged")
+
+    def notes(self) -> list[str]:
+        """Further sentences about the images."""
+        return []
+
+    def reports(self) -> list[SourceReport]:
+        """What the dataset holds, and what is left out."""
+        unreadable: dict[str, list[str]] = {}
+        for row, reason in self.known_unreadable.items():
+            unreadable.setdefault(reason, []).append(self.name(row))
+        return [SourceReport(self.title, len(self), self.skipped, unreadable, self.notes())]
 
     @abstractmethod
     def make_fingerprint(self) -> str:
@@ -88,7 +116,9 @@ class InMemoryImages(ImageDataset):
         title: Name of a row in messages, followed by its number, if there are no names.
         names: Returns the path or member name of a row.
         sample_ids: Permanent ids; by default the row numbers.
-        readable: False for a row that could not be read.
+        unreadable: The reason for each row that could not be read.
+        skipped: Names of the files of the source that are no images, by reason.
+        notes: Returns further sentences about the images.
         fingerprint: Fingerprint of the files of the images; by default that of the pixels.
         by_names: Fingerprint of the names and sizes of the files.
     """
@@ -102,7 +132,9 @@ class InMemoryImages(ImageDataset):
         title: str = "image",
         names: Callable[[int], str] | None = None,
         sample_ids: Int[Tensor, "N"] | None = None,
-        readable: Bool[Tensor, "N"] | None = None,
+        unreadable: Mapping[int, str] | None = None,
+        skipped: Mapping[str, Sequence[str]] | None = None,
+        notes: Callable[[], list[str]] = list,
         fingerprint: str | None = None,
         by_names: str | None = None,
     ) -> None:
@@ -113,7 +145,10 @@ class InMemoryImages(ImageDataset):
         self.sample_ids = torch.arange(count) if sample_ids is None else sample_ids
         self.size = (images.shape[2], images.shape[3])
         self.title = title
-        self.readable = torch.ones(count, dtype=torch.bool) if readable is None else readable
+        self.unreadable = unreadable or {}
+        self.readable = torch.ones(count, dtype=torch.bool)
+        self.readable[list(self.unreadable)] = False
+        self._skipped, self._notes = skipped or {}, notes
         self._names = names
         self._fingerprint, self._by_names = fingerprint, by_names
 
@@ -125,6 +160,20 @@ class InMemoryImages(ImageDataset):
     def name(self, row: int) -> str:
         """Path or member name of a row, or the title and the row number."""
         return f"{self.title} {row}" if self._names is None else self._names(row)
+
+    @property
+    def skipped(self) -> Mapping[str, Sequence[str]]:
+        """Names of the files of the source that are no images, by reason."""
+        return self._skipped
+
+    @property
+    def known_unreadable(self) -> Mapping[int, str]:
+        """The reason for each unreadable row."""
+        return self.unreadable
+
+    def notes(self) -> list[str]:
+        """Further sentences about the images."""
+        return self._notes()
 
     def make_fingerprint(self) -> str:
         """The given fingerprint, or the SHA-256 of the pixels."""
@@ -143,6 +192,8 @@ class SelectedImages(ImageDataset):
         rows: The selected rows.
         labels: Class of each selected row; by default that of the other dataset.
         classes: Names of the classes, if `labels` is given.
+        title: Name of the selection in reports; by default that of the other dataset.
+        prefix: Start of the names of files that belong to the selection.
     """
 
     def __init__(
@@ -151,8 +202,12 @@ class SelectedImages(ImageDataset):
         rows: Int[Tensor, "M"],
         labels: Int[Tensor, "M"] | None = None,
         classes: list[str] | None = None,
+        *,
+        title: str = "",
+        prefix: str = "",
     ) -> None:
         self.dataset = dataset
+        self.title, self.prefix = title or dataset.title, prefix
         self.rows = rows
         self.labels = dataset.labels[rows] if labels is None else labels
         self.sample_ids = dataset.sample_ids[rows]
@@ -167,6 +222,29 @@ class SelectedImages(ImageDataset):
         """Path or member name of a row, for messages."""
         return self.dataset.name(int(self.rows[row]))
 
+    @property
+    def skipped(self) -> Mapping[str, Sequence[str]]:
+        """Names of the files of the source that are no images, by reason."""
+        chosen = {
+            reason: [name for name in names if name.startswith(self.prefix)]
+            for reason, names in self.dataset.skipped.items()
+        }
+        return {reason: names for reason, names in chosen.items() if names}
+
+    @property
+    def known_unreadable(self) -> Mapping[int, str]:
+        """The reason for each selected row that is known to be unreadable."""
+        known = self.dataset.known_unreadable
+        return {row: known[old] for row, old in enumerate(self.rows.tolist()) if old in known} if known else {}
+
+    def reason(self, row: int) -> str:
+        """The reason why a row cannot be read."""
+        return self.dataset.reason(int(self.rows[row]))
+
+    def notes(self) -> list[str]:
+        """Further sentences about the images."""
+        return self.dataset.notes()
+
     def make_fingerprint(self) -> str:
         """SHA-256 of the other dataset's fingerprint and the selected rows."""
         return combined([self.dataset.fingerprint], self.rows.numpy().tobytes())
@@ -179,7 +257,7 @@ class SelectedImages(ImageDataset):
 class ConcatImages(ImageDataset):
     """The concatenation of several datasets.
 
-    Equal class lists remain one list; different lists are concatenated, and labels are shifted. Sample ids of later
+    Classes are joined by name: those of the first dataset, then those that only later ones have. Sample ids of later
     datasets are shifted above those of earlier ones.
     """
 
@@ -209,6 +287,24 @@ class ConcatImages(ImageDataset):
         """Path or member name of a row, for messages."""
         part = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.parts[part].name(row - self.starts[part])
+
+    @property
+    def known_unreadable(self) -> Mapping[int, str]:
+        """The reason for each row that is known to be unreadable."""
+        return {
+            start + row: reason
+            for part, start in zip(self.parts, self.starts, strict=False)
+            for row, reason in part.known_unreadable.items()
+        }
+
+    def reason(self, row: int) -> str:
+        """The reason why a row cannot be read."""
+        part = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.parts[part].reason(row - self.starts[part])
+
+    def reports(self) -> list[SourceReport]:
+        """Those of all datasets."""
+        return [report for part in self.parts for report in part.reports()]
 
     def make_fingerprint(self) -> str:
         """SHA-256 of the fingerprints of the datasets."""
@@ -243,12 +339,5 @@ class PackedNames:
 
 
 def _joined_labels(parts: list[ImageDataset]) -> tuple[list[str], Int[Tensor, "N"]]:
-    lists = [part.classes for part in parts if part.classes]
-    if all(classes == lists[0] for classes in lists):
-        return (lists[0] if lists else []), torch.cat([part.labels for part in parts])
-    firsts = accumulate((len(part.classes) for part in parts), initial=0)
-    labels = [
-        torch.where(part.labels == UNLABELLED, UNLABELLED, part.labels + first)
-        for part, first in zip(parts, firsts, strict=False)
-    ]
-    return [name for classes in lists for name in classes], torch.cat(labels)
+    joined = joined_classes([part.classes for part in parts if part.classes])
+    return joined, torch.cat([relabeled(part.labels, part.classes, joined) for part in parts])

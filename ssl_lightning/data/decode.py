@@ -1,14 +1,18 @@
 """Decoding of untrusted bytes to a uint8 image. Failures raise `Unreadable` with a reason and nothing else.
 
 Formats are JPEG, PNG, WebP, GIF, BMP and TIFF, recognized by content and not by file name. Size, structure and the
-memory of decoding are checked before a pixel is decoded. The result is the first frame, upright by EXIF. 16-bit values
-are scaled by 1/257, not clipped. Transparent pixels are blended with gray. Palettes, grayscale, bilevel and CMYK images
-are converted to RGB. Floating-point pixels are rejected.
+memory of decoding are checked before a pixel is decoded. The result is the first frame, upright by EXIF. Transparent
+pixels are blended with gray. Palettes, bilevel and CMYK images are converted to RGB.
+
+Gray values become three equal channels. Of unsigned integers of 1 to 16 bits 0 is black and the largest value white, or
+the reverse in a TIFF with PhotometricInterpretation 0. Signed integers, 32-bit integers and floats need an
+intensity window. A window applies to gray images of more than 8 bits and signed ones; color of 16 bits keeps its upper
+8 bits.
 """
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -20,6 +24,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, decode_webp
 
 from ssl_lightning.data.c_errors import quiet_decoders
+from ssl_lightning.data.intensity import IntensityWindow, to_gray
 from ssl_lightning.data.layout import layout_of
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits, Unreadable
 from ssl_lightning.data.png_strips import png_strips
@@ -34,6 +39,8 @@ _HELD = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 """Bytes per pixel of Pillow's images; all other modes take four."""
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
 """A value of a TIFF tag, and the tag."""
+_BITS, _SAMPLE_FORMAT, _SIGNED = 258, 339, 2
+"""Tags of a TIFF, and a value of the second one."""
 
 
 class Header(NamedTuple):
@@ -48,12 +55,13 @@ class Header(NamedTuple):
     mode: str
 
 
-def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[Tensor, "3 h w"]:
+def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, window: IntensityWindow = None) -> UInt8[Tensor, "3 h w"]:
     """Decode an image as described at the top of this file.
 
     Args:
         data: The whole file.
         limits: Limits of its cost.
+        window: Gray values that become black and white.
 
     Returns:
         RGB; channels are innermost in memory, as decoders write them.
@@ -70,7 +78,16 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[Tensor, "3 h w
             header = _header(image)
             check_header(header, limits)
             _check_cost(header, layout, limits, data)
-            return _upright(_pixels(data, layout, header, image), layout.orientation)
+            return _upright(_pixels(data, layout, header, image, window), layout.orientation)
+
+
+def is_deep(data: bytes, limits: Limits = DEFAULT_LIMITS) -> bool:
+    """Whether a file is a gray image of more than 8 bits, as far as its header can be read."""
+    try:
+        with _guarded(), quiet_decoders(), _open(layout_of(data, limits)) as image:
+            return _is_deep(image.mode)
+    except Unreadable:
+        return False
 
 
 def check_header(header: Header, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -84,11 +101,11 @@ def check_header(header: Header, limits: Limits = DEFAULT_LIMITS) -> None:
     if min(width, height) < 1:
         raise Unreadable("broken", size)
     if max(width, height) > limits.max_side:
-        raise Unreadable("side", f"{size}, the limit is {limits.max_side} a side")
+        raise Unreadable("side", f"{size}, the limit is data.limits.max_side={limits.max_side}")
     if width * height > limits.max_pixels:
         raise Unreadable("bomb:pixels", f"{size}, the limit is data.limits.max_pixels={limits.max_pixels}")
     if max(width, height) > limits.max_aspect * min(width, height):
-        raise Unreadable("aspect", f"{size}, the limit is {limits.max_aspect:g} to 1")
+        raise Unreadable("aspect", f"{size}, the limit is data.limits.max_aspect={limits.max_aspect:g}")
 
 
 def _check_cost(header: Header, layout: Layout, limits: Limits, data: bytes) -> None:
@@ -158,7 +175,9 @@ def _header(image: Image.Image) -> Header:
     return Header(*image.size, format=image.format or "", mode=image.mode)
 
 
-def _pixels(data: bytes, layout: Layout, header: Header, image: Image.Image) -> UInt8[Tensor, "3 h w"]:
+def _pixels(
+    data: bytes, layout: Layout, header: Header, image: Image.Image, window: IntensityWindow
+) -> UInt8[Tensor, "3 h w"]:
     if _is_direct(header, layout):
         return _direct(data, layout)
     result = np.empty((header.height, header.width, 3), dtype=np.uint8)
@@ -168,10 +187,11 @@ def _pixels(data: bytes, layout: Layout, header: Header, image: Image.Image) -> 
         bands = _webp_bands(data)
     else:
         bands = _bands(image, header)
-    inverted = layout.format == "TIFF" and _white_is_zero(image)
+    inverted = layout.format == "TIFF" and _white_is_zero(image, layout)
+    render = _deep_renderer(image, header, window)
     top = 0
     for band in bands:
-        rows = _rgb(band)
+        rows = _rgb(band) if render is None else np.repeat(render(band)[:, :, None], 3, axis=2)
         rows = 255 - rows if inverted else rows
         result[top : top + len(rows)] = rows
         top += len(rows)
@@ -199,10 +219,32 @@ def _tensor(found: Tensor | list[Tensor]) -> UInt8[Tensor, "c h w"]:
     return found
 
 
-def _white_is_zero(image: Image.Image) -> bool:
-    """Whether Pillow does not invert the pixels of this TIFF: it inverts those of 1 and 8 bits only."""
+def _white_is_zero(image: Image.Image, layout: Layout) -> bool:
+    """Whether Pillow does not invert the pixels of this TIFF: it inverts those of at most 8 bits only."""
     tags = getattr(image, "tag_v2", {})
-    return image.mode.startswith("I") and tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO) == _WHITE_IS_ZERO
+    return layout.inverted or (_is_deep(image.mode) and tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO) == _WHITE_IS_ZERO)
+
+
+def _is_deep(mode: str) -> bool:
+    return mode == "F" or mode == "I" or mode.startswith("I;16")
+
+
+def _deep_renderer(
+    image: Image.Image, header: Header, window: IntensityWindow
+) -> Callable[[Image.Image], UInt8[np.ndarray, "h w"]] | None:
+    """The conversion of bands of gray values that need one: of more than 8 bits, or signed."""
+    tags = getattr(image, "tag_v2", {})
+    bits, signed = (next(iter(tags.get(tag, (default,)))) for tag, default in ((_BITS, 16), (_SAMPLE_FORMAT, 1)))
+    if not _is_deep(image.mode) and (signed, image.mode) != (_SIGNED, "L"):
+        return None
+    kind = {(1, 32): np.uint32, (_SIGNED, 8): np.int8}.get((signed, bits)) if image.mode in ("I", "L") else None
+
+    def values(band: Image.Image) -> np.ndarray:
+        return np.asarray(band) if kind is None else np.asarray(band).view(kind)
+
+    is_unsigned = image.mode.startswith("I;16") or header.format == "PNG"
+    gray = to_gray(window, bits if is_unsigned else 0, lambda: map(values, _bands(image, header)))
+    return lambda band: gray(values(band))
 
 
 def _bands(image: Image.Image, header: Header) -> Iterator[Image.Image]:
@@ -227,20 +269,9 @@ def _webp_bands(data: bytes) -> Iterator[Image.Image]:
 
 def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     mode = image.mode
-    if mode == "F":
-        raise Unreadable("float", "floating-point pixels have no agreed white")
-    if mode == "I" or mode.startswith("I;16"):
-        return _scaled(np.asarray(image))
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = _over_gray(image.convert("RGBA"))
     return np.array(image.convert("RGB"))
-
-
-def _scaled(deep: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
-    if deep.min() < 0 or deep.max() > 65535:
-        raise Unreadable("depth", f"integers {deep.min()} to {deep.max()}, more than 16 bits")
-    gray = ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def _over_gray(image: Image.Image) -> Image.Image:

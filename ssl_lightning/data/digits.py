@@ -31,3 +31,8 @@ class Digits(ImageModule):
     def default_probe_sets(self) -> Probes:
         """The digits."""
         return {"digits": (open_digits("train"), open_digits("test"))}
+
+    @property
+    def evaluated_as(self) -> list[str]:
+        """The name in `ProbeSet`."""
+        return ["digits"]

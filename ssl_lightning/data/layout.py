@@ -12,7 +12,7 @@ from ssl_lightning.data.jpeg_layout import jpeg_layout
 from ssl_lightning.data.limits import Limits, Unreadable
 from ssl_lightning.data.orientation import MOST_METADATA, of_exif, of_xmp
 from ssl_lightning.data.png_layout import png_layout
-from ssl_lightning.data.tiff_layout import tiff_layout
+from ssl_lightning.data.tiff_layout import black_is_zero, tiff_layout
 from ssl_lightning.data.walks import FORMATS, Counts, Layout
 
 _STRANGE = re.compile(rb"[^!,;]+")
@@ -123,7 +123,8 @@ def _bmp(data: bytes, limits: Limits) -> Layout:
 
 def _tiff(data: bytes, limits: Limits) -> Layout:
     held, scans = tiff_layout(data, limits)
-    return Layout("TIFF", data, held, scans)
+    opened, inverted = black_is_zero(data)
+    return Layout("TIFF", opened, held, scans, inverted=inverted)
 
 
 _WALKS: dict[bytes, Callable[[bytes, Limits], Layout]] = {

@@ -13,13 +13,14 @@ class Limits:
     """Limits on the header and structure of an image file; a file beyond them counts as unreadable.
 
     Attributes:
-        max_pixels: Width times height.
+        max_pixels: Width times height in pixels; 50,000,000 are 50 megapixels. Above 100 megapixels `max_memory` needs
+            to be raised too.
         max_side: Longer side in pixels.
-        max_aspect: Longer over shorter side.
-        max_scans: Scans of a progressive JPEG; each one takes time for the whole image.
+        max_aspect: Longer over shorter side; strips such as spectrograms and lines of text may need more.
+        max_scans: Number of scans of a progressive JPEG; each one takes time for the whole image.
         max_scan_pixels: Scans times pixels.
-        max_chunks: Chunks, segments, frames, strips or tiles of a file.
-        max_fill: Bytes between the segments of a file.
+        max_chunks: Number of chunks, segments, frames, strips or tiles of a file.
+        max_fill: Number of bytes between the segments of a file.
         max_memory: Memory in bytes of decoding one image: the file, the decoder's image and the RGB result.
     """
 
@@ -52,7 +53,7 @@ class Unreadable(ValueError):
     """Bytes that cannot be used as an image.
 
     Attributes:
-        reason: A short word for tables: empty, format, truncated, broken, side, aspect, float, depth, mode, or bomb:
+        reason: A short word for tables: empty, format, truncated, broken, side, aspect, depth, mode, or bomb:
             followed by the exceeded quantity (pixels, scans, chunks, fill, runs, metadata, memory).
     """
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.order import balanced_order, epoch_order
 from ssl_lightning.data.reading import CropSpec, RankShard, Task, TaskReader
+from ssl_lightning.data.unreadable import described
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.types import RawBatch
 
@@ -38,6 +39,7 @@ class TrainingLoader:
         epoch: Counted from zero.
         position: Number of global batches of this epoch that were returned.
         masked: Number of unreadable rows of this process in this epoch so far.
+        unreadable: Unreadable rows of this process in this epoch so far, as far as this process has read them.
         labels: Clusters over which the next epoch is balanced; None for the natural order.
     """
 
@@ -64,6 +66,7 @@ class TrainingLoader:
         self.drop_last = drop_last
         self.max_unreadable = max_unreadable
         self.epoch = self.position = self.masked = 0
+        self.unreadable: list[int] = []
         self.labels: Labels = None
         self._labels_in_use: Labels = None
         self._start = 0
@@ -93,7 +96,7 @@ class TrainingLoader:
     def __iter__(self) -> Iterator[RawBatch]:
         self.position, self._start = self._start, 0
         if self.position == 0:
-            self.masked = 0
+            self.masked, self.unreadable = 0, []
             self._labels_in_use = self.labels
         for batch in self._read(self._tasks()[self.position :]):
             self.position += 1
@@ -113,12 +116,19 @@ class TrainingLoader:
             return
         unreadable = batch.index[~batch.valid].tolist()
         self.masked += len(unreadable)
-        names = ", ".join(self.dataset.name(row) for row in unreadable[:5])
-        suggestion = f"{names}, ...: fix or remove the files"
+        self.unreadable += unreadable
         if len(batch.index) - len(unreadable) < 2:
-            raise DataError(f"found fewer than two readable images in a batch of {len(batch.index)}; not {suggestion}")
-        if self.masked > self.max_unreadable * len(self) * self.batch_size / self.share.world_size:
-            raise DataError(too_many_unreadable(self.masked, f"epoch {self.epoch}", self.max_unreadable, suggestion))
+            raise DataError(
+                f"found fewer than two readable images in a batch of {len(batch.index)} "
+                f"{described(unreadable, self.dataset)}. Remove the others, or raise data.batch_size"
+            )
+        rows = len(self) * self.batch_size // self.share.world_size
+        if self.masked > self.max_unreadable * rows:
+            raise DataError(
+                f"{self.masked} of {rows} images of epoch {self.epoch} cannot be read "
+                f"{described(self.unreadable, self.dataset)}. Remove them, or raise "
+                f"data.max_unreadable={self.max_unreadable:g}"
+            )
 
     def end_workers(self) -> None:
         """End the worker processes; another epoch starts new ones."""
@@ -165,27 +175,6 @@ class TrainingLoader:
         }
 
 
-def too_many_unreadable(count: int, where: str, limit: float, suggestion: str) -> str:
-    """The error message for too many unreadable images, with the names of some files in `suggestion`."""
-    return (
-        f"found {count} unreadable images in {where}, more than data.max_unreadable={limit:g} of its rows; among "
-        f"them {suggestion}, or raise data.max_unreadable"
-    )
-
-
-def unreadable_in_pass(rows: list[int], dataset: ImageDataset, limit: float) -> str:
-    """The warning of a pass over all images that could not read some rows.
-
-    Raises:
-        DataError: For a larger share of them than `limit`, or all of them.
-    """
-    count, names = len(dataset), ", ".join(dataset.name(row) for row in rows[:5])
-    suggestion = f"{names}, ...: fix or remove the files"
-    if len(rows) > limit * count or len(rows) == count:
-        raise DataError(too_many_unreadable(len(rows), f"a pass over {count}", limit, suggestion))
-    return f"found {len(rows)} unreadable images of {count}; among them {suggestion}"
-
-
 def batches_per_epoch(num_samples: int, batch_size: int, drop_last: bool, world_size: int) -> int:
     """Number of batches in an epoch. The last, incomplete one counts if kept and with two rows for every process."""
     whole, rest = divmod(num_samples, batch_size)
@@ -205,7 +194,14 @@ class SequentialLoader:
         num_workers: Processes that read images from disk.
         rows: The rows; None for all.
         epoch: Epoch of the random numbers of views.
+
+    Attributes:
+        count: Number of rows of all processes.
+        unreadable: Rows of this process that the last pass could not read.
     """
+
+    count: int
+    unreadable: list[int]
 
     def __init__(
         self,
@@ -222,13 +218,19 @@ class SequentialLoader:
         self.rows = share.of(every)
         self._batches = _batches(self.rows, batch_size, -(-len(every) // share.world_size))
         self._read = TaskReader(dataset, crop_spec, num_workers, keep_workers=False)
+        self.count, self.unreadable = len(every), []
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[RawBatch]:
-        if self._batches:
-            yield from self._read([Task(self.epoch, rows) for rows in self._batches])
+        self.unreadable = []
+        if not self._batches:
+            return
+        for batch in self._read([Task(self.epoch, rows) for rows in self._batches]):
+            if not bool(batch.valid.all()):
+                self.unreadable += batch.index[~batch.valid].tolist()
+            yield batch
 
     def end_workers(self) -> None:
         """End the worker processes of an unfinished pass."""

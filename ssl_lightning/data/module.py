@@ -12,18 +12,23 @@ from jaxtyping import Int
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from ssl_lightning.contracts import TrainingData
+from ssl_lightning.contracts import SourceReport, TrainingData
 from ssl_lightning.counter_rng import Purpose, permutation
 from ssl_lightning.data.batches import BatchMaker
 from ssl_lightning.data.dataset import ImageDataset
+from ssl_lightning.data.intensity import IntensityWindow
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
-from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader, batches_per_epoch, unreadable_in_pass
-from ssl_lightning.data.probe_sets import ProbeSet
+from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader, batches_per_epoch
+from ssl_lightning.data.options import SourceOptions
+from ssl_lightning.data.probe_sets import ProbeSet, described_probe_sets, joined_by_name
 from ssl_lightning.data.reading import CropSpec, RankShard
+from ssl_lightning.data.selection import Selection
+from ssl_lightning.data.source_checks import SourceChecks, check_normalization
 from ssl_lightning.data.subset import Subset
 from ssl_lightning.data.views import View, expand
 from ssl_lightning.errors import UsageError
 from ssl_lightning.models.preprocessing import RGB, Preprocessing
+from ssl_lightning.processes import gather_rows, rank, world
 from ssl_lightning.types import Batch, RawBatch
 
 log = logging.getLogger(__name__)
@@ -54,6 +59,12 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         max_unreadable: Largest share of an epoch's rows that may be unreadable before the run stops.
         eval_batch_size: Rows of a batch of one process outside training.
         limits: What decoding one image may cost; an image that exceeds it counts as unreadable.
+        include: Globs: only files that match one of them are images. A glob with a slash applies to the path within
+            `path`, else to the file name. Hidden files and folders of systems need a glob that writes out their name.
+        exclude: Globs: files that match one of them are no images.
+        intensity_window: For gray images of more than 8 bits: the values [low, high] that become black and white, or
+            "minmax" or "percentile" (1 and 99) of each image; null for the full range of 12 or 16 bits. Signed, 32-bit
+            and floating-point values need a window.
     """
 
     views: list[View] = field(default_factory=list)
@@ -71,6 +82,9 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
     max_unreadable: float = 0.05
     eval_batch_size: int = 512
     limits: Limits = DEFAULT_LIMITS
+    include: list[str] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
+    intensity_window: IntensityWindow = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -79,13 +93,19 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         self._loader: TrainingLoader | None = None
         self._loaders: WeakSet[TrainingLoader | SequentialLoader] = WeakSet()
         self._sampled_over: Labels = None
+        self._probe_loaders: Loaders = []
+        self._checks = SourceChecks(self.max_unreadable)
         for name, lowest in (("batch_size", 2), ("image_size", 1), ("num_workers", 0), ("reference_images", 1)):
             if getattr(self, name) < lowest:
                 raise UsageError(f"found data.{name}={getattr(self, name)}; expected at least {lowest}")
-        if min(self.std) <= 0:
-            raise UsageError(f"found data.std={self.std}; expected three positive numbers, as fractions 0..1")
+        check_normalization(self.mean, self.std)
         if not 0 < self.center_fraction <= 1:
             raise UsageError(f"found data.center_fraction={self.center_fraction}; expected more than 0, at most 1")
+        if not 0 <= self.max_unreadable <= 1:
+            raise UsageError(
+                f"found data.max_unreadable={self.max_unreadable}; expected a fraction 0..1: 5 percent is 0.05"
+            )
+        _ = self.source_options  # which checks the window
         self._batches = self._batch_maker(self.preprocessing)
 
     @abstractmethod
@@ -105,9 +125,23 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
     @cached_property
     def probes(self) -> Probes:  # type: ignore[override]
         """See `TrainingData.probes`."""
-        if self.probe_sets is None:
-            return self.default_probe_sets()
-        return {name: probe_set.open(self.limits) for name, probe_set in self.probe_sets.items()}
+        found = self.default_probe_sets() if self.probe_sets is None else self._given_probe_sets(self.probe_sets)
+        return {name: joined_by_name(name, *pair) for name, pair in found.items()}
+
+    def _given_probe_sets(self, given: dict[str, ProbeSet]) -> Probes:
+        if rank() == 0:
+            log.info("%s", described_probe_sets(given, self.evaluated_as))
+        return {name: probe_set.open(self.source_options) for name, probe_set in given.items()}
+
+    @property
+    def source_options(self) -> SourceOptions:
+        """How the files of the source are chosen and decoded."""
+        return SourceOptions(self.limits, Selection(tuple(self.include), tuple(self.exclude)), self.intensity_window)
+
+    @property
+    def evaluated_as(self) -> list[str]:
+        """The paths or names by which a probe set refers to the images of this source."""
+        return []
 
     @property
     def num_samples(self) -> int:
@@ -154,8 +188,37 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         Raises:
             DataError: For more rows of all processes than `max_unreadable` allows, or all rows.
         """
-        if rows:
-            log.warning(unreadable_in_pass(rows, self.training, self.max_unreadable))
+        self._checks.note(rows, self.training, self.num_samples, "training images")
+
+    def note_unreadable_in_probe_sets(self) -> int:
+        """See `TrainingData.note_unreadable_in_probe_sets`.
+
+        Raises:
+            DataError: For more rows of a split than `max_unreadable` allows, or all rows.
+        """
+        assert self.trainer is not None
+        device, total = self.trainer.strategy.root_device, 0
+        for (name, dataset), loader in zip(self._splits(), self._probe_loaders, strict=True):
+            own = torch.tensor(loader.unreadable, dtype=torch.int64, device=device)
+            rows = gather_rows(own, world()).tolist()
+            self._checks.note(rows, dataset, loader.count, name)
+            total += len(rows)
+        return total
+
+    def _splits(self) -> list[tuple[str, ImageDataset]]:
+        """Description and images of both splits of each probe set."""
+        return [
+            (f"images of the {kind} split of probe set {name}", split)
+            for name, pair in self.probes.items()
+            for kind, split in zip(("train", "test"), pair, strict=True)
+        ]
+
+    @property
+    def source_reports(self) -> list[SourceReport]:
+        """See `TrainingData.source_reports`; each source once."""
+        if self._loader is not None:
+            self._checks.remember(self._loader.unreadable, self.training)
+        return self._checks.reports([self.training, *(split for _, split in self._splits())])
 
     @property
     def labels(self) -> Int[Tensor, "N"]:
@@ -175,8 +238,8 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         module = self.trainer.lightning_module if self.trainer is not None else None
         own = getattr(module, "preprocessing", None)
         self._batches = self._batch_maker(own if isinstance(own, Preprocessing) else self.preprocessing)
-        if stage in ("fit", "predict"):
-            _ = self.training
+        training = [("training images", self.training)] if stage in ("fit", "predict") else []
+        self._checks.report(training + (self._splits() if stage != "predict" else []))
         if stage != "predict" and not self.probes and self.trainer is not None:
             # Lightning takes an empty list for one empty loader, and warns of it
             self.trainer.limit_val_batches = self.trainer.limit_test_batches = 0
@@ -224,6 +287,7 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         loaders = []
         for name, (train, _) in self.probes.items():
             loaders += self.probe_dataloaders(name, (self._reference_rows(len(train)), None))
+        self._probe_loaders = loaders
         return loaders
 
     def probe_dataloaders(self, name: str, rows: Sequence[Int[Tensor, "_n"] | None] = (None, None)) -> Loaders:

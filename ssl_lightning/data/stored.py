@@ -1,81 +1,27 @@
-"""Encoded images in folders and tar files: bytes by (file, offset, size), decoded on reading."""
+"""Encoded images in folders and tar files, decoded on reading."""
 
-import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Int32, Int64, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from ssl_lightning.data.dataset import ImageDataset, Images, InMemoryImages, PackedNames
+from ssl_lightning.data.byte_table import ByteTable
+from ssl_lightning.data.dataset import ImageDataset, Images, InMemoryImages
 from ssl_lightning.data.decode import decode
+from ssl_lightning.data.file_notes import notes_of
 from ssl_lightning.data.fingerprint import of_files
-from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits, Unreadable
+from ssl_lightning.data.limits import Unreadable
+from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
+from ssl_lightning.data.reasons import explained
 
 _LARGEST_IN_MEMORY = 2 << 30
 _TRIED_FIRST = 64
-
-
-@dataclass(frozen=True, eq=False)
-class ByteTable:
-    """Locations of the bytes of images. These are arrays, not lists, so that workers read them without copying.
-
-    Attributes:
-        containers: Folders and tar files.
-        container: Index of the container of each image.
-        names: Path of each image within its container.
-        offsets: First byte within the container; -1 for a separate file.
-        sizes: Length in bytes.
-        unpacked: The decompressed content of the only container, if it is compressed.
-    """
-
-    containers: list[str]
-    container: Int32[np.ndarray, "N"]
-    names: PackedNames
-    offsets: Int64[np.ndarray, "N"]
-    sizes: Int64[np.ndarray, "N"]
-    unpacked: UInt8[np.ndarray, "bytes"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def read(self, row: int) -> bytes:
-        """Return the bytes of one image.
-
-        Raises:
-            OSError: If the file is missing or cannot be read.
-        """
-        offset, size = int(self.offsets[row]), int(self.sizes[row])
-        if self.unpacked is not None:
-            return self.unpacked[offset : offset + size].tobytes()
-        container = self.containers[self.container[row]]
-        if offset >= 0:
-            return os.pread(_shard(container).descriptor, size, offset)
-        with open(os.path.join(container, self.names[row]), "rb") as stream:
-            return stream.read()
-
-    def name(self, row: int) -> str:
-        """Container and name of one image."""
-        return os.path.join(self.containers[self.container[row]], self.names[row])
-
-    def take(self, rows: Int64[np.ndarray, "M"]) -> "ByteTable":
-        """The table of these rows."""
-        names = PackedNames([self.names[row] for row in rows])
-        container, offsets, sizes = self.container[rows], self.offsets[rows], self.sizes[rows]
-        return replace(self, container=container, names=names, offsets=offsets, sizes=sizes)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of names, sizes and their order, without content; the location of the top folder does not count."""
-        state = hashlib.sha256()
-        for block in (self.names.block, self.names.ends, self.sizes):
-            state.update(len(block).to_bytes(8, "little") + block.tobytes())
-        return state.hexdigest()
 
 
 class StoredImages(ImageDataset):
@@ -86,7 +32,7 @@ class StoredImages(ImageDataset):
         labels: Class of each row.
         classes: Names of the classes.
         sample_ids: Permanent ids.
-        limits: Limits on the cost of decoding one image.
+        options: How they are decoded.
     """
 
     def __init__(
@@ -95,24 +41,44 @@ class StoredImages(ImageDataset):
         labels: Int[Tensor, "N"],
         classes: list[str],
         sample_ids: Int[Tensor, "N"],
-        limits: Limits = DEFAULT_LIMITS,
+        options: SourceOptions = DEFAULT_OPTIONS,
     ) -> None:
-        self.limits = limits
+        self.options = options
         self.table = table
         self.labels = labels
         self.classes = classes
         self.sample_ids = sample_ids
         self.size = None
+        more = len(table.containers) - 1
+        self.title = table.containers[0] + (f" and {more} more" if more else "")
 
     def read(self, rows: Int[Tensor, "B"]) -> tuple[Images, Bool[Tensor, "B"]]:
         """Return the images of these rows, and which of them could be read; unreadable ones are zeros."""
         found = [self._decoded(row) for row in rows.tolist()]
-        valid = torch.tensor([image is not None for image in found], dtype=torch.bool)
-        return [torch.zeros(3, 1, 1, dtype=torch.uint8) if image is None else image for image in found], valid
+        valid = torch.tensor([not isinstance(image, str) for image in found], dtype=torch.bool)
+        return [torch.zeros(3, 1, 1, dtype=torch.uint8) if isinstance(image, str) else image for image in found], valid
 
     def name(self, row: int) -> str:
         """Path or member name of a row, for messages."""
         return self.table.name(row)
+
+    @property
+    def skipped(self) -> Mapping[str, Sequence[str]]:
+        """Names of the files of the source that are no images, by reason."""
+        return self.table.skipped
+
+    def notes(self) -> list[str]:
+        """Sentences about pages that are left out and gray levels that are lost."""
+        return self._notes
+
+    @cached_property
+    def _notes(self) -> list[str]:
+        return notes_of(self.table, self.options)
+
+    def reason(self, row: int) -> str:
+        """The reason why a row cannot be read, by reading it."""
+        found = self._decoded(row)
+        return found if isinstance(found, str) else "readable at the second attempt"
 
     def make_fingerprint(self) -> str:
         """SHA-256 of names, sizes, order and content; for collections above 512 MB see `fingerprint.of_files`."""
@@ -128,19 +94,24 @@ class StoredImages(ImageDataset):
         if size is None or 3 * size[0] * size[1] * len(self) > _LARGEST_IN_MEMORY:
             return self
         images = torch.zeros(len(self), 3, *size, dtype=torch.uint8)
-        readable = torch.zeros(len(self), dtype=torch.bool)
+        unreadable: dict[int, str] = {}
         for row, image in enumerate(self._all_decoded()):
-            if image is not None:
-                if image.shape[1:] != images.shape[2:]:
-                    return self
-                images[row], readable[row] = image, True
+            if isinstance(image, str):
+                unreadable[row] = image
+            elif image.shape[1:] != images.shape[2:]:
+                return self
+            else:
+                images[row] = image
         return InMemoryImages(
             images,
             self.labels,
             self.classes,
             names=replace(self.table, unpacked=None).name,
             sample_ids=self.sample_ids,
-            readable=readable,
+            title=self.title,
+            unreadable=unreadable,
+            skipped=self.table.skipped,
+            notes=self.notes,
             fingerprint=self.fingerprint,
             by_names=self.fingerprint_by_names,
         )
@@ -150,38 +121,26 @@ class StoredImages(ImageDataset):
         if len(self) == 0:
             return None
         rows = np.unique(np.linspace(0, len(self) - 1, _TRIED_FIRST).astype(int)).tolist()
-        sizes = {(image.shape[1], image.shape[2]) for image in map(self._decoded, rows) if image is not None}
+        sizes = {(image.shape[1], image.shape[2]) for image in map(self._decoded, rows) if not isinstance(image, str)}
         return sizes.pop() if len(sizes) == 1 else None
 
-    def _all_decoded(self) -> Iterator[UInt8[Tensor, "3 _h _w"] | None]:
+    def _all_decoded(self) -> Iterator[UInt8[Tensor, "3 _h _w"] | str]:
         title = f"decoding {os.path.basename(self.table.containers[0])}"
         for row in tqdm(range(len(self)), desc=title, unit="images", delay=2, leave=False, disable=None):
             yield self._decoded(row)
 
-    def _decoded(self, row: int) -> UInt8[Tensor, "3 _h _w"] | None:
+    def _decoded(self, row: int) -> UInt8[Tensor, "3 _h _w"] | str:
+        """The image, or the reason why it cannot be read."""
+        limits = self.options.limits
         try:
-            return decode(self._bytes(row), self.limits)
-        except (Unreadable, OSError):
-            return None
+            return decode(self._bytes(row), limits, self.options.window)
+        except Unreadable as error:
+            return explained(error.reason, limits)
+        except OSError:
+            return "missing or locked"
 
     def _bytes(self, row: int) -> bytes:
         try:
             return self.table.read(row)
         except OSError:  # retry once after a transient error of the disk or the network
             return self.table.read(row)
-
-
-class _Shard:
-    """A tar file that is open for reading. Positions are given per read, so that processes can share it."""
-
-    def __init__(self, path: str) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-
-@lru_cache(maxsize=256)
-def _shard(path: str) -> _Shard:
-    return _Shard(path)

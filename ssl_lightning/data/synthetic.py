@@ -38,3 +38,8 @@ class SyntheticImages(ImageModule):
         """The training images and the test images."""
         test = open_synthetic("test", self.test_samples, self.classes, self.size, self.image_seed)
         return {"synthetic": (self.open_training(), test)}
+
+    @property
+    def evaluated_as(self) -> list[str]:
+        """The name in `ProbeSet`."""
+        return ["synthetic"]

@@ -5,6 +5,7 @@ import struct
 from ssl_lightning.data.limits import Limits, Unreadable
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _ORIENTATION, _SAMPLES = 256, 257, 258, 259, 274, 277
+_PHOTOMETRIC = 262
 _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT = 278, 284, 322, 323
 _OFFSETS, _LENGTHS = (273, 324), (279, 325)
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -42,6 +43,33 @@ def tiff_layout(data: bytes, limits: Limits) -> tuple[int, int]:
     # libjpeg keeps the coefficients of several scans; a strip without its own tables is converted with four bytes
     scans = _scans(data, tags)
     return turned + part + across * down * (4 + 2 * samples * (scans > 1)), scans
+
+
+def black_is_zero(data: bytes) -> tuple[bytes, bool]:
+    """A file of gray values of more than 8 bits with its PhotometricInterpretation 0 replaced by 1, and whether it was.
+
+    Pillow opens only some depths with 0, and inverts none of them.
+
+    Args:
+        data: A file that `tiff_layout` accepts.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:3] == b"+" or data[3:4] == b"+"
+    head, entry, at_first = ("Q", 20, 8) if big else ("H", 12, 4)
+    start = struct.unpack_from(order + ("Q" if big else "I"), data, at_first)[0]
+    count = struct.unpack_from(order + head, data, start)[0]
+    at, place, bits = start + struct.calcsize(head), 0, 1
+    for _ in range(count):
+        tag, value = struct.unpack_from(f"{order}H", data, at)[0], at + entry - (8 if big else 4)
+        if tag == _BITS:
+            bits = struct.unpack_from(f"{order}H", data, value)[0]
+        elif tag == _PHOTOMETRIC and struct.unpack_from(f"{order}H", data, value)[0] == 0:
+            place = value
+        at += entry
+    if not place or bits <= 8:
+        return data, False
+    one = struct.pack(f"{order}H", 1)
+    return data[:place] + one + data[place + 2 :], True
 
 
 def _tags(data: bytes, limits: Limits) -> dict[int, tuple[int, ...]]:

@@ -1,10 +1,14 @@
 """UncuratedImages: an image collection without labels."""
 
+import logging
 from dataclasses import dataclass
 
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.module import ImageModule, Probes
 from ssl_lightning.data.packs import open_unlabelled
+from ssl_lightning.processes import rank
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -24,8 +28,15 @@ class UncuratedImages(ImageModule):
 
     def open_training(self) -> ImageDataset:
         """All images of the collection."""
-        return open_unlabelled(self.path, self.limits)
+        return open_unlabelled(self.path, self.source_options)
 
     def default_probe_sets(self) -> Probes:
         """None: a collection without labels is evaluated on the sets in `probe_sets`."""
+        if rank() == 0:
+            log.info("nothing is evaluated: the images have no labels; name labeled splits in --data.probe_sets")
         return {}
+
+    @property
+    def evaluated_as(self) -> list[str]:
+        """The path."""
+        return [self.path]

@@ -1,6 +1,7 @@
 """UnionImages: the concatenation of several sources."""
 
 from dataclasses import dataclass
+from itertools import count
 
 from ssl_lightning.data.dataset import ConcatImages, ImageDataset
 from ssl_lightning.data.module import ImageModule, Probes
@@ -28,9 +29,20 @@ class UnionImages(ImageModule):
         return ConcatImages([source.training for source in self.sources])
 
     def default_probe_sets(self) -> Probes:
-        """The probe sets of all sources, those of the first source first."""
+        """The probe sets of all sources, those of the first source first; another set of the same name has a number."""
         probes: Probes = {}
         for source in self.sources:
             for name, pair in source.probes.items():
-                probes.setdefault(name, pair)
+                if not any(_is_same(pair, other) for other in probes.values()):
+                    numbers = (f"{name}-{number}" for number in count(2))
+                    probes[name if name not in probes else next(new for new in numbers if new not in probes)] = pair
         return probes
+
+    @property
+    def evaluated_as(self) -> list[str]:
+        """The names of all sources."""
+        return [name for source in self.sources for name in source.evaluated_as]
+
+
+def _is_same(pair: tuple[ImageDataset, ImageDataset], other: tuple[ImageDataset, ImageDataset]) -> bool:
+    return [split.fingerprint for split in pair] == [split.fingerprint for split in other]

@@ -20,6 +20,7 @@ class Layout:
         orientation: From Exif or XMP; 1 for TIFF, which Pillow rotates itself.
         strips: Compressed data of a PNG that is decoded in strips.
         still: Whether a WebP has no animation.
+        inverted: Whether 0 is white in `opened`, against its header.
     """
 
     format: str
@@ -29,6 +30,7 @@ class Layout:
     orientation: int = 1
     strips: tuple[memoryview, ...] = ()
     still: bool = True
+    inverted: bool = False
 
 
 class Counts:

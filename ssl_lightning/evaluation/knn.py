@@ -70,11 +70,12 @@ class KNN(Probe):
             raise UsageError(f"found KNN(k={self.k}, temperature={self.temperature}); expected positive numbers")
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
-        """Return the accuracy; NaN if a split is empty. See `Probe`."""
+        """Return the accuracy; NaN if the splits share no class or one is empty. See `Probe`."""
         prefix = "knn" if self.k == 20 else f"knn{self.k}"
-        if not len(train.labels) or not len(test.labels):
-            found = f"{len(train.labels)} training and {len(test.labels)} test rows"
-            return {f"{prefix}/top1": undefined(f"KNN's {prefix}/top1", found, "at least one of each")}
+        known = int(torch.isin(test.labels, train.labels).sum())
+        if not known:
+            found = f"{len(train.labels)} training and {len(test.labels)} test rows, {known} of known classes"
+            return {f"{prefix}/top1": undefined(f"KNN's {prefix}/top1", found, "at least one of each, of one class")}
         predicted = self.predict(train, test.features)
         return {f"{prefix}/top1": float((predicted == test.labels).double().mean())}
 

@@ -63,8 +63,9 @@ def draw_cluster_sheets(
         if readable:
             save_png(contact_sheet(readable), folder / name)
             figures.append(Figure(name, _caption(cluster, int(sizes[cluster]), own[labels == cluster], dataset)))
-    used = int((sizes > 0).sum())
-    text = f"{len(labels)} images in {used} of {num_clusters} clusters"
+    used, clustered = int((sizes > 0).sum()), int(sizes.sum())
+    others = f" ({len(labels) - clustered} of {len(labels)} are in none)" if clustered < len(labels) else ""
+    text = f"{clustered} images{others} in {used} of {num_clusters} clusters"
     if len(shown) < used:
         half = len(shown) // 2
         text += f"; shown: the {half} largest and {half} smallest of {used}"

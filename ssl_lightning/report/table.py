@@ -1,7 +1,7 @@
 """The table at the end of a command: the first and last evaluation of a run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ssl_lightning.report.metrics_file import STEP, read_table
@@ -31,18 +31,19 @@ def evaluations(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
     return rows
 
 
-def results_table(metrics_csv: Path, start: str | None = None) -> str:
+def results_table(metrics_csv: Path, start: str | None = None, probe_sets: Sequence[str] = ()) -> str:
     """The first and last evaluation of a run, for every probe set.
 
     Args:
         metrics_csv: The metrics table of the run.
         start: Name of the row of step 0; None for `name_of_initial_weights`.
+        probe_sets: Names of the probe sets, the primary one first, for the headings.
     """
     rows, start = evaluations(metrics_csv), start or name_of_initial_weights(metrics_csv.parent)
     if not rows:
         return "nothing was evaluated: that takes ProbeFeatures in trainer.callbacks and labels in data.probe_sets"
     named = {(start if step == 0 else f"step {step}"): numbers for step, numbers in (rows[0], rows[-1])}
-    tables = [_set_table(name, named) for name in probe_set_prefixes(rows[-1][1])]
+    tables = [_set_table(name, named, probe_sets) for name in probe_set_prefixes(rows[-1][1])]
     return (
         "\n".join(tables) or f"evaluated in none of the metrics of this table ({', '.join(PRIMARY)}): see metrics.csv"
     )
@@ -83,12 +84,14 @@ def percent_table(rows: Mapping[str, Mapping[str, float]], title: str = "") -> s
     return "\n".join(lines)
 
 
-def _set_table(prefix: str, named: Mapping[str, Mapping[str, float]]) -> str:
+def _set_table(prefix: str, named: Mapping[str, Mapping[str, float]], probe_sets: Sequence[str]) -> str:
     rows = {
         name: {key.removeprefix(f"{prefix}/"): value for key, value in numbers.items() if key.startswith(f"{prefix}/")}
         for name, numbers in named.items()
     }
-    return percent_table(rows, title=prefix)
+    first, _, name = prefix.partition("/")
+    name = name or next(iter(probe_sets), "")
+    return percent_table(rows, title=f"{first} on {name}" if name in probe_sets else prefix)
 
 
 def _cell(numbers: Mapping[str, float], metric: str) -> str:

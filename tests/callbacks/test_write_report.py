@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ssl_lightning.callbacks import WriteReport
-from ssl_lightning.contracts import TrainingData
+from ssl_lightning.contracts import SourceReport, TrainingData
 from ssl_lightning.sample_state import PseudoLabels
 
 K = 5
@@ -52,7 +52,8 @@ def page_of(folder, labels):
     run.mkdir()
     lines = [",".join(TABLE), *(",".join(values[row] for values in TABLE.values()) for row in (0, 1))]
     (run / "metrics.csv").write_text("\n".join(lines))
-    data = Mock(spec=TrainingData, labels=CLASSES, training=ImageDataset())
+    images = {"probes": {"shapes": ()}, "source_reports": [SourceReport("./mine", 6, {"hidden": [".a.png"]})]}
+    data = Mock(spec=TrainingData, labels=CLASSES, training=ImageDataset(), **images)
     trainer = create_autospec(pl.Trainer, instance=True)
     trainer.is_global_zero, trainer.datamodule = True, data
     WriteReport(str(run / "report")).on_train_end(trainer, Clustered(labels))
@@ -76,6 +77,11 @@ def test_curves_and_sizes_of_every_clustering_are_on_the_page(tmp_path):
     assert found["nmi_labels"] == ["1", "0"]
     assert found["imbalance"] == ["1.735", "5"]  # 5 x (4 + 4 + 9) / 49
     assert set(found) >= {"entropy", "largest_share", "ami_labels", "nmi_chance"}
+
+
+def test_images_and_skipped_files_are_on_the_page(tmp_path):
+    page, _ = page_of(tmp_path, HEADS)
+    assert "<h2>Images</h2><pre>6 images in ./mine; 1 files skipped: 1 hidden (.a.png)</pre>" in page
 
 
 def test_one_clustering_needs_no_heads(tmp_path):

@@ -19,6 +19,7 @@ from PIL import Image
 from ssl_lightning.data import Limits, UncuratedImages
 from ssl_lightning.data.c_errors import quiet_decoders
 from ssl_lightning.data.decode import Unreadable, decode
+from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.data.packs import open_labelled
 from ssl_lightning.errors import UsageError
 
@@ -316,7 +317,7 @@ def test_limits_reach_every_place_that_decodes(folder, png):
     for limits, valid in ((Limits(), [True, True, True]), (Limits(max_pixels=80), [True, False, True])):
         source = UncuratedImages(path=str(root), limits=limits)
         assert source.training.read(torch.arange(3))[1].tolist() == valid
-        labelled = open_labelled(str(root), None, limits)
+        labelled = open_labelled(str(root), None, SourceOptions(limits))
         assert labelled.read(torch.arange(3))[1].tolist() == valid
     small = folder({"1.png": png(1), "2.png": png(2)}, "small")
     in_memory = [UncuratedImages(path=str(small), limits=Limits(max_pixels=pixels)).training for pixels in (36, 35)]

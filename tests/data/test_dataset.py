@@ -77,9 +77,7 @@ def test_the_fingerprint_knows_images_and_order_but_not_the_object():
 
 
 def test_an_unreadable_row_is_reported():
-    dataset = InMemoryImages(
-        torch.zeros(3, 3, 2, 2, dtype=torch.uint8), readable=torch.tensor([True, False, True]), title="scan"
-    )
+    dataset = InMemoryImages(torch.zeros(3, 3, 2, 2, dtype=torch.uint8), unreadable={1: "truncated"}, title="scan")
     assert dataset.read(torch.tensor([1, 2]))[1].tolist() == [False, True]
     assert dataset.labels.tolist() == [-1, -1, -1]
 

@@ -219,7 +219,7 @@ REJECTED = {
     "half a TIFF": (file_of(IMAGE, "TIFF")[:900], "truncated"),
     "half a WebP": (file_of(IMAGE, "WEBP")[:80], "broken"),
     "a WebP without a frame": (webp_canvas(40), "broken"),
-    "floating-point pixels": (FLOATS, "float"),
+    "floating-point pixels": (FLOATS, "depth"),
     "integers of 32 bits": (DEEP, "depth"),
     "too long a line": (black_png(4000, 20), "aspect"),
     "too tall a line": (black_png(3, 400), "aspect"),
@@ -248,7 +248,7 @@ def test_it_rejects(what):
 
 def test_the_corpus_is_large_enough_and_knows_every_reason():
     reasons = {reason for _, reason in REJECTED.values()} - {None}
-    assert reasons == {"empty", "format", "truncated", "broken", "float", "depth", "aspect", "side", "bomb:pixels"}
+    assert reasons == {"empty", "format", "truncated", "broken", "depth", "aspect", "side", "bomb:pixels"}
     assert len(REJECTED) >= 30
 
 

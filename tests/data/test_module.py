@@ -219,10 +219,7 @@ def test_without_probe_sets_nothing_is_evaluated(trainer):
     assert len(model.batches) == 5
 
 
-def test_splits_of_different_classes_are_no_probe_set(folder, png):
-    root = folder({"train/cat/1.png": png(1), "train/dog/2.png": png(2), "test/cat/3.png": png(3)})
-    with pytest.raises(ValueError, match=r"train has 2 classes and .*test 1; in one only: dog"):
-        ProbeSet(f"{root}/train", f"{root}/test").open()
+def test_a_probe_set_that_is_none_is_rejected():
     with pytest.raises(ValueError, match="found probe set 'digits'; expected"):
         ProbeSet("digits", "digits/test").open()
     with pytest.raises(ValueError, match="found digits/val; expected digits/train or digits/test"):
@@ -232,7 +229,7 @@ def test_splits_of_different_classes_are_no_probe_set(folder, png):
 def test_a_split_without_labels_is_rejected_by_its_name_when_the_probe_set_is_opened(monkeypatch):
     images, labels = torch.zeros(6, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, -1, -1, -1, -1])
 
-    def mixed(pack, part, limits):
+    def mixed(pack, part, options):
         return InMemoryImages(images, labels if part == "unlabeled" else labels.abs(), ["cat", "dog"])
 
     monkeypatch.setattr("ssl_lightning.data.probe_sets.open_labelled", mixed)
@@ -306,3 +303,21 @@ def test_a_data_set_smaller_than_a_batch_is_reported(trainer):
 def test_a_standard_deviation_that_is_not_positive_is_rejected_by_its_name():
     with pytest.raises(ValueError, match=r"found data\.std=\(0\.2, 0\.0, 0\.2\)"):
         SyntheticImages(std=(0.2, 0.0, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": (123.675, 116.28, 103.53)}, r"found data.mean=\(123.675, .*; expected fractions 0..1: divide by 255"),
+        ({"mean": (0.5, 0.5, 2.0)}, "found data.mean=.*divide by 255"),
+        ({"mean": (-2.1, 0.0, 0.0)}, r"found data.mean=.*; expected fractions 0..1$"),
+        ({"mean": (float("nan"), 0.0, 0.0)}, "found data.mean="),
+        ({"std": (58.395, 57.12, 57.375)}, "found data.std=.*as fractions 0..1: divide by 255"),
+        ({"max_unreadable": 5.0}, r"found data.max_unreadable=5.0; expected a fraction 0..1: 5 percent is 0.05"),
+        ({"max_unreadable": -0.1}, "found data.max_unreadable=-0.1"),
+        ({"center_fraction": 87.5}, "found data.center_fraction=87.5"),
+    ],
+)
+def test_values_in_another_unit_are_rejected_in_one_line(options, message):
+    with pytest.raises(ValueError, match=message):
+        Digits(**options)

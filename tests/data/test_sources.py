@@ -177,6 +177,19 @@ def test_views_and_probe_sets_come_from_the_command_line(parse):
     assert (data.subset.path, data.subset.value) == ("x.parquet", 3)
 
 
+def test_file_options_come_from_the_command_line(parse):
+    data = parse(
+        "--data=UncuratedImages", "--data.path=./a", '--data.include=["*.png"]', "--data.intensity_window=[0, 9]"
+    )
+    assert (data.include, data.intensity_window) == (["*.png"], (0.0, 9.0))
+    given = '{"d": {"train": "a/train", "test": "a/test", "exclude": ["*.mask.png"]}}'
+    data = parse(
+        "--data=UncuratedImages", "--data.path=./a", f"--data.probe_sets={given}", "--data.intensity_window=minmax"
+    )
+    assert data.intensity_window == "minmax"
+    assert tuple(data.probe_sets["d"].exclude) == ("*.mask.png",)
+
+
 def test_help_texts_come_from_the_docstrings(capsys, parse):
     with pytest.raises(SystemExit):
         parse("--data.help=CuratedImages")

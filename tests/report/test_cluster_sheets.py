@@ -35,3 +35,9 @@ def test_of_more_the_largest_and_the_smallest_are_shown_and_named_as_such(tmp_pa
     section = draw(tmp_path, most=4)
     assert files(section) == [f"cluster-{k}.png" for k in (2, 4, 5, 3)]
     assert section.text == "15 images in 5 of 7 clusters; shown: the 2 largest and 2 smallest of 5"
+
+
+def test_images_of_no_cluster_are_counted_apart(tmp_path):
+    labels = torch.cat([LABELS, torch.tensor([-1, -1])])
+    section = draw_cluster_sheets(tmp_path, labels, len(SIZES), Plain(), torch.full_like(labels, -1))
+    assert section.text == "15 images (2 of 17 are in none) in 5 of 7 clusters"

@@ -110,6 +110,18 @@ def test_each_probe_set_has_its_table_the_primary_one_first(tmp_path):
     ]
 
 
+def test_the_heading_names_the_probe_set_of_the_numbers(tmp_path):
+    numbers = {f"{prefix}/knn/top1": 0.1 for prefix in ("eval", "eval_ema", "eval/svhn", "eval/old")}
+    path = write(tmp_path / "metrics.csv", {"step": 0, "epoch": 0} | numbers)
+    lines = results_table(path, probe_sets=["cifar10", "svhn"]).split("\n")
+    assert [line.split("  ")[0] for line in lines[::2]] == [
+        "eval on cifar10",
+        "eval_ema on cifar10",
+        "eval/old",
+        "eval on svhn",
+    ]
+
+
 def test_the_interval_of_a_probe_set_is_not_a_probe_set():
     numbers = {
         "eval/fewshot/5way1shot": 0.1,

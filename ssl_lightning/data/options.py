@@ -1,0 +1,31 @@
+"""SourceOptions: how the files of a source are chosen and decoded."""
+
+from dataclasses import dataclass
+
+from ssl_lightning.data.intensity import IntensityWindow, check_window
+from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
+from ssl_lightning.data.selection import DEFAULT_SELECTION, Selection
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How the files of a source are chosen and decoded.
+
+    Attributes:
+        limits: What decoding one image may cost.
+        selection: Patterns of file names.
+        window: Gray values that become black and white.
+
+    Raises:
+        UsageError: For a window with its ends out of order.
+    """
+
+    limits: Limits = DEFAULT_LIMITS
+    selection: Selection = DEFAULT_SELECTION
+    window: IntensityWindow = None
+
+    def __post_init__(self) -> None:
+        check_window(self.window)
+
+
+DEFAULT_OPTIONS = SourceOptions()
