@@ -9,6 +9,8 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_lightning.clustering.rows import power_of_two
+from ssl_lightning.decompositions import symmetric_eigen
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, undefined
 
 PENALTIES = tuple(10.0**exponent for exponent in range(-6, 3))
@@ -17,6 +19,11 @@ MOST_STEPS, AT_REST = 100, 1e-4
 """Logistic solver: the largest number of steps, and the relative change of the loss at which it stops."""
 ROWS_AT_A_TIME = 1024
 """Rows per block, so that both products of a step find them in the cache."""
+
+ROUNDING = 4 * torch.finfo(torch.float32).eps
+"""A feature whose distances from its mean are smaller, as a fraction of its largest value, is constant."""
+FARTHEST = 1e9
+"""Largest distance of a value from the mean, in units of the largest such distance in the training split."""
 
 Linear = Float64[Tensor, "_ C"]
 """Weights of a classifier and, in the last row, its biases: [D + 1, C]."""
@@ -50,6 +57,9 @@ class LinearProbe(Probe):
             expected = "at least 2 training rows, and test rows of their classes"
             return {"linear/top1": undefined("LinearProbe's linear/top1", found, expected)}
         scores = self.scores(train, test.features)
+        if not bool(torch.isfinite(scores).any()):  # -inf for absent classes alone
+            expected = "features with an eigendecomposition"
+            return {"linear/top1": undefined("LinearProbe's linear/top1", "no solution", expected)}
         metrics = {"linear/top1": _top(scores, test.labels, 1)}
         if train.num_classes > 5:
             metrics["linear/top5"] = _top(scores, test.labels, 5)
@@ -57,8 +67,8 @@ class LinearProbe(Probe):
 
     def scores(self, train: LabelledFeatures, queries: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
         """One score per class for each query; a class without training rows has the lowest score."""
-        shift = train.features.float().mean(0)
-        features = train.features.float() - shift
+        columns = _Columns.of(train.features.float())
+        features = columns(train.features.float())
         held = self._held_out(len(features))
         everything = _Sums.of(features, train.labels, train.num_classes)
         penalty = 1.0
@@ -72,12 +82,39 @@ class LinearProbe(Probe):
             fitted = solved.weights(penalty)
         else:
             fitted = solved.logistic_weights(features, train.labels, penalty / train.num_classes)
-        scores = _scores(fitted, queries.float() - shift)
+        scores = _scores(fitted, columns(queries.float()))
         absent = torch.bincount(train.labels, minlength=train.num_classes) == 0
         return scores.masked_fill(absent, -torch.inf)
 
     def _held_out(self, size: int) -> Int[Tensor, "h"]:
         return torch.randperm(size, generator=torch.Generator().manual_seed(self.seed))[: size // 5]
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """A shift to mean 0 and a scale by a power of two of each feature, so that squares stay within float32.
+
+    A feature that varies by rounding alone becomes 0. Ordinary features are only shifted: such a scale is exact.
+    """
+
+    scale: Float[Tensor, "D"]
+    shift: Float[Tensor, "D"]
+    spread: Float[Tensor, "D"]
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "N D"]) -> "_Columns":
+        """The columns of a training split."""
+        low, high = torch.aminmax(features, dim=0)
+        largest = torch.maximum(low.abs(), high.abs())
+        scale = power_of_two(largest)
+        shift = (features * scale).mean(0)
+        spread = torch.maximum(high * scale - shift, shift - low * scale)
+        constant = spread <= ROUNDING * largest * scale
+        return cls(scale, shift, power_of_two(spread).masked_fill(constant, 0.0))
+
+    def __call__(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """Features of any split; values far outside the range of the training split are cut."""
+        return (features * self.scale).sub_(self.shift).mul_(self.spread).clamp_(-FARTHEST, FARTHEST)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +151,7 @@ class _Ridge:
         covariance = sums.xx / sums.rows - self.mean.outer(self.mean)
         self.scale = covariance.diagonal().clamp(min=0).sqrt().clamp(min=1e-6)
         correlation = covariance / self.scale.outer(self.scale)
-        eigenvalues, self.basis = torch.linalg.eigh(correlation)
+        eigenvalues, self.basis = symmetric_eigen(correlation)
         self.eigenvalues = eigenvalues.clamp(min=0)
         cross = (sums.xy / sums.rows - self.mean.outer(self.offset)) / self.scale.unsqueeze(1)
         self.rotated = self.basis.T @ cross

@@ -97,7 +97,7 @@ def test_the_penalty_that_wins_on_the_held_out_fifth_is_taken(monkeypatch):
     LinearProbe().scores(train, train.features)
     assert len(used) == len(module.PENALTIES) + 1
     held = LinearProbe()._held_out(60)
-    centered = train.features - train.features.mean(0)
+    centered = module._Columns.of(train.features)(train.features)
     scores = [module._scores(fitted, centered[held]) for _, fitted in used[:-1]]
     tops = [float((score.argmax(1) == labels[held]).double().mean()) for score in scores]
     best = max(range(len(tops)), key=lambda i: (tops[i], module.PENALTIES[i]))
