@@ -187,14 +187,17 @@ class AlexNet(Backbone):
             nn.MaxPool2d(3, stride=2),
             nn.AdaptiveAvgPool2d(6),
         )
-        body = nn.Sequential(convolutions, nn.Flatten(), *_wide_layers(256 * 6 * 6))
+        body = nn.Sequential(convolutions, nn.Flatten(), nn.Dropout(0.5), *_wide_layers(256 * 6 * 6))
         _initialize_as_deepcluster(body)
         return Network(body, 4096, rectified=False)
 
 
 @dataclass(frozen=True)
 class VGG16(Backbone):
-    """DeepCluster's VGG16 with batch normalization; features as for `AlexNet`. The network is made for 224 pixels."""
+    """DeepCluster's VGG16 with batch normalization; features as for `AlexNet`. The network is made for 224 pixels.
+
+    Unlike its AlexNet, it has no dropout before the first wide layer.
+    """
 
     def build(self, in_channels: int = 3) -> Network:
         """See `Backbone.build`."""
@@ -224,8 +227,8 @@ def _block(in_channels: int, out_channels: int, kernel: int, stride: int, paddin
 
 
 def _wide_layers(num_inputs: int) -> list[nn.Module]:
-    """Two layers of width 4096 with dropout. The head applies the last ReLU."""
-    return [nn.Dropout(0.5), nn.Linear(num_inputs, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(4096, 4096)]
+    """Two layers of width 4096 with dropout between. The head applies the last ReLU."""
+    return [nn.Linear(num_inputs, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(4096, 4096)]
 
 
 def _initialize_as_deepcluster(net: nn.Module) -> None:
