@@ -43,7 +43,8 @@ class View:
             in ± strength turns, at most 0.5), applied in random order (`ColorJitter`).
         color_jitter_p: Probability of color jitter.
         grayscale: Probability of grayscale (`RandomGrayscale`).
-        gaussian_blur: Probability of Gaussian blur with a kernel of a tenth of the side, as in SimCLR (`GaussianBlur`).
+        gaussian_blur: Probability of Gaussian blur (`GaussianBlur`). The kernel reaches three times the largest sigma
+            and is at least a tenth of the side, as in SimCLR.
         sigma: Smallest and largest standard deviation of the blur, in pixels of the view (`GaussianBlur`).
         solarize: Probability of inverting values of at least 0.5 (`RandomSolarize`).
         degrees: Largest rotation in either direction; 0 for none (`RandomAffine`).
@@ -160,7 +161,8 @@ def make_view(
 ) -> Float[Tensor, "B 3 {size} {size}"]:
     """One view of each image: crop, affine transform, flip, color jitter in random order, grayscale, blur, solarize.
 
-    For each image, given the parameters, the arithmetic is that of `torchvision.transforms.v2`.
+    For each image, given the parameters, the arithmetic is that of `torchvision.transforms.v2` on floats. On uint8
+    images v2 truncates to whole levels after each operation, which this does not.
 
     Args:
         images: Images of one size, on the device of the computation.
@@ -267,7 +269,8 @@ def _finish(images: Float[Tensor, "B 3 s s"], view: View, numbers: Float[Tensor,
         grayscale_(images, numbers[:, _Stream.GRAY] < view.grayscale)
     if view.gaussian_blur > 0:
         low, high = view.sigma
-        blur_(images, low + (high - low) * numbers[:, _Stream.SIGMA], numbers[:, _Stream.BLUR] < view.gaussian_blur)
+        chosen = numbers[:, _Stream.BLUR] < view.gaussian_blur
+        blur_(images, low + (high - low) * numbers[:, _Stream.SIGMA], chosen, high)
     if view.solarize > 0:
         solarize_(images, numbers[:, _Stream.SOLARIZE] < view.solarize)
     return images
