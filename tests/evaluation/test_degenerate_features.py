@@ -142,7 +142,7 @@ def test_clusters_do_not_depend_on_the_scale_of_the_features(exponent):
 
 def test_constant_features_give_the_documented_results():
     split = LabelledFeatures(torch.full((ROWS, 8), 0.1), torch.tensor([0] * 30 + [1] * 20 + [2] * 10), 3)
-    assert LinearProbe(classifier="ridge")(split, split)["linear/top1"] == 0.5  # the most frequent class
+    assert LinearProbe(classifier="ridge")(split, split)["ridge/top1"] == 0.5  # the most frequent class
     assert LinearProbe(classifier="logistic")(split, split)["linear/top1"] == 0.5
     assert KNN()(split, split)["knn/top1"] in (0.5, 1 / 3, 1 / 6)  # one class
     assert FewShot(ways=3, shots=(1,), episodes=20)(split, split)["fewshot/3way1shot"] == pytest.approx(1 / 3)
