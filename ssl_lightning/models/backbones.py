@@ -20,6 +20,12 @@ from ssl_lightning.errors import UsageError
 from ssl_lightning.models.checkpointed import checkpoint_stages
 
 Stem = Literal["imagenet", "cifar"]
+NO_OPTION = {
+    "zero_init_last": "such gains",
+    "img_size": "position embeddings of a size",
+    "dynamic_img_size": "position embeddings to interpolate",
+}
+"""What a network lacks that has no such option of timm."""
 
 
 class Network(nn.Module):
@@ -99,6 +105,8 @@ class TimmBackbone(Backbone):
             stride 1.
         activation_checkpointing: Keep only the inputs of blocks of a ResNet or RegNet and compute the rest twice: a
             third more time and a fraction of the memory, with equal results.
+        img_size: Side in pixels that the position embeddings of a ViT are made for; null for that of the name.
+        dynamic_img_size: Let a ViT take images of any size by interpolating its position embeddings, for multi-crop.
         zero_init_last: Initialize the last normalization gain of every residual block to zero, which is timm's default
             and that of the released code of SimCLR and BYOL. SwAV, VISSL's RegNets and torchvision initialize it to
             one.
@@ -108,23 +116,33 @@ class TimmBackbone(Backbone):
     stem: Stem = "imagenet"
     activation_checkpointing: bool = False
     zero_init_last: bool = True
+    img_size: int | None = None
+    dynamic_img_size: bool = False
 
     def build(self, in_channels: int = 3) -> Network:
         """See `Backbone.build`.
 
         Raises:
-            UsageError: If timm has no network of this name, or it has no ResNet stem to replace or no such gains.
+            UsageError: If timm has no network of this name, or it has no ResNet stem to replace, no such gains or no
+                such options of its size.
         """
         if not timm.is_model(self.name):
             raise UsageError(f"found backbone name={self.name!r}; expected one of timm.list_models()")
-        gains: dict[str, Any] = {} if self.zero_init_last else {"zero_init_last": False}
+        given: dict[str, Any] = {
+            "zero_init_last": None if self.zero_init_last else False,
+            "img_size": self.img_size,
+            "dynamic_img_size": self.dynamic_img_size or None,
+        }
+        options = {name: value for name, value in given.items() if value is not None}
         try:
-            net = timm.create_model(self.name, pretrained=False, num_classes=0, in_chans=in_channels, **gains)
+            net = timm.create_model(self.name, pretrained=False, num_classes=0, in_chans=in_channels, **options)
         except TypeError as error:
-            if not gains or "zero_init_last" not in str(error):
+            refused = next((name for name in options if f"'{name}'" in str(error)), None)
+            if refused is None:
                 raise
+            shown = str(options[refused]).lower()
             raise UsageError(
-                f"found zero_init_last=false with {self.name}, which has no such gains: leave it out"
+                f"found {refused}={shown} with {self.name}, which has no {NO_OPTION[refused]}: leave it out"
             ) from error
         if self.stem == "cifar":
             _use_cifar_stem(net, self.name, in_channels)
