@@ -150,7 +150,7 @@ class TrainingData(ABC):
         """End the worker processes."""
 
 
-def has_training_data(trainer: pl.Trainer) -> bool:
+def has_training_data(trainer: object) -> bool:
     """Whether the data module of a trainer keeps the contract; plain loaders and other data modules do not."""
     return isinstance(getattr(trainer, "datamodule", None), TrainingData)
 
