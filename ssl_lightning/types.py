@@ -45,7 +45,7 @@ class RawBatch(_RawFields):
         valid: Bool[Tensor, "B"],
         occurrence: Int[Tensor, "B"] | None = None,
     ) -> "RawBatch":
-        """A batch whose rows appear for the first time, unless `occurrence` is given."""
+        """A batch of rows that appear for the first time, unless `occurrence` is given."""
         return super().__new__(
             cls, index, images, label, valid, zeros_like(index) if occurrence is None else occurrence
         )

@@ -17,7 +17,7 @@ class SyncBatchNorm(pl.Callback):
     `ModelParallelStrategy` too, which Lightning does not convert.
 
     Args:
-        group_size: Number of consecutive ranks whose rows share their statistics; null for all processes. The released
+        group_size: Number of consecutive ranks that share the statistics of their rows; null for all. The released
             code of SwAV and DeepCluster-v2 has groups of 8 of its 64 processes, SEER groups of 64.
 
     Raises:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ssl_lightning.clustering.rows import power_of_two
 
 ROUNDING = 4 * torch.finfo(torch.float32).eps
-"""A feature whose distances from its mean are smaller, as a fraction of its largest value, is constant."""
+"""A feature is constant if its distances from the mean are smaller than this fraction of its largest value."""
 FARTHEST = 1e9
 """Largest distance of a value from the mean, in units of the largest such distance in the training split."""
 

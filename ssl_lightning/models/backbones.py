@@ -137,12 +137,12 @@ class TimmBackbone(Backbone):
         try:
             net = timm.create_model(self.name, pretrained=False, num_classes=0, in_chans=in_channels, **options)
         except TypeError as error:
-            refused = next((name for name in options if f"'{name}'" in str(error)), None)
-            if refused is None:
+            unknown = next((name for name in options if f"'{name}'" in str(error)), None)
+            if unknown is None:
                 raise
-            shown = str(options[refused]).lower()
+            shown = str(options[unknown]).lower()
             raise UsageError(
-                f"found {refused}={shown} with {self.name}, which has no {NO_OPTION[refused]}: leave it out"
+                f"found {unknown}={shown} with {self.name}, which has no {NO_OPTION[unknown]}: leave it out"
             ) from error
         if self.stem == "cifar":
             _use_cifar_stem(net, self.name, in_channels)

@@ -60,9 +60,9 @@ def test_one_process_is_left_alone_and_the_cpu_rejected():
 
 
 def test_a_group_size_reaches_every_layer(monkeypatch):
-    asked, group = [], Mock(spec=dist.ProcessGroup)
+    requested, group = [], Mock(spec=dist.ProcessGroup)
     monkeypatch.setattr(
-        "ssl_lightning.callbacks.sync_batchnorm.subgroup_of_this_process", lambda size: asked.append(size) or group
+        "ssl_lightning.callbacks.sync_batchnorm.subgroup_of_this_process", lambda size: requested.append(size) or group
     )
     model = method()
     for stage in ("validate", "fit"):
@@ -70,7 +70,7 @@ def test_a_group_size_reaches_every_layer(monkeypatch):
     norms = [layer for layer in model.modules() if isinstance(layer, nn.SyncBatchNorm)]
     assert norms
     assert all(layer.process_group is group for layer in norms)
-    assert asked == [8]  # groups are made once
+    assert requested == [8]  # groups are made once
 
 
 def test_a_group_of_one_is_plain_batch_normalization():

@@ -15,7 +15,7 @@ VIT = "vit_tiny_patch16_224"
 
 
 @pytest.mark.parametrize(
-    ("backbone", "taken", "refused"),
+    ("backbone", "taken", "rejected"),
     [
         (ResNet18(8), [1, 32, 224], []),
         (TimmBackbone("regnety_002"), [32, 96, 224], []),
@@ -28,16 +28,16 @@ VIT = "vit_tiny_patch16_224"
     ],
     ids=str,
 )
-def test_the_sizes_that_a_network_takes_are_those_of_a_forward_pass(backbone, taken, refused):
+def test_the_sizes_that_a_network_takes_are_those_of_a_forward_pass(backbone, taken, rejected):
     network = backbone.build()
     before, state = {n: b.clone() for n, b in network.named_buffers()}, torch.get_rng_state()
-    assert [side for side in (*taken, *refused) if takes(network, side)] == taken
+    assert [side for side in (*taken, *rejected) if takes(network, side)] == taken
     assert size_taken(network) in (224, *taken)  # the first usual one
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[name], buffer) for name, buffer in network.named_buffers())
     assert network.training
     network.eval()
-    for side in refused:
+    for side in rejected:
         with torch.no_grad(), pytest.raises((AssertionError, RuntimeError, ValueError)):
             network(torch.zeros(1, 3, side, side))
 
