@@ -3,7 +3,6 @@
 import lightning.pytorch as pl
 from timm.layers import convert_sync_batchnorm
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_lightning.errors import UsageError
 from ssl_lightning.processes import subgroup_of_this_process
@@ -56,6 +55,7 @@ class SyncBatchNorm(pl.Callback):
 
 def _to_convert(module: nn.Module) -> bool:
     layers = list(module.modules())
-    return any(isinstance(layer, _BatchNorm) for layer in layers) and not any(
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return any(isinstance(layer, plain) for layer in layers) and not any(
         isinstance(layer, nn.SyncBatchNorm) for layer in layers
     )
