@@ -102,7 +102,7 @@ def v2_transform(view, size):
         v2.RandomGrayscale(view.grayscale),
     ]
     if view.gaussian_blur:
-        steps.append(v2.RandomApply([v2.GaussianBlur(blur_taps(size), view.sigma)], view.gaussian_blur))
+        steps.append(v2.RandomApply([v2.GaussianBlur(blur_taps(size, view.sigma[1]), view.sigma)], view.gaussian_blur))
     return v2.Compose([*steps, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
 

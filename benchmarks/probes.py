@@ -101,7 +101,7 @@ def linear_probes(train, test):
 
     return {
         "LinearProbe": lambda: LinearProbe()(train, test)["linear/top1"],
-        "the same, logistic": lambda: LinearProbe(classifier="logistic")(train, test)["linear/top1"],
+        "the same, ridge": lambda: LinearProbe(classifier="ridge")(train, test)["ridge/top1"],
         "100 epochs of SGD": by_sgd,
         "scikit-learn logistic": by_scikit_learn,
     }

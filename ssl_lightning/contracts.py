@@ -213,12 +213,20 @@ class TrainingData(ABC):
     def center(self, raw: RawBatch, image_size: int | None = None) -> Batch:
         """The center view of the readable images."""
 
+    def image_sizes(self, stage: str) -> list[int]:
+        """Sides in pixels of the images that a stage gives to the network, without repetition.
+
+        Args:
+            stage: fit, validate, test or predict.
+        """
+        return [self.preprocessing.image_size]
+
     @abstractmethod
     def teardown(self, stage: str) -> None:
         """End the worker processes."""
 
 
-def has_training_data(trainer: pl.Trainer) -> bool:
+def has_training_data(trainer: object) -> bool:
     """Whether the data module of a trainer keeps the contract; plain loaders and other data modules do not."""
     return isinstance(getattr(trainer, "datamodule", None), TrainingData)
 

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: every number is a pure function of (seed, purpose, epoch, row, view).
+"""Counter-based random numbers: every number is a pure function of (seed, purpose, epoch, row, occurrence, view).
 
 There is no generator state. The numbers therefore do not depend on the number of workers or processes, on a resume, or
 on the order of calls. The mixer is the 64-bit finalizer of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable
@@ -50,17 +50,42 @@ class Purpose(IntEnum):
     """Initial weights of a student, which must differ from those of a teacher of the same seed."""
 
 
-def bits(seed: int, purpose: Purpose, epoch: int, rows: Int[Tensor, "B"], view: int = 0) -> Int[Tensor, "B"]:
-    """One 64-bit number per row, uniform over int64, on the device of `rows`."""
+def bits(
+    seed: int,
+    purpose: Purpose,
+    epoch: int,
+    rows: Int[Tensor, "B"],
+    view: int = 0,
+    occurrence: Int[Tensor, "B"] | None = None,
+) -> Int[Tensor, "B"]:
+    """One 64-bit number per row, uniform over int64, on the device of `rows`.
+
+    Args:
+        seed: Seed of the run.
+        purpose: The use of the number.
+        epoch: Epoch of the run.
+        rows: Rows of the training set.
+        view: A further key.
+        occurrence: Number of earlier appearances of each row in its epoch; None for 0.
+    """
     state = _fold(seed, purpose, epoch, view)
-    return _mix(rows.long() * _GOLDEN + state)
+    numbers = _mix(rows.long() * _GOLDEN + state)
+    if occurrence is None or not bool(occurrence.any()):
+        return numbers
+    return torch.where(occurrence > 0, _mix(numbers + occurrence * _MIX_1), numbers)
 
 
 def uniform(
-    seed: int, purpose: Purpose, epoch: int, rows: Int[Tensor, "B"], view: int = 0, count: int = 1
+    seed: int,
+    purpose: Purpose,
+    epoch: int,
+    rows: Int[Tensor, "B"],
+    view: int = 0,
+    count: int = 1,
+    occurrence: Int[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "B count"]:
-    """`count` float32 numbers in [0, 1) for each row, on the device of `rows`."""
-    start = bits(seed, purpose, epoch, rows, view).unsqueeze(1)  # [B, 1]
+    """`count` float32 numbers in [0, 1) for each row, on the device of `rows`; see `bits`."""
+    start = bits(seed, purpose, epoch, rows, view, occurrence).unsqueeze(1)  # [B, 1]
     steps = torch.arange(1, count + 1, device=rows.device) * _GOLDEN
     return (_shift(_mix(start + steps), 40).float()) * 2.0**-24  # the upper 24 bits fill a float32 exactly
 

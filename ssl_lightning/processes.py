@@ -86,6 +86,21 @@ def block_of(count: int, rank: int, world_size: int) -> slice:
     return slice(count * rank // world_size, count * (rank + 1) // world_size)
 
 
+def subgroup_of_this_process(size: int) -> dist.ProcessGroup | None:
+    """The group of consecutive ranks that this process belongs to; None for a single process or a group of all.
+
+    Every process calls this, since making a group is a collective operation.
+
+    Args:
+        size: Ranks in a group; it divides the number of processes.
+    """
+    everyone = world()
+    if everyone is None or size == everyone.size():
+        return None
+    own, _ = dist.new_subgroups(size)
+    return own
+
+
 def gather_rows_with_gradient(rows: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, int]:
     """The rows of all processes in rank order, and the position of the first row of this process.
 

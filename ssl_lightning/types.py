@@ -7,7 +7,7 @@ Letters of shapes in the whole package: `B` batch, `N` training samples, `D` wid
 from typing import Literal, NamedTuple
 
 from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, zeros_like
 
 UNLABELLED = -1
 """The label of an image without a class, and the cluster of an image that could not be read."""
@@ -15,7 +15,15 @@ Weights = Literal["online", "ema"]
 """The weights that compute features: the trained ones, or their exponential moving average."""
 
 
-class RawBatch(NamedTuple):
+class _RawFields(NamedTuple):
+    index: Int[Tensor, "B"]  # type: ignore[assignment]  # shadows tuple.index
+    images: UInt8[Tensor, "B 3 h w"] | list[UInt8[Tensor, "B 3 _h _w"]]
+    label: Int[Tensor, "B"]
+    valid: Bool[Tensor, "B"]
+    occurrence: Int[Tensor, "B"]
+
+
+class RawBatch(_RawFields):
     """The batch of every loader: images as they are stored.
 
     Attributes:
@@ -23,12 +31,24 @@ class RawBatch(NamedTuple):
         images: One uint8 tensor if all images have one size, else one stack of crops per view.
         label: Class in the source, `UNLABELLED` if there is none.
         valid: False for an image that could not be read; its pixels are zeros.
+        occurrence: Number of earlier appearances of the row in this epoch, over all processes; zeros by default. It is
+            a key of the random views, so that a row that is sampled again has other views.
     """
 
-    index: Int[Tensor, "B"]  # type: ignore[assignment]  # shadows tuple.index
-    images: UInt8[Tensor, "B 3 h w"] | list[UInt8[Tensor, "B 3 _h _w"]]
-    label: Int[Tensor, "B"]
-    valid: Bool[Tensor, "B"]
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        index: Int[Tensor, "B"],
+        images: UInt8[Tensor, "B 3 h w"] | list[UInt8[Tensor, "B 3 _h _w"]],
+        label: Int[Tensor, "B"],
+        valid: Bool[Tensor, "B"],
+        occurrence: Int[Tensor, "B"] | None = None,
+    ) -> "RawBatch":
+        """A batch of rows that appear for the first time, unless `occurrence` is given."""
+        return super().__new__(
+            cls, index, images, label, valid, zeros_like(index) if occurrence is None else occurrence
+        )
 
 
 class Batch(NamedTuple):

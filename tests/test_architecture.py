@@ -14,6 +14,7 @@ CONFIGS = PACKAGE.parent / "configs"
 
 LAYERS = {
     "counter_rng": "",
+    "decompositions": "",
     "errors": "",
     "failures": "",
     "processes": "",
@@ -22,14 +23,14 @@ LAYERS = {
     "functional": "processes types",
     "models": "errors",
     "optim": "errors",
-    "report": "errors types",
+    "report": "decompositions errors types",
     "safe_yaml": "errors",
     "checkpoints": "errors files safe_yaml",
-    "clustering": "counter_rng errors files types",
+    "clustering": "counter_rng decompositions errors files types",
     "contracts": "errors models types",
     "__init__": "checkpoints",
     "data": "processes clustering contracts counter_rng errors models types",
-    "evaluation": "clustering counter_rng errors",
+    "evaluation": "clustering counter_rng decompositions errors",
     "runs": "checkpoints errors files processes report",
     "sample_state": "clustering errors",
     "callbacks": "clustering contracts counter_rng errors evaluation failures files models "
@@ -51,6 +52,7 @@ NO_LIGHTNING = {
     "report",
     "types",
     "counter_rng",
+    "decompositions",
     "files",
     "models",
 }

@@ -59,3 +59,17 @@ def test_permutations_hold_every_row_once_and_differ_between_epochs():
 def test_numbers_fit_a_torch_generator():
     for epoch in range(100):
         torch.Generator().manual_seed(number(3, Purpose.CLUSTERING, epoch))
+
+
+def test_an_occurrence_is_a_key_and_the_first_one_changes_nothing():
+    rows = torch.arange(500)
+    plain = uniform(3, Purpose.VIEW, 2, rows, 1, 4)
+    assert torch.equal(uniform(3, Purpose.VIEW, 2, rows, 1, 4, torch.zeros_like(rows)), plain)
+    mixed = uniform(3, Purpose.VIEW, 2, rows, 1, 4, rows % 3)
+    assert torch.equal(mixed[rows % 3 == 0], plain[rows % 3 == 0])
+    others = [plain, *(uniform(3, Purpose.VIEW, 2, rows, 1, 4, torch.full_like(rows, n)) for n in (1, 2, 3))]
+    assert torch.equal(mixed[rows % 3 == 2], others[2][rows % 3 == 2])
+    numbers = torch.stack(others).double()
+    assert len(numbers.unique()) > 0.999 * numbers.numel()
+    correlations = torch.corrcoef(numbers.permute(0, 2, 1).reshape(16, 500)) - torch.eye(16)
+    assert correlations.abs().max() < 0.2

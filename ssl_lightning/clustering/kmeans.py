@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ssl_lightning.clustering.assign import nearest
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
-from ssl_lightning.clustering.rows import ShardedRows, check
+from ssl_lightning.clustering.rows import ShardedRows, check, in_range, unit_rows
 from ssl_lightning.clustering.starts import plus_plus, random_rows
 from ssl_lightning.counter_rng import Purpose, number, permutation, uniform
 from ssl_lightning.errors import UsageError
@@ -29,6 +29,7 @@ VALUES_AT_ONCE = 1 << 18
 class KMeans(Clusterer):
     """k-means (Lloyd's algorithm), the default clusterer.
 
+    Equal rows have equal labels, and features without any difference give one cluster with rows and others without.
     All rows are used unless `max_points` is given. Each process holds its rows; sums, counts and objective are
     all-reduced. Random choices are positions among all rows, so that the result does not depend on the number of
     processes.
@@ -104,9 +105,9 @@ class KMeans(Clusterer):
 
 
 def prepared_rows(features: Float[Tensor, "N D"], metric: str, group: ProcessGroup | None) -> ShardedRows:
-    """Features in float32, contiguous, of unit length for the cosine metric."""
+    """Features in float32, contiguous, in a range that can be squared; of unit length for the cosine metric."""
     features = features.detach().float().contiguous()
-    return ShardedRows(F.normalize(features, dim=1) if metric == "cosine" else features, group)
+    return ShardedRows(unit_rows(features), group) if metric == "cosine" else in_range(ShardedRows(features, group))
 
 
 def sampled_rows(rows: ShardedRows, max_points: int | None, k: int, seed: int) -> ShardedRows:
@@ -140,11 +141,18 @@ def clustering_of(
     objective: list[float],
     repairs: int,
 ) -> Clustering:
-    """The `Clustering` of given labels, with exact distances and sizes."""
+    """The `Clustering` of given labels, with exact distances and sizes, in the scale of the given features.
+
+    A distance that exceeds the range of float32 is the largest float32.
+    """
     distances = _distances(rows.features, centroids, labels, metric == "cosine")
     sizes = rows.sum(labels.bincount(minlength=len(centroids)))
-    total = float(rows.sum(distances.double().sum()))
-    return Clustering(labels, distances, centroids, sizes, [*objective, total], repairs)
+    objective = [*objective, float(rows.sum(distances.double().sum()))]
+    if rows.scale != 1:
+        objective = [value / rows.scale**2 for value in objective]
+        distances = (distances.double() / rows.scale**2).clamp(max=torch.finfo(torch.float32).max).float()
+        centroids = centroids / rows.scale
+    return Clustering(labels, distances, centroids, sizes, objective, repairs)
 
 
 def sums_by_label(features: Float[Tensor, "N D"], labels: Int[Tensor, "N"], k: int) -> Float[Tensor, "K D"]:

@@ -5,8 +5,28 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch import distributed as dist
 from torch.distributed import ProcessGroup
+from torch.nn import functional as F
 
 from ssl_lightning.errors import DataError, UsageError
+
+SAFE = (1e-12, 1e17)
+"""Range of the largest absolute feature in which squared distances neither underflow nor overflow in float32."""
+
+
+def power_of_two(largest: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """The power of two that scales each positive number to [0.5, 1); multiplying by it is exact."""
+    largest = largest.clamp(min=torch.finfo(largest.dtype).tiny)
+    return torch.frexp(largest).mantissa / largest
+
+
+def unit_rows(features: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+    """Rows of unit length, for values of any magnitude; zero rows stay zero.
+
+    Rows are scaled by a power of two first, since the squares of very large or small values are infinite or zero.
+    """
+    if features.shape[1] == 0:
+        return features
+    return F.normalize(features * power_of_two(features.abs().amax(1, keepdim=True)), dim=1)
 
 
 class ShardedRows:
@@ -19,7 +39,10 @@ class ShardedRows:
     Attributes:
         offset: Position of the first row of this process among all rows.
         total: N, the number of rows over all processes.
+        scale: The features are the given ones times this power of two.
     """
+
+    scale: float = 1.0
 
     def __init__(self, features: Float[Tensor, "N D"], group: ProcessGroup | None) -> None:
         self.features, self.group = features, group
@@ -52,6 +75,18 @@ class ShardedRows:
         here = (positions >= self.offset) & (positions < self.offset + len(self.features))
         taken[here.to(taken.device)] = self.features[self.own(positions)]
         return self.sum(taken)
+
+
+def in_range(rows: ShardedRows) -> ShardedRows:
+    """The rows, scaled by a power of two if the squares of their values would overflow or underflow in float32."""
+    features = rows.features
+    bounds = torch.stack(torch.aminmax(features)).abs().amax().view(1) if features.numel() else features.new_zeros(1)
+    largest = rows.gather(bounds).amax()
+    if not torch.isfinite(largest) or largest == 0 or SAFE[0] <= largest <= SAFE[1]:
+        return rows
+    scaled = ShardedRows(features * power_of_two(largest), rows.group)
+    scaled.scale = float(power_of_two(largest))
+    return scaled
 
 
 def check(rows: ShardedRows, k: int) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.nn import functional as F
 
-from ssl_lightning.clustering.rows import ShardedRows
+from ssl_lightning.clustering.rows import ShardedRows, in_range, unit_rows
+from ssl_lightning.decompositions import symmetric_eigen
 from ssl_lightning.errors import UsageError
 
 
@@ -27,8 +28,8 @@ class PCAWhitening(FeatureTransform):
 
     Caron et al. 2018, section 3.2 ("PCA-reduced to 256 dimensions, whitened and l2-normalized"). The covariance is
     computed in float64. Components with a variance below `epsilon` times the largest are divided by that floor, so that
-    constant or zero features give zeros, not NaN. Signs are chosen so that the largest loading of each component is
-    positive.
+    constant or zero features give zeros, not NaN. The scale of the features does not matter. Signs are chosen so that
+    the largest loading of each component is positive.
 
     Args:
         dim: Number of components.
@@ -49,14 +50,14 @@ class PCAWhitening(FeatureTransform):
         Raises:
             UsageError: If there are fewer features, or fewer rows over all processes, than `dim`.
         """
-        rows = ShardedRows(features.detach().float(), group)
+        rows = in_range(ShardedRows(features.detach().float(), group))
         width = features.shape[1]
         if self.dim > min(width, rows.total):
             raise UsageError(
                 f"found PCAWhitening dim={self.dim} for {rows.total} rows of {width} features; lower dim or give more"
             )
         mean, covariance = _moments(rows)
-        variances, basis = torch.linalg.eigh(covariance)
+        variances, basis = symmetric_eigen(covariance)
         variances, basis = variances.flip(0)[: self.dim].clamp(min=0), _signed(basis.flip(1)[:, : self.dim])
         floor = (variances[0] * self.epsilon).clamp(min=torch.finfo(torch.float32).tiny)
         projection = basis / variances.clamp(min=float(floor)).sqrt()
@@ -70,7 +71,7 @@ class UnitRows(FeatureTransform):
     @torch.no_grad()
     def __call__(self, features: Float[Tensor, "N D"], group: ProcessGroup | None = None) -> Float[Tensor, "N E"]:
         """Unit rows; nothing is fitted."""
-        return F.normalize(features.detach().float(), dim=1)
+        return unit_rows(features.detach().float())
 
 
 def _moments(rows: ShardedRows) -> tuple[Float[Tensor, "D"], Float[Tensor, "D D"]]:

@@ -13,6 +13,7 @@ from ssl_lightning.cli.config_names import find_config
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable, sha256_of
+from ssl_lightning.methods.checks import reject_sizes
 from ssl_lightning.types import Weights
 
 
@@ -47,6 +48,7 @@ def main(
     images = build_data(described, data or checkpoint)
     reject_unwritable(Path(out), "give another file to write")
     images.setup("predict")
+    reject_sizes(model.backbone, model.constructor_arguments, images, "predict")
     rows, features = embed_images(model.to(device_named(device)), images, layer, weights=weights)
     metadata = {
         "data": images.fingerprint,

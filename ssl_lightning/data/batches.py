@@ -27,9 +27,9 @@ class BatchMaker:
     center_fraction: float
 
     def augment(self, raw: RawBatch, epoch: int) -> Batch:
-        """All training views: a function of (seed, epoch, row, view)."""
+        """All training views: a function of (seed, epoch, row, occurrence, view)."""
         raw = _readable(raw)
-        key = {"seed": self.seed, "epoch": epoch, "rows": raw.index}
+        key = {"seed": self.seed, "epoch": epoch, "rows": raw.index, "occurrence": raw.occurrence}
         if isinstance(raw.images, list):
             crops = zip(raw.images, expand(self.kinds), strict=True)
             made = [finish_crops(crop, view, number=number, **key) for number, (crop, view) in enumerate(crops)]
@@ -61,12 +61,12 @@ def _readable(raw: RawBatch) -> RawBatch:
     if bool(raw.valid.all()):
         return raw
     rows = raw.valid.nonzero().flatten()
-    index, label, valid = (
-        tensor.index_select(0, rows.to(tensor.device)) for tensor in (raw.index, raw.label, raw.valid)
-    )
-    if isinstance(raw.images, list):
-        return RawBatch(index, [crops.index_select(0, rows.to(crops.device)) for crops in raw.images], label, valid)
-    return RawBatch(index, raw.images.index_select(0, rows.to(raw.images.device)), label, valid)
+
+    def select(tensor: Tensor) -> Tensor:
+        return tensor.index_select(0, rows.to(tensor.device))
+
+    images = [select(crops) for crops in raw.images] if isinstance(raw.images, list) else select(raw.images)
+    return RawBatch(select(raw.index), images, select(raw.label), select(raw.valid), select(raw.occurrence))
 
 
 def _batch(raw: RawBatch, views: list[Float[Tensor, "B 3 _h _w"]]) -> Batch:

@@ -4,6 +4,7 @@ The arithmetic is that of `torchvision.transforms.v2.functional` without roundin
 Parameters are on the CPU for any device of the images, so that selecting rows needs no synchronization with a GPU.
 """
 
+import math
 from itertools import permutations
 
 import torch
@@ -124,18 +125,29 @@ def solarize_(images: Float[Tensor, "B 3 h w"], chosen: Bool[Tensor, "B"]) -> No
         block.copy_(torch.where(block >= 0.5, 1.0 - block, block))
 
 
-def blur_taps(side: int) -> int:
-    """Kernel size in pixels: a tenth of the side, odd, at least 3 (SimCLR: 23 for 224 pixels)."""
-    return max(3, int(0.1 * side) | 1)
+def blur_taps(side: int, largest_sigma: float) -> int:
+    """Kernel size in pixels, odd: three sigma to each side, at least a tenth of the side, at most the side.
+
+    SimCLR's tenth (23 for 224 pixels) cuts the kernel off on small images: 3 taps at 32 pixels leave twice the noise of
+    the whole kernel at sigma 2.
+
+    Args:
+        side: Side of the images in pixels.
+        largest_sigma: Of the kind of view, in pixels, so that a view does not depend on the other images of the batch.
+    """
+    odd_side = (side + 1) // 2 * 2 - 1
+    return min(odd_side, max(2 * math.ceil(3 * largest_sigma) + 1, int(0.1 * side) | 1))
 
 
-def blur_(images: Float[Tensor, "B 3 s s"], sigma: Float[Tensor, "B"], chosen: Bool[Tensor, "B"]) -> None:
+def blur_(
+    images: Float[Tensor, "B 3 s s"], sigma: Float[Tensor, "B"], chosen: Bool[Tensor, "B"], largest_sigma: float
+) -> None:
     """`v2.functional.gaussian_blur` with `blur_taps` taps and one sigma (pixels) per image, in place.
 
     One product with a banded matrix per image for the columns and one for the rows, including the reflection at the
     borders. Grouped convolutions take two to four times as long on a CPU, shifted sums five times.
     """
-    taps = blur_taps(images.shape[-1])
+    taps = blur_taps(images.shape[-1], largest_sigma)
     sigma = on(sigma, images)
     for rows, block in blocks(images, chosen):
         matrices = _blur_matrices(sigma[rows], taps, images.shape[-1])

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ssl_lightning.data.dataset import ImageDataset
-from ssl_lightning.data.order import balanced_order, epoch_order
+from ssl_lightning.data.order import balanced_order, epoch_order, occurrences
 from ssl_lightning.data.reading import CropSpec, RankShard, Task, TaskReader
 from ssl_lightning.data.unreadable import described
 from ssl_lightning.errors import DataError, UsageError
@@ -23,7 +23,8 @@ class TrainingLoader:
 
     Global batch b is `order[b * G : (b + 1) * G]`, and each process takes a contiguous block of it. The number of
     processes therefore changes neither the order nor the batches. The order is computed at the first batch, since
-    Lightning creates the first iterator before the first clustering.
+    Lightning creates the first iterator before the first clustering. A balanced order repeats rows; each batch counts
+    the earlier appearances of its rows in the global order of the epoch, so that a repeated row has other views.
 
     Args:
         dataset: All training images.
@@ -107,9 +108,11 @@ class TrainingLoader:
         count = len(self.dataset)
         if self._labels_in_use is None:
             order = epoch_order(self.crop_spec.seed, self.epoch, count)
-        else:
-            order = balanced_order(self.crop_spec.seed, self.epoch, self._labels_in_use, count)
-        return [Task(self.epoch, self.share.of(rows)) for rows in order.split(self.batch_size)[: len(self)]]
+            return [Task(self.epoch, self.share.of(rows)) for rows in order.split(self.batch_size)[: len(self)]]
+        order = balanced_order(self.crop_spec.seed, self.epoch, self._labels_in_use, count)
+        batches = zip(order.split(self.batch_size), occurrences(order).split(self.batch_size), strict=True)
+        tasks = [Task(self.epoch, self.share.of(rows), self.share.of(earlier)) for rows, earlier in batches]
+        return tasks[: len(self)]
 
     def _count_unreadable(self, batch: RawBatch) -> None:
         if bool(batch.valid.all()):

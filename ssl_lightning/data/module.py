@@ -230,6 +230,12 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         """See `TrainingData.preprocessing`."""
         return Preprocessing(self.image_size, self.mean, self.std)
 
+    def image_sizes(self, stage: str) -> list[int]:
+        """See `TrainingData.image_sizes`."""
+        views = [view.pixels(self.image_size) for view in self._kinds] if stage == "fit" else []
+        probes = [] if stage == "predict" else [self.probe_size(name) for name in self.probes]
+        return list(dict.fromkeys([*views, *probes, *([self.image_size] if stage in ("fit", "predict") else [])]))
+
     def setup(self, stage: str) -> None:
         """Open what the stage needs, so that a user's mistake ends the run before its first step.
 

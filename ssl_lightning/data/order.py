@@ -14,6 +14,16 @@ def epoch_order(seed: int, epoch: int, num_samples: int) -> Int[Tensor, "N"]:
     return permutation(seed, Purpose.ORDER, epoch, num_samples)
 
 
+def occurrences(order: Int[Tensor, "M"]) -> Int[Tensor, "M"]:
+    """The number of earlier appearances of each row in an order: 0 for the first, and for all of a permutation."""
+    rows, places = order.sort(stable=True)
+    positions = torch.arange(len(order))
+    new = torch.ones(len(order), dtype=torch.bool)
+    new[1:] = rows[1:] != rows[:-1]
+    first = torch.where(new, positions, 0).cummax(0).values
+    return torch.empty_like(order).scatter_(0, places, positions - first)
+
+
 def balanced_order(seed: int, epoch: int, labels: Int[Tensor, "N"], num_random: int) -> Int[Tensor, "M"]:
     """Rows sampled uniformly over the non-empty clusters (DeepCluster, section 3.2, "trivial parametrization").
 

@@ -41,6 +41,8 @@ class Task(NamedTuple):
 
     epoch: int
     rows: Int[Tensor, "B"]
+    occurrence: Int[Tensor, "B"] | None = None
+    """Number of earlier appearances of each row in the epoch; None for 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,8 @@ class CropSpec:
         side = view.pixels(self.image_size)
         heights, widths = torch.tensor([image.shape[1:] for image in images]).unbind(1)
         # for all rows at once: one row takes as long as hundreds
-        boxes = crop_boxes(view, heights, widths, seed=self.seed, epoch=task.epoch, rows=task.rows, number=number)
+        key = {"seed": self.seed, "epoch": task.epoch, "rows": task.rows, "occurrence": task.occurrence}
+        boxes = crop_boxes(view, heights, widths, number=number, **key)
         crops = torch.empty(len(images), 3, side, side, dtype=torch.uint8)
         for crop, image, (top, left, height, width) in zip(crops, images, boxes.tolist(), strict=True):
             crop.copy_(resize(image[:, top : top + height, left : left + width], side, side))
@@ -87,15 +90,18 @@ class TaskDataset(Dataset):
         self.dataset = dataset
         self.crop_spec = crop_spec
 
-    def __getitem__(self, key: tuple[int, np.ndarray]) -> RawBatch:
-        return self.read(Task(key[0], torch.from_numpy(key[1])))
+    def __getitem__(self, key: tuple[int, np.ndarray, np.ndarray | None]) -> RawBatch:
+        epoch, rows, occurrence = key
+        return self.read(
+            Task(epoch, torch.from_numpy(rows), None if occurrence is None else torch.from_numpy(occurrence))
+        )
 
     def read(self, task: Task) -> RawBatch:
         """Read the images of one batch."""
         images, valid = self.dataset.read(task.rows)
         if isinstance(images, list):
             images = self.crop_spec(images, task)
-        return RawBatch(task.rows, images, self.dataset.labels[task.rows], valid)
+        return RawBatch(task.rows, images, self.dataset.labels[task.rows], valid, task.occurrence)
 
 
 class Tasks:
@@ -104,9 +110,10 @@ class Tasks:
     def __init__(self) -> None:
         self.left: list[Task] = []
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
         # arrays: a tensor would be sent through shared memory together with all rows of the epoch
-        return ((task.epoch, task.rows.numpy()) for task in self.left)
+        for epoch, rows, occurrence in self.left:
+            yield epoch, rows.numpy(), None if occurrence is None else occurrence.numpy()
 
     def __len__(self) -> int:
         return len(self.left)

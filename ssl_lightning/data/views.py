@@ -1,7 +1,7 @@
 """Views of a whole batch: crop, flip, color jitter, grayscale, blur, solarize, with counter-based random numbers.
 
-The view of an image is a function of (seed, epoch, row, number) and does not depend on the other rows of the batch,
-their order, the device or the number of workers.
+The view of an image is a function of (seed, epoch, row, occurrence, number) and does not depend on the other rows of
+the batch, their order, the device or the number of workers.
 """
 
 import math
@@ -43,7 +43,8 @@ class View:
             in ± strength turns, at most 0.5), applied in random order (`ColorJitter`).
         color_jitter_p: Probability of color jitter.
         grayscale: Probability of grayscale (`RandomGrayscale`).
-        gaussian_blur: Probability of Gaussian blur with a kernel of a tenth of the side, as in SimCLR (`GaussianBlur`).
+        gaussian_blur: Probability of Gaussian blur (`GaussianBlur`). The kernel reaches three times the largest sigma
+            and is at least a tenth of the side, as in SimCLR.
         sigma: Smallest and largest standard deviation of the blur, in pixels of the view (`GaussianBlur`).
         solarize: Probability of inverting values of at least 0.5 (`RandomSolarize`).
         degrees: Largest rotation in either direction; 0 for none (`RandomAffine`).
@@ -126,6 +127,7 @@ def crop_boxes(
     epoch: int,
     rows: Int[Tensor, "B"],
     number: int,
+    occurrence: Int[Tensor, "B"] | None = None,
 ) -> Int[Tensor, "B 4"]:
     """Top, left, height and width of the crop of each row, with the distribution of `RandomResizedCrop`.
 
@@ -137,11 +139,12 @@ def crop_boxes(
         epoch: Epoch of the run.
         rows: Rows of the images in the training set.
         number: Index of the view in the step, 0..V-1, so that two views of one kind differ.
+        occurrence: Number of earlier appearances of each row in the epoch; None for 0.
 
     Returns:
         Pixels, on the device of `rows`.
     """
-    numbers = uniform(seed, Purpose.VIEW, epoch, rows, view=number, count=BOX_NUMBERS)
+    numbers = uniform(seed, Purpose.VIEW, epoch, rows, view=number, count=BOX_NUMBERS, occurrence=occurrence)
     return random_boxes(numbers, heights, widths, view.scale, view.ratio)
 
 
@@ -154,10 +157,12 @@ def make_view(
     epoch: int,
     rows: Int[Tensor, "B"],
     number: int,
+    occurrence: Int[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "B 3 {size} {size}"]:
     """One view of each image: crop, affine transform, flip, color jitter in random order, grayscale, blur, solarize.
 
-    For each image, given the parameters, the arithmetic is that of `torchvision.transforms.v2`.
+    For each image, given the parameters, the arithmetic is that of `torchvision.transforms.v2` on floats. On uint8
+    images v2 truncates to whole levels after each operation, which this does not.
 
     Args:
         images: Images of one size, on the device of the computation.
@@ -167,11 +172,14 @@ def make_view(
         epoch: Epoch of the run.
         rows: Rows of the images in the training set. With a GPU, rows on the CPU avoid a synchronization.
         number: Index of the view in the step, 0..V-1, so that two views of one kind differ.
+        occurrence: Number of earlier appearances of each row in the epoch; None for 0.
 
     Returns:
         Floats in 0..1, not normalized.
     """
-    return make_views(images, view, size, seed=seed, epoch=epoch, rows=rows, numbers=range(number, number + 1))
+    return make_views(
+        images, view, size, seed=seed, epoch=epoch, rows=rows, numbers=range(number, number + 1), occurrence=occurrence
+    )
 
 
 def make_views(
@@ -183,6 +191,7 @@ def make_views(
     epoch: int,
     rows: Int[Tensor, "B"],
     numbers: range,
+    occurrence: Int[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "VB 3 {size} {size}"]:
     """Several views of one kind, concatenated: equal to repeated calls of `make_view`, in fewer kernel launches.
 
@@ -196,8 +205,9 @@ def make_views(
         epoch: Epoch of the run.
         rows: Rows of the images in the training set.
         numbers: Indices of the views in the step.
+        occurrence: Number of earlier appearances of each row in the epoch; None for 0.
     """
-    fractions = torch.cat([_numbers(seed, epoch, rows, number) for number in numbers])
+    fractions = torch.cat([_numbers(seed, epoch, rows, number, occurrence) for number in numbers])
     sides = torch.tensor(images.shape[-2:]).expand(len(fractions), 2)
     boxes = random_boxes(fractions[:, :BOX_NUMBERS], sides[:, 0], sides[:, 1], view.scale, view.ratio)
     flip = None if _moves(view) else fractions[:, _Stream.FLIP] < view.horizontal_flip
@@ -206,7 +216,14 @@ def make_views(
 
 
 def finish_crops(
-    crops: UInt8[Tensor, "B 3 s s"], view: View, *, seed: int, epoch: int, rows: Int[Tensor, "B"], number: int
+    crops: UInt8[Tensor, "B 3 s s"],
+    view: View,
+    *,
+    seed: int,
+    epoch: int,
+    rows: Int[Tensor, "B"],
+    number: int,
+    occurrence: Int[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "B 3 s s"]:
     """All that `make_view` does after the crop, for crops that a worker process has cut.
 
@@ -217,11 +234,12 @@ def finish_crops(
         epoch: Of the run.
         rows: Rows of the images in the training set.
         number: Which view of the step.
+        occurrence: Number of earlier appearances of each row in the epoch; None for 0.
 
     Returns:
         Floats in 0..1, not yet normalized.
     """
-    numbers = _numbers(seed, epoch, rows, number)
+    numbers = _numbers(seed, epoch, rows, number, occurrence)
     if not _moves(view):
         crops = crops.clone()
         mirror_(crops, numbers[:, _Stream.FLIP] < view.horizontal_flip)
@@ -229,9 +247,12 @@ def finish_crops(
         return _finish(unit(crops), view, numbers)
 
 
-def _numbers(seed: int, epoch: int, rows: Int[Tensor, "B"], number: int) -> Float[Tensor, "B 36"]:
+def _numbers(
+    seed: int, epoch: int, rows: Int[Tensor, "B"], number: int, occurrence: Int[Tensor, "B"] | None
+) -> Float[Tensor, "B 36"]:
     # always on the CPU: there the decisions cost nothing, and a GPU does exactly what a CPU would have done
-    return uniform(seed, Purpose.VIEW, epoch, rows.cpu(), view=number, count=_Stream.COUNT)
+    again = None if occurrence is None else occurrence.cpu()
+    return uniform(seed, Purpose.VIEW, epoch, rows.cpu(), view=number, count=_Stream.COUNT, occurrence=again)
 
 
 def _moves(view: View) -> bool:
@@ -248,7 +269,8 @@ def _finish(images: Float[Tensor, "B 3 s s"], view: View, numbers: Float[Tensor,
         grayscale_(images, numbers[:, _Stream.GRAY] < view.grayscale)
     if view.gaussian_blur > 0:
         low, high = view.sigma
-        blur_(images, low + (high - low) * numbers[:, _Stream.SIGMA], numbers[:, _Stream.BLUR] < view.gaussian_blur)
+        chosen = numbers[:, _Stream.BLUR] < view.gaussian_blur
+        blur_(images, low + (high - low) * numbers[:, _Stream.SIGMA], chosen, high)
     if view.solarize > 0:
         solarize_(images, numbers[:, _Stream.SOLARIZE] < view.solarize)
     return images

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
+from ssl_lightning.clustering.rows import unit_rows
 from ssl_lightning.counter_rng import Purpose, uniform
 from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation.episodes import inner_products, logistic_scores, mean_scores
@@ -24,7 +24,8 @@ class FewShot(Probe):
     Features are normalized to unit length. "centroid": Euclidean distance to the mean of the shots (Snell et al. 2017;
     Wang et al. 2019, "SimpleShot", L2N). "logistic": multinomial logistic regression on the shots with scikit-learn's
     default penalty (Tian et al. 2020, "Rethinking few-shot image classification"). The half-widths `ci95` are of 95 %
-    normal confidence intervals over episodes.
+    normal confidence intervals over episodes. Of equal scores the first class wins, so that features that are equal for
+    all images give 1 / `ways`.
 
     Args:
         ways: Classes per episode.
@@ -72,7 +73,7 @@ class FewShot(Probe):
             return None
         queries = min(self.queries, int(sizes[eligible].min()) - shots)
         rows = self.sample_episodes(test.labels, shots, queries)
-        kernel, cross = inner_products(F.normalize(test.features.float(), dim=1), rows, shots)
+        kernel, cross = inner_products(unit_rows(test.features.float()), rows, shots)
         scores = (mean_scores if self.classifier == "centroid" else logistic_scores)(kernel, cross, self.ways)
         predicted = scores.argmax(2).unflatten(1, (self.ways, queries))
         truth = torch.arange(self.ways, device=predicted.device).view(1, -1, 1)

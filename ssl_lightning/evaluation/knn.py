@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from ssl_lightning.clustering.products import has_bfloat16_units, rounded_factors
+from ssl_lightning.clustering.rows import unit_rows
 from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, undefined
 
@@ -36,7 +36,7 @@ def nearest_rows(features: Float[Tensor, "N D"], rows: Int[Tensor, "Q"], count: 
     """
     if not 1 <= count < len(features):
         raise ValueError(f"found count={count} among {len(features)} rows; expected 1 to {len(features) - 1}")
-    reference = F.normalize(features, dim=1)
+    reference = unit_rows(features)
     blocks = []
     for block in rows.split(max(1, SCORES_AT_ONCE // len(features))):
         similarity = reference[block] @ reference.T
@@ -50,7 +50,8 @@ class KNN(Probe):
     """k-NN classification with votes weighted by exp(similarity / temperature), by cosine similarity.
 
     Wu et al. 2018 (arXiv 1805.01978), section 3.4. k=20 is reported as `eval/knn/top1`, any other k as
-    `eval/knn<k>/top1`. The search is exhaustive.
+    `eval/knn<k>/top1`. The search is exhaustive. Of rows that are equally similar, any are neighbors: on features that
+    are equal for all images the accuracy is that of one class. Rows of zeros have similarity 0 to every row.
 
     Note:
         On CPUs with bfloat16 products, similarities to 4096 rows and more are rounded: a neighbor almost as close as
@@ -81,11 +82,11 @@ class KNN(Probe):
 
     def predict(self, train: LabelledFeatures, queries: Float[Tensor, "M D"]) -> Int[Tensor, "M"]:
         """The class with the largest vote for each query."""
-        search = _search(F.normalize(train.features.float(), dim=1), min(self.k, len(train.labels)))
+        search = _search(unit_rows(train.features.float()), min(self.k, len(train.labels)))
         blocks = []
-        for block in F.normalize(queries.float(), dim=1).split(search.rows_at_once):
+        for block in unit_rows(queries.float()).split(search.rows_at_once):
             similarity, nearest = search(block)
-            weights = (similarity / self.temperature).exp()
+            weights = ((similarity - similarity.amax(1, keepdim=True)) / self.temperature).exp()
             votes = torch.zeros(len(block), train.num_classes, device=block.device)
             blocks.append(votes.scatter_add_(1, train.labels[nearest], weights).argmax(1))
         return torch.cat(blocks)

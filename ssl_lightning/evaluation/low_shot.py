@@ -43,11 +43,11 @@ class LowShot(Probe):
         return metrics
 
     def rows(self, labels: Int[Tensor, "N"], share: float) -> Int[Tensor, "M"]:
-        """The first rows of every class in one random order, in that order."""
+        """The first rows of every class in one random order, ascending."""
         order = permutation(self.seed, Purpose.LOW_SHOT, 0, len(labels))
         shuffled = labels.cpu()[order]
         by_class = torch.argsort(shuffled, stable=True)
         sizes = torch.bincount(shuffled)
         rank = torch.arange(len(order)) - (sizes.cumsum(0) - sizes)[shuffled[by_class]]
         wanted = (sizes * share).round().clamp(min=1)
-        return order[by_class[rank < wanted[shuffled[by_class]]]]
+        return order[by_class[rank < wanted[shuffled[by_class]]]].sort().values

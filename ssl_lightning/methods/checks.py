@@ -1,10 +1,16 @@
 """Checks of the trainer and the data that every method makes, each with an error of one line."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
 
+from ssl_lightning.contracts import TrainingData
 from ssl_lightning.errors import UsageError
+from ssl_lightning.models.backbones import TimmBackbone
+from ssl_lightning.models.image_sizes import size_taken, takes
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +72,40 @@ def reject_views(num_views: int, method: str, fewest: int) -> None:
         raise UsageError(
             f"found {num_views} view(s) of an image; {method} needs at least {fewest}: give data.views, as configs/ do"
         )
+
+
+def reject_sizes(network: nn.Module, arguments: Mapping[str, Any], data: TrainingData | None, stage: str) -> None:
+    """Reject images of a size that the network does not take, before anything is computed.
+
+    Args:
+        network: The backbone.
+        arguments: Of the method's constructor, for the name of the network.
+        data: Of the run; None to check nothing.
+        stage: fit, validate, test or predict.
+
+    Raises:
+        UsageError: With the network, the sizes, one that it takes and the options to set. An error that no usual size
+            avoids is left to the first batch.
+    """
+    if data is None:
+        return
+    sizes = data.image_sizes(stage)
+    wrong = [side for side in sizes if not takes(network, side)]
+    taken = size_taken(network) if wrong else None
+    if taken is None:
+        return
+    backbone, own = arguments.get("backbone"), data.preprocessing.image_size
+    name = getattr(backbone, "name", arguments.get("name", type(backbone).__name__))
+    fix = f"give --data.image_size {taken}" + (" and views of that size alone" if len(sizes) > 1 else "")
+    if isinstance(backbone, TimmBackbone) and _interpolates(network):
+        fix = f"give --model.backbone.img_size {own} --model.backbone.dynamic_img_size true, or {fix[5:]}"
+    found = " and ".join(str(side) for side in wrong)
+    raise UsageError(f"found images of {found} pixels for {name}; expected {taken}, which it takes: {fix}")
+
+
+def _interpolates(network: nn.Module) -> bool:
+    """Whether this is a ViT of timm, which can interpolate its position embeddings."""
+    return any(hasattr(module, "dynamic_img_size") and hasattr(module, "pos_embed") for module in network.modules())
 
 
 def warn_of_micro_batches(accumulated: int, effect: str) -> None:

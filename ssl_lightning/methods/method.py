@@ -14,7 +14,7 @@ from ssl_lightning.clustering.rows import reject_few_rows
 from ssl_lightning.contracts import data_of, has_training_data
 from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, equal_embeddings, rank_one, unnormalized_inputs
-from ssl_lightning.methods.checks import reject_precision, reject_strategy, reject_views, warn_of_micro_batches
+from ssl_lightning.methods import checks
 from ssl_lightning.models.backbones import Backbone
 from ssl_lightning.models.layers import at_layer, layers_of
 from ssl_lightning.models.preprocessing import Preprocessing
@@ -136,15 +136,15 @@ class Method(pl.LightningModule):
         return type(self).averaged_features is not Method.averaged_features
 
     def setup(self, stage: str) -> None:
-        """Validate the precision and the strategy of the trainer, and the number of images and views of the data."""
-        name = type(self).__name__
-        reject_precision(self.trainer.precision)
-        reject_strategy(self.trainer.strategy, name, self.keeps_average, self._learns_from_clusters)
-        if stage == "fit" and has_training_data(self.trainer):
-            data = data_of(self.trainer)
+        """Validate the precision and the strategy of the trainer, and the sizes, images and views of the data."""
+        name, data = type(self).__name__, data_of(self.trainer) if has_training_data(self.trainer) else None
+        checks.reject_precision(self.trainer.precision)
+        checks.reject_strategy(self.trainer.strategy, name, self.keeps_average, self._learns_from_clusters)
+        checks.reject_sizes(self.backbone, self.constructor_arguments, data, stage)
+        if stage == "fit" and data is not None:
             self.reject_few(data.num_samples)
-            reject_views(data.num_views, name, self.min_views)
-            warn_of_micro_batches(self.trainer.accumulate_grad_batches, self.micro_batch_effect)
+            checks.reject_views(data.num_views, name, self.min_views)
+            checks.warn_of_micro_batches(self.trainer.accumulate_grad_batches, self.micro_batch_effect)
 
     def reject_few(self, num_samples: int) -> None:
         """Reject fewer training images than the method needs: than clusters, for methods that learn from those."""

@@ -65,6 +65,7 @@ class SwAV(Method):
         sinkhorn_iterations: The paper's 3; SEER's 10.
         prior_power: p of the share 1/k^p of prototype k; 0 for equal shares, more for long-tailed data.
         freeze_epochs: Epochs in which the prototypes keep their initial values, counted in optimizer steps.
+        freeze_steps: The same in optimizer steps, instead of `freeze_epochs`; the released SwAV and SEER have 313.
         queue_length: L, embeddings of earlier batches that codes are balanced with; 0 for none. For batches far below
             K; the paper's 3840.
         queue_start_epoch: The epoch at which the queue starts to fill; it is used once it is full.
@@ -95,6 +96,7 @@ class SwAV(Method):
         sinkhorn_iterations: int = 3,
         prior_power: float = 0.0,
         freeze_epochs: float = 1.0,
+        freeze_steps: int | None = None,
         queue_length: int = 0,
         queue_start_epoch: float = 15.0,
         decay_all: bool = True,
@@ -111,7 +113,9 @@ class SwAV(Method):
         self.prototypes = Prototypes(num_prototypes, projection)
         self.queue = FeatureQueue(queue_length)
         self.temperature, self.epsilon, self.sinkhorn_iterations = temperature, epsilon, sinkhorn_iterations
+        _expect(freeze_steps is None or freeze_steps >= 0, "freeze_steps", freeze_steps, "at least 0, or null")
         self.prior_power, self.freeze_epochs, self.queue_start_epoch = prior_power, freeze_epochs, queue_start_epoch
+        self.freeze_steps = freeze_steps
         self.chance_loss = math.log(num_prototypes)
 
     def embed_views(self, views: list[Float[Tensor, "B 3 _h _w"]]) -> list[Float[Tensor, "B D"]]:
@@ -157,6 +161,8 @@ class SwAV(Method):
             f"--model.epsilon {min(0.03, 0.6 * self.epsilon):.2g} (now {self.epsilon:g}), the authors' first advice"
         )
         longer = f"--model.freeze_epochs {max(1.0, 2 * self.freeze_epochs):g} (now {self.freeze_epochs:g})"
+        if self.freeze_steps is not None:
+            longer = f"--model.freeze_steps {max(100, 2 * self.freeze_steps)} (now {self.freeze_steps})"
         slower = "a lower --model.optimizer.lr, a longer --model.schedule.warmup_epochs"
         fewer = f"--model.num_prototypes {max(2, k // 4)} (now {k})"
         flatter = (
@@ -181,10 +187,13 @@ class SwAV(Method):
         if not any(bound and bound > 0 for bound in (self.trainer.max_epochs, self.trainer.max_steps)):
             return
         steps, per_epoch = self.steps()
-        if steps <= self._in_steps(self.freeze_epochs):
+        if steps <= self._frozen_steps:
+            option = f"freeze_epochs {self.freeze_epochs:g} of {per_epoch} steps"
+            if self.freeze_steps is not None:
+                option = f"freeze_steps {self.freeze_steps}"
             log.warning(
                 f"prototypes keep their initial values in all of {steps} steps: train for longer than "
-                f"--model.freeze_epochs {self.freeze_epochs:g} of {per_epoch} steps, or give a smaller one"
+                f"--model.{option}, or give a smaller one"
             )
         filled = -(-self.queue.length // (data_of(self.trainer).batch_size * self.trainer.accumulate_grad_batches))
         if self.queue.length and steps <= self._in_steps(self.queue_start_epoch) + filled:
@@ -195,7 +204,7 @@ class SwAV(Method):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Remove the gradient of frozen prototypes, so that neither weight decay nor momentum changes them."""
-        if self.trainer.global_step < self._in_steps(self.freeze_epochs):
+        if self.trainer.global_step < self._frozen_steps:
             self.prototypes.weight.grad = None
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -207,6 +216,10 @@ class SwAV(Method):
     def _balanced_rows(self, batch_size: int) -> int:
         """Images of all processes that are balanced at a time once the queue is in use."""
         return batch_size * self.trainer.world_size + self.queue.length
+
+    @property
+    def _frozen_steps(self) -> int:
+        return self._in_steps(self.freeze_epochs) if self.freeze_steps is None else self.freeze_steps
 
     def _in_steps(self, epochs: float) -> int:
         return round(epochs * self.steps_per_epoch)

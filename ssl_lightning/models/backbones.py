@@ -20,6 +20,12 @@ from ssl_lightning.errors import UsageError
 from ssl_lightning.models.checkpointed import checkpoint_stages
 
 Stem = Literal["imagenet", "cifar"]
+NO_OPTION = {
+    "zero_init_last": "such gains",
+    "img_size": "position embeddings of a size",
+    "dynamic_img_size": "position embeddings to interpolate",
+}
+"""What a network lacks that has no such option of timm."""
 
 
 class Network(nn.Module):
@@ -99,6 +105,8 @@ class TimmBackbone(Backbone):
             stride 1.
         activation_checkpointing: Keep only the inputs of blocks of a ResNet or RegNet and compute the rest twice: a
             third more time and a fraction of the memory, with equal results.
+        img_size: Side in pixels that the position embeddings of a ViT are made for; null for that of the name.
+        dynamic_img_size: Let a ViT take images of any size by interpolating its position embeddings, for multi-crop.
         zero_init_last: Initialize the last normalization gain of every residual block to zero, which is timm's default
             and that of the released code of SimCLR and BYOL. SwAV, VISSL's RegNets and torchvision initialize it to
             one.
@@ -108,23 +116,33 @@ class TimmBackbone(Backbone):
     stem: Stem = "imagenet"
     activation_checkpointing: bool = False
     zero_init_last: bool = True
+    img_size: int | None = None
+    dynamic_img_size: bool = False
 
     def build(self, in_channels: int = 3) -> Network:
         """See `Backbone.build`.
 
         Raises:
-            UsageError: If timm has no network of this name, or it has no ResNet stem to replace or no such gains.
+            UsageError: If timm has no network of this name, or it has no ResNet stem to replace, no such gains or no
+                such options of its size.
         """
         if not timm.is_model(self.name):
             raise UsageError(f"found backbone name={self.name!r}; expected one of timm.list_models()")
-        gains: dict[str, Any] = {} if self.zero_init_last else {"zero_init_last": False}
+        given: dict[str, Any] = {
+            "zero_init_last": None if self.zero_init_last else False,
+            "img_size": self.img_size,
+            "dynamic_img_size": self.dynamic_img_size or None,
+        }
+        options = {name: value for name, value in given.items() if value is not None}
         try:
-            net = timm.create_model(self.name, pretrained=False, num_classes=0, in_chans=in_channels, **gains)
+            net = timm.create_model(self.name, pretrained=False, num_classes=0, in_chans=in_channels, **options)
         except TypeError as error:
-            if not gains or "zero_init_last" not in str(error):
+            unknown = next((name for name in options if f"'{name}'" in str(error)), None)
+            if unknown is None:
                 raise
+            shown = str(options[unknown]).lower()
             raise UsageError(
-                f"found zero_init_last=false with {self.name}, which has no such gains: leave it out"
+                f"found {unknown}={shown} with {self.name}, which has no {NO_OPTION[unknown]}: leave it out"
             ) from error
         if self.stem == "cifar":
             _use_cifar_stem(net, self.name, in_channels)
@@ -187,14 +205,17 @@ class AlexNet(Backbone):
             nn.MaxPool2d(3, stride=2),
             nn.AdaptiveAvgPool2d(6),
         )
-        body = nn.Sequential(convolutions, nn.Flatten(), *_wide_layers(256 * 6 * 6))
+        body = nn.Sequential(convolutions, nn.Flatten(), nn.Dropout(0.5), *_wide_layers(256 * 6 * 6))
         _initialize_as_deepcluster(body)
         return Network(body, 4096, rectified=False)
 
 
 @dataclass(frozen=True)
 class VGG16(Backbone):
-    """DeepCluster's VGG16 with batch normalization; features as for `AlexNet`. The network is made for 224 pixels."""
+    """DeepCluster's VGG16 with batch normalization; features as for `AlexNet`. The network is made for 224 pixels.
+
+    Unlike its AlexNet, it has no dropout before the first wide layer.
+    """
 
     def build(self, in_channels: int = 3) -> Network:
         """See `Backbone.build`."""
@@ -224,8 +245,8 @@ def _block(in_channels: int, out_channels: int, kernel: int, stride: int, paddin
 
 
 def _wide_layers(num_inputs: int) -> list[nn.Module]:
-    """Two layers of width 4096 with dropout. The head applies the last ReLU."""
-    return [nn.Dropout(0.5), nn.Linear(num_inputs, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(4096, 4096)]
+    """Two layers of width 4096 with dropout between. The head applies the last ReLU."""
+    return [nn.Linear(num_inputs, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(4096, 4096)]
 
 
 def _initialize_as_deepcluster(net: nn.Module) -> None:

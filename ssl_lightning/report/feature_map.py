@@ -13,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_lightning.decompositions import right_singular_vectors
 from ssl_lightning.types import UNLABELLED
 
 NAMED = 60
@@ -45,7 +46,7 @@ def to_plane(
         raise ValueError("found features that are not finite; expected numbers: the training may have diverged")
     rows = F.normalize(features, dim=1)
     rows = rows - rows.mean(0)
-    axes = torch.linalg.svd(rows, full_matrices=False).Vh[:2]
+    axes = right_singular_vectors(rows)[:2].nan_to_num()
     plane = F.pad(rows @ axes.T, (0, 2 - len(axes)))  # a single feature gives one axis
     return plane if how == "pca" else _tsne(rows, plane, seed)
 

@@ -8,6 +8,7 @@ from ssl_lightning.report.metrics_file import STEP, read_table
 
 PRIMARY = {
     "linear/top1": "linear",
+    "ridge/top1": "ridge",
     "knn/top1": "k-NN 20",
     "knn200/top1": "k-NN 200",
     "fewshot/5way1shot": "5-way 1-shot",

@@ -1,5 +1,6 @@
 """The training loader: every row in its place for any workers, processes and resumes; a dead worker is named."""
 
+import io
 import math
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
 from torch import nn
 
 from ssl_lightning.data import CuratedImages
@@ -369,3 +371,64 @@ def test_a_network_with_dropout_learns_the_same_whoever_reads_the_images(folder,
     assert len(alone) == 6
     assert all(map(math.isfinite, alone))
     assert losses(workers) == alone
+
+
+def noise(n):
+    """The bytes of a PNG of noise, of one of two sizes."""
+    pixels = np.random.default_rng(n).integers(0, 256, (24, 30 + 4 * (n % 2), 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+def occurrences_of(loader, epoch=0):
+    loader.set_epoch(epoch)
+    return [list(zip(batch.index.tolist(), batch.occurrence.tolist(), strict=True)) for batch in loader]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_occurrences_count_over_all_processes_and_survive_a_resume(world):
+    loaders = [loader_of(61, 8, share=RankShard(rank, world)) for rank in range(world)]
+    for loader in loaders:
+        loader.labels = (torch.arange(61) < 5).long()  # five rows fill half of the epoch
+    whole = [list(chain(*parts)) for parts in zip(*map(occurrences_of, loaders), strict=True)]
+    seen = {}
+    for row, occurrence in chain(*whole):
+        assert occurrence == seen.get(row, 0)
+        seen[row] = occurrence + 1
+    assert max(seen.values()) >= 4
+
+    first = loader_of(61, 8)
+    first.labels = loaders[0].labels
+    stream = iter(first)
+    for _ in range(3):
+        next(stream)
+    resumed = loader_of(61, 8)
+    resumed.load_state_dict(first.state_dict())
+    assert occurrences_of(resumed) == whole[3:]
+
+
+def test_an_order_without_repetition_has_no_occurrences():
+    assert not any(batch.occurrence.any() for batch in loader_of(40, 4))
+
+
+def test_workers_crop_a_repeated_row_differently_each_time(folder):
+    """The same crops with and without workers, and others for each occurrence of a row in the epoch."""
+    stored = open_unlabelled(str(folder({f"{n:03d}.png": noise(n) for n in range(40)})))
+    crops = []
+    for workers in (0, 2):
+        loader = TrainingLoader(stored, CropSpec([View()], 8, seed=5), 10, num_workers=workers)
+        loader.labels = torch.where(torch.arange(40) < 4, 0, -1)
+        found = {}
+        for batch in loader:
+            for row, occurrence, crop in zip(
+                batch.index.tolist(), batch.occurrence.tolist(), batch.images[0], strict=True
+            ):
+                found[row, occurrence] = crop
+        loader.end_workers()
+        crops.append(found)
+    assert len(crops[0]) == 40
+    assert all(torch.equal(crops[0][key], crops[1][key]) for key in crops[0])
+    for row in range(4):
+        own = [crop for (other, _), crop in crops[0].items() if other == row]
+        assert len({crop.numpy().tobytes() for crop in own}) == len(own) == 10

@@ -112,6 +112,27 @@ def test_views_are_a_function_of_seed_epoch_row_and_view(trainer):
     assert not torch.allclose(together, view_of([5, 17, 30], module=Digits(batch_size=16, seed=4)), atol=1e-2)
 
 
+def test_an_image_that_comes_again_in_an_epoch_has_other_views(trainer):
+    """Balanced sampling repeats images: each appearance has views of its own, the first that of any other order."""
+    data = Digits(batch_size=16, seed=3)
+    rows = torch.tensor([5, 17, 5, 5])
+    images = data.training.read(rows)[0]
+    valid = torch.tensor([True, False, True, True])
+    views = data.augment(RawBatch(rows, images, rows, valid, torch.tensor([0, 0, 1, 2])), 0).views[0]
+    first = data.augment(RawBatch(rows, images, rows, valid), 0).views[0]
+    assert torch.allclose(views[0], first[0], atol=1e-6)
+    assert not any(torch.allclose(views[a], views[b], atol=1e-2) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+    class Cluster(Watcher):
+        def on_fit_start(self):
+            self.trainer.datamodule.set_labels(torch.where(torch.arange(1438) < 50, 0, -1))
+
+    model = Cluster()
+    trainer(max_epochs=1).fit(model, Digits(batch_size=128))
+    shown = [image.numpy().tobytes() for _, batch in model.batches for image in batch.views[0]]
+    assert len(set(shown)) > 0.99 * len(shown) > 1000  # two crops of 8 x 8 pixels may be equal
+
+
 @pytest.mark.parametrize("stop", [1, 5, 11, 14])
 @pytest.mark.parametrize("balanced", [False, True])
 def test_a_checkpoint_in_mid_epoch_resumes_with_exactly_the_remaining_rows(trainer, tmp_path, stop, balanced):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_lightning.data.order import balanced_order, epoch_order
+from ssl_lightning.data.order import balanced_order, epoch_order, occurrences
 
 cluster_sizes = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any)
 
@@ -89,3 +89,13 @@ def test_balanced_samples_of_equal_clusters_are_in_random_order(epoch):
     order = labels[balanced_order(0, epoch, labels, 1000)]
     changes = int((order[1:] != order[:-1]).sum())
     assert 400 < changes < 600  # 500 expected, standard deviation 16
+
+
+@given(st.lists(st.integers(0, 5), max_size=40))
+def test_occurrences_count_earlier_appearances(rows):
+    expected = [rows[:place].count(row) for place, row in enumerate(rows)]
+    assert occurrences(torch.tensor(rows, dtype=torch.int64)).tolist() == expected
+
+
+def test_a_permutation_has_no_second_occurrence():
+    assert not occurrences(epoch_order(3, 1, 200)).any()

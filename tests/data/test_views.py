@@ -3,8 +3,10 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
@@ -243,16 +245,52 @@ def test_solarize_is_torchvisions_on_every_value():
 def test_blur_is_torchvisions_up_to_the_borders(side):
     images = photographs(6, side, side)
     sigma, chosen = torch.tensor([0.1, 0.4, 0.9, 1.3, 2.0, 1.0]), torch.arange(6) < 5
-    found = images / 255
-    blur_(found, sigma, chosen)
+    found, taps = images / 255, blur_taps(side, 2.0)
+    blur_(found, sigma, chosen, 2.0)
     for i in range(5):
-        assert worst(found[i], F.gaussian_blur(images[i] / 255, blur_taps(side), sigma[i].item())) < 1e-5
-        assert mean_error(found[i], F.gaussian_blur(images[i], blur_taps(side), sigma[i].item()) / 255) < LEVEL
+        assert worst(found[i], F.gaussian_blur(images[i] / 255, taps, sigma[i].item())) < 1e-5
+        assert mean_error(found[i], F.gaussian_blur(images[i], taps, sigma[i].item()) / 255) < LEVEL
     assert torch.equal(found[5], images[5] / 255)
 
 
-def test_the_blur_of_simclr_has_23_taps_at_224():
-    assert [blur_taps(side) for side in (16, 32, 64, 96, 224)] == [3, 3, 7, 9, 23]
+@pytest.mark.parametrize("side", [16, 32, 96])
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 1.3, 2.0])
+def test_blur_is_the_whole_gaussian_of_scipy(side, sigma):
+    """Scipy's kernel reaches ten sigma here; ours leaves out what is beyond three."""
+    images = photographs(2, side, side) / 255
+    found = images.clone()
+    blur_(found, torch.tensor([sigma, sigma]), torch.tensor([True, True]), 2.0)
+    expected = gaussian_filter(images.numpy(), (0, 0, sigma, sigma), mode="mirror", truncate=10)
+    assert np.abs(found.numpy() - expected).max() < 0.02
+    assert np.abs(found.numpy() - expected).mean() < 0.002
+
+
+def test_blur_at_32_pixels_removes_as_much_noise_as_the_whole_kernel():
+    noise = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = noise.clone()
+    blur_(found, torch.full((8,), 2.0), torch.ones(8, dtype=torch.bool), 2.0)
+    whole = gaussian_filter(noise.numpy(), (0, 0, 2.0, 2.0), mode="mirror", truncate=10)
+    assert float(found.std()) == pytest.approx(float(whole.std()), rel=0.02)
+
+
+def test_the_kernel_reaches_three_sigma_and_no_farther_than_the_side():
+    assert [blur_taps(side, 2.0) for side in (1, 2, 8, 16, 32, 96, 224)] == [1, 1, 7, 13, 13, 13, 23]
+    assert [blur_taps(224, sigma) for sigma in (0.1, 3.7, 5.0, 100.0)] == [23, 25, 31, 223]
+    for side in (1, 2, 3):
+        image = torch.rand(1, 3, side, side)
+        blurred = image.clone()
+        blur_(blurred, torch.tensor([2.0]), torch.tensor([True]), 2.0)
+        assert torch.isfinite(blurred).all()
+        assert side > 2 or torch.equal(blurred, image)
+
+
+def test_the_blur_of_an_image_does_not_depend_on_the_other_images_of_the_batch():
+    images, rows = photographs(16, 32, 32), torch.arange(16)
+    view = View(gaussian_blur=1.0)
+    together = make_view(images, view, 32, rows=rows, **KEY)
+    for row in (0, 7):
+        alone = make_view(images[row : row + 1], view, 32, rows=rows[row : row + 1], **KEY)
+        assert torch.allclose(together[row : row + 1], alone, atol=1e-6)
 
 
 # The whole view
@@ -271,7 +309,7 @@ def by_torchvision(image, found_parameters, view, size):
     if gray:
         image = F.rgb_to_grayscale(image, 3)
     if blurred:
-        image = F.gaussian_blur(image, blur_taps(size), sigma)
+        image = F.gaussian_blur(image, blur_taps(size, view.sigma[1]), sigma)
     if solarized:
         image = F.solarize(image, 0.5 if image.is_floating_point() else 128)
     return image if image.is_floating_point() else image / 255

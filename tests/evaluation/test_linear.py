@@ -11,8 +11,11 @@ from sklearn.preprocessing import StandardScaler
 
 from ssl_lightning.evaluation import LabelledFeatures, LinearProbe, LowShot
 from ssl_lightning.evaluation import linear as module
+from ssl_lightning.evaluation.columns import Columns
 from tests.evaluation.test_knn import random_split
 
+NAMES = {"ridge": "ridge", "logistic": "linear"}
+"""The name in metrics of each classifier."""
 both = pytest.mark.parametrize("classifier", ["ridge", "logistic"])
 
 
@@ -20,7 +23,8 @@ both = pytest.mark.parametrize("classifier", ["ridge", "logistic"])
 def test_one_hot_features_are_classified_without_a_mistake(classifier):
     labels = torch.arange(10).repeat(20)
     split = LabelledFeatures(torch.eye(10)[labels], labels, 10)
-    assert LinearProbe(classifier=classifier)(split, split) == {"linear/top1": 1.0, "linear/top5": 1.0}
+    name = NAMES[classifier]
+    assert LinearProbe(classifier=classifier)(split, split) == {f"{name}/top1": 1.0, f"{name}/top5": 1.0}
 
 
 @pytest.mark.parametrize("penalty", [1e-3, 0.1, 10.0])
@@ -59,7 +63,9 @@ def test_the_logistic_classifier_reads_digits_better_than_squares_do():
     features, labels = torch.tensor(images).float(), torch.tensor(classes)
     rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     train, test = (LabelledFeatures(features[part], labels[part], 10) for part in (rows[:1400], rows[1400:]))
-    ridge, logistic = (LinearProbe(classifier=name)(train, test)["linear/top1"] for name in ("ridge", "logistic"))
+    ridge, logistic = (
+        LinearProbe(classifier=name)(train, test)[f"{NAMES[name]}/top1"] for name in ("ridge", "logistic")
+    )
     theirs = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
     theirs.fit(train.features.numpy(), train.labels.numpy())
     assert logistic > ridge + 0.005
@@ -83,7 +89,7 @@ def test_test_labels_cannot_change_what_it_predicts(classifier):
     scores = probe.scores(train, test.features)
     for split in (test, shuffled):
         expected = float((scores.argmax(1) == split.labels).double().mean())
-        assert probe(train, split)["linear/top1"] == pytest.approx(expected)
+        assert probe(train, split)[f"{NAMES[classifier]}/top1"] == pytest.approx(expected)
 
 
 def test_the_penalty_that_wins_on_the_held_out_fifth_is_taken(monkeypatch):
@@ -94,10 +100,10 @@ def test_the_penalty_that_wins_on_the_held_out_fifth_is_taken(monkeypatch):
     train = LabelledFeatures(torch.cat([labels.float().unsqueeze(1) * 2, noise], 1), labels, 2)
     used, plain = [], module._Ridge.weights
     monkeypatch.setattr(module._Ridge, "weights", note(used, plain))
-    LinearProbe().scores(train, train.features)
+    LinearProbe(classifier="ridge").scores(train, train.features)
     assert len(used) == len(module.PENALTIES) + 1
-    held = LinearProbe()._held_out(60)
-    centered = train.features - train.features.mean(0)
+    held = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:12]
+    centered = Columns.of(train.features)(train.features)
     scores = [module._scores(fitted, centered[held]) for _, fitted in used[:-1]]
     tops = [float((score.argmax(1) == labels[held]).double().mean()) for score in scores]
     best = max(range(len(tops)), key=lambda i: (tops[i], module.PENALTIES[i]))
@@ -117,20 +123,21 @@ def note(used, function):
 def test_a_constant_or_shifted_feature_does_no_harm(classifier):
     train, test = random_split(300), random_split(100, seed=1)
     probe = LinearProbe(classifier=classifier)
-    expected = probe(train, test)["linear/top1"]
+    name = f"{NAMES[classifier]}/top1"
+    expected = probe(train, test)[name]
 
     def changed(split):
         constant = torch.full((len(split.labels), 1), 7.0)
         return LabelledFeatures(torch.cat([1000 + 3 * split.features, constant], 1), split.labels, 5)
 
-    assert probe(changed(train), changed(test))["linear/top1"] == pytest.approx(expected, abs=0.021)
+    assert probe(changed(train), changed(test))[name] == pytest.approx(expected, abs=0.021)
 
 
 @both
 def test_features_that_are_all_equal_give_the_commonest_class(classifier):
     labels = torch.tensor([0] * 30 + [1] * 50 + [2] * 20)
     split = LabelledFeatures(torch.full((100, 6), 0.1), labels, 3)
-    assert LinearProbe(classifier=classifier)(split, split)["linear/top1"] == 0.5
+    assert LinearProbe(classifier=classifier)(split, split)[f"{NAMES[classifier]}/top1"] == 0.5
 
 
 @both
@@ -152,7 +159,7 @@ def test_odd_label_sets_give_numbers_between_none_and_all(seed):
     rows = int(torch.randint(2, 40, (), generator=generator))
     labels = torch.randint(1, 9, (rows,), generator=generator)  # class 0 and 9 never occur, others once or not at all
     split = LabelledFeatures(torch.randn(rows, 6, generator=generator), labels, 10)
-    for probe in (LinearProbe(), LinearProbe(classifier="logistic"), LowShot()):
+    for probe in (LinearProbe(), LinearProbe(classifier="ridge"), LowShot()):
         for name, value in probe(split, split).items():
             assert 0 <= value <= 1, name
 
@@ -194,3 +201,56 @@ def test_more_labels_help():
 def test_shares_that_make_no_sense_are_rejected(shares):
     with pytest.raises(ValueError, match="expected fractions"):
         LowShot(shares=shares)
+
+
+def test_logistic_regression_is_the_default_and_each_classifier_has_its_name():
+    train, test = random_split(300), random_split(100, seed=1)
+    logistic, ridge = LinearProbe()(train, test), LinearProbe(classifier="ridge")(train, test)
+    assert LinearProbe() == LinearProbe(classifier="logistic")
+    assert set(logistic) == {"linear/top1"}
+    assert set(ridge) == {"ridge/top1"}
+    wider = LabelledFeatures(train.features, train.labels, 8)
+    assert set(LinearProbe(classifier="ridge")(wider, test)) == {"ridge/top1", "ridge/top5"}
+
+
+@pytest.mark.parametrize("rows", [60, 600])
+def test_the_logistic_penalty_is_chosen_on_the_held_out_fifth(rows, monkeypatch):
+    """Many directions of noise: the penalty that is used is the best of those that were tried, and a large one."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (rows,), generator=generator)
+    noise = torch.randn(rows, 200, generator=generator)
+    train = LabelledFeatures(torch.cat([labels.float().unsqueeze(1) * 2, noise], 1), labels, 2)
+    used, plain = [], module._Ridge.logistic_weights
+
+    def noted(self, features, labels, penalty, *rest):
+        fitted = plain(self, features, labels, penalty, *rest)
+        used.append((penalty, len(features), fitted))
+        return fitted
+
+    monkeypatch.setattr(module._Ridge, "logistic_weights", noted)
+    LinearProbe().scores(train, train.features)
+    held = torch.randperm(rows, generator=torch.Generator().manual_seed(0))[: rows // 5]
+    centered = Columns.of(train.features)(train.features)
+    tried = {
+        penalty: module._top(module._scores(fitted, centered[held]), labels[held], 1)
+        for penalty, _, fitted in used[:-1]
+    }
+    assert all(count == rows - rows // 5 for _, count, _ in used[:-1])
+    chosen, count, _ = used[-1]
+    assert count == rows
+    assert tried[chosen] == max(tried.values())
+    assert chosen == max(penalty for penalty, top in tried.items() if top == tried[chosen])
+    assert chosen >= 0.01
+
+
+def test_on_digits_it_is_as_accurate_as_scikit_learn_with_the_best_of_many_penalties():
+    images, classes = load_digits(return_X_y=True)
+    features, labels = torch.tensor(images).float(), torch.tensor(classes)
+    rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
+    train, test = (LabelledFeatures(features[part], labels[part], 10) for part in (rows[:1400], rows[1400:]))
+    scores = []
+    for strength in (0.001, 0.01, 0.1, 1.0):
+        theirs = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
+        theirs.fit(train.features.numpy(), train.labels.numpy())
+        scores.append(theirs.score(test.features.numpy(), test.labels.numpy()))
+    assert LinearProbe()(train, test)["linear/top1"] > max(scores) - 0.01

@@ -171,6 +171,8 @@ def test_the_queue_waits_for_its_epoch_then_until_it_is_full_and_never_holds_the
         ({"freeze_epochs": 0.5}, 2, 2, ["prototypes keep their initial values in all of 2 steps"]),
         ({"freeze_epochs": 0.3}, -1, 2, ["prototypes keep their initial values in all of 2 steps"]),
         ({"freeze_epochs": 0.3}, -1, 3, []),
+        ({"freeze_steps": 5, "freeze_epochs": 0.0}, 1, -1, ["prototypes keep their initial values in all of 5 steps"]),
+        ({"freeze_steps": 4, "freeze_epochs": 99.0}, 1, -1, []),
         ({"queue_length": 600, "queue_start_epoch": 1.0, "freeze_epochs": 0.0}, 1, -1, ["the queue is not used"]),
         ({"queue_length": 600, "queue_start_epoch": 0.4, "freeze_epochs": 0.0}, 1, -1, ["the queue is not used"]),
         ({"queue_length": 600, "queue_start_epoch": 0.2, "freeze_epochs": 0.0}, 1, -1, []),

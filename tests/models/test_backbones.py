@@ -77,6 +77,67 @@ def test_alexnet_is_the_papers_and_its_features_are_before_the_last_relu():
     assert not network.rectified
 
 
+def layers(network):
+    """Layers that compute, in order, each by its kind and sizes."""
+    found = []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            assert module.bias is not None
+            found.append(("conv", module.out_channels, module.kernel_size[0], module.stride[0], module.padding[0]))
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            found.append(("norm", module.num_features))
+        elif isinstance(module, torch.nn.MaxPool2d):
+            found.append(("pool", module.kernel_size, module.stride))
+        elif isinstance(module, torch.nn.Linear):
+            found.append(("linear", module.in_features, module.out_features))
+        elif isinstance(module, torch.nn.Dropout):
+            found.append(("dropout", module.p))
+        elif isinstance(module, torch.nn.ReLU):
+            found.append(("relu",))
+    return found
+
+
+def stage(width, kernel=3, stride=1, padding=1):
+    return [("conv", width, kernel, stride, padding), ("norm", width), ("relu",)]
+
+
+ORIGINAL_ALEXNET = [
+    *stage(96, 11, 4, 2),
+    ("pool", 3, 2),
+    *stage(256, 5, 1, 2),
+    ("pool", 3, 2),
+    *stage(384),
+    *stage(384),
+    *stage(256),
+    ("pool", 3, 2),
+    ("dropout", 0.5),
+    ("linear", 9216, 4096),
+    ("relu",),
+    ("dropout", 0.5),
+    ("linear", 4096, 4096),
+]
+ORIGINAL_VGG16 = [
+    *(
+        layer
+        for width, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+        for layer in [*(layer for _ in range(depth) for layer in stage(width)), ("pool", 2, 2)]
+    ),
+    ("linear", 25088, 4096),
+    ("relu",),
+    ("dropout", 0.5),
+    ("linear", 4096, 4096),
+]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "original"), [(AlexNet(), ORIGINAL_ALEXNET), (VGG16(), ORIGINAL_VGG16)], ids=["alexnet", "vgg16"]
+)
+def test_layers_are_those_of_the_released_deepcluster(backbone, original):
+    """In order, without the last ReLU, which the head applies, and without the pooling of other image sizes."""
+    with torch.device("meta"):
+        assert layers(backbone.build(2)) == original
+
+
 @pytest.mark.slow
 def test_vgg16_gives_4096_features_before_the_last_relu():
     network = VGG16().build(2).eval()
