@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import traceback
+from difflib import get_close_matches
 from importlib import import_module
 from itertools import takewhile
 
@@ -38,8 +39,17 @@ NOBODY_READS = 141
 """Exit code of a program in a pipe with an ended reader, as shells report it: 128 + SIGPIPE."""
 
 
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+"""How threads wait for each other, for the OpenMP runtimes of GNU and Intel.
+
+By default they spin. Beside other busy processes, a thread that spins takes the core from the one that it waits for.
+"""
+
+
 def main() -> None:
     """Run a subcommand and leave with its exit code."""
+    for name, value in PASSIVE.items():
+        os.environ.setdefault(name, value)  # before torch is imported
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(overview() + "\n")
@@ -50,7 +60,7 @@ def main() -> None:
     if arguments[0] not in SUBCOMMANDS:
         sys.exit(
             _report(
-                f"found the subcommand {arguments[0]!r}; expected one of {', '.join(SUBCOMMANDS)}",
+                f"found the subcommand {arguments[0]!r}; expected {_meant(arguments[0])}",
                 ParsingError.exit_code,
             )
         )
@@ -63,6 +73,12 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # one more would change the code while the interpreter ends
     sys.exit(code)
+
+
+def _meant(name: str) -> str:
+    """The subcommand that is most like a misspelled one, or all of them."""
+    close = get_close_matches(name, SUBCOMMANDS, n=1)
+    return close[0] if close else f"one of {', '.join(SUBCOMMANDS)}"
 
 
 def overview() -> str:

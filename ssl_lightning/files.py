@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from glob import escape
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ssl_lightning.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> str:
@@ -46,6 +49,8 @@ def write_text(path: Path, text: str) -> None:
 def reject_unwritable(path: Path, suggestion: str) -> None:
     """Create the folder of a file and check that the file can be written, before its content is computed.
 
+    Logs that an existing file will be replaced.
+
     Args:
         path: File that will be written later.
         suggestion: What to do, for the error.
@@ -60,6 +65,8 @@ def reject_unwritable(path: Path, suggestion: str) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         probe.touch()
         probe.unlink()
+        if path.exists():
+            log.info(f"{path} exists and will be replaced")
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}"
         raise UsageError(f"found {path}, which cannot be written ({reason}); {suggestion}") from error

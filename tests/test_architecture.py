@@ -37,7 +37,8 @@ LAYERS = {
     "processes report sample_state types",
     "methods": "checkpoints clustering contracts counter_rng errors failures files functional "
     "models optim processes sample_state types",
-    "cli": "callbacks checkpoints data errors files methods processes report runs safe_yaml sample_state",
+    "cli": "callbacks checkpoints clustering data errors evaluation files methods models optim processes report "
+    "runs safe_yaml sample_state",
     "commands": "callbacks checkpoints cli clustering data errors evaluation files methods models"
     " report runs types optim",
     "entry": "cli errors",

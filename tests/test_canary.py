@@ -23,6 +23,7 @@ from tests.methods.quiet import QUIET
 PACKAGE = Path(__file__).parents[1] / "ssl_lightning"
 OWN = re.compile(r"\bself\._|\bcls\._")
 RELIED_ON = {
+    "_actions": "argparse.ArgumentParser",
     "_apply": "nn.Module",
     "_checkpoint_connector": "pl.Trainer",
     "_compiled_call_impl": "nn.Module",
@@ -200,6 +201,27 @@ def test_the_parser_reads_a_file_by_one_method_and_gives_its_denied_import(tmp_p
     parser.add_argument("--a", type=int)
     assert parser.parse_args(["--config", str(tmp_path / "a.yaml")]).a == 3
     assert [os.path.basename(path) for path in reads] == ["a.yaml"]
+
+
+def test_another_class_goes_through_one_function_of_the_parser(monkeypatch):
+    typehints, changes = importlib.import_module("jsonargparse._typehints"), []
+
+    def note(_, before, value):
+        if before and "init_args" in before:
+            changes.append((before["class_path"], before["init_args"].clone(), value["class_path"]))
+
+    monkeypatch.setattr(typehints, "discard_init_args_on_class_path_change", note)
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(nn.Module, "layer")
+    parser.parse_args(["--layer=torch.nn.Dropout", "--layer.p=0.3", "--layer=torch.nn.AlphaDropout"])
+    found = [(former, arguments["p"], present) for former, arguments, present in changes]
+    assert ("torch.nn.Dropout", 0.3, "torch.nn.AlphaDropout") in found
+
+
+def test_a_parser_lists_its_options():
+    parser = ArgumentParser()
+    parser.add_argument("--odd.name", type=int)
+    assert "--odd.name" in [option for action in parser._actions for option in action.option_strings]
 
 
 def test_the_bound_on_lightning_stays():

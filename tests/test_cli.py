@@ -99,9 +99,18 @@ def rejected(capsys, *arguments):
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        (["--model.num_cluster", "5"], "found --model.num_cluster, which is not known there; expected one of"),
-        (["--data.batchsize=5"], "found --data.batchsize, which is not known there; expected one of"),
-        (["--trainer.max_epoch", "3"], "unrecognized arguments: --trainer.max_epoch 3"),
+        (
+            ["--model.num_cluster", "5"],
+            "found --model.num_cluster, which is not known there; expected a name such as num_clusters",
+        ),
+        (
+            ["--data.batchsize=5"],
+            "found --data.batchsize, which is not known there; expected a name such as batch_size",
+        ),
+        (
+            ["--trainer.max_epoch", "3"],
+            "found the option --trainer.max_epoch, which is not known; expected --trainer.max_epochs",
+        ),
         (
             ["--config", "keys.yaml"],
             "found trainer.callbacks+.0.init_args.probes.0.init_args.metrik in keys.yaml, which",
@@ -194,7 +203,8 @@ def teacher_at_paper_scale(folder: Path, paper: Path) -> str:
 def test_a_config_at_paper_scale_takes_a_step_when_it_is_made_small(paper, tmp_path):
     """Trunk, crops, batch and clusters are made small and the processes one; every other key is as shipped."""
     method = method_of(paper)
-    options = [*TINY, *SMALLER[method.stem], "--data.image_size", "32", "--data.num_workers", "0"]
+    tiny = TINY[4:] if method.stem == "seer" else TINY  # SEER has a RegNet
+    options = [*tiny, *SMALLER[method.stem], "--data.image_size", "32", "--data.num_workers", "0"]
     options += ["--trainer.strategy", "auto", "--trainer.devices", "1", "--trainer.sync_batchnorm", "false"]
     if method.stem == "3_fit":
         options += ["--model.clusters", str(edge_for_digits(tmp_path))]
@@ -687,7 +697,16 @@ def test_a_foreign_module_named_in_yaml_is_not_imported(tmp_path):
     (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Net: pass\n")
     config = tmp_path / "evil.yaml"
     config.write_text("model:\n  class_path: evil_module.Net\n")
-    command = [sys.executable, "-m", "ssl_lightning", "fit", "--config", "configs/demo.yaml", "--config", str(config)]
+    command = [
+        sys.executable,
+        "-m",
+        "ssl_lightning",
+        "fit",
+        "--config",
+        "configs/data/digits.yaml",
+        "--config",
+        str(config),
+    ]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2

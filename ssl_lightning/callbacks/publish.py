@@ -21,6 +21,6 @@ def publish(trainer: pl.Trainer, metrics: dict[str, float]) -> None:
 
 
 def row_is_due(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether training logs a row after this batch: one every `trainer.log_every_n_steps` optimizer steps."""
+    """Whether a training row is due after this batch: one every `trainer.log_every_n_steps` steps; none if it is 0."""
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
-    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and trainer.global_step % every == 0
+    return every > 0 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and trainer.global_step % every == 0

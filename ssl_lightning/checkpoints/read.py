@@ -47,7 +47,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise DataError(f"found the address {path}; expected a local file: download it first")
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"found no checkpoint at {path}; expected a file: check --ckpt_path (or --run.start_from)")
+        inside = path / "checkpoints" / "last.ckpt"
+        advice = f"give {inside}" if inside.exists() else "check --ckpt_path (or --run.start_from)"
+        raise DataError(
+            f"found {'a folder' if path.is_dir() else 'no checkpoint'} at {path}; expected a file: {advice}"
+        )
     path = path.resolve()
     try:
         if sidecar_path(path).is_file():

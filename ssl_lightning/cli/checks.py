@@ -75,17 +75,6 @@ def reject_two_checkpoints(subcommand: str, options: Namespace) -> None:
         )
 
 
-def reject_no_steps(subcommand: str, options: Namespace) -> None:
-    """Reject a training that would take no step.
-
-    Raises:
-        UsageError: If so.
-    """
-    for name in ("max_epochs", "max_steps") if subcommand == "fit" else ():
-        if options.trainer[name] == 0:
-            raise UsageError(f"found --trainer.{name} 0, with which nothing is trained: give 1 or more")
-
-
 def reject_trained_folder(subcommand: str, run: RunDirectory) -> None:
     """Reject to write what is no training into the folder of a trained run.
 

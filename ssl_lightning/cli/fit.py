@@ -25,6 +25,7 @@ from ssl_lightning.cli.start import (
     reject_misfits,
     restoring,
 )
+from ssl_lightning.cli.trainer_options import check_monitored
 from ssl_lightning.data import ImageModule
 from ssl_lightning.errors import (
     CollapseError,
@@ -213,6 +214,7 @@ class Fitting:
         if start.checkpoint is None:
             with isolate_rng():  # evaluating the untrained network must not change the random numbers of training
                 self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+        check_monitored(self.trainer)
         resumes = nullcontext() if start.checkpoint is None else restoring(self.trainer, start.checkpoint)
         with resumes:
             self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=start.checkpoint)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ssl_lightning.checkpoints.allowlist import restrict_imports
 from ssl_lightning.checkpoints.places import check_call
+from ssl_lightning.cli.class_changes import start_from_defaults
 from ssl_lightning.cli.instantiate import Instantiation
 from ssl_lightning.cli.parser import OneLineParser
 from ssl_lightning.cli.subcommands import Subcommand
@@ -19,11 +20,14 @@ def call(subcommand: Subcommand, options: list[str]) -> None:
         options: As typed.
     """
     restrict_imports()
+    start_from_defaults()
     OneLineParser.started_in = Path.cwd()
     main = import_module(subcommand.module).main
-    parser = OneLineParser(prog=f"ssl-lightning {subcommand.name}", description=main.__doc__.splitlines()[0])
+    described = main.__doc__.splitlines()[0]
+    # the start of an option's name is a misspelled option
+    parser = OneLineParser(prog=f"ssl-lightning {subcommand.name}", description=described, allow_abbrev=False)
     parser.add_function_arguments(main, as_positional=True)
     parsed = parser.parse_args(options)
-    described = check_call(main, parsed)
+    classes = check_call(main, parsed)
     parsed = fetch_all(parsed, Path("runs") / ".artifacts")
-    main(**Instantiation(parser, described)(parsed).as_dict())
+    main(**Instantiation(parser, classes)(parsed).as_dict())

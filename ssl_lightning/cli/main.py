@@ -23,19 +23,21 @@ from ssl_lightning.checkpoints.allowlist import restrict_imports
 from ssl_lightning.cli.checks import (
     check_policy,
     check_seed,
-    reject_no_steps,
     reject_trained_folder,
     reject_two_checkpoints,
 )
+from ssl_lightning.cli.class_changes import start_from_defaults
 from ssl_lightning.cli.fit import Fitting
 from ssl_lightning.cli.instantiate import TRAINERS_REJECTIONS, Instantiation, place_in_trainer, rejects_settings
 from ssl_lightning.cli.parser import OneLineParser, prepare_arguments
 from ssl_lightning.cli.quiet import quieten
-from ssl_lightning.cli.trainer import DEFAULTS, RunComponents, default_name
+from ssl_lightning.cli.trainer import DEFAULTS, RunComponents, default_name, tell_counts_from_fractions
+from ssl_lightning.cli.trainer_options import check_interval, check_options
 from ssl_lightning.data import ImageModule
 from ssl_lightning.errors import ParsingError
 from ssl_lightning.files import sha256_of
 from ssl_lightning.methods import Method
+from ssl_lightning.models.preprocessing import Preprocessing
 from ssl_lightning.processes import rank
 from ssl_lightning.report.table import evaluations, name_of_initial_weights, results_table
 from ssl_lightning.runs import ExternalLoggers, RunDirectory
@@ -63,8 +65,10 @@ class CommandLine(LightningCLI):
     """
 
     def __init__(self, arguments: list[str], quiet: bool = False) -> None:
-        self.quiet = quiet
+        self.quiet, self.typed = quiet, arguments
         restrict_imports()
+        start_from_defaults()
+        tell_counts_from_fractions()
         OneLineParser.started_in = Path.cwd()
         quieten()
         sys.argv[1:] = prepare_arguments(arguments)  # where Lightning reads a command line without a warning
@@ -136,10 +140,10 @@ class CommandLine(LightningCLI):
         self.run = RunDirectory(self.options.run.dir, self.options.run.name or default_name(subcommand, self.options))
         described = check_policy(self.options, self.run, sys.argv[1:])
         reject_two_checkpoints(subcommand, self.options)
-        reject_no_steps(subcommand, self.options)
+        check_options(subcommand, self.options.trainer)
         reject_trained_folder(subcommand, self.run)
         fetch_all(self.options, self.run.root / ".artifacts")
-        self.components = RunComponents(self.run, self.options)
+        self.components = RunComponents(self.run, self.options, self.typed)
         self.instantiation = Instantiation(self.parser, described)
 
     def instantiate_classes(self) -> None:
@@ -165,6 +169,7 @@ class CommandLine(LightningCLI):
     def fit(self, model: pl.LightningModule, datamodule: ImageModule, **_: Any) -> None:
         """Train, evaluate at the end, and leave a run that is finished, or that the same command finishes."""
         datamodule.setup("fit")
+        check_interval(self.options.trainer, datamodule)
         config = self._plain_config()
         cast(Method, model).described_arguments = config["model"].get("init_args") or {}
         fitting = Fitting(self.run, self.trainer, model, datamodule, self.options, config)
@@ -245,16 +250,29 @@ class CommandLine(LightningCLI):
         if ckpt_path is None:
             return model
         loaded = load_model(ckpt_path)
-        trained_at = loaded.preprocessing.image_size
-        if trained_at != datamodule.image_size:
-            log.warning(
-                "found data.image_size=%d and %s trained at %d pixels: it embeds images of %d; give "
-                "--data.image_size %d to embed them as in training",
-                *(datamodule.image_size, ckpt_path, trained_at, datamodule.image_size, trained_at),
-            )
+        _log_other_preprocessing(loaded.preprocessing, datamodule.preprocessing, ckpt_path)
         loaded.fingerprint = sha256_of(Path(ckpt_path).resolve())
         return loaded
 
     def _plain_config(self) -> dict[str, Any]:
         dumped = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml")
         return yaml.safe_load(dumped)[self.subcommand]
+
+
+def _log_other_preprocessing(trained: Preprocessing, given: Preprocessing, checkpoint: str) -> None:
+    """Log what the data sets otherwise than the network was trained with: it counts for the size alone."""
+    if trained.image_size != given.image_size:
+        log.warning(
+            "found data.image_size=%d and %s trained at %d pixels: it embeds images of %d; give --data.image_size %d "
+            "to embed them as in training",
+            *(given.image_size, checkpoint, trained.image_size, given.image_size, trained.image_size),
+        )
+    for name, own, other in (("mean", trained.mean, given.mean), ("std", trained.std, given.std)):
+        if tuple(own) != tuple(other):
+            log.warning(
+                "found data.%s=%s and %s trained with %s: images are normalized as in training",
+                name,
+                other,
+                checkpoint,
+                own,
+            )

@@ -15,6 +15,8 @@ from ssl_lightning.checkpoints.allowlist import explain_rejection
 from ssl_lightning.checkpoints.renamed import renamed_class, renamed_key
 from ssl_lightning.cli.arguments import configs_in, values_in, with_configs
 from ssl_lightning.cli.config_names import find_config
+from ssl_lightning.cli.precedence import in_order
+from ssl_lightning.cli.suggestions import arguments_of_classes, closest, plain
 from ssl_lightning.errors import DataError, ParsingError, UsageError, called_by_parser, debugging, one_line
 from ssl_lightning.processes import rank
 from ssl_lightning.safe_yaml import read_yaml
@@ -33,8 +35,14 @@ class OneLineParser(LightningArgumentParser):
         if debugging() and ex is not None:
             traceback.print_exception(ex)
         with called_by_parser():
-            line = explain_rejection(_with_place(str(message), sys.argv[1:], self.started_in))
+            placed = _with_place(str(message), sys.argv[1:], self.started_in)
+            line = explain_rejection(placed)
+            line = line if line != str(message) else plain(line, self._names())
         reject(line)
+
+    def _names(self) -> list[str]:
+        """Options of this parser."""
+        return [option.removeprefix("--") for action in self._actions for option in action.option_strings]
 
 
 def reject(line: str) -> NoReturn:
@@ -44,7 +52,7 @@ def reject(line: str) -> NoReturn:
 
 
 def prepare_arguments(arguments: list[str]) -> list[str]:
-    """The command line for the parser: names of configurations are paths, and every file is a local text.
+    """The command line for the parser: names of configurations are paths, every file is a local text, in `in_order`.
 
     Args:
         arguments: As typed.
@@ -63,7 +71,8 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
                 "configs/: a checkpoint goes to --ckpt_path, or to --run.start_from for its weights alone"
             )
     # `--print_config` prints what differs from the defaults; `--print_config=` prints everything
-    return ["--print_config=skip_default" if argument == "--print_config" else argument for argument in resolved]
+    resolved = ["--print_config=skip_default" if argument == "--print_config" else argument for argument in resolved]
+    return in_order(resolved)
 
 
 def _reject_addresses(arguments: list[str]) -> None:
@@ -117,7 +126,9 @@ def _with_place(message: str, arguments: list[str], folder: Path) -> str:
     places = [f"{path} in {file}" for file in files for path in _paths(read_yaml(folder / file), key)]
     places += [option for option, _, _ in (text.partition("=") for text in arguments) if option.endswith(f".{key}")]
     where = places[-1] if places else f"the key {key}"
-    expected = renamed_key(key) or "one of the names that --print_config= shows"
+    close = closest(key, arguments_of_classes())
+    expected = renamed_key(key) or (f"a name such as {', '.join(close)}" if close else "")
+    expected = expected or "one of the names that --print_config= shows"
     return f"found {where}, which is not known there; expected {expected}"
 
 

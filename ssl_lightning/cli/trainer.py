@@ -1,5 +1,6 @@
 """The trainer of every run: its defaults, and the loggers, callbacks and plugins that are added in code."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from ssl_lightning.callbacks import (
 )
 from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import DurableCheckpointIO
+from ssl_lightning.cli.data_of_run import run_of
 from ssl_lightning.cli.quiet import NoProfiler
+from ssl_lightning.errors import UsageError
 from ssl_lightning.runs import (
+    MOST_CHARACTERS,
     Checkpointing,
     MetricsTable,
     NewOptions,
@@ -39,17 +43,52 @@ DEFAULTS: dict[str, Any] = {
 """Options of the trainer that differ from Lightning's defaults."""
 
 
+LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches")
+"""Options of the trainer with a number of batches or a fraction of them."""
+
+
+def tell_counts_from_fractions() -> None:
+    """Make 1 a number of batches and 1.0 a fraction, in files and on the command line.
+
+    Lightning's own annotations become "float or int" when Python evaluates them, and the parser takes the first that
+    fits, so that `limit_val_batches: 1` would mean all batches.
+    """
+    for name in LIMITS:
+        pl.Trainer.__init__.__annotations__[name] = int | float | None
+
+
+def duration(max_time: Any) -> timedelta | None:
+    """`trainer.max_time` as a time.
+
+    Args:
+        max_time: DD:HH:MM:SS, the arguments of a timedelta, a timedelta, or null for no limit.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    if max_time is None or isinstance(max_time, timedelta):
+        return max_time
+    try:
+        if isinstance(max_time, dict):
+            return timedelta(**max_time)
+        days, hours, minutes, seconds = (int(number) for number in str(max_time).split(":"))
+        return timedelta(days, seconds, minutes=minutes, hours=hours)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"found trainer.max_time={max_time}; expected DD:HH:MM:SS, such as 00:12:00:00") from error
+
+
 class RunComponents:
     """What every run has beside the choices of its configuration.
 
     Args:
         run: Folder of the run.
         options: Of the command line.
+        command: The command line as typed.
     """
 
-    def __init__(self, run: RunDirectory, options: Namespace) -> None:
+    def __init__(self, run: RunDirectory, options: Namespace, command: list[str]) -> None:
         self.run, self.options = run, options
-        self.preemption, self.new_options = Preemption(), NewOptions()
+        self.preemption, self.new_options = Preemption(command, duration(options.trainer.max_time)), NewOptions()
         self.report = WriteReport(str(run.path / "report"))
 
     def trainer_arguments(self, config: Namespace, fits: bool) -> dict[str, Any]:
@@ -68,6 +107,7 @@ class RunComponents:
             "callbacks": [*(config.callbacks or []), *self._callbacks(config, fits)],
             "default_root_dir": str(self.run.path),
             "sync_batchnorm": False,  # by our callback
+            "max_time": None,  # by `Preemption`: Lightning would call the run finished
         }
 
     def _callbacks(self, config: Namespace, fits: bool) -> list[pl.Callback]:
@@ -89,10 +129,17 @@ class RunComponents:
 
 
 def default_name(subcommand: str, options: Namespace) -> str:
-    """Name of a run that is given none: `<config>-<data>-s<seed>`, and the subcommand where it is not fit."""
-    files = [Path(str(file)) for file in options.get("config") or []]
+    """Name of a run that is given none: `<config>-<data>-s<seed>`, and the subcommand where it is not fit.
+
+    With the checkpoint of a run, `<run>-<subcommand>`, and between them the packaged data source if one is given.
+    """
+    files = [Path(str(file)) for file in options.get("config") or [] if file is not None]  # none for a text
     methods = [file.stem for file in files if file.parent.name not in ("data", "scale", "shared")]
     sources = [file.stem for file in files if file.parent.name == "data"]
+    folder = run_of(options.ckpt_path) if subcommand != "fit" else None
+    if folder is not None:
+        suffix = "-".join(["", *sources[-1:], subcommand])
+        return f"{folder.name[: MOST_CHARACTERS - len(suffix)]}{suffix}"
     method = methods[0] if methods else options.model.class_path.rpartition(".")[2].lower()
     source = sources[-1] if sources else options.data.class_path.rpartition(".")[2].lower()
     suffix = "" if subcommand == "fit" else f"-{subcommand}"

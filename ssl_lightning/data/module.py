@@ -34,6 +34,11 @@ from ssl_lightning.types import Batch, RawBatch
 log = logging.getLogger(__name__)
 BEFORE_THE_FIRST = -1
 """The epoch of the views that fill memory banks before training."""
+LOADER_ARGUMENTS = (
+    *("views", "batch_size", "seed", "num_workers", "drop_last", "reference_images", "center_fraction"),
+    *("max_unreadable", "eval_batch_size", "subset"),
+)
+"""Arguments of `ImageModule` that belong to the recipe of a method or to the loader, and survive another source."""
 Probes = dict[str, tuple[ImageDataset, ImageDataset]]
 """Training and test images of each probe set."""
 Loaders = list[SequentialLoader]

@@ -15,19 +15,23 @@ from ssl_lightning.models.image_sizes import size_taken, takes
 log = logging.getLogger(__name__)
 
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Names that Lightning gives to what `trainer.precision` may be; 32, bf16 and 16 are others of theirs."""
+
+
 def reject_precision(precision: str | None) -> None:
-    """Reject weights in half precision.
+    """Reject weights in another format than float32.
 
     Args:
         precision: The trainer's.
 
     Raises:
-        UsageError: For weights that are not float32.
+        UsageError: For such weights.
     """
-    if precision in ("bf16-true", "16-true"):
+    if precision is not None and precision not in PRECISIONS:
         raise UsageError(
-            f"found trainer.precision={precision}; expected weights in float32, since unit vectors "
-            "and memory banks lose their length in half precision: give --trainer.precision bf16-mixed"
+            f"found trainer.precision={precision}; expected one of {', '.join(PRECISIONS)}: images are float32, and "
+            "unit vectors and memory banks lose their length in half precision"
         )
 
 

@@ -1,7 +1,7 @@
 """The files of a run: its folder, its metrics, its resume and its end."""
 
 from ssl_lightning.runs.checkpointing import Checkpointing
-from ssl_lightning.runs.directory import RunDirectory
+from ssl_lightning.runs.directory import MOST_CHARACTERS, RunDirectory
 from ssl_lightning.runs.external_loggers import ExternalLoggers
 from ssl_lightning.runs.metrics import MetricsTable
 from ssl_lightning.runs.options import NewOptions
@@ -9,6 +9,7 @@ from ssl_lightning.runs.preemption import Preemption, StopBetweenBatches
 from ssl_lightning.runs.wandb import WandbRun
 
 __all__ = [
+    "MOST_CHARACTERS",
     "Checkpointing",
     "ExternalLoggers",
     "MetricsTable",

@@ -19,7 +19,7 @@ from ssl_lightning.checkpoints.read import checkpoints_by_step, sidecar_path
 from ssl_lightning.errors import DataError, DiskError, UsageError, diverged
 from ssl_lightning.processes import highest
 from ssl_lightning.runs.metrics import MetricsTable
-from ssl_lightning.runs.preemption import BY_CODE, Preemption, resuming
+from ssl_lightning.runs.preemption import BY_CODE, Preemption
 from ssl_lightning.runs.record import CONFIG, INITIAL_WEIGHTS
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class Checkpointing(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """At the end of an epoch, after its validation, save if a checkpoint is due and exit if there was a signal."""
-        code = self.preemption.agreed(trainer)
+        code = self.preemption.agreed(trainer, self.preemption.code)
         if code or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self.save(trainer)
         if code:
@@ -169,7 +169,9 @@ class Checkpointing(pl.Callback):
         self._failures += 1
         if self._failures >= FAILURES_ALLOWED:
             raise DiskError(_no_room(path, f"{self._failures} times in a row ({error})"))
-        log.warning("could not write %s (%s); the last checkpoint is kept, training continues", path, error)
+        log.warning(
+            "could not write %s (%s); training continues; the next attempt is at the next checkpoint", path, error
+        )
 
     def _write(self, trainer: pl.Trainer, path: Path) -> str | None:
         """Write the file; return the error of rank 0 on all processes, or None."""
@@ -241,8 +243,10 @@ class Checkpointing(pl.Callback):
             path.unlink(missing_ok=True)
 
     def _leave(self, trainer: pl.Trainer, code: int) -> None:
+        by = "" if self.preemption.signal_code or not self.preemption.code else " by --trainer.max_time"
         raise BY_CODE[code](
-            f"stopped at step {trainer.global_step} with a checkpoint in {self.folder}; to resume: {resuming()}"
+            f"stopped{by} at step {trainer.global_step} with a checkpoint in {self.folder}; to resume: "
+            f"{self.preemption.resuming}"
         )
 
 
@@ -254,10 +258,11 @@ def _zeros(counts: Any) -> Any:
 
 
 def _no_room(path: Path, when: str) -> str:
-    return (
-        f"found {path} unwritable {when}; the checkpoint before it is kept: free some space on its disk and give the "
-        "same command again, which resumes from it"
-    )
+    earlier = checkpoints_by_step(path.parent)
+    kept = f"{earlier[0].name} is kept" if earlier else "there is no earlier checkpoint"
+    again = "resumes from it" if earlier else "starts anew"
+    advice = f"free some space on its disk and give the same command again, which {again}"
+    return f"found {path} unwritable {when}; {kept}: {advice}"
 
 
 def _is_evaluated_next(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -24,7 +24,9 @@ from ssl_lightning.errors import LockedRunError, UsageError
 from ssl_lightning.files import sha256_of, sweep_temporary, write_text
 
 log = logging.getLogger(__name__)
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+MOST_CHARACTERS = 64
+"""Of the name of a run."""
+_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MOST_CHARACTERS}}}")
 STALE_AFTER = 600.0
 """Seconds without a heartbeat after which the lock of another machine is stale."""
 HEARTBEAT = 30.0

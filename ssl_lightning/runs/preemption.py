@@ -1,4 +1,4 @@
-"""Preemption: a signal sets a flag, and the run exits after the step or the evaluated batch."""
+"""Preemption: a signal or a time limit sets a flag, and the run exits after the step or the evaluated batch."""
 
 import _thread
 import os
@@ -6,8 +6,9 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -42,16 +43,30 @@ class Preemption:
     further signal soon after it is the same request, see `SAME_REQUEST`; a later one ends the process at once. The
     handler does nothing else: Lightning's own communicates with other processes and can hang.
 
+    Args:
+        command: The command line, to resume with.
+        max_time: Time from the first evaluation on after which training stops as after SIGUSR1; null for no limit.
+
     Attributes:
-        code: The exit code that a signal requested; 0 for none.
+        signal_code: The exit code that a signal requested; 0 for none.
     """
 
-    def __init__(self) -> None:
-        self.code = 0
+    def __init__(self, command: Sequence[str] = (), max_time: timedelta | None = None) -> None:
+        self.max_time = max_time
+        self.resuming = shlex.join(["ssl-lightning", *command])
+        """The command that resumes this run: the same one."""
+        self.signal_code = 0
+        self._ends_at: float | None = None
         self._noted_at = 0.0
         self._pid = 0
         self._leaving = 0
         self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def code(self) -> int:
+        """The exit code that a signal or the end of the time requests of training; 0 for none."""
+        late = self._ends_at is not None and time.monotonic() >= self._ends_at
+        return self.signal_code or (RequeueError.exit_code if late else 0)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -67,12 +82,13 @@ class Preemption:
         if before[signal.SIGINT] == signal.SIG_IGN:
             del before[signal.SIGINT]
         self._before, self._pid = before, os.getpid()
+        self._ends_at = None if self.max_time is None else time.monotonic() + self.max_time.total_seconds()
         self.take()
         try:
             yield
         except SIGTERMException as error:
-            reason = BY_CODE[self.code or PreemptedError.exit_code]
-            raise reason(f"stopped by a signal; the last checkpoint is kept, to resume: {resuming()}") from error
+            reason = BY_CODE[self.signal_code or PreemptedError.exit_code]
+            raise reason(f"stopped by a signal; the last checkpoint is kept, to resume: {self.resuming}") from error
         except BaseException:
             if self._leaving:  # libraries may wrap a SystemExit
                 raise SystemExit(self._leaving) from None
@@ -87,18 +103,24 @@ class Preemption:
         for number in self._before:
             signal.signal(number, self._note)
 
-    def agreed(self, trainer: pl.Trainer) -> int:
-        """The exit code that a signal requested on any process, SIGTERM first; equal on all processes."""
+    @staticmethod
+    def agreed(trainer: pl.Trainer, code: int) -> int:
+        """The exit code that was requested on any process, SIGTERM first; equal on all processes.
+
+        Args:
+            trainer: The running trainer.
+            code: Of this process.
+        """
         if trainer.world_size == 1:
-            return self.code
-        return int(highest(torch.tensor([self.code], device=trainer.strategy.root_device)))
+            return code
+        return int(highest(torch.tensor([code], device=trainer.strategy.root_device)))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a forked worker
             return
         now, kind = time.monotonic(), signal.Signals(number)
-        if not self.code:
-            self.code, self._noted_at = REASONS[kind].exit_code, now
+        if not self.signal_code:
+            self.signal_code, self._noted_at = REASONS[kind].exit_code, now
         elif now - self._noted_at >= SAME_REQUEST[kind]:
             self._leave_at_once(128 + number)
 
@@ -108,11 +130,6 @@ class Preemption:
             self._leaving = code
             _thread.start_new_thread(_end, (code,))  # not `threading`, since the main thread may hold its locks
         sys.exit(self._leaving)
-
-
-def resuming() -> str:
-    """The command that resumes this run: the same one."""
-    return shlex.join(["ssl-lightning", *sys.argv[1:]])
 
 
 def _end(code: int) -> None:
@@ -160,8 +177,8 @@ class StopBetweenBatches(pl.Callback):
     on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
 
     def _leave_after_signal(self, trainer: pl.Trainer) -> None:
-        if trainer.state.fn != "fit" and (code := self.preemption.agreed(trainer)):
+        if trainer.state.fn != "fit" and (code := self.preemption.agreed(trainer, self.preemption.signal_code)):
             raise BY_CODE[code](
                 f"stopped by a signal while images were evaluated or embedded, after step {trainer.global_step} of "
-                f"training; to resume: {resuming()}"
+                f"training; to resume: {self.preemption.resuming}"
             )

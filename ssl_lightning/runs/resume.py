@@ -31,6 +31,7 @@ VOLATILE = frozenset(
         "trainer.devices",
         "trainer.enable_progress_bar",
         "trainer.logger",
+        "trainer.max_time",
         "trainer.num_nodes",
         "trainer.profiler",
         "trainer.strategy",
@@ -173,6 +174,28 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     for key, item in items:
         flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
     return flat
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a flat table, the inverse of `computed` but for the keys that it leaves out."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        inner = tree
+        for name in parents:
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):  # of a file that this package has not written
+                return {}
+        inner[last] = value
+    return _with_lists(tree)
+
+
+def _with_lists(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    inner = {name: _with_lists(item) for name, item in value.items()}
+    positions = [str(position) for position in range(len(inner))]
+    return list(inner.values()) if inner and list(inner) == positions else inner
 
 
 def _is_volatile(key: str) -> bool:

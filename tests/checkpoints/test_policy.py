@@ -281,6 +281,7 @@ def test_loading_a_checkpoint_takes_its_weights_and_neither_downloads_nor_reads_
     monkeypatch.setattr(frozen_backbone, "_published", lambda name: pytest.fail("weights are downloaded"))
     validate = ["validate", "--config", str(HERE.parents[1] / "configs" / "eval.yaml"), "--ckpt_path", "frozen.ckpt"]
     small = [
+        *("--data", "Digits"),
         "--trainer.enable_progress_bar",
         "false",
         "--trainer.accelerator",

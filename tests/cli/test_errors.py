@@ -145,7 +145,7 @@ def test_a_checkpoint_of_a_development_version_is_one_line_that_says_so(capsys):
     schedule = {"class_path": "ssl_lightning.optim.Drops", "init_args": {"epochs": [1.0]}}
     described = {"class_path": "ssl_lightning.methods.SimCLR", "init_args": {"schedule": schedule}}
     torch.save({"state_dict": {}, "hyper_parameters": described}, "old.ckpt")
-    code, said = ended(capsys, "validate", "--config", "eval", "--ckpt_path", "old.ckpt")
+    code, said = ended(capsys, "validate", "--config", "eval", "--data", "Digits", "--ckpt_path", "old.ckpt")
     (line,) = (line for line in said.splitlines() if line.startswith("ssl-lightning: error: "))
     assert code == 65
     assert "found old.ckpt, which a development version wrote (Drops -> MultiStep)" in line

@@ -46,7 +46,7 @@ def test_a_second_signal_is_the_same_request_for_a_while_and_then_ends_the_proce
     while_the_same = 0.49 if second == INT else 4.9
     watcher = Preemption()
     send_later(watcher, clock, (0, first), *((after, second) for after in (0.0, 0.005, while_the_same)))
-    assert watcher.code == expected[first]
+    assert watcher.signal_code == expected[first]
     watcher = Preemption()
     with pytest.raises(SystemExit) as caught:
         send_later(watcher, clock, (0, first), (while_the_same + 0.2, second))
@@ -89,7 +89,7 @@ def test_handlers_are_given_back_and_an_ignored_sigint_stays_ignored(clock):
     with watcher.watched():
         assert signal.getsignal(TERM) != before[TERM]
         send(INT)
-        assert watcher.code == 0
+        assert watcher.signal_code == 0
     assert {number: signal.getsignal(number) for number in before} == before
 
 

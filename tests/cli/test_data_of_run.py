@@ -1,0 +1,136 @@
+"""validate and predict with the checkpoint of a run use the images of that run, and write beside no other result."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pandas
+import pytest
+import yaml
+
+from ssl_lightning.entry import run
+from ssl_lightning.runs.resume import computed, nested
+
+QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.num_workers", "0"]
+TINY = ["--model.backbone.width", "8", "--data.batch_size", "64", "--trainer.max_steps", "1"]
+SOURCE = ["--data.samples", "150", "--data.test_samples", "40", "--data.image_size", "24", "--data.image_seed", "3"]
+CLUSTERS = ["--trainer.callbacks.num_clusters", "8", "--trainer.callbacks.transform", "null"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a run on 150 synthetic images of 24 pixels."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["ssl-lightning"])
+        given = ["--config", "simclr", "--config", "data/synthetic", *TINY, *SOURCE, *QUIET, "--run.name", "shapes"]
+        assert run(["fit", *given]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained / "runs", tmp_path / "runs", symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ssl-lightning"])
+    return tmp_path
+
+
+CHECKPOINT = "runs/shapes/checkpoints/last.ckpt"
+
+
+def test_predict_clusters_the_images_of_the_run(folder, caplog):
+    with caplog.at_level("INFO"):
+        assert run(["predict", "--config", "clusters", "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]) == 0
+    table = pandas.read_parquet("runs/shapes-predict/clusters.parquet")
+    assert len(table) == 150
+    assert (
+        "images: those of the run, from runs/shapes/config.yaml; --config data/NAME or --data names others"
+        in caplog.text
+    )
+    assert "trained at" not in caplog.text
+
+
+def test_validate_evaluates_on_the_images_of_the_run(folder, capsys):
+    assert run(["validate", "--config", "eval", "--ckpt_path", CHECKPOINT, *QUIET]) == 0
+    ours = json.loads(Path("runs/shapes-validate/results.json").read_text())
+    whole = ["--config", "data/synthetic", *SOURCE]
+    assert run(["validate", "--config", "eval", *whole, "--ckpt_path", CHECKPOINT, *QUIET]) == 0
+    given = json.loads(Path("runs/shapes-synthetic-validate/results.json").read_text())
+    accuracies = {name for name in ours if "seconds" not in name}
+    assert {name: ours[name] for name in accuracies} == {name: given[name] for name in accuracies}
+
+
+@pytest.mark.parametrize("others", [["--config", "data/digits"], ["--data", "Digits"], ["--config", "mine.yaml"]])
+def test_images_that_the_command_names_are_used(others, folder, caplog):
+    Path("mine.yaml").write_text("data: {class_path: ssl_lightning.data.Digits}\n")
+    given = ["--config", "clusters", *others, "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]
+    assert run(["predict", *given, "--run.name", "other"]) == 0
+    assert len(pandas.read_parquet("runs/other/clusters.parquet")) == 1438
+    assert "those of the run" not in caplog.text
+
+
+def test_an_option_changes_the_source_of_the_run(folder):
+    given = ["--config", "clusters", "--ckpt_path", CHECKPOINT, "--data.samples", "90", *CLUSTERS, *QUIET]
+    assert run(["predict", *given]) == 0
+    assert len(pandas.read_parquet("runs/shapes-predict/clusters.parquet")) == 90
+
+
+def test_a_checkpoint_apart_from_its_run_holds_the_data_itself(folder):
+    for file in Path("runs/shapes/checkpoints").resolve().glob("step-1.*"):
+        shutil.copy(file, file.name)
+    given = ["--config", "clusters", "--ckpt_path", "step-1.ckpt", *CLUSTERS, *QUIET]
+    assert run(["predict", *given, "--run.name", "apart"]) == 0
+    assert len(pandas.read_parquet("runs/apart/clusters.parquet")) == 150
+
+
+def test_a_second_result_replaces_the_first_with_a_line(folder, caplog):
+    for _ in range(2):
+        assert run(["predict", "--config", "clusters", "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]) == 0
+    lines = [line for line in caplog.messages if "exists and will be replaced" in line]
+    assert [line.partition(" ")[0] for line in lines] == [
+        f"runs/shapes-predict/clusters.{ending}" for ending in ("safetensors", "parquet")
+    ]
+
+
+def test_a_description_with_an_address_is_not_followed(folder, capsys):
+    path = Path("runs/shapes/config.yaml")
+    config = yaml.safe_load(path.read_text())
+    config["data"] = {
+        "class_path": "ssl_lightning.data.UncuratedImages",
+        "init_args": {"path": "wandb:me/project/images:v0"},
+    }
+    path.write_text(yaml.safe_dump(config))
+    assert run(["predict", "--config", "clusters", "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]) == 65
+    assert "found the address 'wandb:me/project/images:v0' in a description" in capsys.readouterr().err
+
+
+def test_a_mean_that_is_not_used_is_logged(folder, caplog):
+    given = ["--config", "clusters", "--ckpt_path", CHECKPOINT, "--data.mean", "[0.1, 0.2, 0.3]", *CLUSTERS, *QUIET]
+    assert run(["predict", *given]) == 0
+    assert "found data.mean=(0.1, 0.2, 0.3)" in caplog.text
+    assert "images are normalized as in training" in caplog.text
+
+
+def test_what_the_data_set_is_no_option_of_the_model(folder, capsys):
+    assert run(["fit", "--config", "simclr", "--model.preprocessing.image_size", "64"]) == 64
+    assert "give --data.image_size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {
+            "data": {
+                "class_path": "a",
+                "init_args": {"views": [{"scale": [0.1, 1.0]}, {"count": 2}], "probe_sets": None},
+            }
+        },
+        {"a": [], "b": {}, "c": [[1, 2], [3]]},
+        {"b": list(range(12))},
+    ],
+)
+def test_a_flat_table_gives_the_configuration_again(config):
+    assert nested(computed(config)) == config

@@ -1,0 +1,59 @@
+"""A mistake on the command line is one sentence with the form that was meant."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssl_lightning.entry import main
+
+
+def said(monkeypatch, capsys, command: str) -> str:
+    """The line of the error."""
+    monkeypatch.setattr(sys, "argv", ["ssl-lightning", *command.split()])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code not in (0, 1)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if not line.startswith("--config"))
+    return line
+
+
+MISTAKES = {
+    "fit --config demo --epochs 3": "expected --trainer.max_epochs",
+    "fit --config demo --trainer.max_epoch 3": "expected --trainer.max_epochs",
+    "fit --config demo --batch_size 32": "expected --data.batch_size",
+    "fit --config demo --seed 1": "expected --seed_everything",
+    "fit --config demo --learning_rate 1": "expected --model.optimizer.lr",
+    "fit --config demo --num_workers=4": "expected --data.num_workers",
+    "fit --config demo --ckpt x": "expected --ckpt_path",
+    "fit --config demo --model.num_cluster 5": "expected a name such as num_clusters",
+    "fit --config demo --data.batchsize 5": "expected a name such as batch_size",
+    "fit --config demo --model DeepClustr": "expected a class such as DeepCluster",
+    "fit --config demo --model.backbone resnet18": "expected a class such as ResNet18",
+    "fit --config demo --data Digit": "expected a class such as Digits",
+    "fit --config demo --model.optimizer adamw": "expected a class such as AdamW",
+    "fit --config demo --trainer.callbacks+ EarlyStoping": "expected a class such as EarlyStopping",
+    "fit --config demo --data.image_size 32,32": "found image_size=32,32; expected a whole number",
+    "fit --config demo --model.optimizer.lr fast": "found lr=fast; expected a number",
+    "fit": "expected a configuration, such as --config swav",
+    "fit --seed_everything 1": "expected a configuration, such as --config swav",
+    "fit swav": "expected --config swav",
+    "fitt --config demo": "expected fit",
+    "choose_k x.safetensors": "expected choose-k",
+    "choose-k x.safetensors --k 10,30": ": [10,30]",
+    "choose-k x.safetensors --seed 3": "expected --seeds",
+    "embed a b --devise cpu": "expected --device",
+    "embed a b --data UncuratedImages --data.path ./x": "expected --data alone, with a configuration",
+    "validate --config eval --data Digits --ckpt_path run": "found a folder at run; expected a file: give run/",
+    "embed run out.safetensors": "give run/checkpoints/last.ckpt",
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_one_sentence_with_what_was_meant(command, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("run/checkpoints").mkdir(parents=True)
+    Path("run/checkpoints/last.ckpt").touch()
+    line = said(monkeypatch, capsys, command)
+    assert MISTAKES[command] in line
+    assert all(text not in line for text in ("Union", "subtypes", "<class", "NestedArg", "weights_only"))
