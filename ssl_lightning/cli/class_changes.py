@@ -39,7 +39,7 @@ def _drop(_: Any, before: Any, value: Any) -> None:
         if not before or "init_args" not in before or not before["class_path"]:  # none for a dataclass by its fields
             return
         former, present = locate(before["class_path"]), locate(value["class_path"])
-        if former is present:
+        if former is present or not (isinstance(former, type) and isinstance(present, type)):  # which is rejected later
             return
         arguments = before["init_args"]
         for name in [name for name in vars(arguments) if name not in _kept(former, present)]:

@@ -212,10 +212,9 @@ def test_views_replace_views(on_the_command_line, capsys):
 
 def test_a_table_of_probe_sets_replaces_the_one_before(capsys):
     option = ["--data.probe_sets", "{cifar10: {train: a/train, test: a/test}}"]
-    sets = resolved(capsys, "--config", "swav", "--config", "data/uncurated", *option)["data"]["init_args"][
-        "probe_sets"
-    ]
-    assert sets == {"cifar10": {"train": "a/train", "test": "a/test", "image_size": None}}
+    config = resolved(capsys, "--config", "swav", "--config", "data/uncurated", *option)
+    (probe_set,) = config["data"]["init_args"]["probe_sets"].values()
+    assert (probe_set["train"], probe_set["test"], probe_set["image_size"]) == ("a/train", "a/test", None)
 
 
 def test_a_list_can_be_appended_to_and_its_last_entry_changed(capsys):

@@ -160,9 +160,10 @@ def test_an_expert_that_is_not_there_is_named_with_its_command(stages, tmp_path,
     assert "give --base" in capsys.readouterr().err
 
 
-def test_the_parts_of_the_papers_control_are_random_for_one_option(stages):
-    """As the header of the config has it; the metric stays the config's."""
+def test_the_parts_of_the_papers_control_are_random_for_another_clusterer(stages):
+    """As the header of the config has it."""
     random = ["--trainer.callbacks.clusterer", "ssl_lightning.clustering.RandomPartition"]
+    random += ["--trainer.callbacks.clusterer.metric", "cosine"]
     assert run(stages.cluster("random", *random)) == 0
     parts, _ = Clustering.load(stages.folder / "random.safetensors")
     clusters, _ = Clustering.load(stages.edge)
