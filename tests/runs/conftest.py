@@ -12,7 +12,7 @@ import torch
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 OPTIONS = [
-    *("--model.backbone", "lab.DropoutNet"),
+    *("--model.backbone", "lab.DropoutNet", "--model.backbone.width", "32"),
     *("--data.batch_size", "128"),
     *("--trainer.max_epochs", "4"),
     *("--trainer.check_val_every_n_epoch", "2"),

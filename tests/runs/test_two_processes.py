@@ -109,7 +109,8 @@ def test_two_processes_cluster_a_few_images_or_say_that_they_are_too_few(images,
 
 
 PLAIN = [
-    *("--model.backbone", "lab.PlainNet", "--data.image_size", "16", "--data.batch_size", "64"),
+    *("--model.backbone", "lab.PlainNet", "--model.backbone.width", "64"),
+    *("--data.image_size", "16", "--data.batch_size", "64"),
     *("--trainer.max_epochs", "3", "--trainer.max_steps", "50", "--trainer.log_every_n_steps", "1"),
     *("--trainer.check_val_every_n_epoch", "3"),
 ]
