@@ -126,7 +126,7 @@ def _with_place(message: str, arguments: list[str], folder: Path) -> str:
     places = [f"{path} in {file}" for file in files for path in _paths(read_yaml(folder / file), key)]
     places += [option for option, _, _ in (text.partition("=") for text in arguments) if option.endswith(f".{key}")]
     where = places[-1] if places else f"the key {key}"
-    close = closest(key, arguments_of_classes())
+    close = closest(key, arguments_of_classes() - {key})
     expected = renamed_key(key) or (f"a name such as {', '.join(close)}" if close else "")
     expected = expected or "one of the names that --print_config= shows"
     return f"found {where}, which is not known there; expected {expected}"

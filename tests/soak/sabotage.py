@@ -46,7 +46,7 @@ def sabotages() -> list[tuple[str, int, list]]:
 
     def substituted(self, row):
         image = inner_decoded(self, row)
-        return torch.zeros(3, 8, 8, dtype=torch.uint8) if image is None else image
+        return torch.zeros(3, 8, 8, dtype=torch.uint8) if isinstance(image, str) else image
 
     def trusting(path):
         """What the sidecar has, if there is one, whatever the file holds."""
