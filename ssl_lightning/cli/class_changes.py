@@ -27,39 +27,36 @@ def start_from_defaults() -> None:
     _reported.clear()
 
 
-def _drop(_: Any, before: Any, value: Any) -> None:
+def _drop(_: Any, before: Any, after: Any) -> None:
     """Drop the arguments of the class before, in place, and log those that differ from its defaults.
 
     Args:
         _: A parser.
         before: Description of the class before.
-        value: Description of the class that replaces it.
+        after: Description of the class that replaces it.
     """
     with called_by_parser():
         if not before or "init_args" not in before or not before["class_path"]:  # none for a dataclass by its fields
             return
-        former, present = locate(before["class_path"]), locate(value["class_path"])
+        former, present = locate(before["class_path"]), locate(after["class_path"])
         if former is present or not (isinstance(former, type) and isinstance(present, type)):  # which is rejected later
             return
+        # what belongs to the recipe and the loader survives another source of images
+        are_sources = issubclass(former, ImageModule) and issubclass(present, ImageModule)
+        kept = LOADER_ARGUMENTS if are_sources else ()
         arguments = before["init_args"]
-        for name in [name for name in vars(arguments) if name not in _kept(former, present)]:
-            dropped = arguments.pop(name)
-            if not _is_default(former, name, dropped):
-                _report(former, present, name, dropped)
+        dropped = {name: arguments.pop(name) for name in list(vars(arguments)) if name not in kept}
+        defaults = _defaults(former) if dropped else Namespace()  # a base class without arguments has no parser
+        for name, value in dropped.items():
+            if defaults.get(name) != value:
+                _report(former, present, name, value)
 
 
-def _kept(former: Any, present: Any) -> tuple[str, ...]:
-    """Arguments of the method's recipe that survive another source of images: they belong to the loader."""
-    are_sources = all(isinstance(each, type) and issubclass(each, ImageModule) for each in (former, present))
-    return LOADER_ARGUMENTS if are_sources else ()
+def _defaults(cls: type) -> Namespace:
+    return typehints.ActionTypeHint.get_class_parser(path_of(cls)).get_defaults()
 
 
-def _is_default(cls: Any, name: str, value: Any) -> bool:
-    defaults = typehints.ActionTypeHint.get_class_parser(path_of(cls)).get_defaults()
-    return defaults.get(name) == value
-
-
-def _report(former: Any, present: Any, name: str, value: Any) -> None:
+def _report(former: type, present: type, name: str, value: Any) -> None:
     shown = value.as_dict() if isinstance(value, Namespace) else value
     if isinstance(shown, dict) and "class_path" in shown:
         shown = shown["class_path"].rpartition(".")[2]

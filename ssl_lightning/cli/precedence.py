@@ -16,7 +16,7 @@ import yaml
 
 from ssl_lightning.cli.arguments import CONFIG
 from ssl_lightning.cli.config_names import configs_folder
-from ssl_lightning.cli.data_of_run import data_of_run
+from ssl_lightning.cli.data_of_run import data_of_run, text_of
 from ssl_lightning.errors import DataError, ParsingError, UsageError
 from ssl_lightning.runs.artifacts import PREFIX
 from ssl_lightning.safe_yaml import load_yaml, read_yaml
@@ -207,7 +207,7 @@ def _with_emptied_lists(files: list[str], tables: list[dict[str, Any]]) -> Itera
         lists = dict(_lists(table))
         replaced = {place: empty for place, empty in lists.items() if place in before}
         if replaced:
-            yield yaml.safe_dump(_nested(replaced), default_flow_style=True, width=10**6).strip()
+            yield text_of(_nested(replaced))
         before |= set(lists)
         yield file
 

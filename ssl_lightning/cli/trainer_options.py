@@ -9,8 +9,10 @@ from jsonargparse import Namespace
 
 from ssl_lightning.data import ImageModule
 from ssl_lightning.errors import UsageError
+from ssl_lightning.methods.checks import PRECISIONS
 
-PRECISIONS = {"32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed"}
+PRECISION_NAMES = {*PRECISIONS, "32", "16", "bf16"}
+"""The precisions that methods admit, with Lightning's short names."""
 REJECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "overfit_batches": (
         bool,
@@ -27,7 +29,7 @@ REJECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
         "which is not supported, since the data module shards batches over ranks itself: leave it out",
     ),
     "precision": (
-        lambda value: str(value) not in PRECISIONS,
+        lambda value: str(value) not in PRECISION_NAMES,
         "expected 32-true, bf16-mixed or 16-mixed: images are float32, and unit vectors and memory banks lose their "
         "length in half precision",
     ),
