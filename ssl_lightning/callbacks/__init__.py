@@ -6,9 +6,10 @@ from ssl_lightning.callbacks.doctor import Doctor
 from ssl_lightning.callbacks.flops import CountFLOPs
 from ssl_lightning.callbacks.neighbor_purity import NeighborPurity
 from ssl_lightning.callbacks.probe_features import ProbeFeatures
+from ssl_lightning.callbacks.progress import EstimateTime, ImagesProgressBar, ProgressLines
 from ssl_lightning.callbacks.recluster import Recluster
 from ssl_lightning.callbacks.sync_batchnorm import SyncBatchNorm
-from ssl_lightning.callbacks.throughput import ImagesProgressBar, Throughput
+from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.callbacks.write_clusters import WriteClusters
 from ssl_lightning.callbacks.write_report import WriteReport
 
@@ -17,9 +18,11 @@ __all__ = [
     "CountFLOPs",
     "DiagnosticSignals",
     "Doctor",
+    "EstimateTime",
     "ImagesProgressBar",
     "NeighborPurity",
     "ProbeFeatures",
+    "ProgressLines",
     "Recluster",
     "SyncBatchNorm",
     "Throughput",

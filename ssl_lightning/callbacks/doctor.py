@@ -83,6 +83,11 @@ class Doctor(pl.Callback):
         if self.on_collapse == "stop":
             self._stop(trainer, lines[0] if lines and any(self.found.values()) else None)
 
+    @property
+    def failing(self) -> list[str]:
+        """Names of the failures that hold at the last row."""
+        return [name for name, found in self.found.items() if found]
+
     @staticmethod
     def _stop(trainer: pl.Trainer, line: str | None) -> None:
         """End all processes if the first one has found a failure: it writes metrics.csv."""

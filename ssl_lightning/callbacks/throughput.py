@@ -1,4 +1,4 @@
-"""Throughput: loss, learning rate and images per second of training, in the metrics and on the progress bar."""
+"""Throughput: loss, learning rate and images per second of training, in the metrics."""
 
 import logging
 import time
@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ssl_lightning.callbacks.mean_vector import MeanVector
 from ssl_lightning.callbacks.publish import publish, row_is_due
@@ -91,32 +90,3 @@ class Throughput(pl.Callback):
 def _is_slow_in_bfloat16() -> bool:
     """False for CPUs of other architectures than x86, of which nothing is known."""
     return torch.cpu.get_capabilities()["architecture"] == "x86_64" and not has_bfloat16_units()
-
-
-class ImagesProgressBar(TQDMProgressBar):
-    """Lightning's bar with loss, images per second, and the last k-NN accuracy.
-
-    It is updated four times a second in training, not every step: an update takes as long as a step of a small network.
-    """
-
-    SECONDS = 0.25
-    """Between two drawings."""
-    SHOWN = (("train/loss", "loss"), ("train/images_per_second", "img/s"), ("eval/knn/top1", "knn"))
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._updated = 0.0
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Update it when it is due, and after the last batch."""
-        now = time.monotonic()
-        if now - self._updated >= self.SECONDS or trainer.is_last_batch:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-            self._updated = now
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | Any]:
-        """See `lightning.pytorch.callbacks.ProgressBar.get_metrics`."""
-        known = {name: trainer.callback_metrics.get(name, torch.tensor(torch.nan)) for name, _ in self.SHOWN}
-        return {short: f"{float(known[name]):.4g}" for name, short in self.SHOWN if not known[name].isnan()}

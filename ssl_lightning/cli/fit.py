@@ -16,6 +16,7 @@ from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import read_checkpoint
 from ssl_lightning.checkpoints.durable import LAST, point_last
 from ssl_lightning.checkpoints.read import sidecar_path
+from ssl_lightning.cli.lines import first_lines
 from ssl_lightning.cli.start import (
     check_rows,
     compared,
@@ -37,6 +38,7 @@ from ssl_lightning.errors import (
 from ssl_lightning.files import write_text
 from ssl_lightning.methods import Method
 from ssl_lightning.processes import rank
+from ssl_lightning.report.table import name_of_initial_weights
 from ssl_lightning.runs import Checkpointing, ExternalLoggers, MetricsTable, RunDirectory
 from ssl_lightning.runs.checkpointing import TABLE
 from ssl_lightning.runs.initial_weights import InitialWeights, find_initial_weights
@@ -114,6 +116,8 @@ class Fitting:
             start = self._agree(start)
             if start.go:
                 held.enter_context(self.external_loggers.until_the_end())
+                for line in first_lines(self._method, self.datamodule, self.trainer, self.run.path):
+                    log.info(line)
                 if start.checkpoint is not None:
                     table = cast(MetricsTable, self.trainer.loggers[0])  # before what a YAML file adds
                     checkpoint = read_checkpoint(start.checkpoint)
@@ -212,6 +216,8 @@ class Fitting:
     def _loops(self, start: StartPlan) -> None:
         """Evaluate, train, evaluate: every process goes through the same loops, or they would wait for each other."""
         if start.checkpoint is None:
+            if rank() == 0 and self.datamodule.probes:
+                log.info(f"evaluating the {name_of_initial_weights(self.run.path)} network")
             with isolate_rng():  # evaluating the untrained network must not change the random numbers of training
                 self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         check_monitored(self.trainer)

@@ -20,6 +20,7 @@ from ssl_lightning.callbacks import WriteClusters
 from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import load_model
 from ssl_lightning.checkpoints.allowlist import restrict_imports
+from ssl_lightning.checkpoints.durable import LAST
 from ssl_lightning.cli.checks import (
     check_policy,
     check_seed,
@@ -29,6 +30,7 @@ from ssl_lightning.cli.checks import (
 from ssl_lightning.cli.class_changes import start_from_defaults
 from ssl_lightning.cli.fit import Fitting
 from ssl_lightning.cli.instantiate import TRAINERS_REJECTIONS, Instantiation, place_in_trainer, rejects_settings
+from ssl_lightning.cli.lines import last_lines
 from ssl_lightning.cli.parser import OneLineParser, prepare_arguments
 from ssl_lightning.cli.quiet import quieten
 from ssl_lightning.cli.trainer import DEFAULTS, RunComponents, default_name, tell_counts_from_fractions
@@ -188,9 +190,9 @@ class CommandLine(LightningCLI):
 
     def _print_results(self) -> None:
         if not self.quiet:
-            page = self.run.path / "report" / "index.html"
             table = results_table(self.run.path / "metrics.csv", probe_sets=list(self.datamodule.probes))
-            sys.stdout.write(f"\n{table}\n\nclusters and curves: {page}\n")
+            lines = last_lines(self.run.path, self.run.checkpoints / LAST, self.components.doctor.failing)
+            sys.stdout.write("\n".join(["", table, "", *lines, ""]))
 
     @contextmanager
     def _loops(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """The trainer of every run: its defaults, and the loggers, callbacks and plugins that are added in code."""
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from ssl_lightning.callbacks import (
     CountFLOPs,
     DiagnosticSignals,
     Doctor,
+    EstimateTime,
     ImagesProgressBar,
     NeighborPurity,
+    ProgressLines,
     SyncBatchNorm,
     Throughput,
 )
@@ -89,6 +92,7 @@ class RunComponents:
     def __init__(self, run: RunDirectory, options: Namespace, command: list[str]) -> None:
         self.run, self.options = run, options
         self.preemption, self.new_options = Preemption(command, duration(options.trainer.max_time)), NewOptions()
+        self.doctor = Doctor(options.doctor.on_collapse)
         self.report = WriteReport(str(run.path / "report"))
 
     def trainer_arguments(self, config: Namespace, fits: bool) -> dict[str, Any]:
@@ -106,17 +110,26 @@ class RunComponents:
             "profiler": config.profiler or NoProfiler(),
             "callbacks": [*(config.callbacks or []), *self._callbacks(config, fits)],
             "default_root_dir": str(self.run.path),
+            "enable_progress_bar": config.enable_progress_bar is not False and sys.stdout.isatty(),
             "sync_batchnorm": False,  # by our callback
             "max_time": None,  # by `Preemption`: Lightning would call the run finished
         }
 
     def _callbacks(self, config: Namespace, fits: bool) -> list[pl.Callback]:
-        callbacks: list[pl.Callback] = [ImagesProgressBar()] if config.enable_progress_bar is not False else []
+        callbacks: list[pl.Callback] = []
+        if config.enable_progress_bar is not False:
+            callbacks.append(ImagesProgressBar() if sys.stdout.isatty() else ProgressLines())
         if config.sync_batchnorm:
             callbacks.append(SyncBatchNorm())
         if fits:
-            doctor = Doctor(self.options.doctor.on_collapse)
-            callbacks += [Throughput(), CountFLOPs(), DiagnosticSignals(), NeighborPurity(), doctor]
+            callbacks += [
+                EstimateTime(),
+                Throughput(),
+                CountFLOPs(),
+                DiagnosticSignals(),
+                NeighborPurity(),
+                self.doctor,
+            ]
             callbacks += [self.report, self._checkpointing()]
             callbacks += [self.new_options] if self.options.resume.allow_config_change else []
         return [*callbacks, StopBetweenBatches(self.preemption)]
