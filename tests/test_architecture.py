@@ -18,6 +18,7 @@ LAYERS = {
     "errors": "",
     "failures": "",
     "processes": "",
+    "progress": "",
     "types": "",
     "files": "errors",
     "functional": "processes types",
@@ -29,18 +30,18 @@ LAYERS = {
     "clustering": "counter_rng decompositions errors files types",
     "contracts": "errors models types",
     "__init__": "checkpoints",
-    "data": "processes clustering contracts counter_rng errors models types",
+    "data": "processes progress clustering contracts counter_rng errors models types",
     "evaluation": "clustering counter_rng decompositions errors",
     "runs": "checkpoints errors files processes report",
     "sample_state": "clustering errors",
     "callbacks": "clustering contracts counter_rng errors evaluation failures files models "
-    "processes report sample_state types",
+    "processes progress report sample_state types",
     "methods": "checkpoints clustering contracts counter_rng errors failures files functional "
     "models optim processes sample_state types",
     "cli": "callbacks checkpoints clustering data errors evaluation files methods models optim processes report "
     "runs safe_yaml sample_state",
     "commands": "callbacks checkpoints cli clustering data errors evaluation files methods models"
-    " report runs types optim",
+    " progress report runs types optim",
     "entry": "cli errors",
     "__main__": "entry",
 }
@@ -56,6 +57,7 @@ NO_LIGHTNING = {
     "decompositions",
     "files",
     "models",
+    "progress",
 }
 
 

@@ -6,7 +6,8 @@ from ssl_lightning.callbacks.doctor import Doctor
 from ssl_lightning.callbacks.flops import CountFLOPs
 from ssl_lightning.callbacks.neighbor_purity import NeighborPurity
 from ssl_lightning.callbacks.probe_features import ProbeFeatures
-from ssl_lightning.callbacks.progress import EstimateTime, ImagesProgressBar, ProgressLines
+from ssl_lightning.callbacks.progress import ImagesProgressBar, ProgressLines, TimeLeft
+from ssl_lightning.callbacks.raw_pixels import RawPixelBaseline
 from ssl_lightning.callbacks.recluster import Recluster
 from ssl_lightning.callbacks.sync_batchnorm import SyncBatchNorm
 from ssl_lightning.callbacks.throughput import Throughput
@@ -18,14 +19,15 @@ __all__ = [
     "CountFLOPs",
     "DiagnosticSignals",
     "Doctor",
-    "EstimateTime",
     "ImagesProgressBar",
     "NeighborPurity",
     "ProbeFeatures",
     "ProgressLines",
+    "RawPixelBaseline",
     "Recluster",
     "SyncBatchNorm",
     "Throughput",
+    "TimeLeft",
     "WriteClusters",
     "WriteReport",
 ]

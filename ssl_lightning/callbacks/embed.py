@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.contracts import TrainingData, data_of
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.models.preprocessing import Preprocessing
 from ssl_lightning.processes import gather_rows, scatter_rows, share_buffers, world
+from ssl_lightning.progress import progress as shown_progress
 from ssl_lightning.sample_state import FeatureBank
 from ssl_lightning.types import Weights
 
@@ -83,7 +83,7 @@ def fill_banks(trainer: pl.Trainer, module: pl.LightningModule, banks: list[Feat
         raise UsageError(f"found memory banks of a {type(module).__name__}, which has no embed_views to fill them")
     rows: list[Tensor] = []
     embeddings: list[list[Tensor]] = [[] for _ in banks]
-    loader = _with_progress(trainer, data.views_dataloader(), "Filling the memory bank")
+    loader = _with_progress(trainer, data.views_dataloader(), "filling the memory bank")
     with trainer.precision_plugin.forward_context(), isolate_rng(), torch.no_grad(), untracked(module):
         for raw in loader:
             batch = data.augment(module.transfer_batch_to_device(raw, module.device, 0), BEFORE_THE_FIRST)
@@ -127,7 +127,7 @@ def embed_images(
             f"found data.{name}={getattr(data.preprocessing, name)} for a model trained with {getattr(trained, name)}; "
             "make the data with that"
         )
-    loader = tqdm(data.predict_dataloader(), desc="Features", leave=False, disable=not progress, unit="batch")
+    loader = shown_progress(data.predict_dataloader(), "computing features", "batches", shown=progress)
     try:
         rows, features, unreadable = _embed(loader, data, module, layer, weights)
     finally:
@@ -137,7 +137,7 @@ def embed_images(
 
 
 def _embed(
-    loader: tqdm, data: TrainingData, module: pl.LightningModule, layer: str | None, weights: Weights = "online"
+    loader: Any, data: TrainingData, module: pl.LightningModule, layer: str | None, weights: Weights = "online"
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"], Int[Tensor, "u"]]:
     """Rows, their features, and unreadable rows. Features are in RAM once, since they may take most of it.
 
@@ -195,8 +195,8 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def _with_progress(
-    trainer: pl.Trainer, loader: Any, what: str = "Features to cluster"
-) -> tqdm:  # of RawBatch; a checker of items would read one
+    trainer: pl.Trainer, loader: Any, what: str = "computing features to cluster"
+) -> Any:  # of RawBatch; a checker of items would read one
     bar = trainer.progress_bar_callback
     hidden = bar is None or getattr(bar, "is_disabled", False) or not trainer.is_global_zero
-    return tqdm(loader, desc=what, leave=False, disable=hidden, unit="batch")
+    return shown_progress(loader, what, "batches", shown=not hidden)

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from ssl_lightning.callbacks.publish import publish
+from ssl_lightning.callbacks.splits import joined_split
 from ssl_lightning.clustering.rows import is_finite
 from ssl_lightning.contracts import data_of
 from ssl_lightning.errors import diverged
@@ -17,8 +18,7 @@ from ssl_lightning.evaluation.knn import KNN
 from ssl_lightning.evaluation.linear import LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
-from ssl_lightning.processes import gather_rows, share_buffers, world
-from ssl_lightning.sample_state import first_occurrences
+from ssl_lightning.processes import share_buffers
 
 DEFAULT_PROBES = (LinearProbe(), KNN(), KNN(k=200), FewShot())
 """The probes of every method's configuration."""
@@ -75,7 +75,7 @@ class ProbeFeatures(pl.Callback):
         masked = data_of(trainer).note_unreadable_in_probe_sets()
         metrics: dict[str, float] = {"eval/masked": float(masked)} if masked else {}
         for position, (name, (training_set, _)) in enumerate(data_of(trainer).probes.items()):
-            train, test = self._split(2 * position, trainer), self._split(2 * position + 1, trainer)
+            train, test = (joined_split(self._batches[2 * position + split], trainer) for split in (0, 1))
             for features in (features for features in EVALUATED if features in train):
                 if not all(is_finite(split[features]) for split in (train, test)):
                     raise diverged(f"features of {name} that are not finite at step {trainer.global_step}")
@@ -106,17 +106,6 @@ class ProbeFeatures(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The same as in validation."""
         self.on_validation_epoch_end(trainer, pl_module)
-
-    def _split(self, loader: int, trainer: pl.Trainer) -> dict[str, Tensor]:
-        """Features and labels of one split in row order, from all processes, each row once."""
-        group, device, batches = world(), trainer.strategy.root_device, self._batches[loader]
-        whole = {
-            name: gather_rows(torch.cat([batch[name] for batch in batches]).to(device), group).cpu()
-            for name in batches[0]
-        }
-        once = first_occurrences(whole["index"])
-        in_order = once[whole["index"][once].argsort()]
-        return {name: values[in_order] for name, values in whole.items()}
 
     def _evaluate(
         self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int

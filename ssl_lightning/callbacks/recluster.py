@@ -126,6 +126,8 @@ class Recluster(pl.Callback):
         (method, labels), data = _learner(pl_module), data_of(trainer)
         epoch, step = trainer.current_epoch, trainer.global_step
         moment = epoch if self.every_n_steps is None else step
+        if labels.is_empty and trainer.is_global_zero:
+            log.info(f"first clustering: {data.num_samples:,} images, {method.num_clusters:,} clusters")
         previous = labels.rows.clone()
         clusterings = self._cluster(trainer, pl_module, data, moment)
         method.on_reclustered(clusterings, number(data.seed, Purpose.HEAD, moment))

@@ -217,7 +217,8 @@ class Fitting:
         """Evaluate, train, evaluate: every process goes through the same loops, or they would wait for each other."""
         if start.checkpoint is None:
             if rank() == 0 and self.datamodule.probes:
-                log.info(f"evaluating the {name_of_initial_weights(self.run.path)} network")
+                is_untrained = name_of_initial_weights(self.run.path) == "untrained"
+                log.info(f"evaluating the {'untrained network' if is_untrained else 'starting weights'}")
             with isolate_rng():  # evaluating the untrained network must not change the random numbers of training
                 self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         check_monitored(self.trainer)

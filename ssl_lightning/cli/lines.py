@@ -7,14 +7,15 @@ import lightning.pytorch as pl
 
 from ssl_lightning.data import ImageModule
 from ssl_lightning.methods import Method
-from ssl_lightning.report.table import PRIMARY, evaluations, name_of_initial_weights
+from ssl_lightning.optim.steps import steps_per_epoch
+from ssl_lightning.report.table import PRIMARY, RAW_PIXELS, evaluations, name_of_initial_weights, probe_set_prefixes
 
 
 def first_lines(model: Method, data: ImageModule, trainer: pl.Trainer, folder: Path) -> list[str]:
-    """Method, network, length, device and folder of a run; the sources of images log themselves.
+    """Method, network, images, length, device and folder of a run; the sources of images are logged on their own.
 
     Args:
-        model: What is trained.
+        model: The method.
         data: Set up to fit.
         trainer: Of the run.
         folder: Of the run.
@@ -22,10 +23,12 @@ def first_lines(model: Method, data: ImageModule, trainer: pl.Trainer, folder: P
     backbone = model.described_arguments.get("backbone")
     network = f" with {_network(backbone)}" if isinstance(backbone, dict) else ""
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    sizes = " and ".join(str(size) for size in data.image_sizes("fit"))
     return [
-        f"{type(model).__name__}{network}: {parameters:.2f} M parameters, {_length(data, trainer)}, batches of "
-        f"{data.batch_size * trainer.accumulate_grad_batches}",
-        f"{trainer.world_size} x {trainer.strategy.root_device.type} in {trainer.precision}, writing to {folder}",
+        f"{type(model).__name__}{network}, {parameters:.2f} M parameters",
+        f"{data.num_samples:,} images at {sizes} px, probe sets: {', '.join(data.probes) or 'none'}",
+        f"{_length(data, trainer)} of {data.batch_size * trainer.accumulate_grad_batches} images",
+        f"{_devices(trainer)}, precision {trainer.precision}, writing to {folder}",
     ]
 
 
@@ -37,27 +40,36 @@ def last_lines(folder: Path, checkpoint: Path, failures: list[str]) -> list[str]
         checkpoint: The last one.
         failures: Names of the training diagnostics that hold at the end.
     """
-    lines = [f"warning: {line}" for line in _not_better(folder)]
-    found = ", ".join(failures) or "no failure"
     return [
-        *lines,
-        f"training diagnostics: {found}",
+        *(f"warning: {line}" for line in _not_better(folder)),
+        f"training diagnostics: {', '.join(failures) or 'no failure'}",
         f"clusters and curves: {folder / 'report' / 'index.html'}",
         f"next: ssl-lightning embed {checkpoint} {folder}-features.safetensors",
     ]
 
 
 def _not_better(folder: Path) -> list[str]:
+    """Metrics in which the trained network is below the untrained one or below raw pixels."""
     rows = evaluations(folder / "metrics.csv")
     if len(rows) < 2:
         return []
     (_, before), (_, after) = rows[0], rows[-1]
-    return [
-        f"{PRIMARY[metric]} of the trained network, {100 * after[name]:.1f}, is below that of the "
-        f"{name_of_initial_weights(folder)} one, {100 * before[name]:.1f}"
-        for metric in ("knn/top1", "linear/top1", "ridge/top1")
-        if (name := f"eval/{metric}") in before and name in after and after[name] < before[name]
-    ]
+    is_untrained, lines = name_of_initial_weights(folder) == "untrained", []
+    untrained = f"that of the {'untrained network' if is_untrained else 'starting weights'}"
+    for prefix in probe_set_prefixes(after):
+        where = "" if prefix == "eval" else f" in {prefix}"
+        for metric in ("knn/top1", "linear/top1", "ridge/top1"):
+            trained = after.get(f"{prefix}/{metric}")
+            bounds = {untrained: before.get(f"{prefix}/{metric}")}
+            if metric == "knn/top1":
+                bounds["that of raw pixels"] = before.get(f"{prefix}/{RAW_PIXELS}")
+            lines += [
+                f"{PRIMARY[metric]} of the trained network{where}, {100 * trained:.1f}, is below {name}, "
+                f"{100 * bound:.1f}"
+                for name, bound in bounds.items()
+                if trained is not None and bound is not None and trained < bound
+            ]
+    return lines
 
 
 def _network(described: dict[str, Any]) -> str:
@@ -67,9 +79,15 @@ def _network(described: dict[str, Any]) -> str:
     return f"{str(described.get('class_path', '')).rpartition('.')[2]}{extra}"
 
 
+def _devices(trainer: pl.Trainer) -> str:
+    kind, processes = trainer.strategy.root_device.type, trainer.world_size
+    return f"{processes} processes on {kind}" if processes > 1 else kind
+
+
 def _length(data: ImageModule, trainer: pl.Trainer) -> str:
-    steps = -(-data.batches_per_epoch // trainer.accumulate_grad_batches)
+    """Epochs and steps, of all batches that the options of the trainer leave."""
+    steps = steps_per_epoch(data.batches_per_epoch, trainer.limit_train_batches, trainer.accumulate_grad_batches)
     epochs, most = trainer.max_epochs, trainer.max_steps
     if most is not None and most > 0 and (epochs is None or epochs < 0 or most <= epochs * steps):
         return f"{most:,} steps ({most / steps:.3g} epochs)"
-    return f"{epochs} epochs of {steps:,} steps" if epochs and epochs > 0 else "without a bound on its steps"
+    return f"{epochs} epochs of {steps:,} steps" if epochs and epochs > 0 else "steps without a bound"

@@ -7,17 +7,20 @@ from typing import Any
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
+from lightning.pytorch.callbacks import ProgressBar
 
 from ssl_lightning.callbacks import (
     CountFLOPs,
     DiagnosticSignals,
     Doctor,
-    EstimateTime,
     ImagesProgressBar,
     NeighborPurity,
+    ProbeFeatures,
     ProgressLines,
+    RawPixelBaseline,
     SyncBatchNorm,
     Throughput,
+    TimeLeft,
 )
 from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import DurableCheckpointIO
@@ -110,26 +113,27 @@ class RunComponents:
             "profiler": config.profiler or NoProfiler(),
             "callbacks": [*(config.callbacks or []), *self._callbacks(config, fits)],
             "default_root_dir": str(self.run.path),
-            "enable_progress_bar": config.enable_progress_bar is not False and sys.stdout.isatty(),
             "sync_batchnorm": False,  # by our callback
             "max_time": None,  # by `Preemption`: Lightning would call the run finished
         }
 
     def _callbacks(self, config: Namespace, fits: bool) -> list[pl.Callback]:
-        callbacks: list[pl.Callback] = []
-        if config.enable_progress_bar is not False:
-            callbacks.append(ImagesProgressBar() if sys.stdout.isatty() else ProgressLines())
+        own, time_left = config.callbacks or [], TimeLeft()
+        callbacks: list[pl.Callback] = [time_left] if fits else []
+        if config.enable_progress_bar is not False and not any(isinstance(each, ProgressBar) for each in own):
+            callbacks.append(ImagesProgressBar(time_left) if sys.stdout.isatty() else ProgressLines(time_left))
         if config.sync_batchnorm:
             callbacks.append(SyncBatchNorm())
         if fits:
             callbacks += [
-                EstimateTime(),
                 Throughput(),
                 CountFLOPs(),
                 DiagnosticSignals(),
                 NeighborPurity(),
                 self.doctor,
             ]
+            if any(isinstance(each, ProbeFeatures) for each in own):
+                callbacks.append(RawPixelBaseline())
             callbacks += [self.report, self._checkpointing()]
             callbacks += [self.new_options] if self.options.resume.allow_config_change else []
         return [*callbacks, StopBetweenBatches(self.preemption)]

@@ -15,6 +15,8 @@ from ssl_lightning.models import ResNet18
 BATCH, SIZE, WIDTH = 256, 32, 16
 SECONDS = 2.0
 """Seconds of the measurement, after a first step."""
+BUSY = 0.5
+"""Load average of the last minute from which a machine counts as busy; this command has just started."""
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "faiss-cpu", "scikit-learn", "jsonargparse", "wandb")
 
 
@@ -24,6 +26,10 @@ def main() -> None:
     for package in PACKAGES:
         print(f"  {package:<14} {_version(package)}")
     print(f"devices: {_devices()}")
+    load = os.getloadavg()[0]
+    is_busy = load >= BUSY
+    if is_busy:
+        print(f"busy: {load:.1f} processes ran in the last minute on average; speeds are lower than on idle cores")
     folder = Path(os.environ.get("SSL_LIGHTNING_DATA", "data"))
     print(f"packs in {folder} (SSL_LIGHTNING_DATA): {_packs(folder)}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -31,6 +37,14 @@ def main() -> None:
     print(f"speed on {device.type}, images/s in training ({what}):")
     for precision, half in (("32-true", False), ("bf16-mixed", True)):
         print(f"  --trainer.precision {precision:<10} {images_per_second(device, half):.0f}")
+    if is_busy and device.type == "cpu" and torch.get_num_threads() > 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        print(
+            f"  OMP_NUM_THREADS=1, 32-true        {images_per_second(device):.0f} (beside busy processes, {threads} "
+            "threads can be slower than one)"
+        )
+        torch.set_num_threads(threads)
 
 
 def images_per_second(device: torch.device, half: bool = False) -> float:

@@ -8,13 +8,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from tqdm import tqdm
-
 from ssl_lightning.clustering import Clusterer, FeatureTransform, KMeans, UnitRows
 from ssl_lightning.clustering.cluster_counts import ClusterCountScore, score_cluster_counts
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable, write_text
+from ssl_lightning.progress import progress
 from ssl_lightning.report.page import Figure, Section, write_page
 
 COLUMNS = ("objective", "stability", "imbalance", "empty", "ami", "nmi")
@@ -59,7 +58,7 @@ def main(
 
 
 def _with_bar(pairs: Iterable[Any]) -> Iterable[Any]:
-    return tqdm(pairs, desc="Clusterings", unit="clustering", leave=False)
+    return progress(pairs, "clustering", "clusterings")
 
 
 def _csv(found: list[ClusterCountScore]) -> str:

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ssl_lightning.checkpoints.load import build_data, data_section, described_data
 from ssl_lightning.cli.config_names import find_config
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, purity
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.files import reject_unwritable
+from ssl_lightning.progress import progress
 from ssl_lightning.report.cluster_sheets import CLUSTERS, IMAGES, draw_cluster_sheets
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.types import UNLABELLED
@@ -54,7 +53,7 @@ def main(
         clustering.distances,
         images,
         most,
-        lambda shown: tqdm(shown, desc="Clusters", unit="cluster", leave=False),
+        lambda shown: progress(shown, "cluster images", "clusters"),
     )
     write_page(folder / "index.html", Path(file).name, [_numbers(clustering, own, folder), sheets])
     print(f"{sheets.text}\nimages of them: {folder / 'index.html'}")

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from ssl_lightning.checkpoints.durable import LAST
 from ssl_lightning.checkpoints.load import described_data, load_model
@@ -21,6 +20,7 @@ from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.evaluation import KNN, LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures
 from ssl_lightning.optim.steps import steps_per_epoch, steps_per_run
+from ssl_lightning.progress import progress
 from ssl_lightning.runs.directory import RunDirectory
 from ssl_lightning.runs.metrics import read_rows
 
@@ -170,7 +170,7 @@ def _evaluation_table(
     newest = [(expert, expert.run.newest_checkpoint()) for expert in experts]
     known = [(expert.part, expert.run.name, path) for expert, path in newest if path is not None]
     lines: list[tuple[str, ...]] = [("part", "train", "test", *EVALUATED.values(), "network")]
-    for part in tqdm(range(len(clustering.sizes)), desc="Evaluating", unit="part", leave=False):
+    for part in progress(range(len(clustering.sizes)), "evaluating", "parts"):
         rows = [(own == part).nonzero().flatten() for own in parts]
         for name, path in (("base", None), *((name, path) for own, name, path in known if own == part)):
             network = base if path is None else load_model(path).to(base.device)

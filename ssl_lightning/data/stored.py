@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from ssl_lightning.data.byte_table import ByteTable
 from ssl_lightning.data.dataset import ImageDataset, Images, InMemoryImages
@@ -19,6 +18,7 @@ from ssl_lightning.data.fingerprint import of_files
 from ssl_lightning.data.limits import Unreadable
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
 from ssl_lightning.data.reasons import explained
+from ssl_lightning.progress import progress
 
 _LARGEST_IN_MEMORY = 2 << 30
 _TRIED_FIRST = 64
@@ -126,7 +126,7 @@ class StoredImages(ImageDataset):
 
     def _all_decoded(self) -> Iterator[UInt8[Tensor, "3 _h _w"] | str]:
         title = f"decoding {os.path.basename(self.table.containers[0])}"
-        for row in tqdm(range(len(self)), desc=title, unit="images", delay=2, leave=False, disable=None):
+        for row in progress(range(len(self)), title, "images"):
             yield self._decoded(row)
 
     def _decoded(self, row: int) -> UInt8[Tensor, "3 _h _w"] | str:

@@ -13,10 +13,10 @@ from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from tqdm import tqdm
 
 from ssl_lightning.data.tar_headers import BadTarError, Header, Headers
 from ssl_lightning.errors import DataError
+from ssl_lightning.progress import progress
 
 Read = Callable[[int, int], bytes]
 """Returns bytes of an archive by offset and size, fewer at its end."""
@@ -84,7 +84,7 @@ def _opener(path: Path):  # noqa: ANN202  # the openers of three modules have no
 def _unpack(path: Path, opener: Callable[..., AbstractContextManager[BinaryIO]]) -> bytearray:
     content = bytearray()
     try:
-        with opener(path, "rb") as stream, _progress(path) as bar:
+        with opener(path, "rb") as stream, progress(None, f"unpacking {path.name}", "B", is_size=True) as bar:
             while chunk := stream.read(_CHUNK):
                 if len(content) + len(chunk) > _LARGEST_UNPACKED:
                     raise _broken(path, "unpacks to more than 8 GiB", "unpack it into a folder and give that")
@@ -93,10 +93,6 @@ def _unpack(path: Path, opener: Callable[..., AbstractContextManager[BinaryIO]])
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise _broken(path, f"cannot be unpacked ({error})") from error
     return content
-
-
-def _progress(path: Path) -> tqdm:
-    return tqdm(desc=f"unpacking {path.name}", unit="B", unit_scale=True, delay=2, leave=False, disable=None)
 
 
 def _members(path: Path, read: Read, length: int) -> tuple[list[str], np.ndarray, np.ndarray]:

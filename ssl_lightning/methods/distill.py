@@ -163,6 +163,7 @@ class Distill(Method):
             *(len(self.experts), megabytes(self._teachers), time),
         )
         if self.cached:
+            log.info("computing the teachers' embeddings of all center views")
             start = monotonic()
             self._center_targets = self._of_center_views()
             self._teachers = []

@@ -16,6 +16,8 @@ PRIMARY = {
     "clusters/nmi": "NMI",
 }
 """Metrics (without their prefix `eval/`) in a table, and their headings."""
+RAW_PIXELS = "knn_raw_pixels/top1"
+"""Metric of raw pixels, in the evaluation before training."""
 WARM_START = "warm_start_sha256"
 """The input of a run that takes its network from another run, as Local Aggregation can."""
 
@@ -44,6 +46,8 @@ def results_table(metrics_csv: Path, start: str | None = None, probe_sets: Seque
     if not rows:
         return "nothing was evaluated: that takes ProbeFeatures in trainer.callbacks and labels in data.probe_sets"
     named = {(start if step == 0 else f"step {step}"): numbers for step, numbers in (rows[0], rows[-1])}
+    if pixels := {_of_pixels(name): value for name, value in rows[0][1].items() if name.endswith(f"/{RAW_PIXELS}")}:
+        named = {"raw pixels": pixels} | named
     tables = [_set_table(name, named, probe_sets) for name in probe_set_prefixes(rows[-1][1])]
     return (
         "\n".join(tables) or f"evaluated in none of the metrics of this table ({', '.join(PRIMARY)}): see metrics.csv"
@@ -90,9 +94,14 @@ def _set_table(prefix: str, named: Mapping[str, Mapping[str, float]], probe_sets
         name: {key.removeprefix(f"{prefix}/"): value for key, value in numbers.items() if key.startswith(f"{prefix}/")}
         for name, numbers in named.items()
     }
+    rows = {name: numbers for name, numbers in rows.items() if numbers}
     first, _, name = prefix.partition("/")
     name = name or next(iter(probe_sets), "")
     return percent_table(rows, title=f"{first} on {name}" if name in probe_sets else prefix)
+
+
+def _of_pixels(name: str) -> str:
+    return f"{name.removesuffix(RAW_PIXELS)}knn/top1"
 
 
 def _cell(numbers: Mapping[str, float], metric: str) -> str:
