@@ -1,5 +1,6 @@
 """ProbeFeatures: probes on the features of validation."""
 
+import logging
 import time
 from typing import Any
 
@@ -20,6 +21,7 @@ from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
 from ssl_lightning.processes import share_buffers
 
+log = logging.getLogger(__name__)
 DEFAULT_PROBES = (LinearProbe(), KNN(), KNN(k=200), FewShot())
 """The probes of every method's configuration."""
 EVALUATED = {"features": "eval", "ema_features": "eval_ema"}
@@ -42,6 +44,7 @@ class ProbeFeatures(pl.Callback):
         self.probes = list(DEFAULT_PROBES) if probes is None else probes
         self._batches: dict[int, list[dict[str, Tensor]]] = {}
         self._start = 0.0
+        self._is_partial_logged = False
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the last features; all processes evaluate with the buffers of the first."""
@@ -73,6 +76,7 @@ class ProbeFeatures(pl.Callback):
         if trainer.sanity_checking or not self._batches:
             return
         masked = data_of(trainer).note_unreadable_in_probe_sets()
+        self._log_partial(trainer)
         metrics: dict[str, float] = {"eval/masked": float(masked)} if masked else {}
         for position, (name, (training_set, _)) in enumerate(data_of(trainer).probes.items()):
             train, test = (joined_split(self._batches[2 * position + split], trainer) for split in (0, 1))
@@ -106,6 +110,19 @@ class ProbeFeatures(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The same as in validation."""
         self.on_validation_epoch_end(trainer, pl_module)
+
+    def _log_partial(self, trainer: pl.Trainer) -> None:
+        """Log once that a limit of the trainer leaves images out."""
+        option = "limit_test_batches" if trainer.testing else "limit_val_batches"
+        loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+        taken = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+        is_partial = any(number < len(loader) for number, loader in zip(taken, loaders, strict=True))
+        if self._is_partial_logged or not is_partial or not trainer.is_global_zero:
+            return
+        self._is_partial_logged = True
+        counts = [sum(len(batch["index"]) for batch in batches) for batches in self._batches.values()]
+        limit = f"trainer.{option}={getattr(trainer, option)}"
+        log.warning(f"evaluated on {' and '.join(map(str, counts))} images, not all: {limit}")
 
     def _evaluate(
         self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int

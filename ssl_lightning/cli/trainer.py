@@ -70,17 +70,21 @@ def duration(max_time: Any) -> timedelta | None:
         max_time: DD:HH:MM:SS, the arguments of a timedelta, a timedelta, or null for no limit.
 
     Raises:
-        UsageError: It is none of these.
+        UsageError: It is none of these, or below zero.
     """
-    if max_time is None or isinstance(max_time, timedelta):
-        return max_time
     try:
         if isinstance(max_time, dict):
-            return timedelta(**max_time)
-        days, hours, minutes, seconds = (int(number) for number in str(max_time).split(":"))
-        return timedelta(days, seconds, minutes=minutes, hours=hours)
+            time = timedelta(**max_time)
+        elif max_time is None or isinstance(max_time, timedelta):
+            time = max_time
+        else:
+            days, hours, minutes, seconds = (int(number) for number in str(max_time).split(":"))
+            time = timedelta(days, seconds, minutes=minutes, hours=hours)
     except (TypeError, ValueError) as error:
         raise UsageError(f"found trainer.max_time={max_time}; expected DD:HH:MM:SS, such as 00:12:00:00") from error
+    if time is not None and time < timedelta():
+        raise UsageError(f"found trainer.max_time={max_time}; expected a time above zero, such as 00:12:00:00")
+    return time
 
 
 class RunComponents:
@@ -105,20 +109,19 @@ class RunComponents:
             config: The trainer's section, instantiated.
             fits: Whether the subcommand trains.
         """
-        given = config.logger if isinstance(config.logger, list) else [config.logger]
-        loggers = [logger for logger in given if logger not in (None, True, False)]
+        loggers = [logger for logger in _as_list(config.logger) if logger not in (True, False)]
         return {
             "logger": [MetricsTable(self.run.path / "metrics.csv"), *loggers],
-            "plugins": [*(config.plugins or []), DurableCheckpointIO()],
+            "plugins": [*_as_list(config.plugins), DurableCheckpointIO()],
             "profiler": config.profiler or NoProfiler(),
-            "callbacks": [*(config.callbacks or []), *self._callbacks(config, fits)],
+            "callbacks": [*_as_list(config.callbacks), *self._callbacks(config, fits)],
             "default_root_dir": str(self.run.path),
             "sync_batchnorm": False,  # by our callback
             "max_time": None,  # by `Preemption`: Lightning would call the run finished
         }
 
     def _callbacks(self, config: Namespace, fits: bool) -> list[pl.Callback]:
-        own, time_left = config.callbacks or [], TimeLeft()
+        own, time_left = _as_list(config.callbacks), TimeLeft()
         callbacks: list[pl.Callback] = [time_left] if fits else []
         if config.enable_progress_bar is not False and not any(isinstance(each, ProgressBar) for each in own):
             callbacks.append(ImagesProgressBar(time_left) if sys.stdout.isatty() else ProgressLines(time_left))
@@ -143,6 +146,11 @@ class RunComponents:
         return Checkpointing(
             self.run.checkpoints, every_n_epochs=epochs, every_n_steps=steps, preemption=self.preemption
         )
+
+
+def _as_list(value: Any) -> list[Any]:
+    """What Lightning takes as one object or several."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def default_name(subcommand: str, options: Namespace) -> str:

@@ -37,6 +37,16 @@ REJECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value < 0,
         "with which Lightning clips nothing: expected a positive number, or null",
     ),
+    "accumulate_grad_batches": (lambda value: value < 1, "expected a number of batches, 1 for one a step"),
+    "val_check_interval": (
+        lambda value: isinstance(value, int | float) and value <= 0,
+        "expected a fraction of an epoch or a number of batches above 0; --trainer.limit_val_batches 0 leaves "
+        "evaluation out",
+    ),
+    "num_sanity_val_steps": (lambda value: value < -1, "expected a number of batches, or -1 for all"),
+    "reload_dataloaders_every_n_epochs": (lambda value: value < 0, "expected a number of epochs, or 0 for never"),
+    "min_epochs": (lambda value: value < 0, "expected a number of epochs"),
+    "min_steps": (lambda value: value < 0, "expected a number of steps"),
     "log_every_n_steps": (lambda value: value < 0, "expected a number of steps, or 0 for no rows of training metrics"),
     "check_val_every_n_epoch": (
         lambda value: value < 1,
@@ -113,7 +123,13 @@ def check_monitored(trainer: pl.Trainer) -> None:
         name = getattr(callback, "monitor", None)
         if not isinstance(name, str) or name in measured:
             continue
-        evaluated = name.startswith(("eval/", "eval_ema/")) and measured
+        is_evaluation = name.startswith(("eval/", "eval_ema/"))
+        if is_evaluation and trainer.limit_val_batches == 0:
+            raise UsageError(
+                f"found {type(callback).__name__} with monitor={name}, but nothing is evaluated: give labeled images, "
+                "or --trainer.limit_val_batches above 0"
+            )
+        evaluated = is_evaluation and measured
         if evaluated or not name.startswith(METRICS):
             close = get_close_matches(name, measured, n=3, cutoff=0.3) or measured[:3]
             suggestion = ", ".join([*close, *(["train/loss"] if not evaluated else [])])

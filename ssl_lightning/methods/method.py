@@ -21,7 +21,7 @@ from ssl_lightning.models.preprocessing import Preprocessing
 from ssl_lightning.models.sharded import shard
 from ssl_lightning.optim.exclusion import without_decay
 from ssl_lightning.optim.schedules import Schedule
-from ssl_lightning.optim.steps import highest_rate, steps_per_epoch, steps_per_run, with_schedule
+from ssl_lightning.optim.steps import check_groups, highest_rate, steps_per_epoch, steps_per_run, with_schedule
 from ssl_lightning.sample_state import FeatureBank, sample_states
 from ssl_lightning.types import Batch, Weights
 
@@ -192,6 +192,7 @@ class Method(pl.LightningModule):
             raise UsageError(f"found {type(self).__name__} in fit; it has nothing to train: use validate or predict")
         groups = self.parameter_groups()
         optimizer = self.optimizer(groups if self.decay_all else without_decay(groups))
+        check_groups(optimizer)
         return optimizer if self.schedule is None else with_schedule(optimizer, self.schedule, *self.steps())
 
     @property

@@ -1,5 +1,6 @@
 """Optimizer steps of an epoch and of a run, and an optimizer with its schedule."""
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -38,6 +39,20 @@ def steps_per_run(per_epoch: int, max_epochs: int | None, max_steps: int) -> int
     if not bounds:
         raise UsageError("found a schedule in a run without an end: give --trainer.max_epochs or max_steps")
     return min(bounds)
+
+
+def check_groups(optimizer: Optimizer) -> None:
+    """Reject rates with which no run learns, and which torch accepts.
+
+    Raises:
+        UsageError: For a learning rate that is not a finite number of 0 or more, or a momentum outside 0..1.
+    """
+    for group in optimizer.param_groups:
+        rate, momentum = float(group["lr"]), float(group.get("momentum", 0))
+        if not (math.isfinite(rate) and rate >= 0):
+            raise UsageError(f"found model.optimizer.lr={rate}; expected a finite number, 0 or more")
+        if not 0 <= momentum < 1:
+            raise UsageError(f"found model.optimizer.momentum={momentum}; expected 0 or more, below 1")
 
 
 def with_schedule(optimizer: Optimizer, schedule: Schedule, total_steps: int, per_epoch: int) -> dict[str, Any]:

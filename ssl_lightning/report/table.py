@@ -44,7 +44,10 @@ def results_table(metrics_csv: Path, start: str | None = None, probe_sets: Seque
     """
     rows, start = evaluations(metrics_csv), start or name_of_initial_weights(metrics_csv.parent)
     if not rows:
-        return "nothing was evaluated: that takes ProbeFeatures in trainer.callbacks and labels in data.probe_sets"
+        return (
+            "nothing was evaluated: that takes ProbeFeatures in trainer.callbacks, labels in data.probe_sets, and "
+            "trainer.limit_val_batches above 0"
+        )
     named = {(start if step == 0 else f"step {step}"): numbers for step, numbers in (rows[0], rows[-1])}
     if pixels := {_of_pixels(name): value for name, value in rows[0][1].items() if name.endswith(f"/{RAW_PIXELS}")}:
         named = {"raw pixels": pixels} | named

@@ -70,7 +70,13 @@ REJECTED = {
     "max_epochs": ["0", "-2", "-1"],
     "max_steps": ["0", "-3"],
     "limit_train_batches": ["0", "0.0"],
-    "max_time": ["12h", "1:2:3", "{hours: x}"],
+    "max_time": ["12h", "1:2:3", "{hours: x}", "00:00:00:-5", "{minutes: -1}"],
+    "accumulate_grad_batches": ["0", "-2"],
+    "val_check_interval": ["0", "0.0", "-3"],
+    "num_sanity_val_steps": ["-3"],
+    "reload_dataloaders_every_n_epochs": ["-1"],
+    "min_epochs": ["-1"],
+    "min_steps": ["-1"],
 }
 
 
@@ -116,6 +122,61 @@ def test_a_run_that_its_time_stops_is_not_finished_and_resumes_with_a_new_time(c
     code, _ = ended(capsys, "--trainer.max_time", "00:01:00:00", "--resume.policy", "must")
     assert code == 0
     assert (folder / "done.json").exists()
+
+
+def test_one_callback_needs_no_list(capsys):
+    Path("one.yaml").write_text(
+        "trainer: {callbacks: {class_path: EarlyStopping, init_args: {monitor: train/loss}}, max_steps: 1}\n"
+    )
+    code, lines = ended(capsys, "--config", "one.yaml")
+    assert (code, lines) == (0, [])
+
+
+def test_an_evaluation_of_part_of_the_images_is_reported(capsys, caplog):
+    options = ["--trainer.limit_val_batches", "1", "--data.eval_batch_size", "100", "--trainer.max_steps", "1"]
+    assert ended(capsys, *options) == (0, [])
+    lines = [line for line in caplog.messages if line.startswith("evaluated on ") and "not all" in line]
+    assert lines == ["evaluated on 100 and 100 images, not all: trainer.limit_val_batches=1"]
+
+
+def test_a_limit_above_the_number_of_batches_leaves_nothing_out(capsys, caplog):
+    assert ended(capsys, "--trainer.limit_val_batches", "50", "--trainer.max_steps", "1") == (0, [])
+    assert "not all" not in caplog.text
+
+
+def test_a_monitored_evaluation_needs_one(capsys):
+    callback = ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "eval/knn/top1"]
+    code, (line,) = ended(capsys, *callback, "--trainer.limit_val_batches", "0")
+    assert code == 64
+    assert "monitor=eval/knn/top1, but nothing is evaluated" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("run.save_every_n_steps", "0"),
+        ("run.save_every_n_steps", "-5"),
+        ("model.optimizer.momentum", "9"),
+        ("model.optimizer.momentum", "1.0"),
+        ("model.optimizer.lr", ".nan"),
+        ("model.optimizer.lr", ".inf"),
+    ],
+)
+def test_rates_and_intervals_that_are_never_right_are_rejected(name, value, capsys):
+    code, (line,) = ended(capsys, f"--{name}={value}", "--trainer.limit_val_batches", "0")
+    assert code == 64
+    assert f"found {name}={value.removeprefix('.')}" in line
+
+
+@pytest.mark.parametrize("profiler", ["simple", "advanced"])
+def test_a_profiler_reports(profiler, capsys, caplog):
+    assert ended(capsys, "--trainer.profiler", profiler, "--trainer.max_steps", "1") == (0, [])
+    assert "training_step" in caplog.text
+
+
+def test_the_summary_of_the_network_is_logged(capsys, caplog):
+    assert ended(capsys, "--trainer.enable_model_summary", "true", "--trainer.max_steps", "1") == (0, [])
+    assert "backbone" in caplog.text
 
 
 def test_no_rows_of_training_metrics(capsys):
