@@ -16,7 +16,7 @@ import yaml
 
 from ssl_lightning.cli.arguments import CONFIG
 from ssl_lightning.cli.config_names import configs_folder
-from ssl_lightning.cli.data_of_run import data_of_run, text_of
+from ssl_lightning.cli.data_of_run import config_of_run, text_of
 from ssl_lightning.errors import DataError, ParsingError, UsageError
 from ssl_lightning.runs.artifacts import PREFIX
 from ssl_lightning.safe_yaml import load_yaml, read_yaml
@@ -83,7 +83,7 @@ def in_order(arguments: list[str]) -> list[str]:
         and not _names_source(files, tables, others)
     ):
         place = sum(_rank(file) == 0 for file in files)
-        files.insert(place, data_of_run(checkpoint, _last(others, "run.dir") or "runs"))
+        files.insert(place, config_of_run(checkpoint, _last(others, "run.dir") or "runs"))
         tables.insert(place, _table(files[place]))
     given = [f"{CONFIG}={text}" for text in _with_emptied_lists(files, tables)]
     return [*arguments[:first], *given, *(word for option in others for word in _emptied(option))]
