@@ -89,6 +89,23 @@ def test_a_checkpoint_apart_from_its_run_holds_the_data_itself(folder):
     assert len(pandas.read_parquet("runs/apart/clusters.parquet")) == 150
 
 
+def test_predict_leaves_its_files_and_the_metrics_of_the_clusters(folder, caplog):
+    given = ["--config", "clusters", "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]
+    before = set(Path().rglob("*"))
+    with caplog.at_level("INFO"):
+        assert run(["predict", *given, "--trainer.callbacks.path", "out/mine"]) == 0
+    written = ["out", "out/mine.parquet", "out/mine.safetensors", "runs/shapes-predict"]
+    assert sorted(map(str, set(Path().rglob("*")) - before)) == [*written, "runs/shapes-predict/metrics.csv"]
+    assert "metrics of the clusters: runs/shapes-predict/metrics.csv" in caplog.messages
+
+
+def test_predict_that_writes_nothing_leaves_no_folder(folder):
+    before = set(Path().rglob("*"))
+    given = ["--config", "clusters", "--ckpt_path", CHECKPOINT, "--trainer.callbacks", "null", *QUIET]
+    assert run(["predict", *given]) == 0
+    assert set(Path().rglob("*")) == before
+
+
 def test_a_second_result_replaces_the_first_with_a_line(folder, caplog):
     for _ in range(2):
         assert run(["predict", "--config", "clusters", "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]) == 0
