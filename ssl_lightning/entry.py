@@ -13,9 +13,9 @@ import sys
 import traceback
 from difflib import get_close_matches
 from importlib import import_module
-from itertools import takewhile
 
 from ssl_lightning import __version__
+from ssl_lightning.arguments import leading, options_in
 from ssl_lightning.cli.subcommands import SUBCOMMANDS, Subcommand
 from ssl_lightning.errors import (
     DiskError,
@@ -139,12 +139,14 @@ def dispatch(arguments: list[str]) -> None:
 
 def _for_parser(subcommand: Subcommand, options: list[str]) -> list[str]:
     """Options as the parser takes them: leading folders as one list, a leading name with its option."""
-    first = list(takewhile(lambda option: not option.startswith("-"), options))
+    split = options_in(options)
+    first = leading(split)
+    words = [word for option in split for word in option.for_parser]
     if subcommand.takes_folders and first:
-        return [json.dumps(first), *options[len(first) :]]
+        return [json.dumps(first), *words[len(first) :]]
     if subcommand.first_option and first:
-        return [f"--{subcommand.first_option}={first[0]}", *options[1:]]
-    return options
+        return [f"--{subcommand.first_option}={first[0]}", *words[1:]]
+    return words
 
 
 def _disk_trouble(error: OSError) -> str:

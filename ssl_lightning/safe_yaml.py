@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from ssl_lightning.arguments import values_in
 from ssl_lightning.errors import DataError, called_by_parser
 
 MAX_BYTES = 10_000_000
@@ -141,7 +142,7 @@ def _read_bounded(path: os.PathLike[str]) -> str:
     try:
         facts = os.stat(name)
         is_file = stat.S_ISREG(facts.st_mode)
-        if not is_file and name not in {argument.rpartition("=")[2] for argument in sys.argv[1:]}:
+        if not is_file and name not in values_in(sys.argv[1:]):
             raise UnreadableFileError(f"found {name}, which is no file; expected a configuration")
         if is_file and facts.st_size > MAX_BYTES:
             raise UnreadableFileError(f"found {name}, larger than {MAX_BYTES:,} bytes; expected a configuration")

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "ssl_lightning"
 CONFIGS = PACKAGE.parent / "configs"
 
 LAYERS = {
+    "arguments": "",
     "counter_rng": "",
     "decompositions": "",
     "errors": "",
@@ -25,8 +26,8 @@ LAYERS = {
     "models": "errors",
     "optim": "errors",
     "report": "decompositions errors types",
-    "safe_yaml": "errors",
-    "checkpoints": "errors files safe_yaml",
+    "safe_yaml": "arguments errors",
+    "checkpoints": "arguments errors files safe_yaml",
     "clustering": "counter_rng decompositions errors files types",
     "contracts": "errors models types",
     "__init__": "checkpoints",
@@ -38,11 +39,11 @@ LAYERS = {
     "processes progress report sample_state types",
     "methods": "checkpoints clustering contracts counter_rng errors failures files functional "
     "models optim processes sample_state types",
-    "cli": "callbacks checkpoints clustering data errors evaluation files methods models optim processes report "
-    "runs safe_yaml sample_state",
+    "cli": "arguments callbacks checkpoints clustering data errors evaluation files methods models optim processes "
+    "report runs safe_yaml sample_state",
     "commands": "callbacks checkpoints cli clustering data errors evaluation files methods models"
     " progress report runs types optim",
-    "entry": "cli errors",
+    "entry": "arguments cli errors",
     "__main__": "entry",
 }
 """What each package or module imports of this project, from the ground up."""

@@ -5,6 +5,7 @@ import re
 import sys
 from typing import Any
 
+from ssl_lightning.arguments import values_in
 from ssl_lightning.checkpoints.plain import strings_in
 from ssl_lightning.errors import DataError
 
@@ -38,5 +39,4 @@ def reject_addresses(described: Any) -> None:
 
 def _is_given(address: str) -> bool:
     prefixes = [prefix.strip() for prefix in os.environ.get(VARIABLE, "").split(",")]
-    named = any(argument == address or argument.endswith(f"={address}") for argument in sys.argv[1:])
-    return named or any(prefix and address.startswith(prefix) for prefix in prefixes)
+    return address in values_in(sys.argv[1:]) or any(prefix and address.startswith(prefix) for prefix in prefixes)

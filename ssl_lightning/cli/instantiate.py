@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ssl_lightning.checkpoints.kinds import OURS, plugin_packages
 from ssl_lightning.checkpoints.places import Described
 from ssl_lightning.checkpoints.plain import class_path
+from ssl_lightning.cli.extras import install_command
 from ssl_lightning.errors import RunStoppedError, UsageError, one_line
 
 EXTRAS = {"tensorboard": "tensorboard", "tensorboardX": "tensorboard"}
@@ -129,5 +130,5 @@ def _check_names(cls: type, args: tuple[Any, ...], arguments: dict[str, Any], pl
 
 def _missing_package(error: ModuleNotFoundError) -> str:
     named = [package for package in EXTRAS if re.search(rf"\b{package}\b", str(error))]
-    install = f'pip install "ssl-lightning[{EXTRAS[named[0]]}]"' if named else f"pip install {error.name or ''}".strip()
+    install = install_command(EXTRAS[named[0]]) if named else f"pip install {error.name or ''}".strip()
     return f"found no package for what the configuration names ({one_line(str(error))}); install it: {install}"

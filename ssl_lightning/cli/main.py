@@ -5,7 +5,7 @@ import logging
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -239,13 +239,22 @@ class CommandLine(LightningCLI):
         """Signals are watched, and the first of all processes keeps the folder and the loggers."""
         with self._loops(), ExitStack() as held:
             if rank() == 0:
-                self.run.open()
+                self.run.open(trains=False)
+                held.callback(self._close)  # after the lock
                 held.enter_context(self.run.lock())
                 external_loggers = ExternalLoggers(self.trainer.loggers, self.run)
                 held.enter_context(external_loggers.until_the_end())
                 external_loggers.introduce(uuid.uuid4().hex[:8], computed(self._plain_config()))
                 (self.run.path / "metrics.csv").unlink(missing_ok=True)
             yield
+
+    def _close(self) -> None:
+        """Remove a folder in which nothing was written, or log where predict leaves metrics."""
+        with suppress(OSError):  # of a folder that is not empty
+            self.run.path.rmdir()
+        table = self.run.path / "metrics.csv"
+        if self.subcommand == "predict" and table.is_file():
+            log.info(f"metrics of the clusters: {table}")
 
     @staticmethod
     def _method(model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None) -> pl.LightningModule:

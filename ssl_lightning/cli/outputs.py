@@ -9,10 +9,10 @@ from pathlib import Path, PurePath
 
 import yaml
 
+from ssl_lightning.arguments import options_in
 from ssl_lightning.checkpoints.kinds import written_arguments
 from ssl_lightning.checkpoints.places import Described
 from ssl_lightning.checkpoints.plain import strings_in
-from ssl_lightning.cli.arguments import options_in
 from ssl_lightning.errors import UsageError
 from ssl_lightning.safe_yaml import load_yaml
 
@@ -51,9 +51,9 @@ def given_values(arguments: list[str], place: str) -> set[str]:
         place: For example `trainer.callbacks.2.path`.
     """
     found: set[str] = set()
-    for option, text in options_in(arguments):
-        names = _plain_names(option)
-        if not names or _plain_names(place)[: len(names)] != names:
+    for option in options_in(arguments):
+        names, text = _plain_names(option.name), option.value
+        if not names or text is None or _plain_names(place)[: len(names)] != names:
             continue
         try:
             found |= {text, *strings_in(load_yaml(text))}

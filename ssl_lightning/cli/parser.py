@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from ssl_lightning.arguments import CONFIG, Option, configs_in, options_in
 from ssl_lightning.checkpoints.allowlist import explain_rejection
 from ssl_lightning.checkpoints.renamed import renamed_class, renamed_key
-from ssl_lightning.cli.arguments import configs_in, values_in, with_configs
 from ssl_lightning.cli.config_names import find_config
 from ssl_lightning.cli.precedence import in_order
 from ssl_lightning.cli.suggestions import arguments_of_classes, closest, plain
@@ -61,25 +61,35 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
         UsageError: For an address, or a configuration that is not there.
         ParsingError: For a configuration that is no text.
     """
-    arguments = ["--config" if argument == "-c" else argument for argument in arguments]
-    _reject_addresses(arguments)
-    resolved = with_configs(arguments, _resolve_config)
+    options = options_in(arguments)
+    _reject_addresses(options)
+    resolved = [word for option in options for word in _resolved(option)]
     for path in configs_in(resolved):
         if os.path.isfile(path) and not _is_text(path):
             raise ParsingError(
                 f"found {path}, which is no YAML file (text in UTF-8); expected a configuration, such as those in "
                 "configs/: a checkpoint goes to --ckpt_path, or to --run.start_from for its weights alone"
             )
-    # `--print_config` prints what differs from the defaults; `--print_config=` prints everything
-    resolved = ["--print_config=skip_default" if argument == "--print_config" else argument for argument in resolved]
     return in_order(resolved)
 
 
-def _reject_addresses(arguments: list[str]) -> None:
-    configs = [config for config in configs_in(arguments) if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", config)]
-    files = [value for value in values_in(arguments) if value.startswith("file:")]
-    for address in (*configs, *files):
-        raise UsageError(f"found the address {address}; expected the path of a local file")
+def _reject_addresses(options: list[Option]) -> None:
+    for option in options:
+        value = option.value or ""
+        is_config = option.name == CONFIG
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://" if is_config else "file:", value):
+            raise UsageError(f"found the address {value}; expected the path of a local file")
+
+
+def _resolved(option: Option) -> tuple[str, ...]:
+    """The words of an option for the parser."""
+    if option.words == ("--print_config",):  # prints what differs from the defaults; `--print_config=` everything
+        return ("--print_config=skip_default",)
+    if option.name != CONFIG:
+        return option.for_parser
+    if option.value is None:
+        raise UsageError(f"found {option.words[0]} without a file; expected a configuration, such as --config swav")
+    return (f"--{CONFIG}={_resolve_config(option.value)}",)
 
 
 def _resolve_config(value: str) -> str:
@@ -124,7 +134,7 @@ def _with_place(message: str, arguments: list[str], folder: Path) -> str:
         return f"{message}{renamed_class(message)}"
     key = rejected[1]
     places = [f"{path} in {file}" for file in files for path in _paths(read_yaml(folder / file), key)]
-    places += [option for option, _, _ in (text.partition("=") for text in arguments) if option.endswith(f".{key}")]
+    places += [f"--{option.name}" for option in options_in(arguments) if option.name.endswith(f".{key}")]
     where = places[-1] if places else f"the key {key}"
     close = closest(key, arguments_of_classes() - {key})
     expected = renamed_key(key) or (f"a name such as {', '.join(close)}" if close else "")

@@ -7,16 +7,15 @@ gives the documented result, whatever the order in which it was typed.
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ssl_lightning.cli.arguments import CONFIG
+from ssl_lightning.arguments import CONFIG, Option, configs_in, options_in
 from ssl_lightning.cli.config_names import configs_folder
-from ssl_lightning.cli.data_of_run import data_of_run, text_of
+from ssl_lightning.cli.data_of_run import config_of_run, text_of
 from ssl_lightning.errors import DataError, ParsingError, UsageError
 from ssl_lightning.runs.artifacts import PREFIX
 from ssl_lightning.safe_yaml import load_yaml, read_yaml
@@ -25,35 +24,13 @@ FOLDERS = ("data", "scale", "shared")
 """Folders of packaged configurations after the methods, in their order; files of the user come last."""
 EVALUATING = ("validate", "test", "predict")
 """Subcommands that use the images of the run that their checkpoint belongs to."""
+LINKED = {
+    ("data", "seed"): "which is that of the run: give --seed_everything",
+    ("model", "preprocessing"): "which is that of the data: give --data.image_size, --data.mean or --data.std",
+}
+"""Places that another setting decides, and which one."""
 SPECIFICATION = {"class_path", "init_args", "dict_kwargs"}
 """Keys of a table that describes a class and its arguments."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option as typed.
-
-    Attributes:
-        words: The words of the command line, the option first.
-    """
-
-    words: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """Without dashes and value."""
-        return self.words[0].partition("=")[0].removeprefix("--")
-
-    @property
-    def value(self) -> str:
-        """The value as typed; empty without one."""
-        _, separator, value = self.words[0].partition("=")
-        return value if separator else " ".join(self.words[1:])
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """Names of the place that it sets, without `init_args`."""
-        return tuple(name for name in self.name.split(".") if name != "init_args")
 
 
 def in_order(arguments: list[str]) -> list[str]:
@@ -65,39 +42,48 @@ def in_order(arguments: list[str]) -> list[str]:
     Raises:
         UsageError: Two files name different methods, or two are packaged data sources.
     """
-    first = next((place for place, word in enumerate(arguments) if word.startswith("--")), len(arguments))
-    options = list(_options(arguments[first:]))
-    files = sorted((option.value for option in options if option.name == CONFIG[2:]), key=_rank)
+    subcommand, *rest = arguments
+    options = options_in(rest)
+    files = sorted(configs_in(arguments), key=_rank)
     tables = [_table(file) for file in files]
     _reject_two_sources(files)
     _reject_two_methods(files, tables)
-    for option in options:
-        if option.place[:2] == ("model", "preprocessing"):
-            raise UsageError(
-                f"found --{option.name}, which the data set; give --data.image_size, --data.mean or --data.std"
-            )
-    others = _classes_first([option for option in options if option.name != CONFIG[2:]])
+    _reject_linked(options, files, tables)
+    others = _classes_first([option for option in options if option.name != CONFIG])
     if (
         (checkpoint := _checkpoint(others, tables))
-        and arguments[0] in EVALUATING
+        and subcommand in EVALUATING
         and not _names_source(files, tables, others)
     ):
         place = sum(_rank(file) == 0 for file in files)
-        files.insert(place, data_of_run(checkpoint, _last(others, "run.dir") or "runs"))
+        files.insert(place, config_of_run(checkpoint, _last(others, "run.dir") or "runs"))
         tables.insert(place, _table(files[place]))
-    given = [f"{CONFIG}={text}" for text in _with_emptied_lists(files, tables)]
-    return [*arguments[:first], *given, *(word for option in others for word in _emptied(option))]
+    given = [f"--{CONFIG}={text}" for text in _with_emptied_lists(files, tables)]
+    return [subcommand, *given, *(word for option in others for word in _emptied(option))]
 
 
-def _options(words: list[str]) -> Iterator[Option]:
-    found: list[str] = []
-    for word in words:
-        if word.startswith("--") and found:
-            yield Option(tuple(found))
-            found = []
-        found.append(word)
-    if found:
-        yield Option(tuple(found))
+def _place(option: Option) -> tuple[str, ...]:
+    """Names of the place that an option sets, without `init_args`."""
+    return tuple(name for name in option.name.split(".") if name != "init_args")
+
+
+def _reject_linked(options: list[Option], files: list[str], tables: list[dict[str, Any]]) -> None:
+    """Reject values that another setting decides, and that the parser would drop without a word.
+
+    The complete configuration of a run holds them too, equal to what decides them.
+    """
+    for option in options:
+        if advice := LINKED.get(_place(option)[:2]):
+            raise UsageError(f"found --{option.name}, {advice}")
+    for file, table in zip(files, tables, strict=True):
+        for (section, name), advice in LINKED.items():
+            arguments = table.get(section)
+            arguments = arguments.get("init_args", arguments) if isinstance(arguments, dict) else None
+            if not isinstance(arguments, dict) or name not in arguments:
+                continue
+            is_complete = isinstance(table.get("data"), dict) and "seed_everything" in table
+            if not is_complete or (name == "seed" and arguments[name] != table["seed_everything"]):
+                raise UsageError(f"found {section}.{name} in {file}, {advice}")
 
 
 def _rank(file: str) -> int:
@@ -134,7 +120,7 @@ def _checkpoint(options: list[Option], tables: list[dict[str, Any]]) -> str | No
 
 
 def _last(options: list[Option], name: str) -> str | None:
-    values = [option.value for option in options if option.name == name and option.value not in ("", "null")]
+    values = [option.value for option in options if option.name == name and option.value not in (None, "", "null")]
     return values[-1] if values else None
 
 
@@ -144,7 +130,7 @@ def _names_source(files: list[str], tables: list[dict[str, Any]], options: list[
     The source in a packaged method is a default, which the images of a run replace.
     """
     by_file = any(_rank(file) and _class_of(table.get("data")) for file, table in zip(files, tables, strict=True))
-    return by_file or any(option.place in (("data",), ("data", "class_path")) for option in options)
+    return by_file or any(_place(option) in (("data",), ("data", "class_path")) for option in options)
 
 
 def _reject_two_sources(files: list[str]) -> None:
@@ -181,7 +167,7 @@ def _classes_first(options: list[Option]) -> list[Option]:
         inner = (
             place
             for place, other in enumerate(found)
-            if len(other.place) > len(option.place) and other.place[: len(option.place)] == option.place
+            if len(_place(other)) > len(_place(option)) and _place(other)[: len(_place(option))] == _place(option)
         )
         found.insert(next(inner, len(found)), option)
     return found
@@ -193,11 +179,11 @@ def _classes_first(options: list[Option]) -> list[Option]:
 
 def _emptied(option: Option) -> list[str]:
     try:
-        value = load_yaml(option.value) if not option.name.endswith("+") else None
+        value = load_yaml(option.value) if option.name and option.value and not option.name.endswith("+") else None
     except (yaml.YAMLError, UnicodeError):
         value = None
     empty = _empty(value)
-    return [*([] if empty is None else [f"--{option.name}={empty}"]), *option.words]
+    return [*([] if empty is None else [f"--{option.name}={empty}"]), *option.for_parser]
 
 
 def _with_emptied_lists(files: list[str], tables: list[dict[str, Any]]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 import lightning.pytorch as pl
 
 from ssl_lightning import callbacks, clustering, data, evaluation, methods, models, optim
+from ssl_lightning.arguments import options_in
 from ssl_lightning.checkpoints.allowlist import admitted_names
 from ssl_lightning.cli.config_names import config_names
 from ssl_lightning.data import ImageModule
@@ -77,11 +78,12 @@ def closest(name: str, names: Iterable[str], number: int = 3) -> list[str]:
 
 
 def _unknown(argument: str, options: list[str]) -> str:
-    name = argument.removeprefix("--").partition("=")[0]
-    if not argument.startswith("--"):
-        is_config = name in config_names()
+    (option,) = options_in([argument])
+    name = option.name
+    if not name:
+        is_config = argument in config_names()
         return f"found {argument} without an option; expected " + (
-            f"--config {name}" if is_config else "options such as --config swav"
+            f"--config {argument}" if is_config else "options such as --config swav"
         )
     same_end = [option for option in options if option.rpartition(".")[2] == name]
     alias = [ALIASES[name]] if ALIASES.get(name) in options or ALIASES.get(name, "").startswith("model.") else []

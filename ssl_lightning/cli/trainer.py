@@ -24,7 +24,6 @@ from ssl_lightning.callbacks import (
 )
 from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import DurableCheckpointIO
-from ssl_lightning.cli.data_of_run import run_of
 from ssl_lightning.cli.quiet import NoProfiler
 from ssl_lightning.errors import UsageError
 from ssl_lightning.runs import (
@@ -36,6 +35,7 @@ from ssl_lightning.runs import (
     RunDirectory,
     StopBetweenBatches,
 )
+from ssl_lightning.runs.data_section import run_of
 
 DEFAULTS: dict[str, Any] = {
     "logger": False,
@@ -161,7 +161,7 @@ def default_name(subcommand: str, options: Namespace) -> str:
     files = [Path(str(file)) for file in options.get("config") or [] if file is not None]  # none for a text
     methods = [file.stem for file in files if file.parent.name not in ("data", "scale", "shared")]
     sources = [file.stem for file in files if file.parent.name == "data"]
-    folder = run_of(options.ckpt_path) if subcommand != "fit" else None
+    folder = run_of(options.ckpt_path) if options.ckpt_path and subcommand != "fit" else None
     if folder is not None:
         suffix = "-".join(["", *sources[-1:], subcommand])
         return f"{folder.name[: MOST_CHARACTERS - len(suffix)]}{suffix}"

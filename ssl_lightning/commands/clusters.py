@@ -3,10 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 from ssl_lightning.checkpoints.load import build_data, data_section, described_data
 from ssl_lightning.cli.config_names import find_config
+=======
+from tqdm import tqdm
+
+>>>>>>> s23-embed
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, purity
+from ssl_lightning.commands.stage_images import images_of
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.files import reject_unwritable
 from ssl_lightning.progress import progress
@@ -34,7 +40,7 @@ def main(
     if images < 1 or most < 1:
         raise UsageError(f"found images={images}, most={most}; expected at least 1 of each")
     clustering, metadata = Clustering.load(file)
-    source = _source(metadata, file, data)
+    source = images_of(metadata, file, data)
     source.setup("predict")
     if metadata.get("data") != source.fingerprint_as(metadata.get("data")):
         raise DataError(
@@ -57,13 +63,6 @@ def main(
     )
     write_page(folder / "index.html", Path(file).name, [_numbers(clustering, own, folder), sheets])
     print(f"{sheets.text}\nimages of them: {folder / 'index.html'}")
-
-
-def _source(metadata: dict[str, str], file: str, data: str | None) -> Any:
-    suggestion = "give --data, for example configs/data/x.yaml"
-    if data is not None:
-        return build_data(data_section(find_config(data), suggestion), data)
-    return described_data(metadata, file, suggestion)
 
 
 def _numbers(clustering: Clustering, own: Any, folder: Path) -> Section:

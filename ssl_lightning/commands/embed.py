@@ -1,8 +1,10 @@
 """embed: write the features of all images of a source to a file."""
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,10 +13,14 @@ from ssl_lightning.checkpoints.load import build_data, data_section, load_model
 from ssl_lightning.checkpoints.plain import to_plain
 from ssl_lightning.cli.config_names import find_config
 from ssl_lightning.clustering.feature_file import FeatureFile
+from ssl_lightning.commands.stage_images import OTHERS
 from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable, sha256_of
 from ssl_lightning.methods.checks import reject_sizes
+from ssl_lightning.runs.data_section import data_of_run
 from ssl_lightning.types import Weights
+
+log = logging.getLogger(__name__)
 
 
 def main(
@@ -30,7 +36,8 @@ def main(
     Args:
         checkpoint: For example runs/NAME/checkpoints/last.ckpt.
         out: The file to write, <name>.safetensors.
-        data: A configuration with a data section, a file or a name such as data/cifar10; by default the run's images.
+        data: A configuration with a data section, a file or a name such as data/cifar10; by default the images of the
+            run, which the checkpoint describes.
         layer: One of the method's layers; by default its first.
         weights: "ema" for the averaged weights of methods that have them (BYOL, MoCLR).
         device: cpu, cuda, or auto for a GPU where there is one.
@@ -42,9 +49,10 @@ def main(
     if Path(out).suffix != ".safetensors":
         raise UsageError(f"found out={out}; expected a name that ends in .safetensors")
     model = load_model(checkpoint)
-    config = find_config(data) if data else Path(checkpoint).resolve().parents[1] / "config.yaml"
-    described = data_section(config, "give --data, for example configs/data/x.yaml")
-    described["init_args"] = (described.get("init_args") or {}) | to_plain(asdict(model.preprocessing))
+    described = data_section(find_config(data), OTHERS) if data else data_of_run(checkpoint, "--data")
+    given, own = described.get("init_args") or {}, to_plain(asdict(model.preprocessing))
+    _log_other_preprocessing(given, own, data or checkpoint)
+    described["init_args"] = given | own
     images = build_data(described, data or checkpoint)
     reject_unwritable(Path(out), "give another file to write")
     images.setup("predict")
@@ -59,6 +67,14 @@ def main(
     }
     FeatureFile(features, rows, images.labels[rows], metadata).save(out)
     print(f"wrote {out}: {features.shape[1]} features of {len(rows)} images; next: ssl-lightning choose-k {out}")
+
+
+def _log_other_preprocessing(given: dict[str, Any], own: dict[str, Any], source: str) -> None:
+    """Log what a description of images sets otherwise than the network was trained with: the network counts."""
+    for name, value in own.items():
+        other = given.get(name, value)
+        if other != value:
+            log.info(f"found {name}={other} in {source}: images are embedded with {name}={value}, as in training")
 
 
 def device_named(name: str) -> torch.device:

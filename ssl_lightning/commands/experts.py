@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_lightning.checkpoints.durable import LAST
-from ssl_lightning.checkpoints.load import described_data, load_model
+from ssl_lightning.checkpoints.load import load_model
 from ssl_lightning.clustering.assign import nearest
 from ssl_lightning.clustering.clusterer import Clustering, reject_other_images
 from ssl_lightning.commands.embed import device_named
+from ssl_lightning.commands.stage_images import images_of
 from ssl_lightning.data.loader import batches_per_epoch
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.evaluation import KNN, LinearProbe
@@ -50,13 +51,19 @@ class Expert:
 
 
 def main(
-    clusters: str, runs: str | None = None, evaluate: bool = False, base: str | None = None, device: str = "auto"
+    clusters: str,
+    runs: str | None = None,
+    data: str | None = None,
+    evaluate: bool = False,
+    base: str | None = None,
+    device: str = "auto",
 ) -> None:
     """Print the state of each expert, one per cluster: images, steps, accuracy; --evaluate true adds its own cluster.
 
     Args:
         clusters: What WriteClusters wrote, <path>.safetensors.
         runs: Folder of the runs; by default that of the file.
+        data: A configuration with a data section, a file or a name, if the images have moved since.
         evaluate: Evaluate experts and base within each cluster: the images of both splits of the first probe set are
             assigned to clusters by the base, as the training images were, and probes are fitted within each cluster.
         base: Checkpoint of the network that was clustered; by default looked for in the folder of the runs.
@@ -67,9 +74,9 @@ def main(
             base is not found, or parts are not those of nearest centroids.
     """
     clustering, metadata = Clustering.load(clusters)
-    data = _images(clusters, clustering, metadata)
+    images = _images(clusters, clustering, metadata, data)
     folder = Path(runs) if runs else Path(clusters).parent
-    experts = _experts(folder, data.training, clustering.labels, len(clustering.sizes))
+    experts = _experts(folder, images.training, clustering.labels, len(clustering.sizes))
     print(_state_table(experts, clustering))
     missing = sorted(set(range(len(clustering.sizes))) - {expert.part for expert in experts})
     if missing:
@@ -80,16 +87,16 @@ def main(
         )
     if evaluate:
         network = load_model(base or _base(folder, clusters, metadata)).to(device_named(device))
-        print("\n" + _evaluation_table(network, experts, data, clustering, metadata))
+        print("\n" + _evaluation_table(network, experts, images, clustering, metadata))
 
 
-def _images(path: str, clustering: Clustering, metadata: dict[str, str]) -> Any:
+def _images(path: str, clustering: Clustering, metadata: dict[str, str], data: str | None) -> Any:
     """The data that the clusters were made for."""
-    again = "make it again with predict"
-    data = described_data(metadata, path, again)
-    own = data.fingerprint_as(metadata.get("data"))
-    reject_other_images(path, clustering, metadata, own, data.num_samples, again)
-    return data
+    again = "make it again with predict; --data names other images"
+    images = images_of(metadata, path, data)
+    own = images.fingerprint_as(metadata.get("data"))
+    reject_other_images(path, clustering, metadata, own, images.num_samples, again)
+    return images
 
 
 # which runs are there

@@ -55,14 +55,17 @@ class RunDirectory:
         self.root, self.name = Path(root), name
         self.path = self.root / name
 
-    def open(self) -> None:
+    def open(self, trains: bool = True) -> None:
         """Create the folder if necessary.
+
+        Args:
+            trains: Whether checkpoints are written.
 
         Raises:
             UsageError: If it cannot be written.
         """
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            (self.checkpoints if trains else self.path).mkdir(parents=True, exist_ok=True)
             write_text(self.path / ".writable", "")
             (self.path / ".writable").unlink()
         except OSError as error:

@@ -1,10 +1,13 @@
 """Whether to start or resume a run: comparison of a command with the files of a run."""
 
 import logging
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ssl_lightning.checkpoints.plain import MAX_DEPTH
 from ssl_lightning.errors import UsageError
 from ssl_lightning.runs.directory import RunDirectory
 from ssl_lightning.runs.record import RunRecord, recorded
@@ -41,6 +44,8 @@ VOLATILE = frozenset(
 
 The images of a subset are part of the fingerprint of the data.
 """
+OF_THE_IMAGES = ("data.init_args.limits", "data.init_args.subset.path")
+"""Keys among these that a checkpoint holds all the same: the images cannot be found again without them."""
 
 DATA, DATA_BY_NAMES = "data_fingerprint", "data_fingerprint_by_names"
 """Inputs: fingerprint of the data by content, and by names and sizes (the only one in runs of earlier versions)."""
@@ -144,8 +149,9 @@ def _log_copy(run: RunDirectory, record: RunRecord) -> None:
 
 
 def computed(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without keys that do not change the result, as a flat table."""
-    return {key: value for key, value in _flatten(config).items() if not _is_volatile(key)}
+    """A configuration as a flat table, without keys that change neither the result nor which images it is of."""
+    flat = _flatten(config)
+    return {key: value for key, value in flat.items() if not _is_volatile(key) or _begins(key, OF_THE_IMAGES)}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -153,7 +159,18 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     old, new = _by_content(old), _by_content(new)
     if DATA_BY_NAMES not in old and old.get(DATA) == new.get(DATA_BY_NAMES):
         old = old | {DATA: new.get(DATA)}
-    keys = sorted({*old, *new} - {DATA_BY_NAMES})
+    return changes(old, new, without=DATA_BY_NAMES)
+
+
+def changes(old: dict[str, Any], new: dict[str, Any], without: str = "") -> list[str]:
+    """Keys of two flat tables that differ, as `key old -> new`.
+
+    Args:
+        old: Of one configuration.
+        new: Of the other.
+        without: A key that is not compared.
+    """
+    keys = sorted({*old, *new} - {without})
     return [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
 
 
@@ -165,22 +182,30 @@ def _by_content(inputs: dict[str, Any]) -> dict[str, Any]:
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
-        items = value.items()
+        items = ((_escaped(str(key)), item) for key, item in value.items())
     elif isinstance(value, list) and value:
         items = ((str(position), item) for position, item in enumerate(value))
     else:
         return {prefix: value}
     flat: dict[str, Any] = {}
     for key, item in items:
-        flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+        flat |= _flatten(item, f"{prefix}.{key}" if prefix else key)
     return flat
+
+
+def _escaped(name: str) -> str:
+    r"""A name of a table, without a bare dot and unlike a position in a list: `v2.0` is `v2\.0`, and `7` is `\7`."""
+    return f"\\{name}" if name.isdigit() else re.sub(r"[.\\]", r"\\\g<0>", name)
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a flat table, the inverse of `computed` but for the keys that it leaves out."""
     tree: dict[str, Any] = {}
     for key, value in flat.items():
-        *parents, last = key.split(".")
+        names = re.findall(r"(?:\\.|[^.\\])+", key)
+        if not 0 < len(names) <= MAX_DEPTH:  # of a file that this package has not written
+            return {}
+        *parents, last = names
         inner = tree
         for name in parents:
             inner = inner.setdefault(name, {})
@@ -195,8 +220,14 @@ def _with_lists(value: Any) -> Any:
         return value
     inner = {name: _with_lists(item) for name, item in value.items()}
     positions = [str(position) for position in range(len(inner))]
-    return list(inner.values()) if inner and list(inner) == positions else inner
+    if inner and list(inner) == positions:
+        return list(inner.values())
+    return {re.sub(r"\\(.)", r"\1", name): item for name, item in inner.items()}
 
 
 def _is_volatile(key: str) -> bool:
-    return any(key == volatile or key.startswith(f"{volatile}.") for volatile in VOLATILE)
+    return _begins(key, VOLATILE)
+
+
+def _begins(key: str, places: Iterable[str]) -> bool:
+    return any(key == place or key.startswith(f"{place}.") for place in places)

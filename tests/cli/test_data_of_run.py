@@ -1,4 +1,4 @@
-"""validate and predict with the checkpoint of a run use the images of that run, and write beside no other result."""
+"""validate, predict and embed with the checkpoint of a run use the images of that run; no result replaces another."""
 
 import json
 import shutil
@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pandas
 import pytest
+import torch
 import yaml
 
+from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.entry import run
+from ssl_lightning.runs.data_section import data_of_run
 from ssl_lightning.runs.resume import computed, nested
 
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.num_workers", "0"]
@@ -47,7 +50,7 @@ def test_predict_clusters_the_images_of_the_run(folder, caplog):
     table = pandas.read_parquet("runs/shapes-predict/clusters.parquet")
     assert len(table) == 150
     assert (
-        "images: those of the run, from runs/shapes/config.yaml; --config data/NAME or --data names others"
+        "images: those of the run, from runs/shapes/checkpoints/step-1.ckpt; --config data/NAME or --data names others"
         in caplog.text
     )
     assert "trained at" not in caplog.text
@@ -86,6 +89,23 @@ def test_a_checkpoint_apart_from_its_run_holds_the_data_itself(folder):
     assert len(pandas.read_parquet("runs/apart/clusters.parquet")) == 150
 
 
+def test_predict_leaves_its_files_and_the_metrics_of_the_clusters(folder, caplog):
+    given = ["--config", "clusters", "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]
+    before = set(Path().rglob("*"))
+    with caplog.at_level("INFO"):
+        assert run(["predict", *given, "--trainer.callbacks.path", "out/mine"]) == 0
+    written = ["out", "out/mine.parquet", "out/mine.safetensors", "runs/shapes-predict"]
+    assert sorted(map(str, set(Path().rglob("*")) - before)) == [*written, "runs/shapes-predict/metrics.csv"]
+    assert "metrics of the clusters: runs/shapes-predict/metrics.csv" in caplog.messages
+
+
+def test_predict_that_writes_nothing_leaves_no_folder(folder):
+    before = set(Path().rglob("*"))
+    given = ["--config", "clusters", "--ckpt_path", CHECKPOINT, "--trainer.callbacks", "null", *QUIET]
+    assert run(["predict", *given]) == 0
+    assert set(Path().rglob("*")) == before
+
+
 def test_a_second_result_replaces_the_first_with_a_line(folder, caplog):
     for _ in range(2):
         assert run(["predict", "--config", "clusters", "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]) == 0
@@ -95,16 +115,95 @@ def test_a_second_result_replaces_the_first_with_a_line(folder, caplog):
     ]
 
 
-def test_a_description_with_an_address_is_not_followed(folder, capsys):
+ADDRESS = {"class_path": "ssl_lightning.data.UncuratedImages", "init_args": {"path": "wandb:me/project/images:v0"}}
+
+
+@pytest.mark.parametrize("place", ["checkpoint", "config.yaml"])
+@pytest.mark.parametrize("command", ["predict", "embed"])
+def test_a_description_with_an_address_is_not_followed(command, place, folder, capsys):
+    path, checkpoint = Path("runs/shapes/config.yaml"), Path(CHECKPOINT).resolve()
+    if place == "checkpoint":
+        described_as(checkpoint, {"data": ADDRESS})
+    else:
+        described_as(checkpoint, {})
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"data": ADDRESS}))
+    given = ["--config", "clusters", "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]
+    assert run([command, *(given if command == "predict" else [CHECKPOINT, "features.safetensors"])]) == 65
+    assert "found the address 'wandb:me/project/images:v0' in a description" in capsys.readouterr().err
+
+
+def described_as(checkpoint: Path, config: dict) -> None:
+    """Give a checkpoint another configuration; it has no sidecar afterwards."""
+    held = torch.load(checkpoint, weights_only=True)
+    torch.save(held | {"config": computed(config)}, checkpoint)
+    checkpoint.with_suffix(".json").unlink()
+
+
+def test_the_checkpoint_counts_where_the_copy_for_people_was_edited(folder, caplog):
     path = Path("runs/shapes/config.yaml")
     config = yaml.safe_load(path.read_text())
-    config["data"] = {
-        "class_path": "ssl_lightning.data.UncuratedImages",
-        "init_args": {"path": "wandb:me/project/images:v0"},
-    }
+    config["data"]["init_args"]["samples"] = 99
     path.write_text(yaml.safe_dump(config))
-    assert run(["predict", "--config", "clusters", "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]) == 65
-    assert "found the address 'wandb:me/project/images:v0' in a description" in capsys.readouterr().err
+    assert run(["embed", CHECKPOINT, "features.safetensors"]) == 0
+    assert len(FeatureFile.load("features.safetensors").rows) == 150
+    (line,) = (line for line in caplog.messages if "differs from" in line)
+    assert "found runs/shapes/config.yaml, which differs from step-1.ckpt: data.init_args.samples 150 -> 99" in line
+
+
+def test_a_checkpoint_without_a_configuration_takes_that_of_its_run(folder, caplog):
+    described_as(Path(CHECKPOINT).resolve(), {})
+    with caplog.at_level("INFO"):
+        assert run(["embed", CHECKPOINT, "features.safetensors"]) == 0
+    assert len(FeatureFile.load("features.safetensors").rows) == 150
+    assert "images: those of the run, from runs/shapes/config.yaml; --data names others" in caplog.text
+
+
+def test_embed_takes_the_images_of_a_checkpoint_apart_from_its_run(folder):
+    Path("config.yaml").write_text("data: {class_path: ssl_lightning.data.Digits}\n")  # of something else
+    Path("copies").mkdir()
+    copy = shutil.copy(Path(CHECKPOINT).resolve(), "copies/copy.ckpt")
+    assert run(["embed", CHECKPOINT, "own.safetensors"]) == 0
+    assert run(["embed", str(copy), "apart.safetensors"]) == 0
+    own, apart = FeatureFile.load("own.safetensors"), FeatureFile.load("apart.safetensors")
+    assert torch.equal(own.features, apart.features)
+    assert own.metadata["data"] == apart.metadata["data"]
+
+
+def test_embed_takes_the_images_that_the_command_names(folder, caplog):
+    Path("mine.yaml").write_text("data: {class_path: ssl_lightning.data.SyntheticImages, init_args: {samples: 70}}\n")
+    for named, images in (("mine.yaml", 70), ("data/digits", 1438)):
+        assert run(["embed", CHECKPOINT, "features.safetensors", "--data", named]) == 0
+        assert len(FeatureFile.load("features.safetensors").rows) == images
+    assert "those of the run" not in caplog.text
+    lines = [line for line in caplog.messages if "as in training" in line]
+    assert lines[0] == "found image_size=16 in data/digits: images are embedded with image_size=24, as in training"
+
+
+@pytest.mark.parametrize("command", ["predict", "embed"])
+def test_a_checkpoint_without_data_is_one_line(command, folder, capsys):
+    checkpoint = shutil.copy(Path(CHECKPOINT).resolve(), "weights.ckpt")
+    Path("weights.json").write_text("{}")
+    described_as(Path(checkpoint), {})
+    given = ["--config", "clusters", "--ckpt_path", checkpoint, *CLUSTERS, *QUIET]
+    assert run([command, *(given if command == "predict" else [checkpoint, "features.safetensors"])]) == 64
+    assert "found weights.ckpt without the data of its run; name the images with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_images_of_a_run_on_one_cluster_are_found_again(apart, folder):
+    clusters = ["--config", "clusters", "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]
+    assert run(["predict", *clusters, "--trainer.callbacks.path", "edge"]) == 0
+    largest = pandas.read_parquet("edge.parquet").cluster.value_counts()
+    subset = ["--data.subset.path", "edge.safetensors", "--data.subset.value", str(largest.index[0])]
+    limits = ["--data.limits.max_pixels", "1000000"]
+    given = ["--config", "simclr", "--config", "data/synthetic", *TINY, *SOURCE, *QUIET, *subset, *limits]
+    assert run(["fit", *given, "--data.batch_size", "4", "--run.name", "expert"]) == 0
+    checkpoint = "runs/expert/checkpoints/last.ckpt"
+    if apart:
+        checkpoint = shutil.copy(Path(checkpoint).resolve(), "expert.ckpt")
+    assert data_of_run(checkpoint, "--data")["init_args"]["limits"]["max_pixels"] == 1000000
+    assert run(["embed", checkpoint, "features.safetensors"]) == 0
+    assert len(FeatureFile.load("features.safetensors").rows) == largest.iloc[0]
 
 
 def test_a_mean_that_is_not_used_is_logged(folder, caplog):
@@ -130,6 +229,7 @@ def test_what_the_data_set_is_no_option_of_the_model(folder, capsys):
         },
         {"a": [], "b": {}, "c": [[1, 2], [3]]},
         {"b": list(range(12))},
+        {"a": {"v2.0": 1, "v2": {"0": 2}}, "b": {"0": 1, "1": 2}, "c": {"x\\.y": [{"1.5": None}]}},
     ],
 )
 def test_a_flat_table_gives_the_configuration_again(config):

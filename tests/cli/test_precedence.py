@@ -231,6 +231,45 @@ def test_options_without_a_class_keep_their_order():
     assert in_order(words) == ["fit", "--config=swav.yaml", "--a", "X", "--a.b", "1", "--c", "--a.d=2", "--e", "-1"]
 
 
+def test_the_order_leaves_words_that_stand_alone_and_short_options():
+    words = ["fit", "x", "--a.b", "1", "2", "--config=swav.yaml", "-h", "--a", "X", "--", "--c"]
+    ordered = ["fit", "--config=swav.yaml", "x", "--a", "X", "--a.b", "1", "2", "-h", "--", "--c"]
+    assert in_order(words) == ordered
+
+
+def test_numbers_and_names_are_taken_in_every_form(capsys):
+    for given in (["-cswav"], ["-c", "swav"], ["-c=swav"]):
+        config = resolved(capsys, *given, "--model.temperature", "-1e-3", "--seed_everything", "+7")
+        assert config["model"]["init_args"]["temperature"] == -1e-3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--config", "swav", "data/cifar10"], "found data/cifar10 without an option; expected --config data/cifar10"),
+        (["--config", "swav", "--trainer.max_steps", "-1", "5"], "found 5 without an option"),
+        (["--config", "swav", "--", "--trainer.max_steps"], "found -- without an option"),
+    ],
+)
+def test_words_that_stand_alone_are_named(given, message, capsys):
+    code, line = ended(capsys, *given)
+    assert code == 2
+    assert message in line
+
+
+def test_a_configuration_without_a_name_is_one_line(capsys):
+    code, line = ended(capsys, "--config", "--trainer.max_steps", "3")
+    assert code == 64
+    assert "found --config without a file; expected a configuration" in line
+
+
+def test_help_follows_a_configuration(capsys):
+    with pytest.raises(SystemExit) as done:
+        run(["fit", "--config", "swav", "-h"])
+    assert done.value.code == 0
+    assert "--run.name" in capsys.readouterr().out
+
+
 TWICE = {
     "a section": ("swav", "trainer:\n  max_epochs: 3\n", "trainer"),
     "a key of a section": (

@@ -1,5 +1,6 @@
 """The four stages of Divide and Contrast, as a user runs them."""
 
+import json
 import os
 import re
 import shutil
@@ -147,6 +148,19 @@ def test_evaluating_within_a_part_is_evaluating_its_images(stages, capsys):
             expected = 100 * KNN()(*sets)["knn/top1"]
             (row,) = [row for row in table if row[0] == "1" and row[-1] == name]
             assert float(row[3]) == pytest.approx(expected, abs=0.3)
+
+
+def test_images_that_have_moved_are_named_by_an_option(stages, tmp_path, capsys):
+    clustering, metadata = Clustering.load(stages.edge)
+    moved = {"class_path": "ssl_lightning.data.UncuratedImages", "init_args": {"path": str(tmp_path / "moved")}}
+    edge = str(tmp_path / "edge.safetensors")
+    clustering.save(edge, metadata | {"data_config": json.dumps(moved)})
+    given = ["experts", edge, "--runs", str(stages.folder)]
+    assert run(given) == 65
+    assert run([*given, "--data", "data/digits"]) == 0
+    assert "finished" in capsys.readouterr().out
+    assert run([*given, "--data", "data/synthetic"]) == 65
+    assert "--data names other images" in capsys.readouterr().err
 
 
 def test_an_expert_that_is_not_there_is_named_with_its_command(stages, tmp_path, capsys):
