@@ -15,7 +15,7 @@ FIRST = 10.0
 
 
 class Lines(tqdm):
-    """A bar that logs a plain line where tqdm draws."""
+    """A bar that logs a plain line where tqdm updates the bar."""
 
     monitor_interval = 0  # no thread, which worker processes would inherit
 
@@ -28,7 +28,7 @@ class Lines(tqdm):
 def progress(
     items: Iterable[Any] | None, title: str, unit: str, shown: bool = True, is_size: bool = False
 ) -> Any:  # a tqdm of the items; a checker of items would read one
-    """A loop, or with None for items a counter, whose progress is shown on standard error.
+    """A loop, or with None for items a counter, with its progress on standard error.
 
     Args:
         items: What the loop runs over.
@@ -38,7 +38,7 @@ def progress(
         is_size: Abbreviate numbers, as for bytes.
     """
     common: dict[str, Any] = {"desc": title, "leave": False, "disable": not shown, "unit_scale": is_size}
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:  # notebooks show bars, and no log
         return tqdm(items, unit=unit, delay=2, **common)
     known = hasattr(items, "__len__")
     line = "{desc}: {n_fmt} " + ("of {total_fmt} " if known else "") + unit + (", {remaining} left" if known else "")

@@ -73,8 +73,9 @@ def _reject_linked(options: list[Option], files: list[str], tables: list[dict[st
     The complete configuration of a run holds them too, equal to what decides them.
     """
     for option in options:
-        if advice := LINKED.get(_place(option)[:2]):
-            raise UsageError(f"found --{option.name}, {advice}")
+        for place, advice in LINKED.items():
+            if _place(option)[:2] == place:
+                raise UsageError(f"found --{option.name}, {advice}")
     for file, table in zip(files, tables, strict=True):
         for (section, name), advice in LINKED.items():
             arguments = table.get(section)

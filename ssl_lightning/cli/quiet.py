@@ -21,8 +21,8 @@ def quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_adverts)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for asked_for in ("callbacks", "profilers"):  # the table of a profiler, or why EarlyStopping ends a run
-        logging.getLogger(f"lightning.pytorch.{asked_for}").setLevel(logging.INFO)
+    for part in ("callbacks", "profilers"):  # the table of a profiler, or why EarlyStopping ends a run
+        logging.getLogger(f"lightning.pytorch.{part}").setLevel(logging.INFO)
 
 
 def _no_adverts(record: logging.LogRecord) -> bool:

@@ -44,7 +44,6 @@ REJECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
         "evaluation out",
     ),
     "num_sanity_val_steps": (lambda value: value < -1, "expected a number of batches, or -1 for all"),
-    "reload_dataloaders_every_n_epochs": (lambda value: value < 0, "expected a number of epochs, or 0 for never"),
     "min_epochs": (lambda value: value < 0, "expected a number of epochs"),
     "min_steps": (lambda value: value < 0, "expected a number of steps"),
     "log_every_n_steps": (lambda value: value < 0, "expected a number of steps, or 0 for no rows of training metrics"),

@@ -3,13 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
-from ssl_lightning.checkpoints.load import build_data, data_section, described_data
-from ssl_lightning.cli.config_names import find_config
-=======
-from tqdm import tqdm
-
->>>>>>> s23-embed
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, purity
 from ssl_lightning.commands.stage_images import images_of

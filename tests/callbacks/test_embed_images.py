@@ -4,6 +4,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from ssl_lightning.callbacks import embed
 from ssl_lightning.callbacks.embed import embed_images
 from ssl_lightning.checkpoints import DurableCheckpointIO, load_model
 from ssl_lightning.data import Digits
@@ -41,11 +42,12 @@ def test_model_and_random_state_stay_as_they_are(model):
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
 
 
-def test_a_bar_shows_how_far_it_is(model, capsys):
-    embed_images(model, Digits())
-    assert "0/3" in capsys.readouterr().err  # 1,438 images by 512; it is wiped when done
-    embed_images(model, Digits(), progress=False)
-    assert capsys.readouterr().err == ""
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_progress_of_the_pass_is_shown(model, shown, monkeypatch):
+    calls = []
+    monkeypatch.setattr(embed, "shown_progress", lambda loader, *what, **how: calls.append((what, how)) or loader)
+    embed_images(model, Digits(), progress=shown)
+    assert calls == [(("computing features", "batches"), {"shown": shown})]
 
 
 @pytest.mark.parametrize(

@@ -301,3 +301,35 @@ def test_an_empty_or_broken_file_is_named(text, capsys):
     assert code == 2
     assert "broken.yaml" in line
     assert "Unexpected config" not in line
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "instead"),
+    [
+        ("data.seed", "7", "--seed_everything"),
+        ("data.init_args.seed", "-1", "--seed_everything"),
+        ("model.preprocessing.image_size", "64", "--data.image_size"),
+        ("model.init_args.preprocessing", "{image_size: 64}", "--data.image_size"),
+    ],
+)
+@pytest.mark.parametrize("in_a_file", [True, False])
+def test_what_another_setting_decides_is_rejected(place, value, instead, in_a_file, capsys):
+    section, _, rest = place.partition(".")
+    table = yaml.safe_load(value)
+    for name in reversed(rest.split(".")):
+        table = {name: table}
+    Path("mine.yaml").write_text(yaml.safe_dump({section: table}))
+    given = ["--config", "mine.yaml"] if in_a_file else [f"--{place}={value}"]
+    code, line = ended(capsys, "--config", "simclr", *given)
+    assert code == 64
+    assert "found " in line
+    assert instead in line
+
+
+def test_the_configuration_of_a_run_holds_what_decides_it(capsys):
+    whole = resolved(capsys, "--config", "simclr", "--seed_everything", "4")
+    whole["data"]["init_args"]["seed"] = 4
+    whole["model"]["init_args"]["preprocessing"] = {"image_size": 16}
+    Path("config.yaml").write_text(yaml.safe_dump(whole))
+    again = resolved(capsys, "--config", "config.yaml", "--seed_everything", "5")
+    assert again["seed_everything"] == 5
