@@ -31,6 +31,7 @@ from ssl_lightning.cli.fit import Fitting
 from ssl_lightning.cli.instantiate import TRAINERS_REJECTIONS, Instantiation, place_in_trainer, rejects_settings
 from ssl_lightning.cli.parser import OneLineParser, prepare_arguments
 from ssl_lightning.cli.quiet import quieten
+from ssl_lightning.cli.suggestions import NO_OPTIONS
 from ssl_lightning.cli.trainer import DEFAULTS, RunComponents, default_name, tell_counts_from_fractions
 from ssl_lightning.cli.trainer_options import check_interval, check_options
 from ssl_lightning.data import ImageModule
@@ -89,6 +90,11 @@ class CommandLine(LightningCLI):
             load_from_checkpoint_support=False,
         )
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Subcommands, and the arguments of Lightning's functions that are no options; `--ckpt_path` is our own."""
+        return {name: skipped | {"ckpt_path", *NO_OPTIONS} for name, skipped in LightningCLI.subcommands().items()}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where a run lives, how it resumes, and what the model learns from the data."""
         parser.add_argument("--run.name", type=str | None, default=None, help="default <config>-<data>-s<seed>")
@@ -101,6 +107,13 @@ class CommandLine(LightningCLI):
             default=None,
             help="initialize the weights from this checkpoint; optimizer, memory banks and epoch start anew. To resume "
             "from a checkpoint, give --ckpt_path",
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="checkpoint of a run, a file or wandb:...: fit resumes from it; validate, test and predict take its "
+            "network and, unless others are named, its images",
         )
         parser.add_argument("--resume.policy", type=Policy, default="auto", help="what to do with an earlier run")
         parser.add_argument("--resume.allow_config_change", type=bool, default=False, help="resume with other settings")
@@ -201,25 +214,21 @@ class CommandLine(LightningCLI):
 
     # validate, test, predict: the method comes from the checkpoint where one is given
 
-    def validate(
-        self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
-    ) -> None:
+    def validate(self, model: pl.LightningModule, datamodule: ImageModule, **_: Any) -> None:
         """Evaluate with all rows of every probe set and print the numbers."""
-        self._evaluate(self._method(model, datamodule, ckpt_path), datamodule)
+        self._evaluate(self._method(model, datamodule), datamodule)
 
-    def test(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any) -> None:
+    def test(self, model: pl.LightningModule, datamodule: ImageModule, **_: Any) -> None:
         """The same as `validate`."""
-        self._evaluate(self._method(model, datamodule, ckpt_path), datamodule)
+        self._evaluate(self._method(model, datamodule), datamodule)
 
-    def predict(
-        self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
-    ) -> None:
+    def predict(self, model: pl.LightningModule, datamodule: ImageModule, **_: Any) -> None:
         """Embed the training images; callbacks such as `WriteClusters` keep what they need."""
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
             if isinstance(callback, WriteClusters):
                 callback.data_config = json.dumps(self._plain_config()["data"])
         with self._session():
-            method = self._method(model, datamodule, ckpt_path)
+            method = self._method(model, datamodule)
             self.trainer.predict(method, datamodule=datamodule, return_predictions=False)
 
     def _evaluate(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
@@ -254,8 +263,8 @@ class CommandLine(LightningCLI):
         if self.subcommand == "predict" and table.is_file():
             log.info(f"metrics of the clusters: {table}")
 
-    @staticmethod
-    def _method(model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None) -> pl.LightningModule:
+    def _method(self, model: pl.LightningModule, datamodule: ImageModule) -> pl.LightningModule:
+        ckpt_path: str | None = self.options.ckpt_path
         if ckpt_path is None:
             return model
         loaded = load_model(ckpt_path)
