@@ -677,6 +677,9 @@ def test_checkpoints_may_be_farther_apart_than_epochs(tmp_path, capsys):
     four = ["--trainer.max_epochs", "4", "--trainer.max_steps", "-1", "--trainer.limit_train_batches", "2"]
     rare = ["fit", *small, *four, "--run.name", "rare", "--run.save_every_n_epochs"]
     assert "found run.save_every_n_epochs=0; expected 1" in rejected(capsys, *rare, "0")
+    for steps in ("0", "-5"):
+        line = rejected(capsys, "fit", *small, *four, "--run.save_every_n_steps", steps)
+        assert f"found run.save_every_n_steps={steps}; expected 1 or more" in line
     assert run([*rare, "3"]) == 0
     checkpoints = (tmp_path / "rare" / "checkpoints").glob("step-*.ckpt")
     assert {path.name for path in checkpoints} == {"step-6.ckpt", "step-8.ckpt"}

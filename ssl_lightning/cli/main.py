@@ -23,7 +23,6 @@ from ssl_lightning.checkpoints.allowlist import restrict_imports
 from ssl_lightning.checkpoints.durable import LAST
 from ssl_lightning.cli.checks import (
     check_policy,
-    check_seed,
     reject_trained_folder,
     reject_two_checkpoints,
 )
@@ -33,6 +32,8 @@ from ssl_lightning.cli.instantiate import TRAINERS_REJECTIONS, Instantiation, pl
 from ssl_lightning.cli.lines import last_lines
 from ssl_lightning.cli.parser import OneLineParser, prepare_arguments
 from ssl_lightning.cli.quiet import quieten
+from ssl_lightning.cli.seeds import check_seed
+from ssl_lightning.cli.suggestions import NO_OPTIONS
 from ssl_lightning.cli.trainer import DEFAULTS, RunComponents, default_name, tell_counts_from_fractions
 from ssl_lightning.cli.trainer_options import check_interval, check_options
 from ssl_lightning.data import ImageModule
@@ -91,6 +92,11 @@ class CommandLine(LightningCLI):
             load_from_checkpoint_support=False,
         )
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Subcommands, and the arguments of Lightning's functions that are no options; `--ckpt_path` is our own."""
+        return {name: skipped | {"ckpt_path", *NO_OPTIONS} for name, skipped in LightningCLI.subcommands().items()}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where a run lives, how it resumes, and what the model learns from the data."""
         parser.add_argument("--run.name", type=str | None, default=None, help="default <config>-<data>-s<seed>")
@@ -103,6 +109,13 @@ class CommandLine(LightningCLI):
             default=None,
             help="initialize the weights from this checkpoint; optimizer, memory banks and epoch start anew. To resume "
             "from a checkpoint, give --ckpt_path",
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="checkpoint of a run, a file or wandb:...: fit resumes from it; validate, test and predict take its "
+            "network and, unless others are named, its images",
         )
         parser.add_argument("--resume.policy", type=Policy, default="auto", help="what to do with an earlier run")
         parser.add_argument("--resume.allow_config_change", type=bool, default=False, help="resume with other settings")
@@ -128,7 +141,8 @@ class CommandLine(LightningCLI):
             super().parse_arguments(parser, args)
         except RecursionError:
             raise ParsingError("found configuration files that include themselves; expected files that end") from None
-        check_seed(self.config[self.config.subcommand].seed_everything)
+        subcommand = self.config.subcommand
+        check_seed(self.config[subcommand].seed_everything, sys.argv[1:] if subcommand == "fit" else [])
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint overwrite the command line, and import what it names; see `fit`."""
@@ -203,25 +217,21 @@ class CommandLine(LightningCLI):
 
     # validate, test, predict: the method comes from the checkpoint where one is given
 
-    def validate(
-        self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
-    ) -> None:
+    def validate(self, model: pl.LightningModule, datamodule: ImageModule, **_: Any) -> None:
         """Evaluate with all rows of every probe set and print the numbers."""
-        self._evaluate(self._method(model, datamodule, ckpt_path), datamodule)
+        self._evaluate(self._method(model, datamodule), datamodule)
 
-    def test(self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any) -> None:
+    def test(self, model: pl.LightningModule, datamodule: ImageModule, **_: Any) -> None:
         """The same as `validate`."""
-        self._evaluate(self._method(model, datamodule, ckpt_path), datamodule)
+        self._evaluate(self._method(model, datamodule), datamodule)
 
-    def predict(
-        self, model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None = None, **_: Any
-    ) -> None:
+    def predict(self, model: pl.LightningModule, datamodule: ImageModule, **_: Any) -> None:
         """Embed the training images; callbacks such as `WriteClusters` keep what they need."""
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
             if isinstance(callback, WriteClusters):
                 callback.data_config = json.dumps(self._plain_config()["data"])
         with self._session():
-            method = self._method(model, datamodule, ckpt_path)
+            method = self._method(model, datamodule)
             self.trainer.predict(method, datamodule=datamodule, return_predictions=False)
 
     def _evaluate(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
@@ -256,8 +266,8 @@ class CommandLine(LightningCLI):
         if self.subcommand == "predict" and table.is_file():
             log.info(f"metrics of the clusters: {table}")
 
-    @staticmethod
-    def _method(model: pl.LightningModule, datamodule: ImageModule, ckpt_path: str | None) -> pl.LightningModule:
+    def _method(self, model: pl.LightningModule, datamodule: ImageModule) -> pl.LightningModule:
+        ckpt_path: str | None = self.options.ckpt_path
         if ckpt_path is None:
             return model
         loaded = load_model(ckpt_path)

@@ -16,7 +16,7 @@ from ssl_lightning.checkpoints.allowlist import explain_rejection
 from ssl_lightning.checkpoints.renamed import renamed_class, renamed_key
 from ssl_lightning.cli.config_names import find_config
 from ssl_lightning.cli.precedence import in_order
-from ssl_lightning.cli.suggestions import arguments_of_classes, closest, plain
+from ssl_lightning.cli.suggestions import arguments_of_classes, closest, plain, unknown_key
 from ssl_lightning.errors import DataError, ParsingError, UsageError, called_by_parser, debugging, one_line
 from ssl_lightning.processes import rank
 from ssl_lightning.safe_yaml import read_yaml
@@ -129,6 +129,9 @@ def _with_place(message: str, arguments: list[str], folder: Path) -> str:
                 read_yaml(folder / file)
             except DataError as error:
                 return str(error)
+    unknown = re.fullmatch(r"Subcommand '\w+' does not accept option '([^']+)'", message)
+    if unknown is not None:
+        return unknown_key(unknown[1], _place_in_files(unknown[1], files, folder))
     rejected = re.fullmatch(r"Option '([^']+)' is not accepted", message)
     if rejected is None:
         return f"{message}{renamed_class(message)}"
@@ -140,6 +143,12 @@ def _with_place(message: str, arguments: list[str], folder: Path) -> str:
     expected = renamed_key(key) or (f"a name such as {', '.join(close)}" if close else "")
     expected = expected or "one of the names that --print_config= shows"
     return f"found {where}, which is not known there; expected {expected}"
+
+
+def _place_in_files(path: str, files: list[str], folder: Path) -> str:
+    """A key with the last file that has it; alone where none has, as for a text on the command line."""
+    holders = [file for file in files if path in _paths(read_yaml(folder / file), path.rpartition(".")[2])]
+    return f"{path} in {holders[-1]}" if holders else path
 
 
 def _paths(value: Any, key: str, path: str = "") -> Iterator[str]:

@@ -24,11 +24,6 @@ FOLDERS = ("data", "scale", "shared")
 """Folders of packaged configurations after the methods, in their order; files of the user come last."""
 EVALUATING = ("validate", "test", "predict")
 """Subcommands that use the images of the run that their checkpoint belongs to."""
-LINKED = {
-    ("data", "seed"): "which is that of the run: give --seed_everything",
-    ("model", "preprocessing"): "which is that of the data: give --data.image_size, --data.mean or --data.std",
-}
-"""Places that another setting decides, and which one."""
 SPECIFICATION = {"class_path", "init_args", "dict_kwargs"}
 """Keys of a table that describes a class and its arguments."""
 
@@ -48,7 +43,7 @@ def in_order(arguments: list[str]) -> list[str]:
     tables = [_table(file) for file in files]
     _reject_two_sources(files)
     _reject_two_methods(files, tables)
-    _reject_linked(options, files, tables)
+    _reject_preprocessing(options, files, tables)
     others = _classes_first([option for option in options if option.name != CONFIG])
     if (
         (checkpoint := _checkpoint(others, tables))
@@ -67,24 +62,20 @@ def _place(option: Option) -> tuple[str, ...]:
     return tuple(name for name in option.name.split(".") if name != "init_args")
 
 
-def _reject_linked(options: list[Option], files: list[str], tables: list[dict[str, Any]]) -> None:
-    """Reject values that another setting decides, and that the parser would drop without a word.
+def _reject_preprocessing(options: list[Option], files: list[str], tables: list[dict[str, Any]]) -> None:
+    """Reject a preprocessing of the model, which the data decide and the parser would drop without a word.
 
-    The complete configuration of a run holds them too, equal to what decides them.
+    The complete configuration of a run holds it too.
     """
+    advice = "which is that of the data: give --data.image_size, --data.mean or --data.std"
     for option in options:
-        for place, advice in LINKED.items():
-            if _place(option)[:2] == place:
-                raise UsageError(f"found --{option.name}, {advice}")
+        if _place(option)[:2] == ("model", "preprocessing"):
+            raise UsageError(f"found --{option.name}, {advice}")
     for file, table in zip(files, tables, strict=True):
-        for (section, name), advice in LINKED.items():
-            arguments = table.get(section)
-            arguments = arguments.get("init_args", arguments) if isinstance(arguments, dict) else None
-            if not isinstance(arguments, dict) or name not in arguments:
-                continue
-            is_complete = isinstance(table.get("data"), dict) and "seed_everything" in table
-            if not is_complete or (name == "seed" and arguments[name] != table["seed_everything"]):
-                raise UsageError(f"found {section}.{name} in {file}, {advice}")
+        model = table.get("model")
+        arguments = model.get("init_args", model) if isinstance(model, dict) else None
+        if isinstance(arguments, dict) and "preprocessing" in arguments and "seed_everything" not in table:
+            raise UsageError(f"found model.preprocessing in {file}, {advice}")
 
 
 def _rank(file: str) -> int:

@@ -32,6 +32,12 @@ ALIASES = {
     "backbone": "model.backbone",
 }
 """Options that other programs have, and what gives the same here."""
+NO_OPTIONS = {
+    "weights_only": "checkpoints are always read as tensors and plain values alone",
+    "verbose": "validate and test print one table of all results",
+    "return_predictions": "callbacks such as WriteClusters, and `ssl-lightning embed`, write what predict computes",
+}
+"""Arguments of Lightning's functions that are no options here, and why."""
 TYPES = {
     "int": "a whole number",
     "float": "a number",
@@ -85,11 +91,30 @@ def _unknown(argument: str, options: list[str]) -> str:
         return f"found {argument} without an option; expected " + (
             f"--config {argument}" if is_config else "options such as --config swav"
         )
+    if name in NO_OPTIONS:
+        return f"found --{name}, which is no option: {NO_OPTIONS[name]}; leave it out"
+    meant = " or ".join(f"--{option}" for option in _meant(name, options)) or "one of those that --help lists"
+    return f"found the option --{name}, which is not known; expected {meant}"
+
+
+def unknown_key(key: str, where: str) -> str:
+    """One line for a key of a configuration that no subcommand with a trainer has.
+
+    Args:
+        key: With the sections that it stands in.
+        where: The same with the name of the file.
+    """
+    if key in NO_OPTIONS:
+        return f"found {where}, which is no option: {NO_OPTIONS[key]}; leave it out"
+    meant = " or ".join(_meant(key, _common_options())) or "one of the names that --print_config= shows"
+    return f"found {where}, which is not known; expected {meant}"
+
+
+def _meant(name: str, options: list[str]) -> list[str]:
+    """The options that an unknown name may mean, at most three."""
     same_end = [option for option in options if option.rpartition(".")[2] == name]
     alias = [ALIASES[name]] if ALIASES.get(name) in options or ALIASES.get(name, "").startswith("model.") else []
-    found = alias or same_end or closest(name, options)
-    meant = " or ".join(f"--{option}" for option in found[:3]) or "one of those that --help lists"
-    return f"found the option --{name}, which is not known; expected {meant}"
+    return (alias or same_end or closest(name, options))[:3]
 
 
 def _common_options() -> list[str]:

@@ -39,6 +39,8 @@ LOADER_ARGUMENTS = (
     *("max_unreadable", "eval_batch_size", "subset"),
 )
 """Arguments of `ImageModule` that belong to the recipe of a method or to the loader, and survive another source."""
+_LOWEST = {"batch_size": 2, "image_size": 1, "num_workers": 0, "reference_images": 1, "eval_batch_size": 1}
+"""Smallest value of each number."""
 Probes = dict[str, tuple[ImageDataset, ImageDataset]]
 """Training and test images of each probe set."""
 Loaders = list[SequentialLoader]
@@ -100,7 +102,7 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         self._sampled_over: Labels = None
         self._probe_loaders: Loaders = []
         self._checks = SourceChecks(self.max_unreadable)
-        for name, lowest in (("batch_size", 2), ("image_size", 1), ("num_workers", 0), ("reference_images", 1)):
+        for name, lowest in _LOWEST.items():
             if getattr(self, name) < lowest:
                 raise UsageError(f"found data.{name}={getattr(self, name)}; expected at least {lowest}")
         check_normalization(self.mean, self.std)

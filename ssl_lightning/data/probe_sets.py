@@ -38,6 +38,13 @@ class ProbeSet:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise UsageError(
+                f"found image_size={self.image_size} of the probe set {self.test}; expected at least 1, or null for "
+                "that of the data"
+            )
+
     @property
     def splits(self) -> tuple[str, str]:
         """Both splits."""

@@ -29,6 +29,11 @@ __all__ = [
 ]
 
 
+LARGEST_SIZE = 4
+"""Of a view; a larger number is a side in pixels."""
+SIZE_UNIT = "the side as a fraction of data.image_size"
+
+
 @dataclass(frozen=True)
 class View:
     """A kind of view. The configuration of a method lists its kinds, global crops first.
@@ -70,7 +75,7 @@ class View:
 
     def __post_init__(self) -> None:
         _expect(self, "count", self.count >= 1, "a whole number of at least 1")
-        _expect(self, "size", self.size > 0, "a positive fraction of data.image_size")
+        _expect(self, "size", 0 < self.size <= LARGEST_SIZE, f"{SIZE_UNIT}, more than 0 and at most {LARGEST_SIZE}")
         _expect(self, "scale", 0 < self.scale[0] <= self.scale[1] <= 1, "0 < low <= high <= 1")
         _expect(self, "ratio", 0 < self.ratio[0] <= self.ratio[1] < math.inf, "0 < low <= high")
         for name in ("horizontal_flip", "color_jitter_p", "grayscale", "gaussian_blur", "solarize"):

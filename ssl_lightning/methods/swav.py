@@ -114,6 +114,7 @@ class SwAV(Method):
         self.queue = FeatureQueue(queue_length)
         self.temperature, self.epsilon, self.sinkhorn_iterations = temperature, epsilon, sinkhorn_iterations
         _expect(freeze_epochs >= 0, "freeze_epochs", freeze_epochs, "at least 0")
+        _expect(queue_start_epoch >= 0, "queue_start_epoch", queue_start_epoch, "at least 0")
         _expect(freeze_steps is None or freeze_steps >= 0, "freeze_steps", freeze_steps, "at least 0, or null")
         self.prior_power, self.freeze_epochs, self.queue_start_epoch = prior_power, freeze_epochs, queue_start_epoch
         self.freeze_steps = freeze_steps

@@ -4,6 +4,7 @@ The arithmetic is that of timm's `Lars`. The conventions differ in the adapted t
 clipping of the local rate; they must not be mixed.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -81,5 +82,8 @@ class LARS(Lars):
 
 def _check(optimizer: Lars, **options: float) -> None:
     for name, value in options.items():
-        if value < 0:
+        if not 0 <= value < math.inf:
             raise UsageError(f"found {type(optimizer).__name__} {name}={value}; expected 0 or more")
+    if options["momentum"] >= 1:
+        found = f"{type(optimizer).__name__} momentum={options['momentum']}"
+        raise UsageError(f"found {found}; expected a fraction below 1, such as 0.9")

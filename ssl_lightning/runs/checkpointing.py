@@ -64,7 +64,7 @@ class Checkpointing(pl.Callback):
         if every_n_epochs < 1:
             raise UsageError(f"found run.save_every_n_epochs={every_n_epochs}; expected 1 for every epoch, or more")
         if every_n_steps is not None and every_n_steps < 1:
-            raise UsageError(f"found run.save_every_n_steps={every_n_steps}; expected 1 for every step, more, or null")
+            raise UsageError(f"found run.save_every_n_steps={every_n_steps}; expected 1 or more, or null for none")
         self.folder, self.every_n_epochs = Path(folder), every_n_epochs
         self.config, self.initial_weights = config or {}, initial_weights or {}
         self.every_n_steps, self.every_minutes, self.keep = every_n_steps, every_minutes, keep

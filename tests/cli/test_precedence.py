@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from ssl_lightning.cli.precedence import in_order
+from ssl_lightning.cli.seeds import check_seed
 from ssl_lightning.data import ImageModule
 from ssl_lightning.data.module import LOADER_ARGUMENTS
 from ssl_lightning.entry import run
+from ssl_lightning.errors import UsageError
 
 OF_THE_SOURCE = {"image_size", "mean", "std", "probe_sets"}
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -304,16 +306,11 @@ def test_an_empty_or_broken_file_is_named(text, capsys):
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "instead"),
-    [
-        ("data.seed", "7", "--seed_everything"),
-        ("data.init_args.seed", "-1", "--seed_everything"),
-        ("model.preprocessing.image_size", "64", "--data.image_size"),
-        ("model.init_args.preprocessing", "{image_size: 64}", "--data.image_size"),
-    ],
+    ("place", "value"),
+    [("model.preprocessing.image_size", "64"), ("model.init_args.preprocessing", "{image_size: 64}")],
 )
 @pytest.mark.parametrize("in_a_file", [True, False])
-def test_what_another_setting_decides_is_rejected(place, value, instead, in_a_file, capsys):
+def test_the_data_decide_the_preprocessing(place, value, in_a_file, capsys):
     section, _, rest = place.partition(".")
     table = yaml.safe_load(value)
     for name in reversed(rest.split(".")):
@@ -323,13 +320,39 @@ def test_what_another_setting_decides_is_rejected(place, value, instead, in_a_fi
     code, line = ended(capsys, "--config", "simclr", *given)
     assert code == 64
     assert "found " in line
-    assert instead in line
+    assert "--data.image_size" in line
 
 
-def test_the_configuration_of_a_run_holds_what_decides_it(capsys):
+def test_the_configuration_of_a_run_holds_its_preprocessing(capsys):
     whole = resolved(capsys, "--config", "simclr", "--seed_everything", "4")
     whole["data"]["init_args"]["seed"] = 4
     whole["model"]["init_args"]["preprocessing"] = {"image_size": 16}
     Path("config.yaml").write_text(yaml.safe_dump(whole))
     again = resolved(capsys, "--config", "config.yaml", "--seed_everything", "5")
     assert again["seed_everything"] == 5
+
+
+@pytest.mark.parametrize("value", ["7", "-1"])
+@pytest.mark.parametrize("place", ["--data.seed", "--data.init_args.seed", "a file"])
+def test_another_seed_for_the_data_is_rejected_since_it_would_have_no_effect(place, value, capsys):
+    Path("mine.yaml").write_text(f"data:\n  init_args:\n    seed: {value}\n")
+    given = ["--config", "mine.yaml"] if place == "a file" else [f"{place}={value}"]
+    code, line = ended(capsys, "--config", "swav", "--config", "data/digits", *given)
+    assert code == 64
+    assert f"found data.seed={value} and --seed_everything 0" in line
+    assert line.endswith(f"give --seed_everything {value}")
+
+
+@pytest.mark.parametrize("text", ["{class_path: Digits, init_args: {seed: 7}}", "{seed: 7}"])
+def test_another_seed_in_a_table_of_the_data_is_rejected(text, capsys):
+    code, line = ended(capsys, "--config", "swav", "--config", "data/digits", "--data", text)
+    assert (code, "found data.seed=7" in line) == (64, True)
+
+
+def test_the_seed_that_a_run_wrote_for_its_data_gives_way_to_another_seed():
+    Path("written.yaml").write_text("seed_everything: 3\ndata:\n  init_args:\n    seed: 3\n")
+    for seed in (3, 5):
+        check_seed(seed, ["--config", "written.yaml"])
+    check_seed(5, ["--data.seed", "5"])
+    with pytest.raises(UsageError, match="found data.seed=5 and --seed_everything 4"):
+        check_seed(4, ["--data.seed", "5"])

@@ -49,6 +49,51 @@ MISTAKES = {
 }
 
 
+UNKNOWN_KEYS = {
+    "weights_only: false": "found weights_only in mine.yaml, which is no option: checkpoints are always read",
+    "traner: {max_epochs: 3}": "found traner.max_epochs in mine.yaml, which is not known; expected trainer.max_epochs",
+    "max_epochs: 3": "found max_epochs in mine.yaml, which is not known; expected trainer.max_epochs",
+    "trainer: {max_epoch: 3}": "found trainer.max_epoch in mine.yaml, which is not known; expected trainer.max_epochs",
+    "run: {nme: x}": "found run.nme in mine.yaml, which is not known; expected run.name",
+    "epochs: 3": "expected trainer.max_epochs",
+    "zzz: {qqq: 1}": "expected one of the names that --print_config= shows",
+}
+
+
+@pytest.mark.parametrize("text", UNKNOWN_KEYS)
+def test_a_key_of_a_file_that_is_not_known_is_named_with_the_file_and_what_was_meant(
+    text, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(text)
+    assert UNKNOWN_KEYS[text] in said(monkeypatch, capsys, "fit --config demo --config mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("fit --config demo --weights_only false", "checkpoints are always read as tensors and plain values alone"),
+        ("validate --config eval --weights_only=true", "checkpoints are always read as tensors and plain values alone"),
+        ("validate --config eval --verbose false", "validate and test print one table of all results"),
+        ("predict --config clusters --return_predictions true", "write what predict computes"),
+    ],
+)
+def test_an_argument_of_lightnings_functions_without_an_effect_is_no_option(command, reason, monkeypatch, capsys):
+    option = command.split()[3].partition("=")[0]
+    line = said(monkeypatch, capsys, command)
+    assert f"found {option}, which is no option: " in line
+    assert reason in line
+
+
+def test_help_has_no_text_of_lightning_on_checkpoints(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ssl-lightning", "validate", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    text = capsys.readouterr().out
+    assert "--ckpt_path" in text
+    assert all(word not in text for word in ("weights_only", "return_predictions", "registry:"))
+
+
 @pytest.mark.parametrize("command", MISTAKES)
 def test_a_mistake_is_one_sentence_with_what_was_meant(command, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)

@@ -247,6 +247,11 @@ def test_a_probe_set_that_is_none_is_rejected():
         ProbeSet("digits/train", "digits/val").open()
 
 
+def test_a_probe_set_of_no_pixels_is_rejected():
+    with pytest.raises(ValueError, match="found image_size=0 of the probe set digits/test; expected at least 1"):
+        ProbeSet("digits/train", "digits/test", image_size=0)
+
+
 def test_a_split_without_labels_is_rejected_by_its_name_when_the_probe_set_is_opened(monkeypatch):
     images, labels = torch.zeros(6, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, -1, -1, -1, -1])
 
@@ -308,6 +313,8 @@ def test_making_one_reads_no_file():
         ({"reference_images": 0}, "data.reference_images=0"),
         ({"num_workers": -1}, "data.num_workers=-1"),
         ({"image_size": 0}, "data.image_size=0"),
+        ({"eval_batch_size": 0}, "data.eval_batch_size=0; expected at least 1"),
+        ({"eval_batch_size": -1}, "data.eval_batch_size=-1; expected at least 1"),
         ({"center_fraction": 1.5}, "data.center_fraction=1.5"),
     ],
 )

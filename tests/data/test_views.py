@@ -484,6 +484,8 @@ def test_kinds_unroll_in_order():
     [
         {"count": 0},
         {"size": 0.0},
+        {"size": 224.0},
+        {"size": float("nan")},
         {"scale": (0.0, 1.0)},
         {"scale": (0.9, 0.2)},
         {"scale": (0.5, 1.2)},

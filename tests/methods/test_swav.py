@@ -27,6 +27,7 @@ SMALL = {
 
 
 OUT_OF_RANGE = {"num_prototypes": 1, "temperature": 0.0, "epsilon": -0.1, "sinkhorn_iterations": 0, "queue_length": -1}
+OUT_OF_RANGE |= {"freeze_epochs": -1.0, "queue_start_epoch": -1.0, "freeze_steps": -1}
 
 
 class Spy(pl.Callback):

@@ -105,3 +105,10 @@ def test_exclusion_splits_every_group_and_keeps_its_options():
 def test_a_negative_option_is_rejected(optimizer, option):
     with pytest.raises(UsageError, match=f"found {optimizer.__name__} {option}=-1.0"):
         optimizer(parameters(), **{option: -1.0})
+
+
+@pytest.mark.parametrize("optimizer", [LARC, LARS])
+@pytest.mark.parametrize(("option", "value"), [("momentum", 90.0), ("momentum", 1.0), ("lr", float("nan"))])
+def test_percent_and_nan_are_rejected(optimizer, option, value):
+    with pytest.raises(UsageError, match=f"found {optimizer.__name__} {option}={value}; expected "):
+        optimizer(parameters(), **{option: value})
