@@ -354,5 +354,5 @@ def test_the_seed_that_a_run_wrote_for_its_data_gives_way_to_another_seed():
     for seed in (3, 5):
         check_seed(seed, ["--config", "written.yaml"])
     check_seed(5, ["--data.seed", "5"])
-    with pytest.raises(UsageError, match="found data.seed=5 and --seed_everything 4"):
+    with pytest.raises(UsageError, match=r"found data\.seed=5 and --seed_everything 4"):
         check_seed(4, ["--data.seed", "5"])
