@@ -44,6 +44,7 @@ from ssl_lightning.runs.checkpointing import TABLE
 from ssl_lightning.runs.initial_weights import InitialWeights, find_initial_weights
 from ssl_lightning.runs.record import RunRecord, recorded
 from ssl_lightning.runs.resume import DATA_BY_NAMES, StartPlan, computed, decide
+from ssl_lightning.runs.sessions import SESSIONS, session, sessions_of
 from ssl_lightning.sample_state import PseudoLabels
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Fitting:
         datamodule: On what, set up to fit.
         options: The command line: where the run begins and how it resumes.
         config: The same as plain values: what the run computes.
+        command: The command line as typed.
     """
 
     def __init__(
@@ -72,9 +74,10 @@ class Fitting:
         datamodule: ImageModule,
         options: Namespace,
         config: dict[str, Any],
+        command: str = "",
     ) -> None:
         self.run, self.trainer, self.model, self.datamodule = run, trainer, model, datamodule
-        self.options, self.config = options, config
+        self.options, self.config, self.command = options, config, command
         self.external_loggers = ExternalLoggers(trainer.loggers, run)
 
     @property
@@ -124,10 +127,11 @@ class Fitting:
                     own = Path(start.checkpoint).parent == self.run.checkpoints.resolve()
                     check_rows(checkpoint, start.checkpoint, self.datamodule.num_samples)
                     table.cut_after(int(checkpoint.get("global_step", 0)), checkpoint.get(TABLE) if own else None)
-                self._loops(start)
-                self._reject_nothing_learned(start)
-                self.run.finish(self.trainer.global_step)
-                self._hand_out(inputs)
+                with session(self.run, self.command, lambda: self.trainer.global_step):
+                    self._loops(start)
+                    self._reject_nothing_learned(start)
+                    self.run.finish(self.trainer.global_step)
+                    self._hand_out(inputs)
 
     def _follow(self) -> None:
         """What every other process does."""
@@ -207,6 +211,7 @@ class Fitting:
             "inputs": inputs | initial_weights.inputs,
             "initial_weights": initial_weights.noted(),
             "images": [report.plain() for report in self.datamodule.source_reports],
+            SESSIONS: sessions_of(known),
         }
         self.run.write("run.json", facts)
         checkpointing = _ours(self.trainer, Checkpointing)

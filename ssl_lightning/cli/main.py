@@ -188,7 +188,9 @@ class CommandLine(LightningCLI):
         check_interval(self.options.trainer, datamodule)
         config = self._plain_config()
         cast(Method, model).described_arguments = config["model"].get("init_args") or {}
-        fitting = Fitting(self.run, self.trainer, model, datamodule, self.options, config)
+        fitting = Fitting(
+            self.run, self.trainer, model, datamodule, self.options, config, self.components.preemption.resuming
+        )
         if self.options.resume.allow_config_change:
             self.components.new_options.config = fitting.inputs()
         with self._loops():

@@ -66,6 +66,18 @@ SUBCOMMANDS = {
             "FLOPs of finished runs, and for how many epochs the first could train with those of all",
             takes_folders=True,
         ),
+        Subcommand(
+            "compare",
+            "ssl_lightning.commands.compare",
+            "results of runs side by side, with the settings in which they differ",
+            takes_folders=True,
+        ),
+        Subcommand(
+            "status",
+            "ssl_lightning.commands.status",
+            "the runs of a folder, with their states, stages and best results",
+            first_option="folder",
+        ),
         Subcommand("check-setup", "ssl_lightning.commands.check_setup", "versions, devices, data and speed"),
     )
 }

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,43 @@ def draw_curves(
     figure = Figure(figsize=(4.6 * columns, 3.6 * lines), layout="constrained")
     for place, (title, names) in enumerate(shown):
         _draw_panel(figure.add_subplot(lines, columns, place + 1), rows, title, names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    return True
+
+
+def draw_comparison(tables: Mapping[str, Sequence[dict[str, Any]]], path: Path, metrics: Sequence[str]) -> bool:
+    """Plot one panel for each metric, with a curve over the steps for each run; return whether a file was written.
+
+    Nothing is written without matplotlib.
+
+    Args:
+        tables: Rows of the metrics tables by the names of their runs.
+        path: The PNG file.
+        metrics: Columns of the tables; those without values have no panel.
+    """
+    curves = {name: {run: _points(rows, name, "step") for run, rows in tables.items()} for name in metrics}
+    shown = {name: points for name, points in curves.items() if any(points.values())}
+    if not shown:
+        return False
+    try:
+        from matplotlib.figure import Figure  # slow to import
+    except ImportError:
+        log.info("found no matplotlib: the page has no curves")
+        return False
+    columns, lines = min(COLUMNS, len(shown)), -(-len(shown) // COLUMNS)
+    figure = Figure(figsize=(4.6 * columns, 3.6 * lines), layout="constrained")
+    for place, (name, points) in enumerate(shown.items()):
+        axes = figure.add_subplot(lines, columns, place + 1)
+        for run, values in points.items():
+            marker = "o" if len(values) <= MARKED else ""
+            axes.plot(
+                [step for step, _ in values], [value for _, value in values], marker=marker, markersize=3, label=run
+            )
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return True

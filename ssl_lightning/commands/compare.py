@@ -1,0 +1,134 @@
+"""compare: results, settings, time and curves of several runs, side by side, from their folders alone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_lightning.errors import UsageError
+from ssl_lightning.files import reject_unwritable
+from ssl_lightning.progress import in_words
+from ssl_lightning.report.curves import draw_comparison
+from ssl_lightning.report.page import Figure, Section, write_page
+from ssl_lightning.report.table import PRIMARY, RAW_PIXELS, percent_table, probe_set_prefixes
+from ssl_lightning.runs.summary import RunSummary, summarize
+
+LONGEST = 48
+"""Characters of a setting in the table; longer ones are cut."""
+CURVES = ("eval/knn/top1", "eval/linear/top1", "eval/ridge/top1", "train/loss", "cluster/nmi_labels")
+"""Metrics with a panel of curves."""
+IDENTITIES = ("data_fingerprint_by_names",)
+"""Inputs that follow from others in the table."""
+
+
+def main(runs: list[str], html: str | None = None) -> None:
+    """Print the results of runs side by side, with the settings in which they differ, their time and machine.
+
+    Args:
+        runs: Folders of runs, such as runs/a runs/b.
+        html: Folder for a page with the tables and curves.
+
+    Raises:
+        DataError: If one is no folder of a run.
+        UsageError: For fewer than two.
+    """
+    if len(runs) < 2:
+        raise UsageError(f"found {len(runs)} run; expected at least two folders to compare")
+    summaries = _named([summarize(path) for path in runs])
+    sections = [
+        *_evaluations(summaries),
+        Section("Runs", _aligned(_facts(summaries))),
+        Section("Settings that differ", _aligned(_differences(summaries)) or "none"),
+    ]
+    for section in sections:
+        print(f"{section.title}\n{section.text}\n")
+    if html is not None:
+        _write_page(Path(html), summaries, sections)
+
+
+def _named(runs: Sequence[RunSummary]) -> dict[str, RunSummary]:
+    """Runs by the names of their folders, or by their paths where two have the same name."""
+    names = [run.name for run in runs]
+    return {run.name if names.count(run.name) == 1 else str(run.path): run for run in runs}
+
+
+def _evaluations(runs: Mapping[str, RunSummary]) -> list[Section]:
+    """For every probe set the first and last evaluation of each run, and the best of each metric."""
+    last = {name: run.evaluations[-1][1] for name, run in runs.items() if run.evaluations}
+    prefixes = sorted({prefix for numbers in last.values() for prefix in probe_set_prefixes(numbers)})
+    sections = []
+    for prefix in prefixes:
+        rows: dict[str, Mapping[str, float]] = {}
+        for name, run in runs.items():
+            step, numbers = run.evaluations[0] if run.evaluations else (1, {})
+            if f"{prefix}/{RAW_PIXELS}" in numbers:
+                rows.setdefault("raw pixels", {"knn/top1": numbers[f"{prefix}/{RAW_PIXELS}"]})
+            if step == 0 and len(run.evaluations) > 1:
+                rows[f"{name}, step 0"] = _within(numbers, prefix)
+        rows |= {f"{name}, step {runs[name].evaluations[-1][0]}": _within(last[name], prefix) for name in last}
+        sections.append(Section(f"Last evaluation on {prefix}, in percent", percent_table(rows)))
+        sections.append(Section(f"Best evaluation on {prefix}, in percent, and its step", _best(runs, prefix)))
+    return sections or [Section("Last evaluation", "nothing was evaluated")]
+
+
+def _best(runs: Mapping[str, RunSummary], prefix: str) -> str:
+    best = {name: _within(run.best(), prefix) for name, run in runs.items()}
+    columns = [metric for metric in PRIMARY if any(metric in numbers for numbers in best.values())]
+    cells = [
+        (name, *(_at_step(*numbers[metric]) if metric in numbers else "" for metric in columns))
+        for name, numbers in best.items()
+    ]
+    return _aligned([("", *(PRIMARY[metric] for metric in columns)), *cells])
+
+
+def _at_step(step: int, value: float) -> str:
+    return f"{100 * value:.1f} at {step}"
+
+
+def _within(numbers: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The metrics of a probe set, without its prefix."""
+    return {name.removeprefix(f"{prefix}/"): value for name, value in numbers.items() if name.startswith(f"{prefix}/")}
+
+
+def _facts(runs: Mapping[str, RunSummary]) -> list[tuple[str, ...]]:
+    lines = [("", "state", "method", "epochs", "steps", "FLOPs", "time", "machine")]
+    for name, run in runs.items():
+        flops = [float(row["train/flops"]) for row in run.rows if row.get("train/flops")]
+        cost = f"{flops[-1]:.3g}" if flops else ""
+        time = "" if run.seconds is None else in_words(run.seconds)
+        lines.append((name, run.state, run.method, str(run.epoch), f"{run.step:,}", cost, time, run.machine))
+    return lines
+
+
+def _differences(runs: Mapping[str, RunSummary]) -> list[tuple[str, ...]]:
+    """A line for each setting that is not equal in all runs; one that a run does not have is a dash."""
+    places = dict.fromkeys(place for run in runs.values() for place in run.inputs if place not in IDENTITIES)
+    missing = object()
+    found = {place: [run.inputs.get(place, missing) for run in runs.values()] for place in places}
+    lines = [
+        (place, *("-" if value is missing else _short(value) for value in values))
+        for place, values in found.items()
+        if any(value != values[0] for value in values[1:])
+    ]
+    return [("", *runs), *lines] if lines else []
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines with columns of equal width."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))] if lines else []
+    padded = ("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def _write_page(folder: Path, runs: Mapping[str, RunSummary], sections: Sequence[Section]) -> None:
+    reject_unwritable(folder / "index.html", "give --html")
+    tables = {name: run.rows for name, run in runs.items()}
+    if draw_comparison(tables, folder / "curves.png", CURVES):
+        curves = Section("Curves", "", [Figure("curves.png", "from metrics.csv")])
+        sections = [sections[0], curves, *sections[1:]]
+    write_page(folder / "index.html", " and ".join(runs), sections)
+    print(f"page: {folder / 'index.html'}")
