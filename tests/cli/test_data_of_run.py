@@ -132,6 +132,37 @@ def test_a_description_with_an_address_is_not_followed(command, place, folder, c
     assert "found the address 'wandb:me/project/images:v0' in a description" in capsys.readouterr().err
 
 
+HIDDEN = {
+    "a function": {"class_path": "torch.utils.collect_env.run", "init_args": {"command": "echo > MARKER"}},
+    "another class": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "MARKER"}},
+    "a function inside": {
+        "class_path": "ssl_lightning.data.Digits",
+        "init_args": {"views": [{"class_path": "os.mkdir", "init_args": {"path": "MARKER"}}]},
+    },
+    "a deep table": {"class_path": "ssl_lightning.data.Digits", "init_args": {".".join(90 * "a"): 1}},
+}
+
+
+@pytest.mark.parametrize("described", HIDDEN.values(), ids=HIDDEN)
+@pytest.mark.parametrize("command", ["predict", "embed"])
+def test_a_description_is_checked_before_anything_is_built(command, described, folder, capsys):
+    described_as(Path(CHECKPOINT).resolve(), {"data": described})
+    given = ["--config", "clusters", "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]
+    try:
+        code = run([command, *(given if command == "predict" else [CHECKPOINT, "features.safetensors"])])
+    except SystemExit as left:
+        code = left.code
+    assert code in (2, 64, 65)
+    assert "Traceback" not in capsys.readouterr().err
+    assert not list(Path().rglob("*MARKER*"))
+    assert not Path("features.safetensors").exists()
+
+
+@pytest.mark.parametrize("key", ["", ".", "data", ".".join(10_000 * "a")])
+def test_a_flat_table_that_this_package_has_not_written_is_no_configuration(key):
+    assert nested({key: 1}).get("data") in (None, 1)
+
+
 def described_as(checkpoint: Path, config: dict) -> None:
     """Give a checkpoint another configuration; it has no sidecar afterwards."""
     held = torch.load(checkpoint, weights_only=True)
