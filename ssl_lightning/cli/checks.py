@@ -16,18 +16,6 @@ from ssl_lightning.processes import rank
 from ssl_lightning.runs import RunDirectory
 
 log = logging.getLogger(__name__)
-HIGHEST_SEED = 2**32 - 1
-"""Of numpy."""
-
-
-def check_seed(seed: int | bool) -> None:
-    """Reject a seed that numpy does not take.
-
-    Raises:
-        UsageError: If so.
-    """
-    if not 0 <= int(seed) <= HIGHEST_SEED:
-        raise UsageError(f"found --seed_everything {seed}; expected 0 to {HIGHEST_SEED}")
 
 
 def check_policy(options: Namespace, run: RunDirectory, arguments: list[str]) -> list[Described]:

@@ -22,7 +22,6 @@ from ssl_lightning.checkpoints import load_model
 from ssl_lightning.checkpoints.allowlist import restrict_imports
 from ssl_lightning.cli.checks import (
     check_policy,
-    check_seed,
     reject_trained_folder,
     reject_two_checkpoints,
 )
@@ -31,6 +30,7 @@ from ssl_lightning.cli.fit import Fitting
 from ssl_lightning.cli.instantiate import TRAINERS_REJECTIONS, Instantiation, place_in_trainer, rejects_settings
 from ssl_lightning.cli.parser import OneLineParser, prepare_arguments
 from ssl_lightning.cli.quiet import quieten
+from ssl_lightning.cli.seeds import check_seed
 from ssl_lightning.cli.suggestions import NO_OPTIONS
 from ssl_lightning.cli.trainer import DEFAULTS, RunComponents, default_name, tell_counts_from_fractions
 from ssl_lightning.cli.trainer_options import check_interval, check_options
@@ -139,7 +139,8 @@ class CommandLine(LightningCLI):
             super().parse_arguments(parser, args)
         except RecursionError:
             raise ParsingError("found configuration files that include themselves; expected files that end") from None
-        check_seed(self.config[self.config.subcommand].seed_everything)
+        subcommand = self.config.subcommand
+        check_seed(self.config[subcommand].seed_everything, sys.argv[1:] if subcommand == "fit" else [])
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint overwrite the command line, and import what it names; see `fit`."""

@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from ssl_lightning.cli.precedence import in_order
+from ssl_lightning.cli.seeds import check_seed
 from ssl_lightning.data import ImageModule
 from ssl_lightning.data.module import LOADER_ARGUMENTS
 from ssl_lightning.entry import run
+from ssl_lightning.errors import UsageError
 
 OF_THE_SOURCE = {"image_size", "mean", "std", "probe_sets"}
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -301,3 +303,29 @@ def test_an_empty_or_broken_file_is_named(text, capsys):
     assert code == 2
     assert "broken.yaml" in line
     assert "Unexpected config" not in line
+
+
+@pytest.mark.parametrize("value", ["7", "-1"])
+@pytest.mark.parametrize("place", ["--data.seed", "--data.init_args.seed", "a file"])
+def test_another_seed_for_the_data_is_rejected_since_it_would_have_no_effect(place, value, capsys):
+    Path("mine.yaml").write_text(f"data:\n  init_args:\n    seed: {value}\n")
+    given = ["--config", "mine.yaml"] if place == "a file" else [f"{place}={value}"]
+    code, line = ended(capsys, "--config", "swav", "--config", "data/digits", *given)
+    assert code == 64
+    assert f"found data.seed={value} and --seed_everything 0" in line
+    assert line.endswith(f"give --seed_everything {value}")
+
+
+@pytest.mark.parametrize("text", ["{class_path: Digits, init_args: {seed: 7}}", "{seed: 7}"])
+def test_another_seed_in_a_table_of_the_data_is_rejected(text, capsys):
+    code, line = ended(capsys, "--config", "swav", "--config", "data/digits", "--data", text)
+    assert (code, "found data.seed=7" in line) == (64, True)
+
+
+def test_the_seed_that_a_run_wrote_for_its_data_gives_way_to_another_seed():
+    Path("written.yaml").write_text("seed_everything: 3\ndata:\n  init_args:\n    seed: 3\n")
+    for seed in (3, 5):
+        check_seed(seed, ["--config", "written.yaml"])
+    check_seed(5, ["--data.seed", "5"])
+    with pytest.raises(UsageError, match=r"found data\.seed=5 and --seed_everything 4"):
+        check_seed(4, ["--data.seed", "5"])
