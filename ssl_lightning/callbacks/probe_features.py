@@ -1,5 +1,6 @@
 """ProbeFeatures: probes on the features of validation."""
 
+import logging
 import time
 from typing import Any
 
@@ -11,15 +12,16 @@ from torch import Tensor
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.clustering.rows import is_finite
 from ssl_lightning.contracts import data_of
-from ssl_lightning.errors import diverged
+from ssl_lightning.errors import UsageError, diverged
 from ssl_lightning.evaluation.few_shot import FewShot
 from ssl_lightning.evaluation.knn import KNN
 from ssl_lightning.evaluation.linear import LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
-from ssl_lightning.processes import gather_rows, share_buffers, world
+from ssl_lightning.processes import gather_rows, rank, share_buffers, world
 from ssl_lightning.sample_state import first_occurrences
 
+log = logging.getLogger(__name__)
 DEFAULT_PROBES = (LinearProbe(), KNN(), KNN(k=200), FewShot())
 """The probes of every method's configuration."""
 EVALUATED = {"features": "eval", "ema_features": "eval_ema"}
@@ -42,6 +44,7 @@ class ProbeFeatures(pl.Callback):
         self.probes = list(DEFAULT_PROBES) if probes is None else probes
         self._batches: dict[int, list[dict[str, Tensor]]] = {}
         self._start = 0.0
+        self._reported: set[str] = set()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the last features; all processes evaluate with the buffers of the first."""
@@ -80,6 +83,7 @@ class ProbeFeatures(pl.Callback):
                 if not all(is_finite(split[features]) for split in (train, test)):
                     raise diverged(f"features of {name} that are not finite at step {trainer.global_step}")
                 prefix = EVALUATED[features] if position == 0 else f"{EVALUATED[features]}/{name}"
+                self._report_limit(name, trainer, 2 * position)
                 reference_rows, test_rows = ((split[features], split["label"]) for split in (train, test))
                 values = self._evaluate(reference_rows, test_rows, len(training_set.classes))
                 metrics |= {f"{prefix}/{key}": value for key, value in values.items()}
@@ -118,12 +122,35 @@ class ProbeFeatures(pl.Callback):
         in_order = once[whole["index"][once].argsort()]
         return {name: values[in_order] for name, values in whole.items()}
 
+    def _report_limit(self, name: str, trainer: pl.Trainer, loader: int) -> None:
+        """Log once that the trainer evaluates the first batches of a probe set alone."""
+        loaders, batches = trainer.val_dataloaders or trainer.test_dataloaders, self._batches
+        if not isinstance(loaders, list):
+            return
+        whole = [len(each) for each in loaders[loader : loader + 2]]
+        found = [len(batches.get(place, [])) for place in (loader, loader + 1)]
+        line = (
+            f"probe set {name}: the first {found[0]} of {whole[0]} batches of train and {found[1]} of {whole[1]} of "
+            "test alone are evaluated, since trainer.limit_val_batches is set: do not compare these numbers with others"
+        )
+        if found != whole and line not in self._reported and rank() == 0:
+            log.warning("%s", line)
+        self._reported.add(line)
+
     def _evaluate(
         self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int
     ) -> dict[str, float]:
         # validate() runs in inference mode, fit's own validation does not: a probe that trains needs normal tensors
         with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
             splits = [LabelledFeatures(x.clone(), y.clone(), num_classes) for x, y in (train, test)]
-            metrics = {name: value for probe in self.probes for name, value in probe(*splits).items()}
+            metrics: dict[str, float] = {}
+            for probe in self.probes:
+                values = probe(*splits)
+                if twice := sorted(metrics.keys() & values.keys()):
+                    raise UsageError(
+                        f"found two probes with the metric {twice[0]}, the second of them {probe}; expected one: leave "
+                        "one out, or evaluate them in two runs"
+                    )
+                metrics |= values
             features = splits[1].features
             return metrics | {"rankme": rank_me(features), "feature_std": feature_std(features)}
