@@ -13,13 +13,13 @@ from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.callbacks.splits import joined_split
 from ssl_lightning.clustering.rows import is_finite
 from ssl_lightning.contracts import data_of
-from ssl_lightning.errors import diverged
+from ssl_lightning.errors import UsageError, diverged
 from ssl_lightning.evaluation.few_shot import FewShot
 from ssl_lightning.evaluation.knn import KNN
 from ssl_lightning.evaluation.linear import LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
-from ssl_lightning.processes import share_buffers
+from ssl_lightning.processes import rank, share_buffers
 
 log = logging.getLogger(__name__)
 DEFAULT_PROBES = (LinearProbe(), KNN(), KNN(k=200), FewShot())
@@ -44,7 +44,7 @@ class ProbeFeatures(pl.Callback):
         self.probes = list(DEFAULT_PROBES) if probes is None else probes
         self._batches: dict[int, list[dict[str, Tensor]]] = {}
         self._start = 0.0
-        self._is_partial_logged = False
+        self._reported: set[str] = set()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the last features; all processes evaluate with the buffers of the first."""
@@ -76,7 +76,6 @@ class ProbeFeatures(pl.Callback):
         if trainer.sanity_checking or not self._batches:
             return
         masked = data_of(trainer).note_unreadable_in_probe_sets()
-        self._log_partial(trainer)
         metrics: dict[str, float] = {"eval/masked": float(masked)} if masked else {}
         for position, (name, (training_set, _)) in enumerate(data_of(trainer).probes.items()):
             train, test = (joined_split(self._batches[2 * position + split], trainer) for split in (0, 1))
@@ -84,6 +83,7 @@ class ProbeFeatures(pl.Callback):
                 if not all(is_finite(split[features]) for split in (train, test)):
                     raise diverged(f"features of {name} that are not finite at step {trainer.global_step}")
                 prefix = EVALUATED[features] if position == 0 else f"{EVALUATED[features]}/{name}"
+                self._report_limit(name, trainer, 2 * position)
                 reference_rows, test_rows = ((split[features], split["label"]) for split in (train, test))
                 values = self._evaluate(reference_rows, test_rows, len(training_set.classes))
                 metrics |= {f"{prefix}/{key}": value for key, value in values.items()}
@@ -111,18 +111,20 @@ class ProbeFeatures(pl.Callback):
         """The same as in validation."""
         self.on_validation_epoch_end(trainer, pl_module)
 
-    def _log_partial(self, trainer: pl.Trainer) -> None:
-        """Log once that a limit of the trainer leaves images out."""
-        option = "limit_test_batches" if trainer.testing else "limit_val_batches"
-        loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-        taken = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
-        is_partial = any(number < len(loader) for number, loader in zip(taken, loaders, strict=True))
-        if self._is_partial_logged or not is_partial or not trainer.is_global_zero:
+    def _report_limit(self, name: str, trainer: pl.Trainer, loader: int) -> None:
+        """Log once that the trainer evaluates the first batches of a probe set alone."""
+        loaders, batches = trainer.val_dataloaders or trainer.test_dataloaders, self._batches
+        if not isinstance(loaders, list):
             return
-        self._is_partial_logged = True
-        counts = [sum(len(batch["index"]) for batch in batches) for batches in self._batches.values()]
-        limit = f"trainer.{option}={getattr(trainer, option)}"
-        log.warning(f"evaluated on {' and '.join(map(str, counts))} images, not all: {limit}")
+        whole = [len(each) for each in loaders[loader : loader + 2]]
+        found = [len(batches.get(place, [])) for place in (loader, loader + 1)]
+        line = (
+            f"probe set {name}: the first {found[0]} of {whole[0]} batches of train and {found[1]} of {whole[1]} of "
+            "test alone are evaluated, since trainer.limit_val_batches is set: do not compare these numbers with others"
+        )
+        if found != whole and line not in self._reported and rank() == 0:
+            log.warning("%s", line)
+        self._reported.add(line)
 
     def _evaluate(
         self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int
@@ -130,6 +132,14 @@ class ProbeFeatures(pl.Callback):
         # validate() runs in inference mode, fit's own validation does not: a probe that trains needs normal tensors
         with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
             splits = [LabelledFeatures(x.clone(), y.clone(), num_classes) for x, y in (train, test)]
-            metrics = {name: value for probe in self.probes for name, value in probe(*splits).items()}
+            metrics: dict[str, float] = {}
+            for probe in self.probes:
+                values = probe(*splits)
+                if twice := sorted(metrics.keys() & values.keys()):
+                    raise UsageError(
+                        f"found two probes with the metric {twice[0]}, the second of them {probe}; expected one: leave "
+                        "one out, or evaluate them in two runs"
+                    )
+                metrics |= values
             features = splits[1].features
             return metrics | {"rankme": rank_me(features), "feature_std": feature_std(features)}

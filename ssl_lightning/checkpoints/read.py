@@ -64,8 +64,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # about pickles of other programs, which are rejected
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CorruptCheckpointError(f"found {path}, which does not read as a checkpoint ({reason})") from error
+        raise CorruptCheckpointError(
+            f"found {path}, which does not read as a checkpoint ({why_unreadable(error)}); expected a file such as "
+            "runs/NAME/checkpoints/last.ckpt"
+        ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CorruptCheckpointError(f"found {path} without a state_dict; expected a Lightning checkpoint")
     wrong = misfit(checkpoint, path.stat().st_size)
@@ -89,6 +91,23 @@ def reject_bombs(path: Path) -> None:
         raise ValueError("compressed entries, which torch does not write")
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise ValueError("entries that are larger than the file")
+
+
+def why_unreadable(error: Exception) -> str:
+    """The reason in a few words, without torch's advice, which is to run the code in a file.
+
+    Args:
+        error: One of `UNREADABLE`.
+    """
+    foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and foreign:
+        return f"it holds an object of {foreign[1]}, not only tensors and plain values"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if isinstance(error, EOFError | zipfile.BadZipFile) or "PytorchStreamReader" in str(error):
+        return "it is empty, incomplete or damaged"
+    own = type(error) is ValueError and "entries" in str(error)  # of `reject_bombs`
+    return str(error) if own else "it is no file of PyTorch"
 
 
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError)

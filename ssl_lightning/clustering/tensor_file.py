@@ -40,6 +40,18 @@ def stable_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[start:]
 
 
+def _why_unreadable(path: Path, expected: str, error: Exception) -> str:
+    """The error message for a file that does not read: what there is instead."""
+    if path.is_dir():
+        inside = sorted(path.glob("*.safetensors"))
+        return f"found the folder {path}; expected {expected}: {f'give {inside[0]}' if inside else 'give a file'}"
+    beside = path.with_suffix(".safetensors")
+    if path != beside and path.exists():
+        advice = f"give {beside}" if beside.exists() else "give a .safetensors file"
+        return f"found {path}, which is not {expected}: {advice}"
+    return f"found {path}, which is not {expected} ({' '.join(str(error).split())[:300]}); make it again"
+
+
 def read_tensors(path: str | Path, expected: str, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read all tensors of a file and its metadata, and compare them with their SHA-256.
 
@@ -59,8 +71,7 @@ def read_tensors(path: str | Path, expected: str, names: Sequence[str]) -> tuple
             tensors = {name: file.get_tensor(name) for name in sorted({*names, *file.keys()})}
             metadata = dict(file.metadata() or {})
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:300]
-        raise DataError(f"found {path}, which is not {expected} ({reason}); make it again") from error
+        raise DataError(_why_unreadable(Path(path), expected, error)) from error
     digest = metadata.pop(DIGEST, None)
     if digest is None:
         log.warning("found no sha256 in %s (written by an earlier version): only its ranges are checked", path)

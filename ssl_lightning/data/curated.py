@@ -41,7 +41,7 @@ class CuratedImages(ImageModule):
     def default_probe_sets(self) -> Probes:
         """The training split and the test split; none, with a warning, without a test split or labels."""
         if self.split is None:
-            return self._without("data.split is null, so there is no test split")
+            return self._without("data.split is null, so there is no test split; give --data.split train")
         there = splits(self.path, beside=self.split)
         split = next((name for name in (self.test_split, *self._replacements) if name in there), None)
         if split is None:

@@ -58,10 +58,7 @@ def open_labelled(path: str, split: str | None, options: SourceOptions = DEFAULT
         pack, prefix = _tar_pack(files, options), f"{above}{split}/" if split else ""
     rows = [row for row, name in enumerate(pack.names) if name.startswith(prefix)]
     if not rows:
-        there = ", ".join(splits(path)) or "files"
-        raise DataError(
-            f"{path} has no split {split!r}, only {there}: give one of these, or --data.split null if these are classes"
-        )
+        raise DataError(_without_split(path, split, pack.dataset))
     classes, labels = _by_class(path, [pack.names[row].removeprefix(prefix) for row in rows])
     title = f"{path}/{above}{split}" if split else path
     return SelectedImages(pack.dataset, torch.tensor(rows), labels, classes, title=title, prefix=prefix)
@@ -119,13 +116,28 @@ def _pack(files: list[Path], options: SourceOptions) -> _Pack:
     return pack
 
 
+def _without_split(path: str, split: str | None, dataset: ImageDataset) -> str:
+    """The error message for a split without an image."""
+    found = splits(path, split)
+    if split is None or split in found:
+        skipped = f" ({dataset.reports()[0].skipped_line()})" if dataset.skipped else ""
+        where = path if split is None else f"{path}/{split}"
+        return f"{where} holds no image that is used{skipped}: give data.include and data.exclude other patterns"
+    there = ", ".join(found)
+    if not there:
+        return f"{path} has no split {split!r} and no other folder: expected {split}/<class>/<file> in it"
+    return f"{path} has no split {split!r}, only {there}: give one of these, or --data.split null if these are classes"
+
+
 def _without_images(path: Path, dataset: ImageDataset) -> str:
     """The error message for a folder or tar file without an image."""
     skipped = [name for names in dataset.skipped.values() for name in names]
     tars = sorted(name for name in skipped if is_tar(name))
-    if tars:
+    if tars and path.is_dir():
         pattern = path / Path(tars[0]).with_name(f"*.{tars[0].rsplit('.', 1)[-1]}")
         return f"{path} holds no image but {len(tars)} tar files: give them as shards, --data.path '{pattern}'"
+    if tars:
+        return f"{path} holds no image but {len(tars)} tar files, which are not read: unpack it and give them as shards"
     found = f", {dataset.reports()[0].skipped_line()}" if skipped else ""
     return f"{path} holds no image ({' '.join(ENDINGS)}){found}: give a folder or tar file that does"
 

@@ -11,6 +11,7 @@ from ssl_lightning.errors import DataError, UsageError
 
 VARIABLE = "SSL_LIGHTNING_DATA"
 _MOST_SHARDS, _MOST_DIGITS, _MOST_BRACES = 100_000, 18, 10
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
@@ -19,7 +20,8 @@ def locate(path: str) -> list[Path]:
 
     A file name without a folder is a pack in the folder `SSL_LIGHTNING_DATA`, for any current folder; a file of the
     same name in the current folder is not used. A relative path with a folder is looked for in `SSL_LIGHTNING_DATA`
-    first and then in the current folder. An absolute path, and one that starts with `./` or `../`, is used unchanged.
+    first and then in the current folder. An absolute path, and one that starts with `./` or `../`, is used
+    unchanged, and so are `.` and `..`.
 
     Args:
         path: A folder, a tar file, or several shards by a pattern (`pool-*.tar`) or braces (`pool-{000..005}.tar`). A
@@ -30,8 +32,12 @@ def locate(path: str) -> list[Path]:
 
     Raises:
         DataError: If nothing is found, or shards of the braces are missing, with their names.
-        UsageError: If braces stand for too many files.
+        UsageError: For an empty path or an address, or if braces stand for too many files.
     """
+    if not path:
+        raise UsageError("found an empty path of images; expected a folder, a tar file or shards, such as ./images")
+    if _ADDRESS.match(path):
+        raise UsageError(f"found the address {path} as a path of images; expected a local one: download it first")
     data, path = Path(os.environ.get(VARIABLE, "data")), os.path.expanduser(path)
     roots = _roots(path, data)
     if literal := [root / path for root in roots if os.path.exists(root / path)]:
@@ -50,7 +56,7 @@ def locate(path: str) -> list[Path]:
 
 def _roots(path: str, data: Path) -> list[Path]:
     """The folders in which a path is looked for, in this order."""
-    if Path(path).is_absolute() or path.startswith(("./", "../")):
+    if Path(path).is_absolute() or f"{path}/".startswith(("./", "../")):
         return [Path()]
     return [data, Path()] if "/" in path else [data]
 

@@ -10,7 +10,7 @@ from ssl_lightning.data.built_in import open_digits, open_synthetic
 from ssl_lightning.data.class_names import class_differences, joined_classes, relabeled
 from ssl_lightning.data.dataset import ImageDataset, SelectedImages
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
-from ssl_lightning.data.packs import open_labelled
+from ssl_lightning.data.packs import open_labelled, splits
 from ssl_lightning.data.selection import Selection
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.processes import rank
@@ -141,4 +141,9 @@ def _find_split(split: str, options: SourceOptions) -> ImageDataset:
         return open_digits(part)
     if pack == "synthetic":
         return open_synthetic(part)
+    inside = splits(split) if os.path.isdir(split) else []
+    if "train" in inside and {"test", "val", "valid"} & set(inside):  # CIFAR-100 has a class "train"
+        raise UsageError(
+            f"found probe set {split!r}; expected <folder or tar file>/<split>, such as {split.rstrip('/')}/train"
+        )
     return open_labelled(pack, part, options)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ssl_lightning.checkpoints.read import UNREADABLE, CorruptCheckpointError, reject_bombs
+from ssl_lightning.checkpoints.read import UNREADABLE, CorruptCheckpointError, reject_bombs, why_unreadable
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.files import sha256_of
 from ssl_lightning.methods.method import Method
@@ -34,8 +34,9 @@ class FrozenBackbone(Method):
 
     Args:
         name: `timm:<name>` or `torchvision:<name>`; a bare name is timm's where timm has it, else torchvision's.
-        weights: A `.safetensors`, `.pth` or `.pt` file of a state dict with the library's own keys; "published" for
-            the weights that the library downloads or has in its cache; None for random ones from the run's seed.
+        weights: A file of a state dict with the library's own keys, of PyTorch or safetensors, whatever the ending of
+            its name; "published" for the weights that the library downloads or has in its cache; None for random ones
+            from the run's seed.
         preprocessing: Image size and normalization of the images.
 
     Raises:
@@ -96,22 +97,28 @@ def _describe(name: str) -> TimmBackbone | TorchvisionBackbone:
 
 
 def _read(path: Path) -> State:
-    if path.suffix not in (".safetensors", ".pth", ".pt") or not path.is_file():
+    if not path.is_file():
         raise DataError(
-            f"found no weights at {path}; expected a .safetensors, .pth or .pt file: give --model.weights one, or "
-            f"{PUBLISHED!r}"
+            f"found {'a folder' if path.is_dir() else 'no file'} at {path}; expected the weights of a network, of "
+            f"PyTorch or safetensors: give --model.weights a file, or {PUBLISHED!r}"
         )
     try:
         reject_bombs(path)
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state = load_file(path) if _is_safetensors(path) else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, *UNREADABLE) as error:
-        reason = " ".join(str(error).split())[:100]
+        reason = " ".join(str(error).split())[:100] if isinstance(error, SafetensorError) else why_unreadable(error)
         raise CorruptCheckpointError(
             f"found {path}, which does not read as tensors alone ({reason}); give a state dict"
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"found {path}, which holds more than the tensors of a network; give its state dict alone")
     return dict(state)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its first bytes, the length of a header in JSON; names do not matter."""
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
 def _published(name: str) -> State:

@@ -191,6 +191,32 @@ def test_probes_see_every_row_of_both_splits_once_and_in_order():
     assert float(run.callback_metrics["eval/look"]) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("limit", "found"), [(1, "1 of 15 batches of train and 1 of 4"), (0.5, "7 of 15 batches of train and 2 of 4")]
+)
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_an_evaluation_of_some_rows_alone_is_reported_once(limit, found, subcommand, caplog):
+    limits = {"limit_val_batches": limit, "limit_test_batches": limit}
+    run, data = trainer(ProbeFeatures([KNN()]), **limits), Digits(eval_batch_size=100, image_size=8)
+    for _ in range(2):
+        getattr(run, subcommand)(RawPixels(True, data.preprocessing), data, verbose=False)
+    (line,) = (record.getMessage() for record in caplog.records if "probe set" in record.getMessage())
+    assert line.startswith(f"probe set digits: the first {found} of test alone are evaluated")
+
+
+def test_an_evaluation_of_all_rows_reports_no_limit(caplog):
+    for limit in (None, 1.0, 100):
+        run, data = trainer(ProbeFeatures([KNN()]), limit_val_batches=limit), Digits(eval_batch_size=500, image_size=8)
+        run.validate(RawPixels(True, data.preprocessing), data, verbose=False)
+    assert "probe set" not in caplog.text
+
+
+def test_two_probes_with_one_metric_are_rejected():
+    run, data = trainer(ProbeFeatures([KNN(k=5), KNN(k=5, temperature=1.0)]), limit_val_batches=None), Digits()
+    with pytest.raises(UsageError, match=r"found two probes with the metric knn5/top1, the second of them KNN\(k=5, "):
+        run.validate(RawPixels(True, data.preprocessing), data, verbose=False)
+
+
 def test_while_fitting_the_reference_set_is_a_fixed_subset_of_the_training_rows():
     sizes = []
 

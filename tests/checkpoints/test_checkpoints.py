@@ -10,6 +10,7 @@ import zipfile
 
 import pytest
 import torch
+from torch import nn
 
 from ssl_lightning import load_model
 from ssl_lightning.checkpoints import CorruptCheckpointError, DurableCheckpointIO, newest_valid, read_checkpoint
@@ -99,8 +100,23 @@ class Evil:
 def test_a_file_of_another_kind_is_rejected_in_one_line(content, tmp_path):
     path = tmp_path / "page.ckpt"
     path.write_bytes(content)
-    with pytest.raises(CorruptCheckpointError, match=r"page\.ckpt"):
+    with pytest.raises(CorruptCheckpointError, match=r"page\.ckpt") as caught:
         read_checkpoint(path)
+    for text in ("eights_only", "Weights only", "unpickl", "pop from", "\x1b", "torch.load"):
+        assert text not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04" + bytes(90)])
+def test_a_file_that_was_cut_is_reported_as_incomplete(content, tmp_path):
+    (tmp_path / "cut.ckpt").write_bytes(content)
+    with pytest.raises(CorruptCheckpointError, match="empty, incomplete or damaged"):
+        read_checkpoint(tmp_path / "cut.ckpt")
+
+
+def test_a_whole_module_is_named_by_its_class(tmp_path):
+    torch.save({"state_dict": nn.Linear(2, 2)}, tmp_path / "module.ckpt")
+    with pytest.raises(CorruptCheckpointError, match=r"it holds an object of torch\.nn\.modules\.linear\.Linear"):
+        read_checkpoint(tmp_path / "module.ckpt")
 
 
 @pytest.mark.parametrize("place", ["state_dict", "hyper_parameters", "optimizer_states"])

@@ -221,3 +221,12 @@ def test_a_list_without_a_sha256_is_read_with_a_line(tmp_path, caplog):
     pq.write_table(pa.table({"sample_id": [1], "cluster": [1]}), tmp_path / "list.parquet")
     assert read_columns(tmp_path / "list.parquet") == ([[1], [1]], None)
     assert "found no sha256" in caplog.text
+
+
+def test_another_file_or_a_folder_names_the_file_to_give(tmp_path):
+    (tmp_path / "clusters.safetensors").write_bytes(b"x")
+    (tmp_path / "clusters.parquet").write_bytes(b"PAR1" * 20)
+    for load in (Clustering.load, FeatureFile.load):
+        for path in (tmp_path, tmp_path / "clusters.parquet"):
+            with pytest.raises(DataError, match=rf"give {tmp_path}/clusters\.safetensors$"):
+                load(path)

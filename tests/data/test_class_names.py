@@ -117,7 +117,10 @@ def test_a_validation_split_counts_as_test_where_there_is_none(name, container, 
     [
         ({}, "found splits Test, train in .*; expected 'test': give --data.test_split one of these"),
         ({"test_split": "val"}, "found splits Test, train in .*; expected 'val'"),
-        ({"split": None}, "data.split is null, so there is no test split"),
+        (
+            {"split": None},
+            "data.split is null, so there is no test split; give --data.split train, or name labeled splits",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_reported_at_set_up(options, line, folder, png, caplog):

@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from ssl_lightning.data import ProbeSet
 from ssl_lightning.data.dataset import InMemoryImages
 from ssl_lightning.data.packs import locate, open_labelled, open_unlabelled, splits
 from ssl_lightning.data.stored import StoredImages
@@ -244,4 +245,31 @@ def test_a_folder_is_decoded_once_while_a_run_uses_it_but_listed_anew(folder, pn
 )
 def test_braces_that_mean_more_files_than_anyone_has_are_rejected_at_once(path):
     with pytest.raises(UsageError, match="expected"):
+        locate(path)
+
+
+def test_the_current_folder_is_taken_as_it_is(folder, classes, png, tmp_path, monkeypatch):
+    folder({"z.png": png(9)}, "data")
+    monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(folder(classes, "here"))
+    for path in (".", "./"):
+        assert [found.resolve() for found in locate(path)] == [tmp_path / "here"]
+    monkeypatch.chdir(tmp_path / "here" / "train")
+    assert [found.resolve() for found in locate("..")] == [tmp_path / "here"]
+    monkeypatch.chdir("..")
+    train, test = ProbeSet("./train", "./test").open()
+    assert train.title == "./train"
+    assert (len(train), len(test)) == (3, 2)
+
+
+def test_a_probe_set_without_its_split_names_one(folder, png):
+    path = folder({f"{split}/{name}/0.png": png(0) for split in ("train", "test") for name in ("train", "car")})
+    with pytest.raises(ValueError, match=f"found probe set '{path}'; expected .*, such as {path}/train"):
+        ProbeSet(str(path), f"{path}/test").open()
+    ProbeSet(f"{path}/train", f"{path}/test").open()
+
+
+@pytest.mark.parametrize("path", ["", "https://example.com/a.tar", "s3://bucket/images"])
+def test_what_is_no_local_path_is_one_line(path):
+    with pytest.raises(ValueError, match=r"found (an empty path|the address .* as a path) of images; expected"):
         locate(path)

@@ -10,6 +10,7 @@ from PIL import Image
 from ssl_lightning.data import CuratedImages, ProbeSet, UncuratedImages
 from ssl_lightning.data.packs import locate, open_unlabelled, splits
 from ssl_lightning.data.selection import Selection
+from ssl_lightning.errors import DataError
 
 KEPT = {f"{n}.png": n for n in range(8)}
 NEVER = {
@@ -168,3 +169,16 @@ def test_a_selection_of_nothing_skips_no_plain_image():
 
     for name in ("a.jpg", "b/c.PNG", "lost.png", "@home/a.png", "_x/a.webp"):
         assert Selection().skipped_because(name, head) == ""
+
+
+@pytest.mark.parametrize("options", [{"include": ["*.jpg"]}, {"include": ["test/*"]}, {"exclude": ["*/0.*"]}])
+def test_patterns_that_leave_nothing_of_a_split_are_reported_with_what_they_skip(source, png, options):
+    path = source({"train/a/0.png": png(0), "test/a/1.png": png(1)})
+    with pytest.raises(DataError, match=r"/train holds no image that is used \(\d files skipped: \d (not )?matched by"):
+        _ = CuratedImages(path=path, **options).training
+
+
+def test_tar_files_in_a_tar_file_are_not_suggested_as_shards(tar, png):
+    inner = tar([("0.png", png(0))], "inner.tar").read_bytes()
+    with pytest.raises(DataError, match="holds no image but 1 tar files, which are not read: unpack it"):
+        _ = UncuratedImages(path=str(tar([("inner.tar", inner)], "outer.tar"))).training

@@ -1,6 +1,7 @@
 """FrozenBackbone: the library's own features from any state dict, where they come from, and what is rejected."""
 
 import hashlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -51,7 +52,7 @@ def mobilenet():
     return torchvision.models.mobilenet_v3_small().eval()
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt", ".torch", ""])
 def test_features_of_a_timm_file_are_those_that_its_classifier_takes(resnet, tmp_path, suffix):
     path = written(resnet.state_dict(), tmp_path / f"weights{suffix}")
     with torch.no_grad():
@@ -147,13 +148,20 @@ def test_what_is_no_state_dict_is_rejected(tmp_path, suffix, content):
         ready(TIMM, str(path))
 
 
-def test_a_pickled_network_is_not_run(tmp_path):
+def test_safetensors_are_known_by_their_content(resnet, tmp_path):
+    path = Path(written(resnet.state_dict(), tmp_path / "weights.safetensors")).rename(tmp_path / "weights.bin")
+    ready(TIMM, str(path))
+
+
+def test_a_pickled_network_is_not_run_and_torchs_advice_to_run_it_is_not_repeated(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match="does not read as tensors alone"):
+    with pytest.raises(ValueError, match="does not read as tensors alone") as caught:
         ready(TIMM, str(tmp_path / "weights.pth"))
+    assert "an object of torch.nn.modules.linear.Linear" in str(caught.value)
+    assert not {"weights_only", "Weights only", "\x1b"} & set(str(caught.value).split())
 
 
-@pytest.mark.parametrize("weights", ["nowhere.pth", "weights.onnx", "publisht"])
+@pytest.mark.parametrize("weights", ["nowhere.pth", "weights.onnx", "publisht", "."])
 def test_weights_that_are_not_there_name_the_flag(weights):
     with pytest.raises(ValueError, match=r"--model\.weights"):
         ready(TIMM, weights)
