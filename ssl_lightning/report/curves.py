@@ -85,10 +85,8 @@ def draw_comparison(tables: Mapping[str, Sequence[dict[str, Any]]], path: Path, 
     for place, (name, points) in enumerate(shown.items()):
         axes = figure.add_subplot(lines, columns, place + 1)
         for run, values in points.items():
-            marker = "o" if len(values) <= MARKED else ""
-            axes.plot(
-                [step for step, _ in values], [value for _, value in values], marker=marker, markersize=3, label=run
-            )
+            steps, heights = [step for step, _ in values], [value for _, value in values]
+            axes.plot(steps, heights, marker="o" if len(values) <= MARKED else "", markersize=3, label=run)
         axes.set_title(name)
         axes.set_xlabel("step")
         axes.grid(visible=True, alpha=0.3)

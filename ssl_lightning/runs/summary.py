@@ -31,7 +31,7 @@ class RunSummary:
             or "evaluated" (a result of validate, test or predict).
         reason: Of a failure or a stop, one line.
         step: Optimizer steps of the last row of metrics.csv.
-        epoch: Finished and started epochs.
+        epoch: Finished epochs.
         inputs: The settings that determine the result, by their place.
         sessions: See `runs.sessions`.
         evaluations: (step, metrics by name) of every evaluation.
@@ -125,7 +125,7 @@ def summarize(path: str | Path) -> RunSummary:
         state=state,
         reason=reason,
         step=max((int(row[STEP]) for row in rows), default=0),
-        epoch=int(float(last.get(EPOCH) or 0)) + (1 if rows else 0),
+        epoch=int(float(last.get(EPOCH) or 0)),
         inputs=inputs if isinstance(inputs, dict) else {},
         sessions=sessions,
         evaluations=evaluations(path / "metrics.csv"),
