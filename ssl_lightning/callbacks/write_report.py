@@ -14,6 +14,14 @@ from ssl_lightning.clustering.diagnostics import cluster_metrics
 from ssl_lightning.contracts import data_of, has_training_data
 from ssl_lightning.report.cluster_sheets import draw_cluster_sheets
 from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
+from ssl_lightning.report.facts import (
+    next_section,
+    reading,
+    run_section,
+    settings_section,
+    time_section,
+    verdict_section,
+)
 from ssl_lightning.report.metrics_file import read_table
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.report.table import results_table
@@ -104,10 +112,13 @@ class WriteReport(pl.Callback):
         Args:
             lead: Further sections at the top.
         """
-        table = self.folder.parent / "metrics.csv"
+        run = self.folder.parent
+        table = run / "metrics.csv"
         sections = list(lead)
         if table.is_file():
-            sections.append(Section("Evaluated, in percent", results_table(table, probe_sets=self._probe_sets)))
+            results = results_table(table, probe_sets=self._probe_sets)
+            sections.append(Section("Evaluated, in percent", results, note=reading(results)))
+            sections += [verdict_section(run), run_section(run)]
             rows = read_table(table)[1]
             if draw_curves(rows, self.folder / "curves.png"):
                 sections.append(Section("Over the epochs", "", [Figure("curves.png", "from metrics.csv")]))
@@ -117,7 +128,8 @@ class WriteReport(pl.Callback):
         if self._images:
             sections.append(Section("Images", self._images))
         sections += self._clusters
-        write_page(self.folder / "index.html", self.folder.parent.name, sections)
+        sections += [each for each in (time_section(run), next_section(run), settings_section(run)) if each is not None]
+        write_page(self.folder / "index.html", run.name, sections)
 
 
 def _sizes(labels: Int[Tensor, "N"], num_clusters: int) -> Int[Tensor, "K"]:

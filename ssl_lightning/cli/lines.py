@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from ssl_lightning.data import ImageModule
 from ssl_lightning.methods import Method
 from ssl_lightning.optim.steps import steps_per_epoch
-from ssl_lightning.report.table import PRIMARY, RAW_PIXELS, evaluations, name_of_initial_weights, probe_set_prefixes
+from ssl_lightning.report.verdict import not_better
 
 
 def first_lines(model: Method, data: ImageModule, trainer: pl.Trainer, folder: Path) -> list[str]:
@@ -41,35 +41,11 @@ def last_lines(folder: Path, checkpoint: Path, failures: list[str]) -> list[str]
         failures: Names of the training diagnostics that hold at the end.
     """
     return [
-        *(f"warning: {line}" for line in _not_better(folder)),
+        *(f"warning: {line}" for line in not_better(folder)),
         f"training diagnostics: {', '.join(failures) or 'no failure'}",
         f"clusters and curves: {folder / 'report' / 'index.html'}",
         f"next: ssl-lightning embed {checkpoint} {folder}-features.safetensors",
     ]
-
-
-def _not_better(folder: Path) -> list[str]:
-    """Metrics in which the trained network is below the untrained one or below raw pixels."""
-    rows = evaluations(folder / "metrics.csv")
-    if len(rows) < 2:
-        return []
-    (_, before), (_, after) = rows[0], rows[-1]
-    is_untrained, lines = name_of_initial_weights(folder) == "untrained", []
-    untrained = f"that of the {'untrained network' if is_untrained else 'starting weights'}"
-    for prefix in probe_set_prefixes(after):
-        where = "" if prefix == "eval" else f" in {prefix}"
-        for metric in ("knn/top1", "linear/top1", "ridge/top1"):
-            trained = after.get(f"{prefix}/{metric}")
-            bounds = {untrained: before.get(f"{prefix}/{metric}")}
-            if metric == "knn/top1":
-                bounds["that of raw pixels"] = before.get(f"{prefix}/{RAW_PIXELS}")
-            lines += [
-                f"{PRIMARY[metric]} of the trained network{where}, {100 * trained:.1f}, is below {name}, "
-                f"{100 * bound:.1f}"
-                for name, bound in bounds.items()
-                if trained is not None and bound is not None and trained < bound
-            ]
-    return lines
 
 
 def _network(described: dict[str, Any]) -> str:

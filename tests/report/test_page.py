@@ -66,7 +66,7 @@ def test_the_page_is_one_document_with_the_parts_that_html_asks_for(page):
     assert page.doctypes == ["doctype html"]
     for tag in ("html", "head", "title", "style", "body", "h1"):
         assert page.tags.count(tag) == 1
-    assert page.tags[:4] == ["html", "head", "meta", "title"]
+    assert page.tags[:5] == ["html", "head", "meta", "meta", "title"]
     assert page.tags.count("h2") == 3
 
 
@@ -109,3 +109,30 @@ write_page(Path({str(tmp_path)!r}, "index.html"), "91 \\u00b12 \\u2192", [])
     plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | plain)
     assert read(tmp_path / "index.html").text["title"] == ["91 ±2 →"]
+
+
+def test_a_table_has_a_head_and_numbers_to_the_right(tmp_path):
+    table = [("phase", "seconds"), ("a < b", "1,234"), ("c", "5 ±1")]
+    write_page(tmp_path / "index.html", "run", [Section("Time", table=table, note="read & understood")])
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert '<tr><th>phase</th><th class="number">seconds</th></tr>' in text
+    assert '<tr><td>a &lt; b</td><td class="number">1,234</td></tr>' in text
+    assert '<p class="note">read &amp; understood</p>' in text
+
+
+def test_a_head_of_empty_cells_is_left_out(tmp_path):
+    write_page(tmp_path / "index.html", "run", [Section("Run", table=[("", ""), ("seed", "3")])])
+    assert "<th" not in (tmp_path / "index.html").read_text(encoding="utf-8").split("</style>")[1]
+
+
+def test_a_folded_section_opens_on_a_click(tmp_path):
+    write_page(tmp_path / "index.html", "run", [Section("All", "text", is_folded=True)])
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "<details><summary>All</summary><pre>text</pre>" in text
+
+
+def test_the_page_fits_phones_and_dark_mode(tmp_path):
+    write_page(tmp_path / "index.html", "run", [])
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert 'name="viewport"' in text
+    assert "prefers-color-scheme:dark" in text

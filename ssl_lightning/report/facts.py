@@ -1,0 +1,152 @@
+"""Facts about a run for its page: command, length, machine, time by phase, results, and next commands."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ssl_lightning.report.metrics_file import EPOCH, STEP, read_table
+from ssl_lightning.report.page import Section
+from ssl_lightning.report.verdict import failing, not_better
+
+READ_AS = {
+    "linear": "logistic regression on frozen features",
+    "ridge": "ridge regression on frozen features",
+    "k-NN": "the classes of the nearest training images by cosine similarity vote",
+    "5-way": "the class among five, of which one or five labeled images are known, with a 95 % interval over episodes",
+    "NMI": "agreement of k-means clusters with the classes",
+}
+"""Beginnings of headings of the table of results, and how to read the numbers."""
+PHASES = {"evaluation": "eval/seconds", "clustering": "cluster/seconds"}
+"""Parts of the time of a run, and the metrics that hold their seconds."""
+
+
+def facts_of(run: Path) -> dict[str, Any]:
+    """The content of run.json; empty if it is missing or damaged."""
+    try:
+        found = json.loads((run / "run.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def run_section(run: Path) -> Section:
+    """What was trained by which command, when, for how long and on which machine.
+
+    Args:
+        run: Folder of the run.
+    """
+    facts = facts_of(run)
+    sessions = _sessions(facts)
+    last = sessions[-1] if sessions else {}
+    rows = read_table(run / "metrics.csv")[1] if (run / "metrics.csv").is_file() else []
+    found = last.get("machine")
+    machine = found if isinstance(found, dict) else {}
+    versions = [f"{name} {machine[name]}" for name in ("ssl_lightning", "torch", "python") if name in machine]
+    lines = {
+        "command": last.get("command"),
+        "method": str((facts.get("inputs") or {}).get("model.class_path") or "").rpartition(".")[2],
+        "seed": (facts.get("inputs") or {}).get("seed_everything"),
+        "length": _length(rows),
+        "started": sessions[0].get("started") if sessions else None,
+        "sessions": str(len(sessions)) if len(sessions) > 1 else None,
+        "machine": _machine(machine),
+        "versions": ", ".join(versions),
+        "checkpoint": str(run / "checkpoints" / "last.ckpt"),
+    }
+    table = [(name, str(value)) for name, value in lines.items() if value not in (None, "")]
+    return Section("Run", table=[("", ""), *table])
+
+
+def time_section(run: Path) -> Section | None:
+    """Wall time by phase; None where it is unknown.
+
+    Args:
+        run: Folder of the run.
+    """
+    spans = [_span(each) for each in _sessions(facts_of(run))]
+    if not spans or not (run / "metrics.csv").is_file():
+        return None
+    rows, whole = read_table(run / "metrics.csv")[1], sum(spans)
+    parts = {phase: sum(float(row[name]) for row in rows if row.get(name)) for phase, name in PHASES.items()}
+    parts = {phase: seconds for phase, seconds in parts.items() if seconds > 0}
+    parts["training and the rest"] = max(whole - sum(parts.values()), 0.0)
+    shown = [(phase, f"{seconds:.0f}", f"{seconds / max(whole, 1e-9):.0%}") for phase, seconds in parts.items()]
+    return Section("Time", table=[("phase", "seconds", "share"), *shown, ("all", f"{whole:.0f}", "100%")])
+
+
+def verdict_section(run: Path) -> Section:
+    """Whether training helped, and which known failures last.
+
+    Args:
+        run: Folder of the run.
+    """
+    found = failing(run)
+    diagnostics = f"Training diagnostics: {', '.join(found)}." if found else "Training diagnostics: no failure."
+    warnings = [f"Warning: {line}." for line in not_better(run)]
+    return Section("Assessment", table=[("",), *((line,) for line in [*warnings, diagnostics])])
+
+
+def reading(text: str) -> str:
+    """How to read the columns of a table of results, in one paragraph."""
+    known = [f"{name}: {meaning}" for name, meaning in READ_AS.items() if name in text]
+    return f"Accuracy on test images that training never used, in percent. {'; '.join(known)}." if known else ""
+
+
+def next_section(run: Path) -> Section:
+    """Commands that use the result.
+
+    Args:
+        run: Folder of the run.
+    """
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    lines = [
+        f"ssl-lightning validate --config eval --ckpt_path {checkpoint}",
+        f"ssl-lightning embed {checkpoint} {run}-features.safetensors",
+        f"ssl-lightning predict --config clusters --ckpt_path {checkpoint}",
+        f"ssl-lightning compare {run} OTHER_RUN",
+    ]
+    return Section("Next commands", "\n".join(lines))
+
+
+def settings_section(run: Path) -> Section | None:
+    """The complete configuration, folded; None without one.
+
+    Args:
+        run: Folder of the run.
+    """
+    try:
+        text = (run / "config.yaml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return Section("All settings", text, is_folded=True)
+
+
+def _sessions(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = facts.get("sessions")
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _length(rows: Sequence[Mapping[str, str]]) -> str:
+    steps = max((int(row[STEP]) for row in rows), default=0)
+    epochs = [float(row[EPOCH]) for row in rows if row.get(EPOCH)]
+    return f"{epochs[-1]:g} epochs, {steps:,} steps" if epochs else ""
+
+
+def _machine(found: Mapping[str, Any]) -> str:
+    devices = found.get("devices")
+    processor = f"{found.get('cores')} cores of {found.get('processor')}" if found else ""
+    return f"{len(devices)} x {devices[0]}, {processor}" if isinstance(devices, list) and devices else processor
+
+
+def _span(session: Mapping[str, Any]) -> float:
+    """Seconds of a session; one without an end lasts until now."""
+    try:
+        started = datetime.fromisoformat(str(session.get("started")))
+        ended = datetime.fromisoformat(str(session["ended"])) if "ended" in session else datetime.now(UTC)
+        seconds = (ended - started).total_seconds()
+    except (TypeError, ValueError):
+        return 0.0
+    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
