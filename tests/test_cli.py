@@ -557,7 +557,9 @@ def test_a_checkpoint_of_another_architecture_is_rejected_and_the_run_kept(tmp_p
     (tmp_path / "foreign.ckpt").write_bytes(before)
     arguments = [*TINY, "--model.backbone.width", "16", "--run.name", "second"]
     line = rejected(capsys, "fit", *first, *arguments, "--ckpt_path", str(tmp_path / "foreign.ckpt"))
-    assert "do not fit" in line
+    assert "foreign.ckpt that do not fit DeepCluster: backbone.body." in line
+    assert "Error(s)" not in line
+    assert "torch.Size" not in line
     line = rejected(capsys, "fit", *first, *arguments, "--ckpt_path", str(checkpoint))
     assert "model.init_args.backbone.init_args.width 8 -> 16" in line
     assert checkpoint.read_bytes() == before

@@ -235,12 +235,15 @@ class CommandLine(LightningCLI):
             self.trainer.predict(method, datamodule=datamodule, return_predictions=False)
 
     def _evaluate(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
+        results = self.run.path / "results.json"
+        if rank() == 0 and results.exists():
+            log.info(f"{results} exists and will be replaced")
         with self._session():
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
         if rank() != 0:
             return
         numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        (self.run.path / "results.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
+        results.write_text(json.dumps(numbers, indent=1, sort_keys=True))
         table = results_table(self.run.path / "metrics.csv", type(model).__name__, list(datamodule.probes))
         sys.stdout.write(f"{table}\n")
 

@@ -115,6 +115,13 @@ def test_a_second_result_replaces_the_first_with_a_line(folder, caplog):
     ]
 
 
+def test_a_second_evaluation_replaces_the_first_with_a_line(folder, caplog):
+    for expected in ([], ["runs/mine/results.json exists and will be replaced"]):
+        caplog.clear()
+        assert run(["validate", "--config", "eval", "--ckpt_path", CHECKPOINT, "--run.name", "mine", *QUIET]) == 0
+        assert [line for line in caplog.messages if "exists and will be replaced" in line] == expected
+
+
 ADDRESS = {"class_path": "ssl_lightning.data.UncuratedImages", "init_args": {"path": "wandb:me/project/images:v0"}}
 
 
