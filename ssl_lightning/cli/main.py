@@ -243,7 +243,8 @@ class CommandLine(LightningCLI):
         if rank() != 0:
             return
         numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        results.write_text(json.dumps(numbers, indent=1, sort_keys=True))
+        if numbers:  # else the folder is not there
+            results.write_text(json.dumps(numbers, indent=1, sort_keys=True))
         table = results_table(self.run.path / "metrics.csv", type(model).__name__, list(datamodule.probes))
         sys.stdout.write(f"{table}\n")
 

@@ -122,6 +122,14 @@ def test_a_second_evaluation_replaces_the_first_with_a_line(folder, caplog):
         assert [line for line in caplog.messages if "exists and will be replaced" in line] == expected
 
 
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_an_evaluation_of_nothing_is_one_line_and_leaves_no_folder(subcommand, folder, capsys):
+    before = set(Path().rglob("*"))
+    assert run([subcommand, "--config", "eval", "--ckpt_path", CHECKPOINT, "--data.probe_sets", "{}", *QUIET]) == 0
+    assert set(Path().rglob("*")) == before
+    assert "nothing was evaluated" in capsys.readouterr().out
+
+
 ADDRESS = {"class_path": "ssl_lightning.data.UncuratedImages", "init_args": {"path": "wandb:me/project/images:v0"}}
 
 
