@@ -108,9 +108,7 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
             if getattr(self, name) < lowest:
                 raise UsageError(f"found data.{name}={getattr(self, name)}; expected at least {lowest}")
         if self.image_size > LARGEST_IMAGE:
-            raise UsageError(
-                f"found data.image_size={self.image_size}; expected a side in pixels, at most {LARGEST_IMAGE}"
-            )
+            raise UsageError(f"found data.image_size={self.image_size}; expected at most {LARGEST_IMAGE} pixels")
         check_normalization(self.mean, self.std)
         if not 0 < self.center_fraction <= 1:
             raise UsageError(f"found data.center_fraction={self.center_fraction}; expected more than 0, at most 1")
