@@ -32,6 +32,7 @@ from ssl_lightning.cli.explanations import Call
 from ssl_lightning.cli.fit import Fitting
 from ssl_lightning.cli.instantiate import TRAINERS_REJECTIONS, Instantiation, place_in_trainer, rejects_settings
 from ssl_lightning.cli.parser import OneLineParser, prepare_arguments
+from ssl_lightning.cli.precedence import written_by_user
 from ssl_lightning.cli.quiet import quieten
 from ssl_lightning.cli.suggestions import NO_OPTIONS
 from ssl_lightning.cli.trainer import DEFAULTS, RunComponents, default_name, tell_counts_from_fractions
@@ -92,10 +93,10 @@ class CommandLine(LightningCLI):
     def __init__(self, arguments: list[str], quiet: bool = False) -> None:
         self.quiet, self.typed = quiet, arguments
         restrict_imports()
-        start_from_defaults()
         tell_counts_from_fractions()
         quieten()
         sys.argv[1:] = prepare_arguments(arguments)  # where Lightning reads a command line without a warning
+        start_from_defaults(written_by_user(sys.argv[1:]))
         OneLineParser.called = Call(tuple(sys.argv[1:]), _declared())
         self.run: RunDirectory
         self.components: RunComponents

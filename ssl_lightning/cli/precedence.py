@@ -66,6 +66,24 @@ def in_order(arguments: list[str]) -> list[str]:
     return [subcommand, *given, *(word for option in others for word in _emptied(option))]
 
 
+def written_by_user(arguments: list[str]) -> set[tuple[str, str]]:
+    """Names in files of the user, each with its value as YAML.
+
+    Args:
+        arguments: Of the command line, `in_order`.
+    """
+    files = [file for file in configs_in(arguments) if os.path.isfile(file) and _rank(file) > len(FOLDERS)]
+    return {one for file in files for one in _names(_table(file))}
+
+
+def _names(value: Any) -> Iterator[tuple[str, str]]:
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        yield str(name), as_yaml(inner)
+        yield from _names(inner)
+    for inner in value if isinstance(value, list) else ():
+        yield from _names(inner)
+
+
 def _place(option: Option) -> tuple[str, ...]:
     """Names of the place that an option sets, without `init_args`."""
     return tuple(name for name in option.name.split(".") if name != "init_args")

@@ -159,7 +159,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         if "__subclasses_disabled__" in value:  # the fields of a dataclass, as the parser holds them
             fields = vars(value["init_args"])
-            return {name: _plain(inner) for name, inner in fields.items() if inner is not None}
+            return {name: _plain(inner) for name, inner in fields.items() if inner not in (None, (), [], {})}
         if "class_path" in value:
             return str(value["class_path"]).rpartition(".")[2]
         return {str(name): _plain(inner) for name, inner in value.items() if not str(name).startswith("__")}
