@@ -52,7 +52,10 @@ def check_form(line: str) -> None:
 
 OPTIONS = {
     "Literal": ("--doctor.on_collapse stp", "doctor.on_collapse=stp; expected warn or stop (did you mean stop?)"),
-    "Literal of a class": ("--model.backbone.stem imagenett", "model.backbone.stem=imagenett; expected imagenet or cifar"),
+    "Literal of a class": (
+        "--model.backbone.stem imagenett",
+        "model.backbone.stem=imagenett; expected imagenet or cifar",
+    ),
     "Literals and bool": ("--trainer.deterministic maybe", "trainer.deterministic=maybe; expected true, false or warn"),
     "Literals of numbers": ("--trainer.precision 8", "trainer.precision=8; expected 32-true, bf16-mixed or 16-mixed"),
     "fp16": ("--trainer.precision fp16", "expected 32-true, bf16-mixed or 16-mixed (did you mean 16-mixed?)"),
@@ -67,7 +70,10 @@ OPTIONS = {
     "tuple of another length": ("--data.std [1,2]", "data.std=[1, 2]; expected a list of 3 numbers"),
     "entry of a tuple": ("--data.mean [a,b,c]", "data.mean.0=a; expected a number"),
     "tuple or Literal": ("--data.intensity_window minmx", "or percentile (did you mean minmax?)"),
-    "list of texts": ("--data CuratedImages --data.include *.jpg", "data.include=*.jpg; expected a list such as [a, b]: ['*.jpg']"),
+    "list of texts": (
+        "--data CuratedImages --data.include *.jpg",
+        "data.include=*.jpg; expected a list such as [a, b]: ['*.jpg']",
+    ),
     "list of dataclasses": ("--data.views 3", "data.views=3; expected a list such as [{count: ...}]"),
     "field in a list": ("--data.views [{count:two}]", "expected a space after the colon, as in count: two"),
     "table": ("--data.probe_sets 3", "data.probe_sets=3; expected a table such as {name: {train: ...}}"),
@@ -75,8 +81,14 @@ OPTIONS = {
     "class": ("--model 3", "model=3; expected a class such as BYOL"),
     "class as a list": ("--model [1]", "(methods of this package)"),
     "class of another kind": ("--model torch.nn.Linear", "model=torch.nn.Linear; expected a class such as"),
-    "schedule of torch": ("--model.schedule torch.optim.lr_scheduler.StepLR", "such as MultiStep, WarmupCosine (schedules of this"),
-    "class that was given": ("--model.schedule CosineAnnealingLR", "such as MultiStep, WarmupCosine (schedules of this package)"),
+    "schedule of torch": (
+        "--model.schedule torch.optim.lr_scheduler.StepLR",
+        "such as MultiStep, WarmupCosine (schedules of this",
+    ),
+    "class that was given": (
+        "--model.schedule CosineAnnealingLR",
+        "such as MultiStep, WarmupCosine (schedules of this package)",
+    ),
     "optimizer": ("--model.optimizer 3", "model.optimizer=3; expected a class such as"),
     "optimizer of torch": ("--model.optimizer torch.optim.AdmW", "expected a class such as AdamW"),
     "network": ("--model.backbone resnet_50", "for resnet50 of timm: TimmBackbone with name resnet50"),
@@ -85,19 +97,25 @@ OPTIONS = {
     "callback": ("--trainer.callbacks EarlyStoping", "expected a class such as EarlyStopping, or a list of such"),
     "callback appended": ("--trainer.callbacks+ 3", "trainer.callbacks=3; expected a class such as"),
     "path for a source": ("--data ./images", "--data.path ./images"),
-    "argument of another class": ("--model.optimizer SGD --model.optimizer.trust 0.5", "expected one of the arguments of SGD: lr,"),
+    "argument of another class": (
+        "--model.optimizer SGD --model.optimizer.trust 0.5",
+        "expected one of the arguments of SGD: lr,",
+    ),
     "argument of a callback": (
         "--trainer.callbacks.clusterer KMeans",
         "expected one of the arguments of ProbeFeatures, the last of trainer.callbacks: probes",
     ),
     "misspelled argument": ("--model.backbone.widht 3", "expected a name such as width (arguments of ResNet18)"),
     "argument appended": ("--trainer.callbacks+ EarlyStopping --trainer.callbacks.monitr x", "such as monitor"),
-    "required argument": ("--trainer.logger CSVLogger", "found CSVLogger at trainer.logger without save_dir; expected --trainer.logger.save_dir"),
+    "required argument": (
+        "--trainer.logger CSVLogger",
+        "found CSVLogger at trainer.logger without save_dir; expected --trainer.logger.save_dir",
+    ),
     "required, appended": ("--trainer.callbacks+ EarlyStopping", "expected --trainer.callbacks.monitor"),
     "required by a source": ("--data UncuratedImages", "found UncuratedImages without path; expected --data.path"),
     "no value": ("--run.name", "found --run.name without a value; expected text"),
     "no class": ("--model.schedule --trainer.max_steps 3", "without a value; expected a class such as"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("options", "expected"), OPTIONS.values(), ids=OPTIONS)
@@ -111,23 +129,23 @@ FILES = {
     "trainer: 3": "found trainer=3 in mine.yaml; expected a table of options",
     "run: [1]\nmodel: {init_args: {num_clusters: 4}}": "found run=[1] in mine.yaml; expected a table of options",
     "trainr: {max_epochs: 3}": "found trainr in mine.yaml, which is not known there; expected a name such as trainer",
-    "max_epochs: 3": "found max_epochs in mine.yaml, which is not known there; expected a name such as trainer.max_epochs",
-    "trainer: {max_epoch: 3}": "found trainer.max_epoch in mine.yaml, which is not known there; expected a name such as max_e",
-    "doctor: {on_colapse: stop}": "found doctor.on_colapse in mine.yaml, which is not known there; expected a name such as on",
+    "max_epochs: 3": "found max_epochs in mine.yaml, which is not known there; expected a name such as trainer.max",
+    "trainer: {max_epoch: 3}": "found trainer.max_epoch in mine.yaml, which is not known there; expected a name su",
+    "doctor: {on_colapse: stop}": "found doctor.on_colapse in mine.yaml, which is not known there; expected a name",
     "run: {nme: x}": "found run.nme in mine.yaml",
     "trainer: {precision: 8}": "found trainer.precision=8 in mine.yaml; expected 32-true, bf16-mixed or 16-mixed",
     "trainer: {callbacks: [3]}": "found trainer.callbacks.0=3 in mine.yaml; expected a class such as",
     "trainer: {callbacks: [{class_path: EarlyStoping}]}": "expected a class such as EarlyStopping",
     "trainer: {callbacks+: [{class_path: EarlyStopping, init_args: {monitr: x}}]}": (
-        "found trainer.callbacks+.0.init_args.monitr in mine.yaml, which is not known there; expected a name such as mon"
+        "found trainer.callbacks+.0.init_args.monitr in mine.yaml, which is not known there; expected a name such"
     ),
-    "trainer: {logger: {class_path: CSVLogger, init_args: {save_dirr: x}}}": "a name such as save_dir (arguments of CSVL",
+    "trainer: {logger: {class_path: CSVLogger, init_args: {save_dirr: x}}}": "a name such as save_dir (arguments o",
     "ckpt_path: [1]": "found ckpt_path=[1] in mine.yaml; expected text",
     "model: [1]": "found model=[1] in mine.yaml; expected a class such as",
     "model: {class_path: 3}": "found model.class_path=3 in mine.yaml; expected a class such as",
-    "model: {class_pth: SimCLR}": "found model.class_pth in mine.yaml, which is not known there; expected a name such as class_p",
+    "model: {class_pth: SimCLR}": "found model.class_pth in mine.yaml, which is not known there; expected a name s",
     "model: {init_args: [1]}": "found model.init_args=[1] in mine.yaml; expected a table of arguments",
-    "model: {init_args: {num_cluster: 3}}": "found model.init_args.num_cluster in mine.yaml, which is not known there; expected a n",
+    "model: {init_args: {num_cluster: 3}}": "found model.init_args.num_cluster in mine.yaml, which is not known th",
     "model: {init_args: {backbone: 3}}": "found model.init_args.backbone=3 in mine.yaml; expected a class such as",
     "model: {init_args: {backbone: {init_args: {widht: 3}}}}": "a name such as width (arguments of ResNet18)",
     "model: {init_args: {sampler: balancd}}": "expected balanced or natural (did you mean balanced?)",
@@ -135,13 +153,13 @@ FILES = {
     "model: {init_args: {optimizer: {class_path: AdamW, init_args: {betas: 0.9}}}}": "a list of 2 numbers such as",
     "model: {init_args: {schedule: {class_path: torch.optim.lr_scheduler.StepLR}}}": "such as MultiStep, WarmupCosine",
     "data: ./images": "found data=./images in mine.yaml; expected a class such as",
-    "data: {init_args: {views: {count: 2}}}": "found data.init_args.views={count: 2} in mine.yaml; expected a list such as",
-    "data: {init_args: {views: [{cout: 2}]}}": "found data.init_args.views.0.cout in mine.yaml, which is not known there; expecte",
-    "data: {init_args: {probe_sets: {a: 3}}}": "found data.init_args.probe_sets.a=3 in mine.yaml; expected a table such as {train",
+    "data: {init_args: {views: {count: 2}}}": "found data.init_args.views={count: 2} in mine.yaml; expected a list",
+    "data: {init_args: {views: [{cout: 2}]}}": "found data.init_args.views.0.cout in mine.yaml, which is not known",
+    "data: {init_args: {probe_sets: {a: 3}}}": "found data.init_args.probe_sets.a=3 in mine.yaml; expected a table",
     "data: {init_args: {probe_sets: {a: {trin: x}}}}": "a name such as train (arguments of ProbeSet)",
     "data: {init_args: {mean: {r: 1}}}": "found data.init_args.mean={r: 1} in mine.yaml; expected a list of 3 numbers",
     "config: mine.yaml": "found mine.yaml, which includes itself by its key config; expected",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("text", "expected"), FILES.items(), ids=FILES)
@@ -178,10 +196,13 @@ def test_configurations_without_a_method_say_so(given, capsys):
         ("embed a", "found no out; expected ssl-lightning embed a OUT"),
         ("choose-k x.safetensors --k ten", "found k=ten; expected a list such as [1, 2]: [ten]"),
         ("choose-k x.safetensors --clusterer KMeens", "expected a class such as KMeans"),
-        ("choose-k x.safetensors --clusterer KMeans --clusterer.metric euclid", "clusterer.metric=euclid; expected l2 or"),
+        (
+            "choose-k x.safetensors --clusterer KMeans --clusterer.metric euclid",
+            "clusterer.metric=euclid; expected l2 or",
+        ),
         ("predict --config clusters --trainer.callbacks.clusterer.metric euclidean", "expected l2 or cosine"),
     ],
-)  # fmt: skip
+)
 def test_other_subcommands_have_the_same_lines(command, expected, capsys):
     code, lines = ended(capsys, *command.split())
     assert (code, len(lines)) == (2, 1), lines
