@@ -56,14 +56,13 @@ def _drop(_: Any, before: Any, after: Any) -> None:
         kept = LOADER_ARGUMENTS if are_sources else ()
         arguments = before["init_args"]
         dropped = {name: arguments.pop(name) for name in list(vars(arguments)) if name not in kept}
-        defaults = defaults_of(former) if dropped else Namespace()  # a base class without arguments has no parser
+        defaults = _defaults(former) if dropped else Namespace()  # a base class without arguments has no parser
         for name, value in dropped.items():
             if defaults.get(name) != value or (name, as_yaml(value)) in _written:
                 _report(former, present, name, value)
 
 
-def defaults_of(cls: type) -> Namespace:
-    """The defaults of a class as the parser holds them."""
+def _defaults(cls: type) -> Namespace:
     return typehints.ActionTypeHint.get_class_parser(path_of(cls)).get_defaults()
 
 

@@ -12,7 +12,8 @@ import yaml
 from ssl_lightning.arguments import configs_in, leading, options_in
 from ssl_lightning.checkpoints.allowlist import explain_rejection
 from ssl_lightning.checkpoints.renamed import renamed_class
-from ssl_lightning.cli.mistakes import Mistake, Search, expected_value
+from ssl_lightning.cli.expected import Mistake, expected_value
+from ssl_lightning.cli.mistakes import Search
 from ssl_lightning.cli.suggestions import NO_METHOD, unknown_option
 from ssl_lightning.errors import DataError
 from ssl_lightning.safe_yaml import load_yaml, read_yaml

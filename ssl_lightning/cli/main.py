@@ -63,8 +63,8 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "ckpt_path": (
         str | None,
         None,
-        "checkpoint of a run, a file or wandb:...: fit resumes from it; validate, test and predict take its network and, "
-        "unless others are named, its images",
+        "checkpoint of a run, a file or wandb:...: fit resumes from it; validate, test and predict take its network "
+        "and, unless others are named, its images",
     ),
     "resume.policy": (Policy, "auto", "what to do with an earlier run"),
     "resume.allow_config_change": (bool, False, "resume with other settings"),
@@ -97,7 +97,7 @@ class CommandLine(LightningCLI):
         quieten()
         sys.argv[1:] = prepare_arguments(arguments)  # where Lightning reads a command line without a warning
         start_from_defaults(written_by_user(sys.argv[1:]))
-        OneLineParser.called = Call(tuple(sys.argv[1:]), _declared())
+        OneLineParser.called = Call(tuple(sys.argv[1:]), declared_types())
         self.run: RunDirectory
         self.components: RunComponents
         self.instantiation: Instantiation
@@ -300,7 +300,7 @@ def _log_other_preprocessing(trained: Preprocessing, given: Preprocessing, check
             )
 
 
-def _declared() -> dict[str, Any]:
+def declared_types() -> dict[str, Any]:
     """Types of all options by their names, those of the method and the data aside."""
     trainer = {f"trainer.{name}": hint for name, hint in signature_of(pl.Trainer)[0].items()}
     own = {name: hint for name, (hint, _, _) in OPTIONS.items()}

@@ -7,33 +7,31 @@ tables in the same order and describes the first mistake by its full name, its f
 import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, get_args
 
 import yaml
+from jsonargparse import ArgumentParser, Namespace
 
 from ssl_lightning.arguments import CONFIG, Option
 from ssl_lightning.checkpoints.places import classes_in, item_type, signature_of
 from ssl_lightning.checkpoints.plain import class_path
-from ssl_lightning.cli.class_changes import defaults_of
+from ssl_lightning.cli.expected import Mistake, Place, Typed, Where, bases_of, expected_at, mistake
 from ssl_lightning.cli.suggestions import (
     NO_METHOD,
     class_of,
     classes_for,
     expected_class,
     expected_name,
-    expected_precision,
     unknown_key,
 )
 from ssl_lightning.cli.types_in_words import (
     admits,
-    as_yaml,
     branches,
     in_words,
     is_list,
     is_table,
     length,
-    shortened,
 )
 from ssl_lightning.data import ImageModule
 from ssl_lightning.data.module import LOADER_ARGUMENTS
@@ -41,67 +39,10 @@ from ssl_lightning.errors import DataError
 from ssl_lightning.safe_yaml import load_yaml, read_yaml
 
 SPECIFICATION = ("class_path", "init_args", "dict_kwargs")
-Place = tuple[str, ...]
-"""Names from the top, without `init_args`."""
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A value or a name that the parser rejects.
-
-    Attributes:
-        name: The last name of its place.
-        line: What was found and what was expected.
-    """
-
-    name: str
-    line: str
-
-
-@dataclass(frozen=True)
-class _Typed:
-    """The value of an option, as typed."""
-
-    text: str
-    appends: bool = False
 
 
 class _Rest(dict[str, Any]):
     """The rest of the name of an option, with its value."""
-
-
-@dataclass(frozen=True)
-class _Where:
-    """A place in a table.
-
-    Attributes:
-        place: In all tables.
-        shown: As this table has it.
-        file: Empty for the command line.
-    """
-
-    place: Place = ()
-    shown: str = ""
-    file: str = ""
-
-    def inner(self, name: str, shown: str | None = None) -> "_Where":
-        """A place in this one."""
-        here = f"{self.shown}.{shown or name}" if self.shown else shown or name
-        return _Where((*self.place, name), here, self.file)
-
-    def beside(self, name: str) -> "_Where":
-        """The same place by another name."""
-        return _Where(self.place, f"{self.shown}.{name}", self.file)
-
-    @property
-    def of_file(self) -> str:
-        """For a message."""
-        return f" in {self.file}" if self.file else ""
-
-    @property
-    def name(self) -> str:
-        """For a message about the name itself."""
-        return f"{self.shown}{self.of_file}" if self.file else f"--{self.shown}"
 
 
 @dataclass
@@ -112,13 +53,13 @@ class Search:
         types: Declared types of the options that belong to no class.
         classes: The class at each place, as of the last table.
         given: Names of the arguments that tables give at each place.
+        passed: By the last name of the place, what to say of a value that fits the type and that the parser rejects.
     """
 
     types: Mapping[str, Any]
     classes: dict[Place, type] = field(default_factory=dict)
     given: dict[Place, set[str]] = field(default_factory=dict)
     passed: dict[str, Mistake] = field(default_factory=dict)
-    """By the last name of the place: what to say of a value that fits the type and that the parser rejects."""
 
     def in_file(self, file: str, table: Any) -> Iterator[Mistake]:
         """Mistakes of a configuration file.
@@ -127,16 +68,16 @@ class Search:
             file: Its name, for messages.
             table: What it sets.
         """
-        yield from self._group(self.types, table, _Where(file=file)) if isinstance(table, dict) else ()
+        yield from self._group(self.types, table, Where(file=file)) if isinstance(table, dict) else ()
 
     def in_option(self, option: Option) -> Iterator[Mistake]:
         """Mistakes of an option."""
         if option.name and option.name != CONFIG and option.value is not None:
             appends = option.name.endswith("+")
-            value: Any = _Typed(option.value, appends)
+            value: Any = Typed(option.value, appends)
             for name in reversed(option.name.removesuffix("+").split(".")):
                 value = _Rest({name: value})
-            yield from self._group(self.types, value, _Where())
+            yield from self._group(self.types, value, Where())
 
     def missing(self, names: Iterable[str]) -> Iterator[str]:
         """What classes require and no table gives.
@@ -156,7 +97,7 @@ class Search:
     def _of(self, place: Place) -> dict[str, None]:
         return dict.fromkeys(self.given.get(place, ()))
 
-    def _group(self, types: Mapping[str, Any], table: dict[str, Any], where: _Where) -> Iterator[Mistake]:
+    def _group(self, types: Mapping[str, Any], table: dict[Any, Any], where: Where) -> Iterator[Mistake]:
         """A table of options with known names, where a name may be the first part of several."""
         for key, value in table.items():
             name = str(key).removesuffix("+")
@@ -171,18 +112,18 @@ class Search:
             elif isinstance(value, dict):
                 yield from self._group(inner, value, here)
             else:
-                yield _mistake(here, value, "a table of options")
+                yield mistake(here, value, "a table of options")
 
-    def _value(self, hint: Any, value: Any, where: _Where) -> Iterator[Mistake]:
+    def _value(self, hint: Any, value: Any, where: Where) -> Iterator[Mistake]:
         parts = branches(hint)
-        typed = value if isinstance(value, _Typed) else None
+        typed = value if isinstance(value, Typed) else None
         if typed is not None:
             value = _items_of(typed)
         if any(admits(part, value) or (typed and admits(part, typed.text)) for part in parts):
-            expected = _expected(where, hint, [], value)
-            self.passed[where.place[-1]] = _mistake(where, typed or value, expected)
+            expected = expected_at(where, hint, [], value)
+            self.passed[where.place[-1]] = mistake(where, typed or value, expected)
             return
-        bases = _bases(hint)
+        bases = bases_of(hint)
         direct = [base for part in parts if not is_list(part) for base, _ in classes_in(part) if base in bases]
         lists, tables = [part for part in parts if is_list(part)], [part for part in parts if is_table(part)]
         if isinstance(value, list) and lists:
@@ -199,12 +140,12 @@ class Search:
         elif isinstance(value, str) and direct:
             yield from self._named(bases, hint, value, where)
         else:
-            yield _mistake(where, typed or value, _expected(where, hint, bases, value))
+            yield mistake(where, typed or value, expected_at(where, hint, bases, value))
 
-    def _list(self, hint: Any, values: list[Any], where: _Where, appended: bool) -> Iterator[Mistake]:
+    def _list(self, hint: Any, values: list[Any], where: Where, appended: bool) -> Iterator[Mistake]:
         number = length(hint)
         if number is not None and number != len(values):
-            yield _mistake(where, values, in_words(hint))
+            yield mistake(where, values, in_words(hint))
             return
         for position, value in enumerate(values):
             item = get_args(hint)[position] if number is not None else item_type(hint)
@@ -226,7 +167,7 @@ class Search:
                 if one[: size + 1] == last:
                     kept[(*place, *one[size + 1 :])] = kept[one]  # type: ignore[assignment]  # of the same table
 
-    def _described(self, bases: list[type], hint: Any, value: dict[Any, Any], where: _Where) -> Iterator[Mistake]:
+    def _described(self, bases: list[type], hint: Any, value: dict[Any, Any], where: Where) -> Iterator[Mistake]:
         """A table with a class and its arguments, or with arguments alone."""
         if "class_path" in value:
             found = list(self._named(bases, hint, value["class_path"], where.beside("class_path")))
@@ -238,10 +179,11 @@ class Search:
             odd = next(str(name) for name in value if name not in SPECIFICATION)
             yield self._unknown(where.inner(odd), "", list(SPECIFICATION))
             return
-        arguments = value.get("init_args", {}) if is_described else value
+        arguments = value.get("init_args") if is_described else value
+        arguments = {} if arguments is None else arguments
         within = where.beside("init_args") if is_described else where
         if not isinstance(arguments, dict):
-            yield _mistake(within, arguments, "a table of arguments such as {name: value}")
+            yield mistake(within, arguments, "a table of arguments such as {name: value}")
             return
         cls = self._class_at(where.place, bases)
         if cls is not None:
@@ -254,7 +196,7 @@ class Search:
             yield Mistake(name, f"found {within.inner(name).name} without a class at {where.shown}; expected {known}")
 
     def _arguments(
-        self, cls: type, hint: Any, arguments: dict[Any, Any], where: _Where, others: tuple[str, ...]
+        self, cls: type, hint: Any, arguments: dict[Any, Any], where: Where, others: tuple[str, ...]
     ) -> Iterator[Mistake]:
         hints, _ = signature_of(cls)
         names = list(hints)[1:] if _is_made_later(hint, cls) else list(hints)
@@ -269,9 +211,9 @@ class Search:
                 owner = f"{cls.__name__}, the last of {'.'.join(where.place)}" if is_last else cls.__name__
                 yield self._unknown(here, owner, names, others)
 
-    def _named(self, bases: list[type], hint: Any, name: Any, where: _Where) -> Iterator[Mistake]:
+    def _named(self, bases: list[type], hint: Any, name: Any, where: Where) -> Iterator[Mistake]:
         """A class by its name or import path, or the file of a table that describes one."""
-        if isinstance(name, _Typed):
+        if isinstance(name, Typed):
             name = name.text
         if isinstance(name, str) and os.path.isfile(name):
             try:
@@ -279,7 +221,7 @@ class Search:
             except DataError as error:
                 yield Mistake(where.place[-1], str(error))
                 return
-            inner = _Where(where.place, where.shown, name)
+            inner = Where(where.place, where.shown, name)
             if isinstance(table, dict) and "class_path" in table:
                 yield from self._value(hint, table, inner)
             elif isinstance(table, dict) and set(table) == {where.place[-1]}:
@@ -287,7 +229,7 @@ class Search:
             return
         cls = class_of(name, bases) if isinstance(name, str) else None
         if cls is None:
-            yield _mistake(where, name, _expected(where, hint, bases, name))
+            yield mistake(where, name, expected_at(where, hint, bases, name))
             return
         if self.classes.get(where.place) is not cls:
             self._forget(where.place, keep=LOADER_ARGUMENTS if issubclass(cls, ImageModule) else ())
@@ -307,8 +249,8 @@ class Search:
         outer = self.classes.get(place[:-1])
         default = signature_of(outer)[1].get(place[-1]) if outer else None
         if outer and inspect.isfunction(default):
-            described = defaults_of(outer).get(place[-1])
-            known = {class_path(cls): cls for base in (object,) for cls in classes_for(base)}
+            described = _defaults(outer).get(place[-1])
+            known = {class_path(cls): cls for cls in classes_for(object)}
             return known.get(described["class_path"]) if described and "class_path" in described else None
         return type(default) if is_dataclass(default) else None
 
@@ -320,28 +262,20 @@ class Search:
         if keep:
             self.given[place] = set(keep)
 
-    def _unknown(self, where: _Where, owner: str, names: list[str], others: tuple[str, ...] = ()) -> Mistake:
+    def _unknown(self, where: Where, owner: str, names: list[str], others: tuple[str, ...] = ()) -> Mistake:
         name = where.place[-1]
         expected = expected_name(name, owner, names, others)
         return Mistake(name, f"found {where.name}, which is not known there; expected {expected}")
 
 
-def expected_value(name: str, hint: Any) -> str:
-    """What an option takes, in words.
-
-    Args:
-        name: Of the option.
-        hint: Its declared type.
-    """
-    return _expected(_Where(tuple(name.split("."))), hint, _bases(hint), None)
+def _defaults(cls: type) -> Namespace:
+    """The defaults of a class as the parser describes them: `lambda p: SGD(p, lr=1)` is a class with arguments."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, fail_untyped=False)
+    return parser.get_defaults()
 
 
-def _bases(hint: Any) -> list[type]:
-    """Classes that a place takes, also as entries of a list or table."""
-    return [base for base, _ in classes_in(hint) if classes_for(base) or is_dataclass(base)]
-
-
-def _leaf(where: _Where, value: Any) -> _Where:
+def _leaf(where: Where, value: Any) -> Where:
     """The first place with a value in a table."""
     while isinstance(value, dict) and value:
         name, value = next(iter(value.items()))
@@ -349,7 +283,7 @@ def _leaf(where: _Where, value: Any) -> _Where:
     return where
 
 
-def _items_of(typed: _Typed) -> Any:
+def _items_of(typed: Typed) -> Any:
     """The value of an option as YAML has it; a list for one that is appended."""
     try:
         value = load_yaml(typed.text)
@@ -361,53 +295,3 @@ def _items_of(typed: _Typed) -> Any:
 def _is_made_later(hint: Any, cls: type) -> bool:
     """Whether the first argument of a class is left to the method, as the parameters of an optimizer are."""
     return not any(inspect.isclass(part) and issubclass(cls, part) for part in branches(hint))
-
-
-def _expected(where: _Where, hint: Any, bases: list[type], value: Any) -> str:
-    """What a place takes, in words."""
-    if where.place == ("trainer", "precision"):
-        return expected_precision(value)
-    parts = branches(hint)
-    of_classes = [part for part in parts if any(base in bases for base, _ in classes_in(part))]
-    direct = [part for part in of_classes if not is_list(part) and not is_table(part)]
-    found: list[str] = []
-    if bases:
-        entry = _entry(bases[0])
-        if not direct:
-            found.append(
-                f"a table such as {{name: {entry}}}" if is_table(of_classes[0]) else f"a list such as [{entry}]"
-            )
-        elif _is_plain_dataclass(bases[0]):
-            found.append(f"a table such as {entry}")
-        else:
-            found.append(expected_class(value if isinstance(value, str) else "", bases))
-            found += ["a list of such"] * any(is_list(part) for part in of_classes)
-    found.append(in_words(*(part for part in parts if part not in of_classes), value=value))
-    return ", or ".join(one for one in found if one) or "another value"
-
-
-def _is_plain_dataclass(base: type) -> bool:
-    """Whether a class is a group of options, which is given by its fields alone."""
-    return is_dataclass(base) and not inspect.isabstract(base) and bool(fields(base))
-
-
-def _entry(base: type) -> str:
-    """An entry of a list or table, as an example."""
-    if _is_plain_dataclass(base):
-        return f"{{{fields(base)[0].name}: ...}}"
-    return f"{{class_path: {next((cls.__name__ for cls in classes_for(base)), 'NAME')}}}"
-
-
-def _mistake(where: _Where, value: Any, expected: str) -> Mistake:
-    text = value.text if isinstance(value, _Typed) else as_yaml(value)
-    form = _as_list(text, expected)
-    return Mistake(where.place[-1], f"found {where.shown}={shortened(text)}{where.of_file}; expected {expected}{form}")
-
-
-def _as_list(text: str, expected: str) -> str:
-    """The form of a list, for one value or several that are separated by commas."""
-    parts = [part.strip() for part in text.split(",")]
-    is_plain = all(part and not set(part) & set("[]{}:#&'\" \n") for part in parts)
-    if not expected.startswith("a list such as") or not is_plain:
-        return ""
-    return f": [{', '.join(map(as_yaml, parts))}]" if any(part[0] in "*!%@`|>?" for part in parts) else f": [{text}]"
