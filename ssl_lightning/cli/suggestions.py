@@ -198,7 +198,8 @@ def unknown_key(key: str, where: str, options: Iterable[str]) -> str:
     """
     if key in NO_OPTIONS:
         return f"found {where}, which is no option: {NO_OPTIONS[key]}; leave it out"
-    meant = " or ".join(_meant(key, [*options, *_common_options()])) or "one of the names that --print_config= shows"
+    known = list(dict.fromkeys([*options, *_common_options()]))
+    meant = " or ".join(_meant(key, known)) or "one of the names that --print_config= shows"
     return f"found {where}, which is not known; expected {meant}"
 
 

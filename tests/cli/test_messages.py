@@ -131,7 +131,7 @@ FILES = {
     "trainr: {max_epochs: 3}": "found trainr.max_epochs in mine.yaml, which is not known; expected trainer.max_epochs",
     "max_epochs: 3": "found max_epochs in mine.yaml, which is not known; expected trainer.max_epochs",
     "trainer: {max_epoch: 3}": "found trainer.max_epoch in mine.yaml, which is not known; expected trainer.max_epochs",
-    "doctor: {on_colapse: stop}": "found doctor.on_colapse in mine.yaml, which is not known; expected doctor.on_collapse",
+    "doctor: {on_colapse: stop}": "found doctor.on_colapse in mine.yaml, which is not known; expected doctor.on_c",
     "run: {nme: x}": "found run.nme in mine.yaml, which is not known; expected run.name",
     "trainer: {precision: 8}": "found trainer.precision=8 in mine.yaml; expected 32-true, bf16-mixed or 16-mixed",
     "trainer: {callbacks: [3]}": "found trainer.callbacks.0=3 in mine.yaml; expected a class such as",
