@@ -116,8 +116,8 @@ def rejected(capsys, *arguments):
             "found trainer.callbacks+.0.init_args.probes.0.init_args.metrik in keys.yaml, which",
         ),
         (["--config=keys.yaml"], "found trainer.callbacks+.0.init_args.probes.0.init_args.metrik in keys.yaml, which"),
-        (["--config={model: {jiter: 1}, zz: " + 300 * "a" + "}"], "found the key jiter, which is not known there"),
-        (["--data.views", "[{jiter: 1}]"], "found the key jiter, which is not known there"),
+        (["--config={model: {jiter: 1}, zz: " + 300 * "a" + "}"], "found model.jiter in --config, which is not known"),
+        (["--data.views", "[{jiter: 1}]"], "found --data.views.0.jiter, which is not known there"),
     ],
 )
 def test_a_misspelled_key_is_named_with_its_place(mistake, message, tmp_path, monkeypatch, capsys):
