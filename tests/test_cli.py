@@ -116,8 +116,8 @@ def rejected(capsys, *arguments):
             "found trainer.callbacks+.0.init_args.probes.0.init_args.metrik in keys.yaml, which",
         ),
         (["--config=keys.yaml"], "found trainer.callbacks+.0.init_args.probes.0.init_args.metrik in keys.yaml, which"),
-        (["--config={model: {jiter: 1}, zz: " + 300 * "a" + "}"], "found the key jiter, which is not known there"),
-        (["--data.views", "[{jiter: 1}]"], "found the key jiter, which is not known there"),
+        (["--config={model: {jiter: 1}, zz: " + 300 * "a" + "}"], "found model.jiter in --config, which is not known"),
+        (["--data.views", "[{jiter: 1}]"], "found --data.views.0.jiter, which is not known there"),
     ],
 )
 def test_a_misspelled_key_is_named_with_its_place(mistake, message, tmp_path, monkeypatch, capsys):
@@ -557,7 +557,9 @@ def test_a_checkpoint_of_another_architecture_is_rejected_and_the_run_kept(tmp_p
     (tmp_path / "foreign.ckpt").write_bytes(before)
     arguments = [*TINY, "--model.backbone.width", "16", "--run.name", "second"]
     line = rejected(capsys, "fit", *first, *arguments, "--ckpt_path", str(tmp_path / "foreign.ckpt"))
-    assert "do not fit" in line
+    assert "foreign.ckpt that do not fit DeepCluster: backbone.body." in line
+    assert "Error(s)" not in line
+    assert "torch.Size" not in line
     line = rejected(capsys, "fit", *first, *arguments, "--ckpt_path", str(checkpoint))
     assert "model.init_args.backbone.init_args.width 8 -> 16" in line
     assert checkpoint.read_bytes() == before

@@ -151,10 +151,10 @@ def _check(value: Any, hint: Any, place: str) -> list[Described]:
         return _check_spec(value, hint, place)
     if isinstance(value, Namespace | dict):
         hints, defaults = _fields(hint)
-        inner = dict.fromkeys((name for name, _ in _items(value)), _item_type(hint)) | hints
+        inner = dict.fromkeys((name for name, _ in _items(value)), item_type(hint)) | hints
         return check_arguments(value, inner, place, defaults)
     if isinstance(value, list | tuple | set | frozenset):
-        item = _item_type(hint)
+        item = item_type(hint)
         return [one for number, each in enumerate(value) for one in _check(each, item, f"{place}.{number}")]
     if inspect.isclass(value):
         _reject_misplaced(class_named(class_path(value), place), hint, place, as_class=True)
@@ -179,7 +179,7 @@ def _check_spec(spec: Any, hint: Any, place: str) -> list[Described]:
 
 def _reject_misplaced(cls: type, hint: Any, place: str, as_class: bool = False) -> None:
     """Reject a class that is not of a kind in the declared type of its place."""
-    declared = [base for base, is_class in _classes_in(hint) if is_class == as_class]
+    declared = [base for base, is_class in classes_in(hint) if is_class == as_class]
     held = [(base, kind) for base in declared for kind in KINDS if issubclass(base, kind.cls)]
     if not any(issubclass(cls, base) and kind.admits(cls) for base, kind in held):
         expected = " or ".join(dict.fromkeys(class_path(base) for base, _ in held)) or (
@@ -210,19 +210,19 @@ def _is_public_name(name: str, cls: type, root: str) -> bool:
     return defined_in == OURS and (name == class_path(cls) or hasattr(import_module(module), "__path__"))
 
 
-def _classes_in(hint: Any) -> Iterator[tuple[type, bool]]:
+def classes_in(hint: Any) -> Iterator[tuple[type, bool]]:
     """Classes in a declared type, and whether the value is a class itself (`type[...]`)."""
     origin = get_origin(hint)
     if origin is typing.Annotated:
-        yield from _classes_in(get_args(hint)[0])
+        yield from classes_in(get_args(hint)[0])
     elif origin is type:
         for argument in get_args(hint):
-            yield from ((base, True) for base, _ in _classes_in(argument))
+            yield from ((base, True) for base, _ in classes_in(argument))
     elif origin is not None and _is_callable(origin):
         yield from ((base, False) for base in _made_by(hint))
     elif origin is not None:
         for argument in get_args(hint):
-            yield from _classes_in(argument)
+            yield from classes_in(argument)
     elif inspect.isclass(hint):
         yield hint, False
 
@@ -230,24 +230,24 @@ def _classes_in(hint: Any) -> Iterator[tuple[type, bool]]:
 def _made_by(hint: Any) -> Iterator[type]:
     """The result types of a `Callable[..., X]` for which a class may stand."""
     arguments = get_args(hint)
-    made = _classes_in(arguments[-1]) if arguments else ()
+    made = classes_in(arguments[-1]) if arguments else ()
     factories = [kind.cls for kind in KINDS if kind.factory]
     yield from (base for base, _ in made if any(issubclass(base, factory) for factory in factories))
 
 
 def _fields(hint: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Types and defaults of the fields of a dataclass of options."""
-    groups = [base for base, is_class in _classes_in(hint) if not is_class and dataclasses.is_dataclass(base)]
+    groups = [base for base, is_class in classes_in(hint) if not is_class and dataclasses.is_dataclass(base)]
     return signature_of(groups[0]) if groups else ({}, {})
 
 
-def _item_type(hint: Any) -> Any:
+def item_type(hint: Any) -> Any:
     """The declared type of the items of a list or table, without functions."""
     origin = get_origin(hint)
     if origin is typing.Annotated:
-        return _item_type(get_args(hint)[0])
+        return item_type(get_args(hint)[0])
     if origin in (Union, types.UnionType):
-        items = [_item_type(each) for each in get_args(hint)]
+        items = [item_type(each) for each in get_args(hint)]
         return Union[tuple(items)] if items else UNTYPED  # noqa: UP007  # the number of types is known at run time
     if origin in (None, type, typing.Literal) or _is_callable(origin):
         return UNTYPED

@@ -5,6 +5,7 @@ timm would get the stem of the ResNet-18 that it replaces.
 """
 
 import logging
+from collections.abc import Collection
 from pydoc import locate
 from typing import Any
 
@@ -12,6 +13,7 @@ import jsonargparse._typehints as typehints
 from jsonargparse import Namespace
 
 from ssl_lightning.checkpoints.plain import class_path as path_of
+from ssl_lightning.cli.types_in_words import as_yaml, shortened
 from ssl_lightning.data import ImageModule
 from ssl_lightning.data.module import LOADER_ARGUMENTS
 from ssl_lightning.errors import called_by_parser
@@ -19,16 +21,24 @@ from ssl_lightning.processes import rank
 
 log = logging.getLogger(__name__)
 _reported: set[str] = set()
+_written: set[tuple[str, str]] = set()
 
 
-def start_from_defaults() -> None:
-    """Make all parsers of this process drop the arguments of a class that another one replaces."""
+def start_from_defaults(written: Collection[tuple[str, str]] = ()) -> None:
+    """Make all parsers of this process drop the arguments of a class that another one replaces.
+
+    Args:
+        written: Arguments in files of the user, with their values as YAML: they are reported if they are dropped, also
+            where they equal the default.
+    """
     typehints.discard_init_args_on_class_path_change = _drop  # type: ignore[assignment]
     _reported.clear()
+    _written.clear()
+    _written.update(written)
 
 
 def _drop(_: Any, before: Any, after: Any) -> None:
-    """Drop the arguments of the class before, in place, and log those that differ from its defaults.
+    """Drop the arguments of the class before, in place; log those that the user wrote or that differ from its defaults.
 
     Args:
         _: A parser.
@@ -48,7 +58,7 @@ def _drop(_: Any, before: Any, after: Any) -> None:
         dropped = {name: arguments.pop(name) for name in list(vars(arguments)) if name not in kept}
         defaults = _defaults(former) if dropped else Namespace()  # a base class without arguments has no parser
         for name, value in dropped.items():
-            if defaults.get(name) != value:
+            if defaults.get(name) != value or (name, as_yaml(value)) in _written:
                 _report(former, present, name, value)
 
 
@@ -57,10 +67,8 @@ def _defaults(cls: type) -> Namespace:
 
 
 def _report(former: type, present: type, name: str, value: Any) -> None:
-    shown = value.as_dict() if isinstance(value, Namespace) else value
-    if isinstance(shown, dict) and "class_path" in shown:
-        shown = shown["class_path"].rpartition(".")[2]
-    line = f"{present.__name__} replaces {former.__name__}: {name}={shown} of {former.__name__} is dropped"
+    argument = f"{name}={shortened(as_yaml(value))} of {former.__name__}"
+    line = f"{present.__name__} replaces {former.__name__}: {argument} is dropped"
     if line not in _reported and rank() == 0:
         log.info(line)
     _reported.add(line)

@@ -4,8 +4,9 @@ from importlib import import_module
 from pathlib import Path
 
 from ssl_lightning.checkpoints.allowlist import restrict_imports
-from ssl_lightning.checkpoints.places import check_call
+from ssl_lightning.checkpoints.places import check_call, signature_of
 from ssl_lightning.cli.class_changes import start_from_defaults
+from ssl_lightning.cli.explanations import Call
 from ssl_lightning.cli.instantiate import Instantiation
 from ssl_lightning.cli.parser import OneLineParser
 from ssl_lightning.cli.subcommands import Subcommand
@@ -21,8 +22,8 @@ def call(subcommand: Subcommand, options: list[str]) -> None:
     """
     restrict_imports()
     start_from_defaults()
-    OneLineParser.started_in = Path.cwd()
     main = import_module(subcommand.module).main
+    OneLineParser.called = Call((subcommand.name, *options), signature_of(main)[0])
     described = main.__doc__.splitlines()[0]
     # the start of an option's name is a misspelled option
     parser = OneLineParser(prog=f"ssl-lightning {subcommand.name}", description=described, allow_abbrev=False)

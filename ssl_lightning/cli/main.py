@@ -21,16 +21,19 @@ from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import load_model
 from ssl_lightning.checkpoints.allowlist import restrict_imports
 from ssl_lightning.checkpoints.durable import LAST
+from ssl_lightning.checkpoints.places import signature_of
 from ssl_lightning.cli.checks import (
     check_policy,
     reject_trained_folder,
     reject_two_checkpoints,
 )
 from ssl_lightning.cli.class_changes import start_from_defaults
+from ssl_lightning.cli.explanations import Call
 from ssl_lightning.cli.fit import Fitting
 from ssl_lightning.cli.instantiate import TRAINERS_REJECTIONS, Instantiation, place_in_trainer, rejects_settings
 from ssl_lightning.cli.lines import last_lines
 from ssl_lightning.cli.parser import OneLineParser, prepare_arguments
+from ssl_lightning.cli.precedence import written_by_user
 from ssl_lightning.cli.quiet import quieten
 from ssl_lightning.cli.seeds import check_seed
 from ssl_lightning.cli.suggestions import NO_OPTIONS
@@ -48,6 +51,28 @@ from ssl_lightning.runs.artifacts import fetch_all
 from ssl_lightning.runs.resume import Policy, computed
 
 log = logging.getLogger(__name__)
+OPTIONS: dict[str, tuple[Any, Any, str]] = {
+    "run.name": (str | None, None, "default <config>-<data>-s<seed>"),
+    "run.dir": (str, "runs", "folder of all runs"),
+    "run.save_every_n_epochs": (int, 1, "checkpoints at ends of epochs"),
+    "run.save_every_n_steps": (int | None, None, "checkpoints within epochs"),
+    "run.start_from": (
+        str | None,
+        None,
+        "initialize the weights from this checkpoint; optimizer, memory banks and epoch start anew. To resume from a "
+        "checkpoint, give --ckpt_path",
+    ),
+    "ckpt_path": (
+        str | None,
+        None,
+        "checkpoint of a run, a file or wandb:...: fit resumes from it; validate, test and predict take its network "
+        "and, unless others are named, its images",
+    ),
+    "resume.policy": (Policy, "auto", "what to do with an earlier run"),
+    "resume.allow_config_change": (bool, False, "resume with other settings"),
+    "doctor.on_collapse": (Literal["warn", "stop"], "warn", "what to do on collapse"),
+}
+"""Options of every run, beside those of the trainer, the method and the data: type, default, help."""
 
 
 def main(arguments: list[str]) -> None:
@@ -70,11 +95,11 @@ class CommandLine(LightningCLI):
     def __init__(self, arguments: list[str], quiet: bool = False) -> None:
         self.quiet, self.typed = quiet, arguments
         restrict_imports()
-        start_from_defaults()
         tell_counts_from_fractions()
-        OneLineParser.started_in = Path.cwd()
         quieten()
         sys.argv[1:] = prepare_arguments(arguments)  # where Lightning reads a command line without a warning
+        start_from_defaults(written_by_user(sys.argv[1:]))
+        OneLineParser.called = Call(tuple(sys.argv[1:]), declared_types())
         self.run: RunDirectory
         self.components: RunComponents
         self.instantiation: Instantiation
@@ -99,29 +124,8 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where a run lives, how it resumes, and what the model learns from the data."""
-        parser.add_argument("--run.name", type=str | None, default=None, help="default <config>-<data>-s<seed>")
-        parser.add_argument("--run.dir", type=str, default="runs", help="folder of all runs")
-        parser.add_argument("--run.save_every_n_epochs", type=int, default=1, help="checkpoints at ends of epochs")
-        parser.add_argument("--run.save_every_n_steps", type=int | None, default=None, help="checkpoints within epochs")
-        parser.add_argument(
-            "--run.start_from",
-            type=str | None,
-            default=None,
-            help="initialize the weights from this checkpoint; optimizer, memory banks and epoch start anew. To resume "
-            "from a checkpoint, give --ckpt_path",
-        )
-        parser.add_argument(
-            "--ckpt_path",
-            type=str | None,
-            default=None,
-            help="checkpoint of a run, a file or wandb:...: fit resumes from it; validate, test and predict take its "
-            "network and, unless others are named, its images",
-        )
-        parser.add_argument("--resume.policy", type=Policy, default="auto", help="what to do with an earlier run")
-        parser.add_argument("--resume.allow_config_change", type=bool, default=False, help="resume with other settings")
-        parser.add_argument(
-            "--doctor.on_collapse", type=Literal["warn", "stop"], default="warn", help="what to do on collapse"
-        )
+        for name, (declared, default, text) in OPTIONS.items():
+            parser.add_argument(f"--{name}", type=declared, default=default, help=text)
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         parser.link_arguments("data.preprocessing", "model.init_args.preprocessing", asdict, apply_on="instantiate")
 
@@ -237,12 +241,16 @@ class CommandLine(LightningCLI):
             self.trainer.predict(method, datamodule=datamodule, return_predictions=False)
 
     def _evaluate(self, model: pl.LightningModule, datamodule: ImageModule) -> None:
+        results = self.run.path / "results.json"
+        if rank() == 0 and results.exists():
+            log.info(f"{results} exists and will be replaced")
         with self._session():
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
         if rank() != 0:
             return
         numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        (self.run.path / "results.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
+        if numbers:  # else the folder is not there
+            results.write_text(json.dumps(numbers, indent=1, sort_keys=True))
         table = results_table(self.run.path / "metrics.csv", type(model).__name__, list(datamodule.probes))
         sys.stdout.write(f"{table}\n")
 
@@ -299,3 +307,11 @@ def _log_other_preprocessing(trained: Preprocessing, given: Preprocessing, check
                 checkpoint,
                 own,
             )
+
+
+def declared_types() -> dict[str, Any]:
+    """Types of all options by their names, those of the method and the data aside."""
+    trainer = {f"trainer.{name}": hint for name, hint in signature_of(pl.Trainer)[0].items()}
+    own = {name: hint for name, (hint, _, _) in OPTIONS.items()}
+    parts = {"model": Method | None, "data": ImageModule | None}
+    return {"seed_everything": bool | int, **parts, **trainer, **own}

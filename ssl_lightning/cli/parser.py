@@ -5,21 +5,16 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import ClassVar, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ssl_lightning.arguments import CONFIG, Option, configs_in, options_in
-from ssl_lightning.checkpoints.allowlist import explain_rejection
-from ssl_lightning.checkpoints.renamed import renamed_class, renamed_key
 from ssl_lightning.cli.config_names import find_config
+from ssl_lightning.cli.explanations import Call, explain
 from ssl_lightning.cli.precedence import in_order
-from ssl_lightning.cli.suggestions import arguments_of_classes, closest, plain, unknown_key
-from ssl_lightning.errors import DataError, ParsingError, UsageError, called_by_parser, debugging, one_line
+from ssl_lightning.errors import ParsingError, UsageError, called_by_parser, debugging, one_line
 from ssl_lightning.processes import rank
-from ssl_lightning.safe_yaml import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +22,15 @@ log = logging.getLogger(__name__)
 class OneLineParser(LightningArgumentParser):
     """A parser with one-line errors: what was found, what was expected."""
 
-    started_in = Path()
-    """The current folder when the program was called: the parser moves to that of the file it reads."""
+    called: ClassVar[Call] = Call()
+    """What the parser is to read, for the messages of errors."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]  # as jsonargparse
         """Report a mistake in one line and leave with exit code 2; see `SSL_LIGHTNING_DEBUG`."""
         if debugging() and ex is not None:
             traceback.print_exception(ex)
         with called_by_parser():
-            placed = _with_place(str(message), sys.argv[1:], self.started_in)
-            line = explain_rejection(placed)
-            line = line if line != str(message) else plain(line, self._names())
+            line = explain(str(message), self.called, self._names())
         reject(line)
 
     def _names(self) -> list[str]:
@@ -112,50 +105,3 @@ def _is_text(path: str) -> bool:
     except OSError as error:
         raise UsageError(f"found {path}, which cannot be read ({error.strerror}); expected a configuration") from error
     return True
-
-
-def _with_place(message: str, arguments: list[str], folder: Path) -> str:
-    """The parser's message; or which file is no YAML; or the place of a key that it rejects by its last name alone.
-
-    Args:
-        message: Of the parser.
-        arguments: Of the command line.
-        folder: In which the command was given.
-    """
-    files = [file for file in configs_in(arguments) if os.path.isfile(folder / file)]
-    if message.startswith("Problems parsing config"):
-        for file in files:
-            try:
-                read_yaml(folder / file)
-            except DataError as error:
-                return str(error)
-    unknown = re.fullmatch(r"Subcommand '\w+' does not accept option '([^']+)'", message)
-    if unknown is not None:
-        return unknown_key(unknown[1], _place_in_files(unknown[1], files, folder))
-    rejected = re.fullmatch(r"Option '([^']+)' is not accepted", message)
-    if rejected is None:
-        return f"{message}{renamed_class(message)}"
-    key = rejected[1]
-    places = [f"{path} in {file}" for file in files for path in _paths(read_yaml(folder / file), key)]
-    places += [f"--{option.name}" for option in options_in(arguments) if option.name.endswith(f".{key}")]
-    where = places[-1] if places else f"the key {key}"
-    close = closest(key, arguments_of_classes() - {key})
-    expected = renamed_key(key) or (f"a name such as {', '.join(close)}" if close else "")
-    expected = expected or "one of the names that --print_config= shows"
-    return f"found {where}, which is not known there; expected {expected}"
-
-
-def _place_in_files(path: str, files: list[str], folder: Path) -> str:
-    """A key with the last file that has it; alone where none has, as for a text on the command line."""
-    holders = [file for file in files if path in _paths(read_yaml(folder / file), path.rpartition(".")[2])]
-    return f"{path} in {holders[-1]}" if holders else path
-
-
-def _paths(value: Any, key: str, path: str = "") -> Iterator[str]:
-    """Of every mapping in a file that has this key, from the top of the file."""
-    items = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
-    for name, inner in items:
-        here = f"{path}.{name}" if path else str(name)
-        if name == key:
-            yield here
-        yield from _paths(inner, key, here)

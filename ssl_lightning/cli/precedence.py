@@ -16,6 +16,7 @@ import yaml
 from ssl_lightning.arguments import CONFIG, Option, configs_in, options_in
 from ssl_lightning.cli.config_names import configs_folder
 from ssl_lightning.cli.data_of_run import config_of_run, text_of
+from ssl_lightning.cli.types_in_words import as_yaml, shortened
 from ssl_lightning.errors import DataError, ParsingError, UsageError
 from ssl_lightning.runs.artifacts import PREFIX
 from ssl_lightning.safe_yaml import load_yaml, read_yaml
@@ -24,6 +25,8 @@ FOLDERS = ("data", "scale", "shared")
 """Folders of packaged configurations after the methods, in their order; files of the user come last."""
 EVALUATING = ("validate", "test", "predict")
 """Subcommands that use the images of the run that their checkpoint belongs to."""
+SECTIONS = ("trainer", "run", "resume", "doctor")
+"""Sections of a configuration that are tables of options."""
 SPECIFICATION = {"class_path", "init_args", "dict_kwargs"}
 """Keys of a table that describes a class and its arguments."""
 
@@ -41,6 +44,8 @@ def in_order(arguments: list[str]) -> list[str]:
     options = options_in(rest)
     files = sorted(configs_in(arguments), key=_rank)
     tables = [_table(file) for file in files]
+    for file, table in zip(files, tables, strict=True):
+        _check_sections(file, table)
     _reject_two_sources(files)
     _reject_two_methods(files, tables)
     _reject_preprocessing(options, files, tables)
@@ -55,6 +60,24 @@ def in_order(arguments: list[str]) -> list[str]:
         tables.insert(place, _table(files[place]))
     given = [f"--{CONFIG}={text}" for text in _with_emptied_lists(files, tables)]
     return [subcommand, *given, *(word for option in others for word in _emptied(option))]
+
+
+def written_by_user(arguments: list[str]) -> set[tuple[str, str]]:
+    """Names in files of the user, each with its value as YAML.
+
+    Args:
+        arguments: Of the command line, `in_order`.
+    """
+    files = [file for file in configs_in(arguments) if os.path.isfile(file) and _rank(file) > len(FOLDERS)]
+    return {one for file in files for one in _names(_table(file))}
+
+
+def _names(value: Any) -> Iterator[tuple[str, str]]:
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        yield str(name), as_yaml(inner)
+        yield from _names(inner)
+    for inner in value if isinstance(value, list) else ():
+        yield from _names(inner)
 
 
 def _place(option: Option) -> tuple[str, ...]:
@@ -102,6 +125,22 @@ def _table(file: str) -> dict[str, Any]:
         found = "which is empty" if not table else f"which is a {type(table).__name__}"
         raise ParsingError(f"found {file}, {found}; expected sections such as model, data and trainer")
     return table if isinstance(table, dict) else {}
+
+
+def _check_sections(file: str, table: dict[str, Any]) -> None:
+    """Reject sections that are no tables, which the parser leaves out without a word, and a file without any value.
+
+    Raises:
+        ParsingError: If so.
+    """
+    where = f" in {file}" if os.path.isfile(file) else ""
+    sections = SECTIONS if any(value is not None for value in table.values()) else tuple(table)
+    for name in sections:
+        value = table.get(name, {})
+        if value is None:
+            raise ParsingError(f"found {name}{where} without options; expected a table of options, or no {name}")
+        if not isinstance(value, dict):
+            raise ParsingError(f"found {name}={shortened(as_yaml(value))}{where}; expected a table of options")
 
 
 def _checkpoint(options: list[Option], tables: list[dict[str, Any]]) -> str | None:

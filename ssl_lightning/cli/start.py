@@ -63,7 +63,14 @@ def from_weights(path: str, model: Method) -> StartPlan:
     """
     state = read_checkpoint(path)["state_dict"]
     try:
+        if misfit := find_misfit(model, state):
+            raise UsageError(
+                f"found weights in {path} that do not fit {type(model).__name__}: {misfit}; expected a checkpoint of "
+                "the same method with the same networks: change the settings, or give another file"
+            )
         take_weights(model, state)
+    except UsageError:
+        raise
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         first = " ".join(str(error).split())[:200]
         raise UsageError(f"found weights in {path} that do not fit {type(model).__name__}: {first}") from error

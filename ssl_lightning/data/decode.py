@@ -6,14 +6,15 @@ pixels are blended with gray. Palettes, bilevel and CMYK images are converted to
 
 Gray values become three equal channels. Of unsigned integers of 1 to 16 bits 0 is black and the largest value white, or
 the reverse in a TIFF with PhotometricInterpretation 0. Signed integers, 32-bit integers and floats need an
-intensity window. A window applies to gray images of more than 8 bits and signed ones; color of 16 bits keeps its upper
-8 bits.
+intensity window. A window applies to gray images of more than 8 bits, with alpha too, and signed ones; color of 16 bits
+keeps its upper 8 bits.
 """
 
 import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from ssl_lightning.data.c_errors import quiet_decoders
 from ssl_lightning.data.intensity import IntensityWindow, to_gray
 from ssl_lightning.data.layout import layout_of
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits, Unreadable
+from ssl_lightning.data.png_deep import as_bytes, deep_values, is_deep_with_alpha
 from ssl_lightning.data.png_strips import png_strips
 from ssl_lightning.data.walks import FORMATS, Layout
 
@@ -84,8 +86,20 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, window: IntensityWindow
 def is_deep(data: bytes, limits: Limits = DEFAULT_LIMITS) -> bool:
     """Whether a file is a gray image of more than 8 bits, as far as its header can be read."""
     try:
-        with _guarded(), quiet_decoders(), _open(layout_of(data, limits)) as image:
-            return _is_deep(image.mode)
+        layout = layout_of(data, limits)
+        with _guarded(), quiet_decoders(), _open(layout) as image:
+            return _is_deep(image.mode) or is_deep_with_alpha(layout.opened)
+    except Unreadable:
+        return False
+
+
+def is_deep_color(data: bytes, limits: Limits = DEFAULT_LIMITS) -> bool:
+    """Whether a file is a color image of 16 bits, of which the upper 8 are kept."""
+    try:
+        layout = layout_of(data, limits)
+        with _guarded(), quiet_decoders(), _open(layout) as image:
+            bits = layout.opened[24] if layout.format == "PNG" else getattr(image, "tag_v2", {}).get(_BITS, (8,))[0]
+            return bits == 16 and image.mode in ("RGB", "RGBA")
     except Unreadable:
         return False
 
@@ -181,6 +195,19 @@ def _pixels(
     if _is_direct(header, layout):
         return _direct(data, layout)
     result = np.empty((header.height, header.width, 3), dtype=np.uint8)
+    rows_of = _alpha_rows if is_deep_with_alpha(layout.opened) else partial(_rows, data)
+    top = 0
+    for rows in rows_of(layout, header, image, window):
+        result[top : top + len(rows)] = rows
+        top += len(rows)
+    if top != header.height:
+        raise Unreadable("broken", f"{top} rows of pixels, {header.height} in the header")
+    return torch.from_numpy(result).permute(2, 0, 1)
+
+
+def _rows(
+    data: bytes, layout: Layout, header: Header, image: Image.Image, window: IntensityWindow
+) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     if layout.strips:
         bands = png_strips(layout.opened, layout.strips)
     elif layout.format == "WEBP" and layout.still:
@@ -189,15 +216,23 @@ def _pixels(
         bands = _bands(image, header)
     inverted = layout.format == "TIFF" and _white_is_zero(image, layout)
     render = _deep_renderer(image, header, window)
-    top = 0
     for band in bands:
         rows = _rgb(band) if render is None else np.repeat(render(band)[:, :, None], 3, axis=2)
-        rows = 255 - rows if inverted else rows
-        result[top : top + len(rows)] = rows
-        top += len(rows)
-    if top != header.height:
-        raise Unreadable("broken", f"{top} rows of pixels, {header.height} in the header")
-    return torch.from_numpy(result).permute(2, 0, 1)
+        yield 255 - rows if inverted else rows
+
+
+def _alpha_rows(
+    layout: Layout, header: Header, _: Image.Image, window: IntensityWindow
+) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Rows of a PNG of 16-bit gray values with alpha."""
+
+    def bands() -> Iterator[np.ndarray]:
+        image = Image.open(io.BytesIO(as_bytes(layout.opened)), formats=("PNG",))
+        return map(np.asarray, _bands(image, header))
+
+    gray = to_gray(window, 16, lambda: map(deep_values, bands()))
+    for band in bands():
+        yield _rgb(Image.fromarray(np.dstack([gray(deep_values(band)), band[..., 2]]), "LA"))
 
 
 def _direct(data: bytes, layout: Layout) -> UInt8[Tensor, "3 h w"]:

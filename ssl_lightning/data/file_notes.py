@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ssl_lightning.data.byte_table import ByteTable
-from ssl_lightning.data.decode import decode, is_deep
+from ssl_lightning.data.decode import decode, is_deep, is_deep_color
 from ssl_lightning.data.limits import Unreadable
 from ssl_lightning.data.options import SourceOptions
 
@@ -18,7 +18,7 @@ _DEEP_FILES, _FEWEST_LEVELS = 16, 64
 
 
 def notes_of(table: ByteTable, options: SourceOptions) -> list[str]:
-    """One sentence each if pages are left out and if deep images come out with few gray levels.
+    """One sentence each if pages are left out and if deep images come out with few levels.
 
     Args:
         table: The files.
@@ -66,7 +66,10 @@ def _of_levels(table: ByteTable, options: SourceOptions) -> str:
     if not len(table):
         return ""
     rows = np.unique(np.linspace(0, len(table) - 1, _DEEP_FILES).astype(int)).tolist()
-    deep = [data for data in (_read(table, row) for row in rows) if is_deep(data, options.limits)]
+    sampled = [_read(table, row) for row in rows]
+    deep = [data for data in sampled if is_deep(data, options.limits)]
+    if not deep:
+        return _of_color([data for data in sampled if is_deep_color(data, options.limits)], options)
     levels = _levels(deep, options)
     if not levels or len(levels) >= _FEWEST_LEVELS:
         return ""
@@ -76,6 +79,17 @@ def _of_levels(table: ByteTable, options: SourceOptions) -> str:
     return (
         f"gray images of more than 8 bits come out with {len(levels)} of 256 levels, {min(levels)} to {max(levels)}: "
         "give their range as data.intensity_window [low, high], or percentile"
+    )
+
+
+def _of_color(files: Sequence[bytes], options: SourceOptions) -> str:
+    """The sentence about 16-bit color images with values so small that the upper 8 bits differ little."""
+    levels = _levels(files, options)
+    if max(levels, default=0) == 0 or max(levels) - min(levels) >= _FEWEST_LEVELS:
+        return ""
+    return (
+        f"color images of 16 bits keep their upper 8 bits, {min(levels)} to {max(levels)} of 256 levels: save gray "
+        "values as 16-bit gray images, for which there is data.intensity_window, or stretch the colors"
     )
 
 

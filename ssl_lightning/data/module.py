@@ -39,6 +39,8 @@ LOADER_ARGUMENTS = (
     *("max_unreadable", "eval_batch_size", "subset"),
 )
 """Arguments of `ImageModule` that belong to the recipe of a method or to the loader, and survive another source."""
+LARGEST_IMAGE = 10_000
+"""Side in pixels; a batch of larger images would not fit into the memory of any machine."""
 _LOWEST = {"batch_size": 2, "image_size": 1, "num_workers": 0, "reference_images": 1, "eval_batch_size": 1}
 """Smallest value of each number."""
 Probes = dict[str, tuple[ImageDataset, ImageDataset]]
@@ -105,6 +107,8 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         for name, lowest in _LOWEST.items():
             if getattr(self, name) < lowest:
                 raise UsageError(f"found data.{name}={getattr(self, name)}; expected at least {lowest}")
+        if self.image_size > LARGEST_IMAGE:
+            raise UsageError(f"found data.image_size={self.image_size}; expected at most {LARGEST_IMAGE} pixels")
         check_normalization(self.mean, self.std)
         if not 0 < self.center_fraction <= 1:
             raise UsageError(f"found data.center_fraction={self.center_fraction}; expected more than 0, at most 1")

@@ -6,6 +6,7 @@ Descriptions are plain values and are stored in every checkpoint.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal, cast
 
 import timm
@@ -56,6 +57,14 @@ class Backbone(ABC):
     @abstractmethod
     def build(self, in_channels: int = 3) -> Network:
         """Build the network with random weights from the global generator."""
+
+
+def _unknown_name(name: str, library: str, names: list[str]) -> UsageError:
+    """The error for a network that a library does not have, with the names that are most like its name."""
+    close = get_close_matches(name.lower(), names, n=3)
+    listed = "torchvision.models.list_models()" if library == "torchvision" else "timm.list_models()"
+    expected = f"a name such as {', '.join(close)}" if close else f"one of {listed}"
+    return UsageError(f"found backbone name={name!r}, which {library} does not have; expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ class TimmBackbone(Backbone):
                 such options of its size.
         """
         if not timm.is_model(self.name):
-            raise UsageError(f"found backbone name={self.name!r}; expected one of timm.list_models()")
+            raise _unknown_name(self.name, "timm", timm.list_models())
         given: dict[str, Any] = {
             "zero_init_last": None if self.zero_init_last else False,
             "img_size": self.img_size,
@@ -171,8 +180,8 @@ class TorchvisionBackbone(Backbone):
         Raises:
             UsageError: If torchvision has no network of this name, or it has no ResNet stem to replace.
         """
-        if self.name not in torchvision.models.list_models(module=torchvision.models):
-            raise UsageError(f"found backbone name={self.name!r}; expected one of torchvision.models.list_models()")
+        if self.name not in (names := torchvision.models.list_models(module=torchvision.models)):
+            raise _unknown_name(self.name, "torchvision", names)
         net = torchvision.models.get_model(self.name, weights=None)
         num_features = _cut_classifier(net)
         if in_channels != 3:

@@ -171,7 +171,16 @@ def changes(old: dict[str, Any], new: dict[str, Any], without: str = "") -> list
         without: A key that is not compared.
     """
     keys = sorted({*old, *new} - {without})
-    return [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
+    return [_change(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+def _change(key: str, old: Any, new: Any) -> str:
+    """One difference; of contents it is enough that they differ."""
+    if key == DATA and old is not None and new is not None:
+        return f"the training images have other names, sizes or content ({DATA})"
+    if key.endswith(CONTENT) and old is not None and new is not None:
+        return f"{key} is that of another file"
+    return f"{key} {old!r} -> {new!r}"
 
 
 def _by_content(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -115,6 +115,21 @@ def test_a_second_result_replaces_the_first_with_a_line(folder, caplog):
     ]
 
 
+def test_a_second_evaluation_replaces_the_first_with_a_line(folder, caplog):
+    for expected in ([], ["runs/mine/results.json exists and will be replaced"]):
+        caplog.clear()
+        assert run(["validate", "--config", "eval", "--ckpt_path", CHECKPOINT, "--run.name", "mine", *QUIET]) == 0
+        assert [line for line in caplog.messages if "exists and will be replaced" in line] == expected
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_an_evaluation_of_nothing_is_one_line_and_leaves_no_folder(subcommand, folder, capsys):
+    before = set(Path().rglob("*"))
+    assert run([subcommand, "--config", "eval", "--ckpt_path", CHECKPOINT, "--data.probe_sets", "{}", *QUIET]) == 0
+    assert set(Path().rglob("*")) == before
+    assert "nothing was evaluated" in capsys.readouterr().out
+
+
 ADDRESS = {"class_path": "ssl_lightning.data.UncuratedImages", "init_args": {"path": "wandb:me/project/images:v0"}}
 
 

@@ -50,7 +50,7 @@ def key(*_, **__):
 MISSPELLED = ["--model.num_cluster", "5"]
 PLACES = {
     "reading YAML": ("ssl_lightning.safe_yaml.check_yaml", []),
-    "explaining a mistake": ("ssl_lightning.cli.parser._with_place", MISSPELLED),
+    "explaining a mistake": ("ssl_lightning.cli.parser.explain", MISSPELLED),
     "checking the command line": ("ssl_lightning.cli.checks.keep_inside", []),
     "the constructor of a part": ("ssl_lightning.evaluation.knn.KNN.__post_init__", []),
     "the constructor of the method": ("ssl_lightning.models.backbones.ResNet18.build", []),

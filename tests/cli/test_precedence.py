@@ -117,6 +117,30 @@ def test_another_network_in_a_file_has_its_own_defaults(capsys, caplog):
     assert lines == ["TimmBackbone replaces ResNet18: width=16 of ResNet18 is dropped"]
 
 
+def dropped(capsys, caplog, *arguments: str) -> list[str]:
+    """Lines about values that a class change drops."""
+    with caplog.at_level("INFO"):
+        resolved(capsys, *arguments)
+    return [line for line in caplog.messages if "is dropped" in line]
+
+
+def test_dropped_values_are_plain_yaml(capsys, caplog):
+    given = ["--config", "swav", "--config", "data/cifar10", "--data", "UncuratedImages", "--data.path", "images"]
+    lines = dropped(capsys, caplog, *given)
+    probe_sets = "probe_sets={cifar10: {train: cifar10.tar.xz/train, test: cifar10.tar.xz/test}}"
+    assert f"UncuratedImages replaces CuratedImages: {probe_sets} of CuratedImages is dropped" in lines
+    assert "UncuratedImages replaces CuratedImages: mean=[0.4913, 0.4821, 0.4465] of CuratedImages is dropped" in lines
+    assert "Namespace" not in str(lines)
+
+
+def test_a_dropped_value_of_the_user_is_reported_also_if_it_is_the_default(capsys, caplog):
+    Path("mine.yaml").write_text("model: {init_args: {backbone: {init_args: {width: 64}}}}\n")
+    given = ["--config", "deepcluster", "--config", "mine.yaml", "--model.backbone", "AlexNet"]
+    assert dropped(capsys, caplog, *given) == ["AlexNet replaces ResNet18: width=64 of ResNet18 is dropped"]
+    caplog.clear()
+    assert dropped(capsys, caplog, *given[:2], *given[4:]) == []
+
+
 @pytest.mark.parametrize(
     ("options", "place", "expected"),
     [

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -153,3 +154,65 @@ def test_pages_that_are_left_out_are_counted(kind, ending, folder, tar):
         (report,) = UncuratedImages(path=str(path), probe_sets={}).source_reports
         (note,) = report.notes
         assert f"2 files have several pages or frames ({path}/3.{ending}): the first is read, 5 are left out" in note
+
+
+def png_of(shape, color, lines):
+    """A PNG of 16 bits from its rows with their filters."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    size = struct.pack(">IIBBBBB", shape[1], shape[0], 16, color, 0, 0, 0)
+    parts = (chunk(b"IHDR", size), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def with_alpha(levels, alpha, filtered):
+    """A PNG of 16-bit gray values with alpha, written by hand; `filtered` is the filter of its rows."""
+    rows = np.stack([levels, alpha], 2).astype(">u2").reshape(len(levels), -1).view(np.uint8).astype(int)
+    above = np.vstack([np.zeros_like(rows[:1]), rows[:-1]])
+    before = np.hstack([np.zeros_like(rows[:, :4]), rows[:, :-4]])
+    content = {0: rows, 1: rows - before, 2: rows - above, 3: rows - (above + before) // 2}[filtered] % 256
+    lines = b"".join(bytes([filtered, *row]) for row in content.tolist())
+    return png_of(levels.shape, 4, lines)
+
+
+def color_png(values):
+    rows = np.repeat(values[:, :, None], 3, 2).astype(">u2").reshape(len(values), -1).view(np.uint8)
+    return png_of(values.shape, 2, b"".join(b"\0" + row.tobytes() for row in rows))
+
+
+def color_tiff(values):
+    head = tiff(np.repeat(values[:, :, None], 3, 2).astype("<u2").tobytes(), 16, photometric=2)
+    one, three = (struct.pack("<HHII", 277, 3, 1, samples) for samples in (1, 3))
+    bits = struct.pack("<HHII", 258, 3, 1, 16), struct.pack("<HHII", 258, 3, 3, len(head))
+    return head.replace(one, three).replace(*bits) + struct.pack("<HHH", 16, 16, 16)
+
+
+@pytest.mark.parametrize("filtered", [0, 1, 2, 3])
+@pytest.mark.parametrize("window", [None, (1024.0, 1424.0), "minmax", "percentile"])
+def test_gray_values_with_alpha_are_those_without(filtered, window):
+    deep = (1024 + np.rint(RAMP * 400)).astype(np.uint16)
+    opaque = with_alpha(deep, np.full(SHAPE, 65535), filtered)
+    assert np.array_equal(gray(opaque, window), gray(png(deep), window))
+    half = gray(with_alpha(deep, np.where(RAMP > 0.5, 65535, 0), filtered), window)
+    assert np.array_equal(half, np.where(RAMP > 0.5, gray(png(deep), window), 128))
+
+
+def test_gray_values_with_alpha_that_lose_their_levels_are_reported(folder):
+    deep = (1024 + np.rint(RAMP * 400)).astype(np.uint16)
+    path = str(folder({f"{n}.png": with_alpha(deep, np.full(SHAPE, 65535), 0) for n in range(5)}))
+    (report,) = UncuratedImages(path=path, probe_sets={}).source_reports
+    assert report.notes[0].startswith("gray images of more than 8 bits come out with 3 of 256 levels, 4 to 6")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("highest", "is_reported"), [(1424, True), (65535, False)])
+def test_color_of_16_bits_that_loses_its_levels_is_reported(kind, highest, is_reported, folder):
+    values = np.rint(RAMP * highest).astype(np.uint16)
+    content = color_png(values) if kind == "PNG" else color_tiff(values)
+    path = str(folder({f"{n}.{kind.lower()}": content for n in range(5)}))
+    (report,) = UncuratedImages(path=path, probe_sets={}).source_reports
+    assert [note.partition(":")[0] for note in report.notes] == (
+        ["color images of 16 bits keep their upper 8 bits, 0 to 5 of 256 levels"] if is_reported else []
+    )

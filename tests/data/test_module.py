@@ -314,6 +314,7 @@ def test_making_one_reads_no_file():
         ({"num_workers": -1}, "data.num_workers=-1"),
         ({"image_size": 0}, "data.image_size=0"),
         ({"eval_batch_size": 0}, "data.eval_batch_size=0; expected at least 1"),
+        ({"image_size": 100_000}, "data.image_size=100000; expected at most 10000 pixels"),
         ({"eval_batch_size": -1}, "data.eval_batch_size=-1; expected at least 1"),
         ({"center_fraction": 1.5}, "data.center_fraction=1.5"),
     ],

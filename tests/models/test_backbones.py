@@ -1,5 +1,6 @@
 """Backbones: sizes that are known from the literature, features of the promised width, clear rejections."""
 
+import re
 import subprocess
 import sys
 
@@ -146,9 +147,23 @@ def test_vgg16_gives_4096_features_before_the_last_relu():
     assert (features < 0).any()
 
 
+@pytest.mark.parametrize(
+    ("backbone", "close"),
+    [
+        (TimmBackbone("resnet_50"), "which timm does not have; expected a name such as resnet50,"),
+        (TimmBackbone("resnt18"), "which timm does not have; expected a name such as resnet18,"),
+        (TorchvisionBackbone("ResNet_50"), "which torchvision does not have; expected a name such as resnet50,"),
+        (TimmBackbone("zzzzzz"), "which timm does not have; expected one of timm.list_models()"),
+    ],
+)
+def test_an_unknown_name_comes_with_close_ones(backbone, close):
+    with pytest.raises(UsageError, match=re.escape(close)):
+        backbone.build()
+
+
 def test_unknown_names_and_stems_are_rejected_in_one_line():
     for backbone in (TimmBackbone("resnet-18"), TorchvisionBackbone("nothing")):
-        with pytest.raises(ValueError, match="expected one of"):
+        with pytest.raises(ValueError, match="does not have; expected "):
             backbone.build()
     with pytest.raises(ValueError, match='use stem="imagenet"'):
         TimmBackbone("vit_tiny_patch16_224", "cifar").build()
