@@ -54,12 +54,14 @@ class Search:
         classes: The class at each place, as of the last table.
         given: Names of the arguments that tables give at each place.
         passed: By the last name of the place, what to say of a value that fits the type and that the parser rejects.
+        including: Files that are read at the moment, the outermost first.
     """
 
     types: Mapping[str, Any]
     classes: dict[Place, type] = field(default_factory=dict)
     given: dict[Place, set[str]] = field(default_factory=dict)
     passed: dict[str, Mistake] = field(default_factory=dict)
+    including: list[str] = field(default_factory=list)
 
     def in_file(self, file: str, table: Any) -> Iterator[Mistake]:
         """Mistakes of a configuration file.
@@ -216,16 +218,13 @@ class Search:
         if isinstance(name, Typed):
             name = name.text
         if isinstance(name, str) and os.path.isfile(name):
-            try:
-                table = read_yaml(name)
-            except DataError as error:
-                yield Mistake(where.place[-1], str(error))
+            path = os.path.realpath(name)
+            if path in self.including:
+                yield Mistake(where.place[-1], f"found {name}, which includes itself; expected files that end")
                 return
-            inner = Where(where.place, where.shown, name)
-            if isinstance(table, dict) and "class_path" in table:
-                yield from self._value(hint, table, inner)
-            elif isinstance(table, dict) and set(table) == {where.place[-1]}:
-                yield from self._value(hint, table[where.place[-1]], inner)
+            self.including.append(path)
+            yield from self._in_file(hint, name, where)
+            self.including.pop()
             return
         cls = class_of(name, bases) if isinstance(name, str) else None
         if cls is None:
@@ -234,6 +233,19 @@ class Search:
         if self.classes.get(where.place) is not cls:
             self._forget(where.place, keep=LOADER_ARGUMENTS if issubclass(cls, ImageModule) else ())
         self.classes[where.place] = cls
+
+    def _in_file(self, hint: Any, name: str, where: Where) -> Iterator[Mistake]:
+        """The table of a file that stands where a class is expected."""
+        try:
+            table = read_yaml(name)
+        except DataError as error:
+            yield Mistake(where.place[-1], str(error))
+            return
+        inner = Where(where.place, where.shown, name)
+        if isinstance(table, dict) and "class_path" in table:
+            yield from self._value(hint, table, inner)
+        elif isinstance(table, dict) and set(table) == {where.place[-1]}:
+            yield from self._value(hint, table[where.place[-1]], inner)
 
     def _class_at(self, place: Place, bases: list[type]) -> type | None:
         """The class that tables name at a place; else that of the default."""

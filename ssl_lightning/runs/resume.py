@@ -177,7 +177,7 @@ def changes(old: dict[str, Any], new: dict[str, Any], without: str = "") -> list
 def _change(key: str, old: Any, new: Any) -> str:
     """One difference; of contents it is enough that they differ."""
     if key == DATA and old is not None and new is not None:
-        return f"the training images have other names, sizes or content ({DATA})"
+        return f"{DATA} differs: the training images have other names, sizes or content"
     if key.endswith(CONTENT) and old is not None and new is not None:
         return f"{key} is that of another file"
     return f"{key} {old!r} -> {new!r}"

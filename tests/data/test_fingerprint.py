@@ -14,7 +14,7 @@ from ssl_lightning.data.packs import open_unlabelled
 from ssl_lightning.data.reading import CropSpec
 from ssl_lightning.runs.resume import DATA, DATA_BY_NAMES, differences
 
-CHANGED = "the training images have other names, sizes or content (data_fingerprint)"
+CHANGED = "data_fingerprint differs: the training images have other names, sizes or content"
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

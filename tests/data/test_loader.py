@@ -281,16 +281,19 @@ def test_workers_heed_the_main_process_alone(stored):
 
 
 def test_a_worker_ends_when_its_main_process_reports_so():
-    worker = multiprocessing.get_context("fork").Process(target=_idle)
+    context = multiprocessing.get_context("fork")
+    is_ready = context.Event()
+    worker = context.Process(target=_idle, args=(is_ready,))
     worker.start()
-    time.sleep(0.3)
+    assert is_ready.wait(60)
     worker.terminate()
     worker.join(10)
     assert worker.exitcode == 1
 
 
-def _idle():
+def _idle(is_ready):
     _ignore_signals(0)
+    is_ready.set()
     time.sleep(60)
 
 

@@ -1,4 +1,4 @@
-"""What the page of a run tells about it, from its folder alone."""
+"""Facts on the page of a run, from its folder alone."""
 
 import json
 
