@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ssl_lightning.report.metrics_file import read_table
 from ssl_lightning.runs.background import Background
 from ssl_lightning.runs.best_checkpoint import BestCheckpoint
 from ssl_lightning.runs.external_logger import ExternalLogger, RunIdentity
+from ssl_lightning.runs.last_rows import last_rows
 from ssl_lightning.runs.row_numbers import RowNumbers
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,6 @@ START_WAIT = 30.0
 """Seconds after which a run no longer waits for the start of its Weights & Biases run."""
 FINISH_TIMEOUT = 30.0
 """Seconds to wait at the end for remaining uploads."""
-LOST_ROWS = 200
-"""Rows of metrics.csv that a client which is killed may not have written."""
 STEP = "trainer/global_step"
 """The step of a row: a value, so that rows that are repeated after a resume are not dropped."""
 
@@ -112,16 +110,10 @@ class WandbRun(ExternalLogger):
 
         The client writes blocks of 32 KB. A point that is logged twice is the same point of the curve.
         """
-        table = self.folder.parent / "metrics.csv"
-        if self._rows is None or not self._rows.was_killed or not table.is_file():
+        if self._rows is None or not self._rows.was_killed:
             return
-        try:
-            rows = read_table(table)[1]
-        except (OSError, ValueError):
-            return
-        for row in [row for row in rows if int(row["step"]) <= step][-LOST_ROWS:]:
-            numbers = {name: float(value) for name, value in row.items() if value != "" and name != "step"}
-            self._send(lambda run, row={**numbers, STEP: int(row["step"])}: self._log(run, row))
+        for at, metrics in last_rows(self.folder.parent / "metrics.csv", step):
+            self._send(lambda run, row={**metrics, STEP: at}: self._log(run, row))
 
     @rank_zero_only
     def log_config(self, config: dict[str, Any]) -> None:
