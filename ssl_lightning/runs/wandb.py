@@ -15,6 +15,7 @@ from ssl_lightning.runs.best_checkpoint import BestCheckpoint
 from ssl_lightning.runs.external_logger import ExternalLogger, RunIdentity
 from ssl_lightning.runs.last_rows import last_rows
 from ssl_lightning.runs.row_numbers import RowNumbers
+from ssl_lightning.runs.wandb_service import end_service, forget_attempt
 
 log = logging.getLogger(__name__)
 LOCAL_TIMEOUT = 60.0
@@ -118,18 +119,20 @@ class WandbRun(ExternalLogger):
     @rank_zero_only
     def log_config(self, config: dict[str, Any]) -> None:
         """Log the configuration."""
-        self._send(lambda run: run.config.update(config, allow_val_change=True))
+        self._send(lambda run: run.config.update(config, allow_val_change=True), "the configuration")
 
     @rank_zero_only
     def use_artifacts(self, references: Sequence[str]) -> None:
         """Record the artifacts that the run takes as input, which needs a connection."""
         for reference in references:
-            self._send(lambda run, name=reference: None if run.offline else run.use_artifact(name))
+            self._send(
+                lambda run, name=reference: None if run.offline else run.use_artifact(name), f"the use of {reference}"
+            )
 
     @rank_zero_only
     def log_summary(self, values: dict[str, float]) -> None:
         """Log values of the whole run."""
-        self._send(lambda run: run.summary.update(values))
+        self._send(lambda run: run.summary.update(values), "the summary")
 
     @rank_zero_only
     def log_image(self, key: str, path: Path) -> None:
@@ -140,7 +143,7 @@ class WandbRun(ExternalLogger):
 
             self._log(run, {key: wandb.Image(str(path))})
 
-        self._send(send)
+        self._send(send, f"the image {key}")
 
     @rank_zero_only
     def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -155,7 +158,7 @@ class WandbRun(ExternalLogger):
             data: list[Any] = [[cell(value) for value in row] for row in rows]
             self._log(run, {key: wandb.Table(columns=list(columns), data=data, allow_mixed_types=True)})
 
-        self._send(send)
+        self._send(send, f"the table {key}")
 
     @rank_zero_only
     def log_files(
@@ -190,7 +193,7 @@ class WandbRun(ExternalLogger):
             run.log_artifact(artifact, aliases=list(aliases))
 
         if self.artifacts:
-            self._send(send)
+            self._send(send, f"the artifact {name}")
 
     @rank_zero_only
     def log_array(self, kind: str, array: np.ndarray, facts: dict[str, Any]) -> None:
@@ -202,7 +205,7 @@ class WandbRun(ExternalLogger):
             np.save(file, array)
 
         if self.artifacts:
-            self._send(write)
+            self._send(write, f"the file {file.name}")
             self.log_files(kind, [file], facts)
 
     @rank_zero_only
@@ -217,49 +220,67 @@ class WandbRun(ExternalLogger):
             with known.open("a") as file:
                 file.write(f"{title}\n")
 
-        self._send(send)
+        self._send(send, "an alert")
 
     def close(self, succeeded: bool) -> None:
         """End the run; without a network, wandb would wait indefinitely."""
-        if self._run is not None or (self._background is not None and not self._broken):
-            done = self._submit(lambda run: self._finish(run, succeeded))
+        if self._background is not None:
+            done = self._background.submit(lambda: self._finish(succeeded))
             if done is None or not done.wait(FINISH_TIMEOUT):
                 log.warning(
                     "Weights & Biases was still sending after %.0f s; `wandb sync` sends the rest", FINISH_TIMEOUT
                 )
-            self._broken = True  # nothing follows
+                self._broken = True
+                end_service()
+            self._broken, self._background = True, None  # nothing follows
         for name in self._variables:
             os.environ.pop(name, None)
         self._variables = []
 
-    def _finish(self, run: Any, succeeded: bool) -> None:
-        run.finish(exit_code=0 if succeeded else 1)
-        if self._rows is not None:
-            self._rows.release()
+    def _finish(self, succeeded: bool) -> None:
+        """End the run, also after a failure: wandb would do it at the end of the program, and wait."""
+        if self._run is None:
+            return
+        try:
+            self._run.finish(exit_code=0 if succeeded else 1)
+            if self._rows is not None and not self._broken:
+                self._rows.release()
+        except BaseException as error:
+            self._give_up(_first_line(error))
 
     def _log(self, run: Any, row: dict[str, Any]) -> None:
         """Log a row with the next number, which continues over resumes: offline, wandb would begin again with 0."""
         run.log(row, step=None if self._rows is None else self._rows.take(at_least=run.step), commit=True)
 
-    def _send(self, send: Callable[[Any], object]) -> None:
-        """Make a call of the client in the other thread."""
+    def _send(self, send: Callable[[Any], object], extra: str = "") -> None:
+        """Make a call of the client in the other thread.
+
+        Args:
+            send: The call, with the run of the client.
+            extra: What is sent, if the rows go on where it fails.
+        """
         if self._broken:
             return
         if self._background is None:
             self._begin()
-        if not self._broken and self._submit(send) is None:
+        if not self._broken and self._submit(send, extra) is None:
             self._give_up("too many calls are waiting")
 
-    def _submit(self, send: Callable[[Any], object]) -> threading.Event | None:
-        return self._background.submit(lambda: self._attempt(send)) if self._background else None
+    def _submit(self, send: Callable[[Any], object], extra: str = "") -> threading.Event | None:
+        return self._background.submit(lambda: self._attempt(send, extra)) if self._background else None
 
-    def _attempt(self, send: Callable[[Any], object]) -> None:
+    def _attempt(self, send: Callable[[Any], object], extra: str) -> None:
         if self._broken:
             return
         try:
             send(self._run)
         except BaseException as error:  # wandb raises exceptions of several kinds, even SystemExit
-            self._give_up(_first_line(error))
+            if self._broken:
+                return
+            if extra and isinstance(error, Exception):
+                log.warning("Weights & Biases did not take %s (%s)", extra, _first_line(error))
+            else:
+                self._give_up(_first_line(error))
 
     def _give_up(self, reason: str) -> None:
         if not self._broken:
@@ -297,7 +318,7 @@ class WandbRun(ExternalLogger):
             return self._init("online")
         except BaseException as error:
             log.warning("no connection to Weights & Biases (%s); logging offline", _first_line(error))
-            _forget_the_attempt()
+            forget_attempt()
             return self._init("offline")
 
     def _init(self, mode: Literal["offline", "online"]) -> Any:
@@ -326,10 +347,3 @@ class WandbRun(ExternalLogger):
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0][:200] if text else type(error).__name__
-
-
-def _forget_the_attempt() -> None:
-    """End wandb's service, which may hold the id of a run after a timeout."""
-    import wandb
-
-    wandb.teardown()

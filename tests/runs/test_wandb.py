@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import sys
 import threading
 import time
@@ -189,6 +190,20 @@ def test_a_client_that_raises_is_one_warning(tmp_path, monkeypatch, caplog, erro
     assert "Weights & Biases stopped working" in caplog.text
 
 
+def test_an_artifact_that_fails_does_not_stop_the_rows(tmp_path, monkeypatch, caplog):
+    rows = []
+    with_client(monkeypatch, lambda row, **options: rows.append(row))
+    logger = start(tmp_path)
+    logger.log_files("checkpoint", [tmp_path / "missing.ckpt"], {})
+    logger.log_image("report/curves", tmp_path / "missing.png")
+    logger.log_metrics({"x": 1.0}, 3)
+    logger.close(succeeded=True)
+    assert rows == [{"x": 1.0, STEP: 3}]
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert lines[0].startswith("Weights & Biases did not take the artifact checkpoint-swav-digits-s1 (")
+
+
 def test_a_client_that_hangs_costs_no_time_while_training_and_a_limited_time_at_the_end(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("ssl_lightning.runs.wandb.FINISH_TIMEOUT", 0.2)
     monkeypatch.setattr("ssl_lightning.runs.background.MOST_WAITING", 50)
@@ -202,8 +217,7 @@ def test_a_client_that_hangs_costs_no_time_while_training_and_a_limited_time_at_
     logger.close(succeeded=True)
     assert time.monotonic() - begin < 10
     forever.set()
-    assert "too many calls are waiting" in caplog.text
-    assert len(caplog.records) == 1
+    assert sum("too many calls are waiting" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_no_run_waits_for_the_last_uploads(tmp_path, monkeypatch, caplog):
@@ -348,6 +362,28 @@ def test_a_run_offline_holds_its_configuration_results_tables_and_artifacts(tmp_
     assert checkpoints["last"] == 33
     assert checkpoints["best"] == held.summary["best/eval/linear/top1/step"]
     assert len(held.artifact("assignments")) == 1
+
+
+UNREACHABLE = """
+import os, sys, threading, time
+from pathlib import Path
+import ssl_lightning.runs.wandb
+from ssl_lightning.runs.external_logger import RunIdentity
+ssl_lightning.runs.wandb.FINISH_TIMEOUT = 1.0
+logger = ssl_lightning.runs.WandbRun()
+logger.settle(RunIdentity(Path(sys.argv[1]), "r", "ab12cd34", "g", "M"))
+logger.log_metrics({"x": 1.0}, 1)
+logger._background.submit(lambda: time.sleep(600))  # as a client without a network, which tries again and again
+logger.close(succeeded=True)
+"""
+
+
+def test_the_program_ends_though_the_client_does_not(tmp_path):
+    """The canary of the service process, which is private."""
+    program = [sys.executable, "-c", UNREACHABLE, str(tmp_path)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=100, check=False, stdin=subprocess.DEVNULL)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert "`wandb sync` sends the rest" in done.stderr
 
 
 @pytest.mark.slow
