@@ -282,7 +282,7 @@ class Fitting:
         try:
             return cluster_rows(folder, labels.rows[:, 0].cpu().long(), data.training, data.labels, distances)
         except (OSError, ValueError) as error:
-            log.warning("could not draw the clusters for external loggers (%s)", one_line(str(error)))
+            log.warning("could not write the table of clusters for external loggers (%s)", one_line(str(error)))
             return []
 
 

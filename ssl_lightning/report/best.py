@@ -45,7 +45,7 @@ def probe_rows(
 
     Args:
         evaluations: (step, metrics by name), see `evaluations`.
-        probe_sets: Names of the probe sets, the primary one first, whose metrics have no name of a set.
+        probe_sets: Names of the probe sets, the primary one first; its metrics have no name of a set.
     """
     first = dict(evaluations[0][1]) if evaluations and evaluations[0][0] == 0 else {}
     last = {name: value for _, numbers in evaluations for name, value in numbers.items()}

@@ -27,7 +27,7 @@ class BestCheckpoint:
         held = checkpoints_by_step(folder)
         self._value = values.get(_step(held[0])) if held else None
         self._waiting = {step: value for step, value in values.items() if self._checkpoint(step).is_file()}
-        """Evaluated steps whose checkpoint is not yet considered, and their values."""
+        """Evaluated steps and their values, until the checkpoint of the step is written."""
 
     @property
     def files(self) -> list[Path]:

@@ -63,7 +63,7 @@ class ExternalLoggers:
 
         Args:
             run_id: A short random id, which a resumed run keeps.
-            job: The method, or the subcommand: the job type of a run whose name has no stage.
+            job: The method, or the subcommand: the job type of a run without a stage in its name.
             config: The configuration and facts of the run, nested.
             used: Artifacts that the run takes as input.
         """

@@ -257,7 +257,7 @@ class WandbRun(ExternalLogger):
 
         Args:
             send: The call, with the run of the client.
-            extra: What is sent, if the rows go on where it fails.
+            extra: What is sent, if rows are logged also after its failure; empty for a row.
         """
         if self._broken:
             return

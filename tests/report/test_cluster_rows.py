@@ -7,7 +7,7 @@ from ssl_lightning.report.cluster_rows import EACH, cluster_rows
 
 
 class Images:
-    """Images whose red value is the row; some cannot be read."""
+    """Images with the row as their red value; some cannot be read."""
 
     classes = ("cat", "dog")
 

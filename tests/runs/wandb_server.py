@@ -1,6 +1,6 @@
 """A server of Weights & Biases in a thread: it takes what the real client and `wandb sync` send, and keeps it.
 
-It answers the queries that version 0.31 of the client makes; the interface is not public.
+It has the queries of version 0.31 of the client; the interface is not public.
 """
 
 import gzip
