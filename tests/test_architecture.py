@@ -40,7 +40,7 @@ LAYERS = {
     "methods": "checkpoints clustering contracts counter_rng errors failures files functional "
     "models optim processes sample_state types",
     "cli": "arguments callbacks checkpoints clustering data errors evaluation files methods models optim processes "
-    "report runs safe_yaml sample_state",
+    "report runs safe_yaml",
     "commands": "callbacks checkpoints cli clustering data errors evaluation files methods models"
     " progress report runs types optim",
     "entry": "arguments cli errors",

@@ -1,7 +1,7 @@
 """Doctor: training diagnostics that log known failures with suggestions."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
@@ -58,6 +58,9 @@ class Doctor(pl.Callback):
     Args:
         on_collapse: "warn", or "stop" to end the run with exit code 76 when a failure appears.
 
+    Attributes:
+        listeners: Called on rank 0 with the name of a failure and a line about it when it appears.
+
     Raises:
         CollapseError: With `on_collapse="stop"`, at the step at which the failure appears.
     """
@@ -67,6 +70,7 @@ class Doctor(pl.Callback):
         self.rows: list[tuple[int, dict[str, float]]] = []
         self.trends: dict[str, Trend | None] = {}
         self.found: dict[str, bool] = {}
+        self.listeners: list[Callable[[str, str], None]] = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -76,10 +80,13 @@ class Doctor(pl.Callback):
             return
         failures = pl_module.failures()
         self._record(trainer.global_step, trainer.callback_metrics, failures)
+        before = set(self.failing)
         lines = [line for failure in failures if (line := self._diagnose(failure, trainer.global_step))]
         publish(trainer, {f"doctor/{failure.name}": float(self.found[failure.name]) for failure in failures})
         for line in lines:
             log.warning(line)
+        if trainer.is_global_zero:
+            self._notify(set(self.failing) - before, lines)
         if self.on_collapse == "stop":
             self._stop(trainer, lines[0] if lines and any(self.found.values()) else None)
 
@@ -87,6 +94,13 @@ class Doctor(pl.Callback):
     def failing(self) -> list[str]:
         """Names of the failures that hold at the last row."""
         return [name for name, found in self.found.items() if found]
+
+    def _notify(self, names: Iterable[str], lines: Iterable[str]) -> None:
+        """Pass the failures that have appeared to the listeners."""
+        for name in sorted(names):
+            line = next(line for line in lines if line.startswith(f"doctor: {name} at "))
+            for listener in self.listeners:
+                listener(name, line)
 
     @staticmethod
     def _stop(trainer: pl.Trainer, line: str | None) -> None:

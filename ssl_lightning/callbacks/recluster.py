@@ -85,6 +85,8 @@ class Recluster(pl.Callback):
         self.last_epoch = -1
         self.last_step = -1
         self.metrics: dict[str, float] = {}
+        self.distances: Tensor | None = None  # [N]
+        """Distance of each row to its centroid in the first of the last clusterings; None before the first of them."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Reject a transform of memory banks: the method compares features and clusters in the same space."""
@@ -132,6 +134,7 @@ class Recluster(pl.Callback):
         clusterings = self._cluster(trainer, pl_module, data, moment)
         method.on_reclustered(clusterings, number(data.seed, Purpose.HEAD, moment))
         self.last_epoch, self.last_step = epoch, step
+        self.distances = clusterings[0].distances.cpu()
         metrics = _metrics(clusterings, previous, data.labels)
         self.metrics = {f"cluster/{name}": value for name, value in metrics.items()}
         publish(trainer, self.metrics | {"cluster/seconds": time.perf_counter() - start})

@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,11 +13,14 @@ from jsonargparse import Namespace
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from ssl_lightning.callbacks import Doctor, Recluster
+from ssl_lightning.callbacks.recluster import pseudo_labels_of
 from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import read_checkpoint
 from ssl_lightning.checkpoints.durable import LAST, point_last
 from ssl_lightning.checkpoints.read import sidecar_path
 from ssl_lightning.cli.lines import first_lines
+from ssl_lightning.cli.run_facts import run_facts
 from ssl_lightning.cli.start import (
     check_rows,
     compared,
@@ -34,18 +38,20 @@ from ssl_lightning.errors import (
     NonFiniteError,
     PreemptedError,
     UsageError,
+    one_line,
 )
 from ssl_lightning.files import write_text
 from ssl_lightning.methods import Method
 from ssl_lightning.processes import rank
+from ssl_lightning.report.cluster_rows import ClusterRow, cluster_rows
 from ssl_lightning.report.table import name_of_initial_weights
 from ssl_lightning.runs import Checkpointing, ExternalLoggers, MetricsTable, RunDirectory
 from ssl_lightning.runs.checkpointing import TABLE
+from ssl_lightning.runs.external_loggers import Results
 from ssl_lightning.runs.initial_weights import InitialWeights, find_initial_weights
 from ssl_lightning.runs.record import RunRecord, recorded
 from ssl_lightning.runs.resume import DATA_BY_NAMES, StartPlan, computed, decide
 from ssl_lightning.runs.sessions import SESSIONS, session, sessions_of
-from ssl_lightning.sample_state import PseudoLabels
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -64,6 +70,7 @@ class Fitting:
         options: The command line: where the run begins and how it resumes.
         config: The same as plain values: what the run computes.
         command: The command line as typed.
+        used: Artifacts of Weights & Biases that the command names.
     """
 
     def __init__(
@@ -75,10 +82,13 @@ class Fitting:
         options: Namespace,
         config: dict[str, Any],
         command: str = "",
+        used: Sequence[str] = (),
     ) -> None:
         self.run, self.trainer, self.model, self.datamodule = run, trainer, model, datamodule
         self.options, self.config, self.command = options, config, command
         self.external_loggers = ExternalLoggers(trainer.loggers, run)
+        self.used = used
+        _ours(trainer, Doctor).listeners.append(self.external_loggers.alert)
 
     @property
     def _method(self) -> Method:
@@ -126,7 +136,9 @@ class Fitting:
                     checkpoint = read_checkpoint(start.checkpoint)
                     own = Path(start.checkpoint).parent == self.run.checkpoints.resolve()
                     check_rows(checkpoint, start.checkpoint, self.datamodule.num_samples)
-                    table.cut_after(int(checkpoint.get("global_step", 0)), checkpoint.get(TABLE) if own else None)
+                    step = int(checkpoint.get("global_step", 0))
+                    table.cut_after(step, checkpoint.get(TABLE) if own else None)
+                    self.external_loggers.resume_after(step)
                 with session(self.run, self.command, lambda: self.trainer.global_step):
                     self._loops(start)
                     self._reject_nothing_learned(start)
@@ -216,7 +228,8 @@ class Fitting:
         self.run.write("run.json", facts)
         checkpointing = _ours(self.trainer, Checkpointing)
         checkpointing.config, checkpointing.initial_weights = facts["inputs"], facts["initial_weights"]
-        self.external_loggers.introduce(facts["wandb_id"], facts["inputs"])
+        facts_of_run = run_facts(self.config, self._method, self.datamodule, self.options)
+        self.external_loggers.introduce(facts["wandb_id"], type(self.model).__name__, facts_of_run, self.used)
 
     def _loops(self, start: StartPlan) -> None:
         """Evaluate, train, evaluate: every process goes through the same loops, or they would wait for each other."""
@@ -249,13 +262,33 @@ class Fitting:
         images = [report.plain() for report in self.datamodule.source_reports]
         self.run.write("run.json", (self.run.read("run.json") or {}) | {"images": images})
         last = (self.run.checkpoints / LAST).resolve()
-        labels = getattr(self.model, "pseudo_labels", None)
-        self.external_loggers.hand_out(
-            _ours(self.trainer, WriteReport).images,
-            [last, sidecar_path(last)],
-            labels.rows if isinstance(labels, PseudoLabels) and not labels.is_empty else None,
-            {"data_fingerprint": inputs["data_fingerprint"], "step": self.trainer.global_step},
-        )
+        labels = pseudo_labels_of(self.model)
+        facts = {"data_fingerprint": inputs["data_fingerprint"], "step": self.trainer.global_step}
+        if self.external_loggers:
+            self.external_loggers.hand_out(
+                Results(
+                    images=_ours(self.trainer, WriteReport).images,
+                    checkpoint=[last, sidecar_path(last)],
+                    labels=None if labels is None or labels.is_empty else labels.rows,
+                    clusters=self._clusters(),
+                    probe_sets=list(self.datamodule.probes),
+                    facts=facts,
+                )
+            )
+
+    def _clusters(self) -> list[ClusterRow]:
+        """Rows of the table of clusters, of the first clustering; none where images cannot be read or written."""
+        labels = pseudo_labels_of(self.model)
+        if labels is None or labels.is_empty:
+            return []
+        data, folder = self.datamodule, self.run.path / "wandb" / "clusters"
+        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        distances = next((each.distances for each in callbacks if isinstance(each, Recluster)), None)
+        try:
+            return cluster_rows(folder, labels.rows[:, 0].cpu().long(), data.training, data.labels, distances)
+        except (OSError, ValueError) as error:
+            log.warning("could not write the table of clusters for external loggers (%s)", one_line(str(error)))
+            return []
 
 
 def _wandb_id(known: Any) -> str:

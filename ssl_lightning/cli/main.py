@@ -47,8 +47,8 @@ from ssl_lightning.models.preprocessing import Preprocessing
 from ssl_lightning.processes import rank
 from ssl_lightning.report.table import evaluations, name_of_initial_weights, results_table
 from ssl_lightning.runs import ExternalLoggers, RunDirectory
-from ssl_lightning.runs.artifacts import fetch_all
-from ssl_lightning.runs.resume import Policy, computed
+from ssl_lightning.runs.artifacts import fetch_all, references
+from ssl_lightning.runs.resume import Policy
 
 log = logging.getLogger(__name__)
 OPTIONS: dict[str, tuple[Any, Any, str]] = {
@@ -162,6 +162,7 @@ class CommandLine(LightningCLI):
         reject_two_checkpoints(subcommand, self.options)
         check_options(subcommand, self.options.trainer)
         reject_trained_folder(subcommand, self.run)
+        self.used = references(self.options)
         fetch_all(self.options, self.run.root / ".artifacts")
         self.components = RunComponents(self.run, self.options, self.typed)
         self.instantiation = Instantiation(self.parser, described)
@@ -192,8 +193,9 @@ class CommandLine(LightningCLI):
         check_interval(self.options.trainer, datamodule)
         config = self._plain_config()
         cast(Method, model).described_arguments = config["model"].get("init_args") or {}
+        command = self.components.preemption.resuming
         fitting = Fitting(
-            self.run, self.trainer, model, datamodule, self.options, config, self.components.preemption.resuming
+            self.run, self.trainer, model, datamodule, self.options, config, command=command, used=self.used
         )
         if self.options.resume.allow_config_change:
             self.components.new_options.config = fitting.inputs()
@@ -264,7 +266,7 @@ class CommandLine(LightningCLI):
                 held.enter_context(self.run.lock())
                 external_loggers = ExternalLoggers(self.trainer.loggers, self.run)
                 held.enter_context(external_loggers.until_the_end())
-                external_loggers.introduce(uuid.uuid4().hex[:8], computed(self._plain_config()))
+                external_loggers.introduce(uuid.uuid4().hex[:8], str(self.subcommand), self._plain_config(), self.used)
                 (self.run.path / "metrics.csv").unlink(missing_ok=True)
             yield
 

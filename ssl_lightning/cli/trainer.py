@@ -158,7 +158,7 @@ def default_name(subcommand: str, options: Namespace) -> str:
 
     With the checkpoint of a run, `<run>-<subcommand>`, and between them the packaged data source if one is given.
     """
-    files = [Path(str(file)) for file in options.get("config") or [] if file is not None]  # none for a text
+    files = _files(options)
     methods = [file.stem for file in files if file.parent.name not in ("data", "scale", "shared")]
     sources = [file.stem for file in files if file.parent.name == "data"]
     folder = run_of(options.ckpt_path) if options.ckpt_path and subcommand != "fit" else None
@@ -166,6 +166,16 @@ def default_name(subcommand: str, options: Namespace) -> str:
         suffix = "-".join(["", *sources[-1:], subcommand])
         return f"{folder.name[: MOST_CHARACTERS - len(suffix)]}{suffix}"
     method = methods[0] if methods else options.model.class_path.rpartition(".")[2].lower()
-    source = sources[-1] if sources else options.data.class_path.rpartition(".")[2].lower()
+    source = name_of_data(options)
     suffix = "" if subcommand == "fit" else f"-{subcommand}"
     return f"{method}-{source}-s{int(options.seed_everything)}{suffix}"
+
+
+def name_of_data(options: Namespace) -> str:
+    """The packaged data source of a command, or else the class of its data."""
+    sources = [file.stem for file in _files(options) if file.parent.name == "data"]
+    return sources[-1] if sources else options.data.class_path.rpartition(".")[2].lower()
+
+
+def _files(options: Namespace) -> list[Path]:
+    return [Path(str(file)) for file in options.get("config") or [] if file is not None]  # none for a text

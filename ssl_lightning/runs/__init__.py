@@ -6,6 +6,7 @@ from ssl_lightning.runs.external_loggers import ExternalLoggers
 from ssl_lightning.runs.metrics import MetricsTable
 from ssl_lightning.runs.options import NewOptions
 from ssl_lightning.runs.preemption import Preemption, StopBetweenBatches
+from ssl_lightning.runs.tensorboard import TensorBoardRun
 from ssl_lightning.runs.wandb import WandbRun
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "Preemption",
     "RunDirectory",
     "StopBetweenBatches",
+    "TensorBoardRun",
     "WandbRun",
 ]

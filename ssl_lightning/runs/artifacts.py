@@ -40,6 +40,16 @@ def fetch_all(config: Any, folder: Path) -> Any:
     return config
 
 
+def references(config: Any) -> list[str]:
+    """The artifacts that a parsed configuration names, `[<entity>/]<project>/<artifact>:<version>`, each once."""
+    if isinstance(config, str):
+        match = _REFERENCE.fullmatch(config)
+        return [match["name"]] if match else []
+    inner = vars(config).values() if isinstance(config, Namespace) else config
+    inner = inner.values() if isinstance(inner, dict) else inner if isinstance(inner, list | type({}.values())) else []
+    return list(dict.fromkeys(name for value in inner for name in references(value)))
+
+
 def fetch(reference: str, folder: Path) -> Path:
     """The local file of a reference, downloaded if necessary.
 

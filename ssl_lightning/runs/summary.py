@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lightning.errors import DataError, InterruptError, PreemptedError, RequeueError
+from ssl_lightning.report.best import best_values
 from ssl_lightning.report.metrics_file import EPOCH, STEP, read_table
 from ssl_lightning.report.table import evaluations
 from ssl_lightning.runs.directory import RunDirectory
@@ -84,12 +85,7 @@ class RunSummary:
 
     def best(self) -> dict[str, tuple[int, float]]:
         """For each evaluated metric the step and the value of its maximum after the first step."""
-        found: dict[str, tuple[int, float]] = {}
-        for step, numbers in self.evaluations:
-            for name, value in numbers.items() if step else ():
-                if value == value and (name not in found or value > found[name][1]):
-                    found[name] = (step, value)
-        return found
+        return best_values(self.evaluations)
 
 
 def is_run(path: Path) -> bool:

@@ -68,6 +68,16 @@ def test_a_failure_is_said_once_after_patience_and_once_when_it_is_over(caplog):
     assert last == "doctor: stuck_at_chance is over at step 310"
 
 
+def test_a_failure_is_passed_to_the_listeners_when_it_appears_with_its_line():
+    doctor, heard = Doctor(), []
+    doctor.listeners.append(lambda name, line: heard.append((name, line)))
+    attend(doctor, [{OVER_CHANCE: 1.0}] * 30 + [{OVER_CHANCE: 0.9}] * 12)
+    ((name, line),) = heard
+    assert name == "stuck_at_chance"
+    assert line.startswith("doctor: stuck_at_chance at step 200: ")
+    assert "--model.epsilon 0.03" in line
+
+
 @pytest.mark.parametrize("fall", [0.01, 0.005, 0.002])
 def test_a_loss_on_its_way_past_chance_is_not_stuck(fall, caplog):
     rows = [{OVER_CHANCE: 1 + 30 * fall - fall * place} for place in range(60)]

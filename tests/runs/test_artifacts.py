@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from ssl_lightning.entry import run
 from ssl_lightning.errors import UsageError
-from ssl_lightning.runs.artifacts import fetch, fetch_all
+from ssl_lightning.runs.artifacts import fetch, fetch_all, references
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,6 +63,7 @@ def test_every_path_of_a_configuration_may_be_one(served, tmp_path):
     served["ssl/edge:v0"] = Artifact(["edge.safetensors", "edge.parquet"])
     reference = "wandb:ssl/edge:v0/edge.safetensors"
     config = Namespace(model=Namespace(init_args={"clusters": reference, "k": 3}), paths=[reference, "x", None])
+    assert references(config) == ["ssl/edge:v0"]
     fetched = fetch_all(config, tmp_path)
     assert Path(fetched.model.init_args["clusters"]).read_text() == "edge.safetensors"
     assert fetched.model.init_args["k"] == 3
