@@ -301,7 +301,7 @@ def _is_pathlike(value: Any) -> bool:
 
 def _items(values: Any) -> list[tuple[str, Any]]:
     table = vars(values) if isinstance(values, Namespace) else values or {}
-    return [(str(name), value) for name, value in table.items() if not _is_parsers_own(name, value)]
+    return [(str(name), value) for name, value in table.items() if not _is_parsers_own(str(name), value)]
 
 
 def _is_parsers_own(name: str, value: Any) -> bool:
