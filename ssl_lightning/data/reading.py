@@ -164,7 +164,7 @@ class TaskReader:
         self._iterator = self._loader = None
 
     def _started(self) -> Iterator[RawBatch]:
-        with _without_signal_handler():
+        with _without_signal_handler(), without_sigterm():
             self._iterator = iter(self._workers())
         return self._iterator
 
@@ -225,6 +225,19 @@ def _without_signal_handler() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGCHLD, handler)
+
+
+@contextmanager
+def without_sigterm() -> Iterator[None]:
+    """A context in which SIGTERM waits, in this thread and in all threads of processes that it forks.
+
+    Some libraries start a thread in every forked process. SIGTERM would reach a worker through it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ignore_signals(worker: int) -> None:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import threading
 import time
 from itertools import chain
 
@@ -22,7 +23,7 @@ from ssl_lightning.data import CuratedImages
 from ssl_lightning.data.dataset import ImageDataset, InMemoryImages
 from ssl_lightning.data.loader import SequentialLoader, TrainingLoader
 from ssl_lightning.data.packs import open_unlabelled
-from ssl_lightning.data.reading import CropSpec, RankShard, Task, _ignore_signals
+from ssl_lightning.data.reading import CropSpec, RankShard, Task, _ignore_signals, without_sigterm
 from ssl_lightning.data.views import View, center_view, expand
 
 CROP_SPEC = CropSpec([View()], 8, seed=5)
@@ -267,6 +268,7 @@ def test_a_dead_worker_is_replaced_and_a_deadly_image_is_reported_by_its_row(sto
             list(loader)
 
 
+@pytest.mark.usefixtures("threads_in_workers")
 def test_workers_heed_the_main_process_alone(stored):
     loader = TrainingLoader(stored, CROP_SPEC, 4, num_workers=2)
     stream = iter(loader)
@@ -280,15 +282,36 @@ def test_workers_heed_the_main_process_alone(stored):
     assert not any(worker.is_alive() for worker in workers)
 
 
+@pytest.mark.usefixtures("threads_in_workers")
 def test_a_worker_ends_when_its_main_process_reports_so():
     context = multiprocessing.get_context("fork")
     is_ready = context.Event()
     worker = context.Process(target=_idle, args=(is_ready,))
-    worker.start()
+    with without_sigterm():
+        worker.start()
     assert is_ready.wait(60)
     worker.terminate()
     worker.join(10)
     assert worker.exitcode == 1
+
+
+_starts_a_thread = threading.Event()
+
+
+def _start_a_thread():
+    if _starts_a_thread.is_set():
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+
+
+os.register_at_fork(after_in_child=_start_a_thread)
+
+
+@pytest.fixture(params=[False, True], ids=["", "a library starts a thread in every process"])
+def threads_in_workers(request):
+    if request.param:
+        _starts_a_thread.set()
+    yield
+    _starts_a_thread.clear()
 
 
 def _idle(is_ready):
