@@ -79,11 +79,11 @@ class ProbeFeatures(pl.Callback):
         metrics: dict[str, float] = {"eval/masked": float(masked)} if masked else {}
         for position, (name, (training_set, _)) in enumerate(data_of(trainer).probes.items()):
             train, test = (joined_split(self._batches[2 * position + split], trainer) for split in (0, 1))
+            self._report_limit(name, trainer, 2 * position)
             for features in (features for features in EVALUATED if features in train):
                 if not all(is_finite(split[features]) for split in (train, test)):
                     raise diverged(f"features of {name} that are not finite at step {trainer.global_step}")
                 prefix = EVALUATED[features] if position == 0 else f"{EVALUATED[features]}/{name}"
-                self._report_limit(name, trainer, 2 * position)
                 reference_rows, test_rows = ((split[features], split["label"]) for split in (train, test))
                 values = self._evaluate(reference_rows, test_rows, len(training_set.classes))
                 metrics |= {f"{prefix}/{key}": value for key, value in values.items()}

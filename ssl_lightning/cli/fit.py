@@ -44,6 +44,7 @@ from ssl_lightning.files import write_text
 from ssl_lightning.methods import Method
 from ssl_lightning.processes import rank
 from ssl_lightning.report.cluster_rows import ClusterRow, cluster_rows
+from ssl_lightning.report.run_json import SESSIONS, sessions_of
 from ssl_lightning.report.table import name_of_initial_weights
 from ssl_lightning.runs import Checkpointing, ExternalLoggers, MetricsTable, RunDirectory
 from ssl_lightning.runs.checkpointing import TABLE
@@ -51,7 +52,7 @@ from ssl_lightning.runs.external_loggers import Results
 from ssl_lightning.runs.initial_weights import InitialWeights, find_initial_weights
 from ssl_lightning.runs.record import RunRecord, recorded
 from ssl_lightning.runs.resume import DATA_BY_NAMES, StartPlan, computed, decide
-from ssl_lightning.runs.sessions import SESSIONS, session, sessions_of
+from ssl_lightning.runs.sessions import session
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -1,6 +1,5 @@
 """Facts about a run for its page: command, length, machine, time by phase, results, and next commands."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from typing import Any
 
 from ssl_lightning.report.metrics_file import EPOCH, STEP, read_table
 from ssl_lightning.report.page import Section
+from ssl_lightning.report.run_json import facts_of, sessions_of
 from ssl_lightning.report.verdict import failing, not_better
 
 READ_AS = {
@@ -23,15 +23,6 @@ PHASES = {"evaluation": "eval/seconds", "clustering": "cluster/seconds"}
 """Parts of the time of a run, and the metrics that hold their seconds."""
 
 
-def facts_of(run: Path) -> dict[str, Any]:
-    """The content of run.json; empty if it is missing or damaged."""
-    try:
-        found = json.loads((run / "run.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def run_section(run: Path) -> Section:
     """What was trained by which command, when, for how long and on which machine.
 
@@ -39,7 +30,7 @@ def run_section(run: Path) -> Section:
         run: Folder of the run.
     """
     facts = facts_of(run)
-    sessions = _sessions(facts)
+    sessions = sessions_of(facts)
     last = sessions[-1] if sessions else {}
     rows = read_table(run / "metrics.csv")[1] if (run / "metrics.csv").is_file() else []
     found = last.get("machine")
@@ -66,7 +57,7 @@ def time_section(run: Path) -> Section | None:
     Args:
         run: Folder of the run.
     """
-    spans = [_span(each) for each in _sessions(facts_of(run))]
+    spans = [_span(each) for each in sessions_of(facts_of(run))]
     if not spans or not (run / "metrics.csv").is_file():
         return None
     rows, whole = read_table(run / "metrics.csv")[1], sum(spans)
@@ -122,11 +113,6 @@ def settings_section(run: Path) -> Section | None:
     except OSError:
         return None
     return Section("All settings", text, is_folded=True)
-
-
-def _sessions(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = facts.get("sessions")
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def _length(rows: Sequence[Mapping[str, str]]) -> str:

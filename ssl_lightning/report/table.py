@@ -1,10 +1,10 @@
 """The table at the end of a command: the first and last evaluation of a run."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ssl_lightning.report.metrics_file import STEP, read_table
+from ssl_lightning.report.run_json import facts_of
 
 PRIMARY = {
     "linear/top1": "linear",
@@ -63,11 +63,8 @@ def name_of_initial_weights(run: Path) -> str:
     Args:
         run: Folder of the run; without a valid run.json the network counts as untrained.
     """
-    try:
-        facts = json.loads((run / "run.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        facts = None
-    tables = [facts.get(name) if isinstance(facts, dict) else None for name in ("initial_weights", "inputs")]
+    facts = facts_of(run)
+    tables = [facts.get(name) for name in ("initial_weights", "inputs")]
     initial_weights, inputs = (table if isinstance(table, dict) else {} for table in tables)
     had_learned = initial_weights.get("path") or WARM_START in inputs
     return "start" if had_learned else "untrained"

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 
 from ssl_lightning.errors import RunStoppedError, one_line
+from ssl_lightning.report.run_json import SESSIONS, sessions_of
 from ssl_lightning.runs.directory import RunDirectory
 
-SESSIONS = "sessions"
-"""Key of run.json: a list, the first session first."""
 FINISHED = "finished"
 
 
@@ -40,12 +39,6 @@ def session(run: RunDirectory, command: str, step: Callable[[], int]) -> Iterato
         _replace(run, own | {"ended": _now(), "last_step": step(), "end": one_line(reason)[:300], "exit_code": code})
         raise
     _replace(run, own | {"ended": _now(), "last_step": step(), "end": FINISHED, "exit_code": 0})
-
-
-def sessions_of(facts: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The sessions in the content of run.json; none if it is missing, damaged or of an earlier version."""
-    found = (facts or {}).get(SESSIONS)
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def machine() -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What is known of a run from its folder alone: its state, its settings, its time, and its evaluations."""
 
-import json
 import os
 import time
 from dataclasses import dataclass, field
@@ -11,10 +10,11 @@ from typing import Any
 from ssl_lightning.errors import DataError, InterruptError, PreemptedError, RequeueError
 from ssl_lightning.report.best import best_values
 from ssl_lightning.report.metrics_file import EPOCH, STEP, read_table
+from ssl_lightning.report.run_json import facts_of, sessions_of
 from ssl_lightning.report.table import evaluations
 from ssl_lightning.runs.directory import RunDirectory
 from ssl_lightning.runs.resume import CONTENT
-from ssl_lightning.runs.sessions import FINISHED, sessions_of
+from ssl_lightning.runs.sessions import FINISHED
 
 STOPPED = {PreemptedError.exit_code, RequeueError.exit_code, InterruptError.exit_code}
 """Exit codes of a run that a signal or a time limit stopped, and that the same command resumes."""
@@ -110,7 +110,7 @@ def summarize(path: str | Path) -> RunSummary:
     path = Path(path)
     if not is_run(path):
         raise DataError(f"found {path}, which is no folder of a run; expected one with {', '.join(KEPT[:3])}")
-    facts = _facts(path / "run.json")
+    facts = facts_of(path)
     sessions = sessions_of(facts)
     rows = read_table(path / "metrics.csv")[1] if (path / "metrics.csv").is_file() else []
     last = rows[-1] if rows else {}
@@ -130,14 +130,6 @@ def summarize(path: str | Path) -> RunSummary:
         updated=max((_changed(path / name) for name in KEPT), default=0.0),
         size=sum(_size(Path(root) / name) for root, _, names in os.walk(path) for name in names),
     )
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes()) if path.is_file() else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _state(path: Path, facts: dict[str, Any], sessions: list[dict[str, Any]]) -> tuple[str, str]:

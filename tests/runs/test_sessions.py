@@ -6,8 +6,9 @@ from datetime import datetime
 import pytest
 
 from ssl_lightning.errors import InterruptError, NonFiniteError
+from ssl_lightning.report.run_json import sessions_of
 from ssl_lightning.runs import RunDirectory
-from ssl_lightning.runs.sessions import FINISHED, machine, session, sessions_of
+from ssl_lightning.runs.sessions import FINISHED, machine, session
 
 
 @pytest.fixture
