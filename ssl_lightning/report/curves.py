@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +46,7 @@ def draw_curves(
     """
     shown = [(title, [name for name in names if _points(rows, name, "step")]) for title, names in panels]
     shown = [(title, names) for title, names in shown if names]
-    if not shown:
-        return False
-    try:
-        from matplotlib.figure import Figure  # slow to import
-    except ImportError:
-        log.info("found no matplotlib: the report has no curves")
-        return False
-    columns, lines = min(COLUMNS, len(shown)), -(-len(shown) // COLUMNS)
-    figure = Figure(figsize=(4.6 * columns, 3.6 * lines), layout="constrained")
-    for place, (title, names) in enumerate(shown):
-        _draw_panel(figure.add_subplot(lines, columns, place + 1), rows, title, names)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    return True
+    return _draw_grid(path, [partial(_draw_panel, rows=rows, title=title, names=names) for title, names in shown])
 
 
 def draw_comparison(tables: Mapping[str, Sequence[dict[str, Any]]], path: Path, metrics: Sequence[str]) -> bool:
@@ -73,27 +61,36 @@ def draw_comparison(tables: Mapping[str, Sequence[dict[str, Any]]], path: Path, 
     """
     curves = {name: {run: _points(rows, name, "step") for run, rows in tables.items()} for name in metrics}
     shown = {name: points for name, points in curves.items() if any(points.values())}
-    if not shown:
+    return _draw_grid(path, [partial(_draw_runs, name=name, curves=points) for name, points in shown.items()])
+
+
+def _draw_grid(path: Path, panels: Sequence[Callable[[Any], None]]) -> bool:
+    """Write a figure with a panel for each function, which takes its axes; return whether there were any."""
+    if not panels:
         return False
     try:
         from matplotlib.figure import Figure  # slow to import
     except ImportError:
-        log.info("found no matplotlib: the page has no curves")
+        log.info("found no matplotlib: the report has no curves")
         return False
-    columns, lines = min(COLUMNS, len(shown)), -(-len(shown) // COLUMNS)
+    columns, lines = min(COLUMNS, len(panels)), -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(4.6 * columns, 3.6 * lines), layout="constrained")
-    for place, (name, points) in enumerate(shown.items()):
-        axes = figure.add_subplot(lines, columns, place + 1)
-        for run, values in points.items():
-            steps, heights = [step for step, _ in values], [value for _, value in values]
-            axes.plot(steps, heights, marker="o" if len(values) <= MARKED else "", markersize=3, label=run)
-        axes.set_title(name)
-        axes.set_xlabel("step")
-        axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize=7)
+    for place, draw in enumerate(panels):
+        draw(figure.add_subplot(lines, columns, place + 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return True
+
+
+def _draw_runs(axes: Any, name: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    """One metric of several runs over the steps."""
+    for run, points in curves.items():
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        axes.plot(steps, values, marker="o" if len(points) <= MARKED else "", markersize=3, label=run)
+    axes.set_title(name)
+    axes.set_xlabel("step")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(fontsize=7)
 
 
 def _draw_panel(axes: Any, rows: Sequence[dict[str, Any]], title: str, names: Sequence[str]) -> None:
