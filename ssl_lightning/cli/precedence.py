@@ -15,7 +15,7 @@ import yaml
 
 from ssl_lightning.arguments import CONFIG, Option, configs_in, options_in
 from ssl_lightning.cli.config_names import configs_folder
-from ssl_lightning.cli.data_of_run import config_of_run, text_of
+from ssl_lightning.cli.data_of_run import config_of_run, preprocessing_of_run, text_of
 from ssl_lightning.cli.types_in_words import as_yaml, shortened
 from ssl_lightning.errors import DataError, ParsingError, UsageError
 from ssl_lightning.runs.artifacts import PREFIX
@@ -50,13 +50,13 @@ def in_order(arguments: list[str]) -> list[str]:
     _reject_two_methods(files, tables)
     _reject_preprocessing(options, files, tables)
     others = _classes_first([option for option in options if option.name != CONFIG])
-    if (
-        (checkpoint := _checkpoint(others, tables))
-        and subcommand in EVALUATING
-        and not _names_source(files, tables, others)
-    ):
+    checkpoint = _checkpoint(others, tables) if subcommand in EVALUATING else None
+    runs = _last(others, "run.dir") or "runs"
+    if checkpoint and _names_source(files, tables, others):
+        others += options_in(preprocessing_of_run(checkpoint, runs, _arguments_of_data(files, tables, others)))
+    elif checkpoint:
         place = sum(_rank(file) == 0 for file in files)
-        files.insert(place, config_of_run(checkpoint, _last(others, "run.dir") or "runs"))
+        files.insert(place, config_of_run(checkpoint, runs))
         tables.insert(place, _table(files[place]))
     given = [f"--{CONFIG}={text}" for text in _with_emptied_lists(files, tables)]
     return [subcommand, *given, *(word for option in others for word in _emptied(option))]
@@ -162,6 +162,16 @@ def _names_source(files: list[str], tables: list[dict[str, Any]], options: list[
     """
     by_file = any(_rank(file) and _class_of(table.get("data")) for file, table in zip(files, tables, strict=True))
     return by_file or any(_place(option) in (("data",), ("data", "class_path")) for option in options)
+
+
+def _arguments_of_data(files: list[str], tables: list[dict[str, Any]], options: list[Option]) -> set[str]:
+    """Names of the arguments of the data in packaged data sources, files of the user, and options."""
+    named = {place[1] for option in options if len(place := _place(option)) > 1 and place[0] == "data"}
+    for file, table in zip(files, tables, strict=True):
+        section = table.get("data")
+        if _rank(file) and isinstance(section, dict):
+            named |= {*section, *(section.get("init_args") or {})}
+    return named
 
 
 def _reject_two_sources(files: list[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.entry import run
 from ssl_lightning.runs.data_section import data_of_run
@@ -250,6 +251,23 @@ def test_the_images_of_a_run_on_one_cluster_are_found_again(apart, folder):
     assert data_of_run(checkpoint, "--data")["init_args"]["limits"]["max_pixels"] == 1000000
     assert run(["embed", checkpoint, "features.safetensors"]) == 0
     assert len(FeatureFile.load("features.safetensors").rows) == largest.iloc[0]
+
+
+OTHER = ["--data", "SyntheticImages", "--data.samples", "30", "--data.test_samples", "20"]
+
+
+@pytest.mark.parametrize(
+    ("given", "size"), [(OTHER, 24), ([*OTHER, "--data.image_size", "16"], 16), (["--config", "data/synthetic"], 32)]
+)
+def test_other_images_are_prepared_as_in_training_unless_the_command_sets_it(given, size, folder, caplog):
+    """The default of the class, 32, would be a third value that nobody has chosen; data/synthetic chooses it."""
+    with caplog.at_level("INFO"):
+        named = ["--ckpt_path", CHECKPOINT, "--run.name", "other", *given]
+        assert run(["predict", "--config", "clusters", *named, *CLUSTERS, *QUIET]) == 0
+    metadata = Clustering.load("runs/other/clusters.safetensors")[1]
+    assert json.loads(metadata["data_config"])["init_args"]["image_size"] == size
+    assert ("images are prepared as in training: image_size=24" in caplog.text) == (size == 24)
+    assert ("it embeds images of" in caplog.text) == (size != 24)
 
 
 def test_a_mean_that_is_not_used_is_logged(folder, caplog):
