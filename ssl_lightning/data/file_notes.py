@@ -69,16 +69,21 @@ def _of_levels(table: ByteTable, options: SourceOptions) -> str:
     sampled = [_read(table, row) for row in rows]
     deep = [data for data in sampled if is_deep(data, options.limits)]
     if not deep:
-        return _of_color([data for data in sampled if is_deep_color(data, options.limits)], options)
+        color = _of_color([data for data in sampled if is_deep_color(data, options.limits)], options)
+        unused = f"data.intensity_window has no effect: no gray image of more than 8 bits in {len(rows)} files examined"
+        return "; ".join(filter(None, (color, unused if options.window is not None else "")))
     levels = _levels(deep, options)
     if not levels or len(levels) >= _FEWEST_LEVELS:
         return ""
+    advice = "give their range as data.intensity_window"
+    if options.window is not None:
+        advice = f"narrow data.intensity_window={options.window} to their range"
     stretched = _levels(deep, replace(options, window="minmax"))
     if len(stretched) <= len(levels):  # such as masks of two values
         return ""
     return (
         f"gray images of more than 8 bits come out with {len(levels)} of 256 levels, {min(levels)} to {max(levels)}: "
-        "give their range as data.intensity_window [low, high], or percentile"
+        f"{advice} [low, high], or percentile"
     )
 
 

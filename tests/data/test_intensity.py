@@ -213,6 +213,24 @@ def test_color_of_16_bits_that_loses_its_levels_is_reported(kind, highest, is_re
     content = color_png(values) if kind == "PNG" else color_tiff(values)
     path = str(folder({f"{n}.{kind.lower()}": content for n in range(5)}))
     (report,) = UncuratedImages(path=path, probe_sets={}).source_reports
-    assert [note.partition(":")[0] for note in report.notes] == (
-        ["color images of 16 bits keep their upper 8 bits, 0 to 5 of 256 levels"] if is_reported else []
-    )
+    lost = "color images of 16 bits keep their upper 8 bits, 0 to 5 of 256 levels"
+    assert [note.partition(":")[0] for note in report.notes] == ([lost] if is_reported else [])
+    (report,) = UncuratedImages(path=path, probe_sets={}, intensity_window="minmax").source_reports
+    assert (lost in report.notes[0]) == is_reported
+    assert report.notes[0].endswith(f"data.intensity_window {UNUSED} 5 files examined")
+
+
+UNUSED = "has no effect: no gray image of more than 8 bits in"
+
+
+def test_a_window_over_images_of_8_bits_is_reported(folder):
+    path = str(folder({f"{n}.png": png(np.rint(RAMP * 100).astype(np.uint8)) for n in range(20)}))
+    (report,) = UncuratedImages(path=path, probe_sets={}, intensity_window=(0.0, 9.0)).source_reports
+    assert report.notes == [f"data.intensity_window {UNUSED} 16 files examined"]
+    assert UncuratedImages(path=path, probe_sets={}).source_reports[0].notes == []
+
+
+def test_a_window_that_is_too_wide_is_reported_as_such(folder):
+    path = str(folder({f"{n}.png": png((1024 + np.rint(RAMP * 400)).astype(np.uint16)) for n in range(5)}))
+    (report,) = UncuratedImages(path=path, probe_sets={}, intensity_window=(0.0, 65535.0)).source_reports
+    assert "narrow data.intensity_window=(0.0, 65535.0) to their range [low, high], or percentile" in report.notes[0]
