@@ -24,7 +24,7 @@ LAYERS = {
     "files": "errors",
     "functional": "processes types",
     "models": "errors",
-    "optim": "errors",
+    "optim": "errors processes",
     "report": "decompositions errors types",
     "safe_yaml": "arguments errors",
     "checkpoints": "arguments errors files safe_yaml",

@@ -1,7 +1,8 @@
 """Optimizer steps of an epoch and of a run, and an optimizer with its schedule."""
 
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ssl_lightning.errors import UsageError
 from ssl_lightning.optim.schedules import Schedule
+from ssl_lightning.processes import rank
+
+log = logging.getLogger(__name__)
+_SAMPLED = 1000
+"""Number of steps at which a schedule is read to find its peak."""
 
 
 def steps_per_epoch(batches: int, limit: int | float, accumulated: int) -> int:
@@ -65,7 +71,20 @@ def with_schedule(optimizer: Optimizer, schedule: Schedule, total_steps: int, pe
         per_epoch: Optimizer steps of one epoch.
     """
     factor = partial(schedule, total_steps=total_steps, steps_per_epoch=per_epoch)
+    _warn_of_rising_rate(factor, total_steps, per_epoch)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+
+def _warn_of_rising_rate(factor: Callable[[int], float], total_steps: int, per_epoch: int) -> None:
+    """Warn of a run whose learning rate rises up to its end, as in one that is shorter than its warm-up."""
+    first, last = factor(0), factor(total_steps - 1)
+    peak = max(factor(step) for step in range(0, total_steps, -(-total_steps // _SAMPLED)))
+    if last > first and last >= peak and rank() == 0:
+        log.warning(
+            "the learning rate rises up to the end of this run of %d steps (%.3g epochs), to %.2g of "
+            "model.optimizer.lr: train for longer, or give a shorter --model.schedule.warmup_epochs",
+            *(total_steps, total_steps / per_epoch, last),
+        )
 
 
 def highest_rate(optimizers: Iterable[Optimizer]) -> float:
