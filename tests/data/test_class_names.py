@@ -96,6 +96,19 @@ def test_lists_are_joined_in_the_order_of_the_first():
     assert joined_classes([["x", "x"], ["x", "x"]]) == ["x", "x"]
 
 
+@pytest.mark.parametrize("container", ["folder", "tar"])
+def test_a_split_that_is_train_and_test_is_reported(container, folder, tar, png, caplog):
+    files = layout(png, train=("ant", "bee"), test=("ant", "bee"))
+    path = str(folder(files) if container == "folder" else tar(files.items()))
+    given = {"same": ProbeSet(f"{path}/test", f"{path}/test"), "right": ProbeSet(f"{path}/train", f"{path}/test")}
+    assert list(UncuratedImages(path=path, probe_sets=given).probes) == ["same", "right"]
+    assert "probe set same: train and test are the same 6 images" in caplog.text
+    assert "probe set right" not in caplog.text
+    caplog.clear()
+    assert CuratedImages(path=path, test_split="train").probes
+    assert "train and test are the same 6 images" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["val", "valid"])
 @pytest.mark.parametrize("container", ["folder", "tar", "tar of one folder"])
 def test_a_validation_split_counts_as_test_where_there_is_none(name, container, folder, tar, png, caplog):
