@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from ssl_lightning.arguments import configs_in, leading, options_in
+from ssl_lightning.arguments import Option, configs_in, leading, options_in
 from ssl_lightning.checkpoints.allowlist import explain_rejection
 from ssl_lightning.checkpoints.renamed import renamed_class
 from ssl_lightning.cli.expected import Mistake, expected_value
 from ssl_lightning.cli.mistakes import Search
-from ssl_lightning.cli.suggestions import NO_METHOD, unknown_option
+from ssl_lightning.cli.suggestions import no_method, unknown_option
 from ssl_lightning.errors import DataError
 from ssl_lightning.safe_yaml import load_yaml, read_yaml
 
@@ -60,6 +60,8 @@ def explain(message: str, call: Call, options: list[str]) -> str:
         return unknown_option(unknown[1].split()[0], options)
     if bare := _WITHOUT_VALUE.match(message):
         name = bare[1].removeprefix("--")
+        if inner := next((one for one in options_in(arguments) if one.value is None and _is_within(one, name)), None):
+            return f"found --{inner.name} without a value; expected one, as in --{inner.name} VALUE"
         return f"found {bare[1]} without a value; expected {expected_value(name, declared.get(name, str))}"
     if (nested := _NESTED.match(message)) and nested[1] in declared and nested[1] == "data" and "model" not in declared:
         return (
@@ -79,6 +81,11 @@ def explain(message: str, call: Call, options: list[str]) -> str:
         return f"{mistake.line}{renamed_class(message)}"
     key = next(iter(_KEYS.findall(message)), "a setting")
     return f"found {key} with a value that does not fit; expected one of the form that --print_config= shows"
+
+
+def _is_within(option: Option, name: str) -> bool:
+    """Whether an option sets an argument of a class or group, which the parser names alone."""
+    return option.name.startswith(f"{name}.")
 
 
 def _broken(files: Iterable[str], folder: Path) -> str | None:
@@ -130,7 +137,7 @@ def _better(rejected: str, mistakes: list[Mistake]) -> str | None:
 def _missing(names: list[str], search: Search, arguments: list[str]) -> str:
     """The error for arguments that are required and not given."""
     if any(name.rpartition(".")[2] == "model" for name in names):
-        return NO_METHOD
+        return no_method(arguments)
     for line in search.missing(names):
         return line
     given = leading(options_in(arguments))

@@ -1,7 +1,7 @@
 """What was meant: options, arguments and classes like a misspelled one, each of its place alone."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 
@@ -53,6 +53,8 @@ NO_METHOD = (
     "found no method; expected a configuration, such as --config swav --config data/cifar10: `ssl-lightning config` "
     "lists them"
 )
+CONFIG_FOR = {"validate": "eval", "test": "eval", "predict": "clusters"}
+"""Packaged configurations of the subcommands that take the method of a checkpoint."""
 WORDS = {
     "Backbone": "backbones",
     "Callback": "callbacks",
@@ -68,6 +70,18 @@ WORDS = {
 """Kinds of classes in words."""
 MOST = 4
 """Classes in a message; arguments: three times as many."""
+
+
+def no_method(arguments: Sequence[str]) -> str:
+    """The error for a command without a method.
+
+    Args:
+        arguments: Of the command line, the subcommand first.
+    """
+    config = CONFIG_FOR.get(arguments[0]) if arguments else None
+    if config and any(option.name == "ckpt_path" for option in options_in(arguments)):
+        return f"found no configuration; expected --config {config}, with the method and the images of the checkpoint"
+    return NO_METHOD
 
 
 def closest(name: str, names: Iterable[str], number: int = 3) -> list[str]:
@@ -109,7 +123,13 @@ def expected_name(name: str, owner: str, names: list[str], others: Iterable[str]
         return f"a name such as {', '.join(close[:3])}" + (f" (arguments of {owner})" if owner else "")
     listed = ", ".join(first_parts[: 3 * MOST])
     more = f" and {len(first_parts) - 3 * MOST} more" if len(first_parts) > 3 * MOST else ""
-    return f"one of the arguments of {owner}: {listed}{more}" if owner else f"one of {listed}{more}"
+    images = "; for images of your own: --config data/folder --data.path PATH" if _is_packaged(owner, name) else ""
+    return f"one of the arguments of {owner}: {listed}{more}{images}" if owner else f"one of {listed}{more}"
+
+
+def _is_packaged(owner: str, name: str) -> bool:
+    """Whether a path is given for a data source that has none, such as Digits, the default of all recipes."""
+    return name == "path" and owner in (cls.__name__ for cls in classes_for(ImageModule))
 
 
 def expected_precision(value: object) -> str:
@@ -138,6 +158,8 @@ def expected_class(name: str, bases: Iterable[type]) -> str:
     if known and all(cls.__module__.startswith(f"{OURS}.") for cls in known):
         kind = " or ".join(dict.fromkeys(WORDS.get(base.__name__, f"a {base.__name__}") for base in bases))
         expected += f" ({kind} of this package)"
+    if ImageModule in bases and name in config_names():
+        return f"{expected}, or --config {name}"
     if ImageModule in bases and "/" in name:
         return f"{expected}; for images at {name}: --data UncuratedImages or CuratedImages, and --data.path {name}"
     return expected + (_network(name) if models.Backbone in bases else "")

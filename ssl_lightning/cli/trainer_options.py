@@ -119,6 +119,8 @@ def check_monitored(trainer: pl.Trainer) -> None:
     measured = sorted(name for name in trainer.callback_metrics if name.startswith(METRICS))
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     for callback in callbacks:
+        if (patience := getattr(callback, "patience", 0)) < 0:
+            raise UsageError(f"found {type(callback).__name__} with patience={patience}; expected 0 or more")
         name = getattr(callback, "monitor", None)
         if not isinstance(name, str) or name in measured:
             continue

@@ -29,15 +29,34 @@ def main(runs: list[str]) -> None:
     Args:
         runs: Folders of runs, such as runs/*-base runs/*-expert-* runs/*-distill.
     """
-    cost = [read_cost(Path(run)) for run in runs]
-    whole, first = sum(one.flops for one in cost), cost[0]
-    width = max(map(len, runs))
+    cost = _costs(runs)
+    whole, (name, first) = sum(one.flops for one in cost.values()), next(iter(cost.items()))
+    width = max(map(len, cost))
     print(f"{'run':<{width}}  epochs   steps       FLOPs   share")
-    for run, one in zip(runs, cost, strict=True):
+    for run, one in cost.items():
         print(f"{run:<{width}}  {one.epochs:>6}  {one.steps:>6}  {one.flops:>10.3g}  {one.flops / whole:>6.1%}")
-    if len(runs) > 1:
+    if len(cost) > 1:
         epochs = math.ceil(whole / (first.flops / first.epochs))
-        print(f"all: {whole:.3g}, for which {runs[0]} would train {epochs} epochs: --trainer.max_epochs {epochs}")
+        print(f"all: {whole:.3g}, for which {name} would train {epochs} epochs: --trainer.max_epochs {epochs}")
+
+
+def _costs(runs: list[str]) -> dict[str, TrainingCost]:
+    """The cost of each folder that has one, with a line for others, such as those of validate and predict in `runs/*`.
+
+    Raises:
+        DataError: None has one.
+    """
+    found, errors = {}, []
+    for run in runs:
+        try:
+            found[run] = read_cost(Path(run))
+        except DataError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    for error in errors:
+        print(f"left out: {error}")
+    return found
 
 
 def read_cost(run: Path) -> TrainingCost:

@@ -48,7 +48,8 @@ def main(
     """
     if Path(out).suffix != ".safetensors":
         raise UsageError(f"found out={out}; expected a name that ends in .safetensors")
-    model = load_model(checkpoint)
+    model, computed_on = load_model(checkpoint), device_named(device)
+    model.embed(torch.zeros(2, 3, *[model.preprocessing.image_size] * 2), layer, weights)  # rejects other names
     described = data_section(find_config(data), OTHERS) if data else data_of_run(checkpoint, "--data")
     given, own = described.get("init_args") or {}, to_plain(asdict(model.preprocessing))
     _log_other_preprocessing(given, own, data or checkpoint)
@@ -57,7 +58,7 @@ def main(
     reject_unwritable(Path(out), "give another file to write")
     images.setup("predict")
     reject_sizes(model.backbone, model.constructor_arguments, images, "predict")
-    rows, features = embed_images(model.to(device_named(device)), images, layer, weights=weights)
+    rows, features = embed_images(model.to(computed_on), images, layer, weights=weights)
     metadata = {
         "data": images.fingerprint,
         "checkpoint": sha256_of(Path(checkpoint).resolve()),

@@ -116,6 +116,9 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
             raise UsageError(
                 f"found data.max_unreadable={self.max_unreadable}; expected a fraction 0..1: 5 percent is 0.05"
             )
+        for name in self.probe_sets or {}:
+            if not name or "/" in name:
+                raise UsageError(f"found a probe set named {name!r}; expected a name without a slash: metrics have it")
         _ = self.source_options  # which checks the window
         self._batches = self._batch_maker(self.preprocessing)
 

@@ -113,8 +113,12 @@ OPTIONS = {
     ),
     "required, appended": ("--trainer.callbacks+ EarlyStopping", "expected --trainer.callbacks.monitor"),
     "required by a source": ("--data UncuratedImages", "found UncuratedImages without path; expected --data.path"),
+    "configuration as a source": ("--data data/digits", "of this package), or --config data/digits"),
+    "no path": ("--data.path ./images", "; for images of your own: --config data/folder --data.path PATH"),
+    "no value of an argument": ("--data.drop_last", "found --data.drop_last without a value; expected one"),
     "no value": ("--run.name", "found --run.name without a value; expected text"),
-    "no class": ("--model.schedule --trainer.max_steps 3", "without a value; expected a class such as"),
+    "no class": ("--model --trainer.max_steps 3", "found --model without a value; expected a class such as"),
+    "no inner class": ("--model.schedule --trainer.max_steps 3", "found --model.schedule without a value; expected"),
 }
 
 
@@ -187,6 +191,13 @@ def test_configurations_without_a_method_say_so(given, capsys):
     code, lines = ended(capsys, "fit", *options)
     assert (code, len(lines)) == (2, 1)
     assert "found no method; expected a configuration, such as --config swav" in lines[0]
+
+
+@pytest.mark.parametrize(("command", "config"), [("validate", "eval"), ("test", "eval"), ("predict", "clusters")])
+def test_a_checkpoint_without_a_configuration_is_one_line_with_the_right_one(command, config, capsys):
+    code, lines = ended(capsys, command, "--ckpt_path", "last.ckpt")
+    assert (code, len(lines)) == (2, 1)
+    assert f"found no configuration; expected --config {config}" in lines[0]
 
 
 @pytest.mark.parametrize(

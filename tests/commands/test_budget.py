@@ -39,3 +39,13 @@ def test_a_folder_without_flops_is_one_line(tmp_path, capsys, content):
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "found no " in line
     assert "expected " in line
+
+
+def test_folders_without_training_are_left_out_with_a_line(tmp_path, capsys):
+    runs = [str(tmp_path / "probe"), write_run(tmp_path, "base", 4, 400, 4e9), write_run(tmp_path, "more", 4, 400, 4e9)]
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "probe" / "metrics.csv").write_text("step,eval/knn/top1\n0,0.5\n")
+    assert run(["budget", *runs]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith(f"left out: found no train/flops in {tmp_path / 'probe' / 'metrics.csv'}")
+    assert f"for which {runs[1]} would train 8 epochs" in shown[-1]

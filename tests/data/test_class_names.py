@@ -9,6 +9,7 @@ import torch
 
 from ssl_lightning.data import CuratedImages, Digits, ProbeSet, UncuratedImages, UnionImages
 from ssl_lightning.data.class_names import class_differences, joined_classes, relabeled
+from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation import KNN, FewShot, LabelledFeatures, LinearProbe
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
@@ -94,6 +95,12 @@ def test_lists_are_joined_in_the_order_of_the_first():
     assert joined == ["b", "a", "c"]
     assert relabeled(torch.tensor([0, 1, -1]), ["c", "a"], joined).tolist() == [2, 1, -1]
     assert joined_classes([["x", "x"], ["x", "x"]]) == ["x", "x"]
+
+
+@pytest.mark.parametrize("name", ["", "a/b"])
+def test_a_name_that_no_metric_can_have_is_rejected(name):
+    with pytest.raises(UsageError, match=r"found a probe set named .*; expected a name without a slash"):
+        Digits(probe_sets={name: ProbeSet("digits/train", "digits/test")})
 
 
 @pytest.mark.parametrize("container", ["folder", "tar"])
