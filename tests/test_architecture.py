@@ -42,7 +42,7 @@ LAYERS = {
     "cli": "arguments callbacks checkpoints clustering data errors evaluation files methods models optim processes "
     "report runs safe_yaml",
     "commands": "callbacks checkpoints cli clustering data errors evaluation files methods models"
-    " progress report runs types optim",
+    " progress report runs safe_yaml types optim",
     "entry": "arguments cli errors",
     "__main__": "entry",
 }

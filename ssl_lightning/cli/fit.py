@@ -53,6 +53,7 @@ from ssl_lightning.runs.initial_weights import InitialWeights, find_initial_weig
 from ssl_lightning.runs.record import RunRecord, recorded
 from ssl_lightning.runs.resume import DATA_BY_NAMES, StartPlan, computed, decide
 from ssl_lightning.runs.sessions import session
+from ssl_lightning.runs.wandb_service import trial_of_sweep
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -293,8 +294,8 @@ class Fitting:
 
 
 def _wandb_id(known: Any) -> str:
-    """The one that run.json holds, which a resumed run takes up again there, or a new one."""
-    return known if isinstance(known, str) and known.isalnum() else uuid.uuid4().hex[:8]
+    """The one that run.json holds, which a resumed run takes up again there; that of `wandb agent`, or a new one."""
+    return known if isinstance(known, str) and known.isalnum() else trial_of_sweep() or uuid.uuid4().hex[:8]
 
 
 def _ours(trainer: pl.Trainer, kind: type[T]) -> T:

@@ -133,6 +133,10 @@ def _check_sections(file: str, table: dict[str, Any]) -> None:
     Raises:
         ParsingError: If so.
     """
+    if {"command", "parameters"} <= set(table):
+        raise ParsingError(
+            f"found {file}, a sweep file; expected a configuration: ssl-lightning sweep {file} trains it"
+        )
     where = f" in {file}" if os.path.isfile(file) else ""
     sections = SECTIONS if any(value is not None for value in table.values()) else tuple(table)
     for name in sections:

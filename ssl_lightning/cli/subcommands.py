@@ -78,6 +78,11 @@ SUBCOMMANDS = {
             "the runs of a folder, with their states, stages and best results",
             first_option="folder",
         ),
+        Subcommand(
+            "sweep",
+            "ssl_lightning.commands.sweep",
+            "train the runs of a sweep file, several at once, and compare them",
+        ),
         Subcommand("check-setup", "ssl_lightning.commands.check_setup", "versions, devices, data and speed"),
     )
 }

@@ -36,6 +36,7 @@ from ssl_lightning.runs import (
     StopBetweenBatches,
 )
 from ssl_lightning.runs.data_section import run_of
+from ssl_lightning.runs.wandb_service import trial_of_sweep
 
 DEFAULTS: dict[str, Any] = {
     "logger": False,
@@ -156,7 +157,8 @@ def _as_list(value: Any) -> list[Any]:
 def default_name(subcommand: str, options: Namespace) -> str:
     """Name of a run that is given none: `<config>-<data>-s<seed>`, and the subcommand where it is not fit.
 
-    With the checkpoint of a run, `<run>-<subcommand>`, and between them the packaged data source if one is given.
+    A trial of `wandb agent` has its id at the end, since all trials have the same configurations. With the checkpoint
+    of a run, `<run>-<subcommand>`, and between them the packaged data source if one is given.
     """
     files = _files(options)
     methods = [file.stem for file in files if file.parent.name not in ("data", "scale", "shared")]
@@ -167,8 +169,8 @@ def default_name(subcommand: str, options: Namespace) -> str:
         return f"{folder.name[: MOST_CHARACTERS - len(suffix)]}{suffix}"
     method = methods[0] if methods else options.model.class_path.rpartition(".")[2].lower()
     source = name_of_data(options)
-    suffix = "" if subcommand == "fit" else f"-{subcommand}"
-    return f"{method}-{source}-s{int(options.seed_everything)}{suffix}"
+    trial = trial_of_sweep() if subcommand == "fit" else subcommand
+    return f"{method}-{source}-s{int(options.seed_everything)}" + (f"-{trial}" if trial else "")
 
 
 def name_of_data(options: Namespace) -> str:

@@ -76,7 +76,7 @@ def with_schedule(optimizer: Optimizer, schedule: Schedule, total_steps: int, pe
 
 
 def _warn_of_rising_rate(factor: Callable[[int], float], total_steps: int, per_epoch: int) -> None:
-    """Warn of a run whose learning rate rises up to its end, as in one that is shorter than its warm-up."""
+    """Warn if the learning rate rises up to the end of a run, as in a run that is shorter than its warm-up."""
     first, last = factor(0), factor(total_steps - 1)
     peak = max(factor(step) for step in range(0, total_steps, -(-total_steps // _SAMPLED)))
     if last > first and last >= peak and rank() == 0:

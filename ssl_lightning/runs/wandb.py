@@ -15,7 +15,7 @@ from ssl_lightning.runs.best_checkpoint import BestCheckpoint
 from ssl_lightning.runs.external_logger import ExternalLogger, RunIdentity
 from ssl_lightning.runs.last_rows import last_rows
 from ssl_lightning.runs.row_numbers import RowNumbers
-from ssl_lightning.runs.wandb_service import end_service, forget_attempt
+from ssl_lightning.runs.wandb_service import end_service, forget_attempt, trial_of_sweep
 
 log = logging.getLogger(__name__)
 LOCAL_TIMEOUT = 60.0
@@ -37,7 +37,7 @@ class WandbRun(ExternalLogger):
 
     Args:
         mode: "offline" needs neither account nor network; "online" falls back to it; "auto" is online if there is a
-            key.
+            key, or in a trial of `wandb agent`.
         project: Project of the run.
         entity: User or team; null for the default of the account.
         group: Name of the experiment. null for the name of the run without its seed or stage, so that seeds and stages
@@ -312,7 +312,8 @@ class WandbRun(ExternalLogger):
                 self._variables.append(name)
 
     def _start(self) -> Any:
-        if self.mode == "offline" or (self.mode == "auto" and not os.environ.get("WANDB_API_KEY")):
+        has_account = bool(os.environ.get("WANDB_API_KEY") or trial_of_sweep())
+        if self.mode == "offline" or (self.mode == "auto" and not has_account):
             return self._init("offline")
         try:
             return self._init("online")

@@ -1,4 +1,4 @@
-"""The service process of wandb, which sends in the background, and for which a program waits when it ends."""
+"""The service process of wandb, which sends in the background, and what `wandb agent` sets for a trial of a sweep."""
 
 import os
 import subprocess
@@ -6,6 +6,12 @@ from typing import Any
 
 PATIENCE = 5.0
 """Seconds for the service to write its files."""
+
+
+def trial_of_sweep() -> str:
+    """The id of the run that `wandb agent` has started this process for; empty without an agent."""
+    trial = os.environ.get("WANDB_RUN_ID", "") if os.environ.get("WANDB_SWEEP_ID") else ""
+    return trial if trial.isalnum() else ""
 
 
 def forget_attempt() -> None:

@@ -17,6 +17,8 @@ from ssl_lightning.entry import run
 from tests.docs.pages import PAGES, SHELL, Block, blocks, calls, runnable, title
 
 LOOPS = ("fit", "validate", "test", "predict")
+SMALL_SWEEP = ('--trainer.max_epochs, "6"', '--trainer.max_steps, "1", --model.backbone.width, "4"')
+"""Part of the command of a sweep, and what replaces it."""
 FAST = {"README.md"}
 """Pages that run in the fast tests; the others are slow."""
 TINY = [
@@ -136,7 +138,7 @@ def write_yaml(block: Block, folder: Path) -> None:
     """Write a block of YAML to the file that the line before it names."""
     if block.language == "yaml":
         (name,) = re.findall(r"`(\w+\.yaml)`", block.before)
-        (folder / name).write_text(block.text)
+        (folder / name).write_text(block.text.replace(*SMALL_SWEEP))
 
 
 def test_a_packaged_configuration_is_printed_for_a_start_of_ones_own(folder, capsys):
