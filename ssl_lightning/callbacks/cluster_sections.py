@@ -103,8 +103,8 @@ def _over_time(folder: Path, saved: Sequence[Saved], images: ReadsImages) -> lis
     history = ClusterHistory([clustering.labels for clustering in clusterings], len(clusterings[0].sizes))
     steps = history.transitions
     churn, births, deaths = zip(*((each.churn, len(each.births), len(each.deaths)) for each in steps), strict=True)
-    drawn = draw_history(folder / "clusters-over-time.png", epochs, history.sizes, churn, births, deaths)
-    figures = [Figure("clusters-over-time.png", "from the files of clusters of the run")] if drawn else []
+    written = draw_history(folder / "clusters-over-time.png", epochs, history.sizes, churn, births, deaths)
+    figures = [Figure("clusters-over-time.png", "from the files of clusters of the run")] if written else []
     table = [("from epoch", "to epoch", "churn, %", "births", "deaths")]
     for (earlier, later), share, born, dead in zip(pairwise(epochs), churn, births, deaths, strict=True):
         table.append((f"{earlier:g}", f"{later:g}", f"{100 * share:.1f}", str(born), str(dead)))
