@@ -12,6 +12,7 @@ from torch import Tensor
 from ssl_lightning.callbacks.recluster import LearnsFromClusters, pseudo_labels_of
 from ssl_lightning.clustering.diagnostics import cluster_metrics
 from ssl_lightning.contracts import data_of, has_training_data
+from ssl_lightning.errors import one_line
 from ssl_lightning.report.cluster_sheets import draw_cluster_sheets
 from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
 from ssl_lightning.report.facts import (
@@ -22,9 +23,10 @@ from ssl_lightning.report.facts import (
     time_section,
     verdict_section,
 )
+from ssl_lightning.report.feature_sections import draw_neighbors_of_samples, map_section, neighbor_section
 from ssl_lightning.report.metrics_file import read_table
 from ssl_lightning.report.page import Figure, Section, write_page
-from ssl_lightning.report.table import results_table
+from ssl_lightning.report.table import name_of_initial_weights, results_table
 from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class WriteReport(pl.Callback):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self._clusters: list[Section] = []
+        self._features: list[Section] = []
         self._probe_sets: list[str] = []
         self._images = ""
 
@@ -62,6 +65,7 @@ class WriteReport(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Update the page after the last evaluation."""
         if trainer.is_global_zero and trainer.state.fn != "fit" and trainer.global_step:
+            self._draw_features(trainer)
             self._update(trainer, pl_module)
 
     def _update(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -76,6 +80,18 @@ class WriteReport(pl.Callback):
             self.write()
         except OSError as error:
             log.warning("could not write the page in %s (%s); checkpoints and metrics are kept", self.folder, error)
+
+    def _draw_features(self, trainer: pl.Trainer) -> None:
+        """The maps of features and the nearest neighbors of the last evaluation; a failure costs no run."""
+        start, probes = name_of_initial_weights(self.folder.parent), list(data_of(trainer).probes.values())
+        try:
+            if probes:
+                training, test = probes[0]
+                draw_neighbors_of_samples(self.folder, training, training.labels, test)
+            sections = [map_section(self.folder, start), neighbor_section(self.folder, start)]
+            self._features = [each for each in sections if each is not None]
+        except Exception as error:  # the run has its checkpoints and metrics
+            log.warning("could not plot the features for the report (%s)", one_line(f"{type(error).__name__}: {error}"))
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         labels = pseudo_labels_of(pl_module)
@@ -125,6 +141,7 @@ class WriteReport(pl.Callback):
             if draw_curves(rows, self.folder / "cluster-curves.png", CLUSTER_PANELS):
                 figure = Figure("cluster-curves.png", "cluster/... in metrics.csv, means over the clusterings")
                 sections.append(Section("Clusters over the epochs", "", [figure]))
+        sections += self._features
         if self._images:
             sections.append(Section("Images", self._images))
         sections += self._clusters

@@ -18,6 +18,7 @@ from ssl_lightning.callbacks import (
     ProbeFeatures,
     ProgressLines,
     RawPixelBaseline,
+    SampleFeatures,
     SyncBatchNorm,
     Throughput,
     TimeLeft,
@@ -135,8 +136,10 @@ class RunComponents:
                 NeighborPurity(),
                 self.doctor,
             ]
-            if any(isinstance(each, ProbeFeatures) for each in own):
-                callbacks.append(RawPixelBaseline())
+            if probes := [each for each in own if isinstance(each, ProbeFeatures)]:
+                sample = SampleFeatures(str(self.run.path / "report"))
+                probes[0].listeners.append(sample.keep)
+                callbacks += [RawPixelBaseline(), sample]
             callbacks += [self.report, self._checkpointing()]
             callbacks += [self.new_options] if self.options.resume.allow_config_change else []
         return [*callbacks, StopBetweenBatches(self.preemption)]
