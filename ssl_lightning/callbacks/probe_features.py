@@ -22,6 +22,7 @@ from ssl_lightning.evaluation.linear import LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
 from ssl_lightning.processes import rank, share_buffers
+from ssl_lightning.report.intervals import TEST_IMAGES
 
 log = logging.getLogger(__name__)
 DEFAULT_PROBES = (LinearProbe(), KNN(), KNN(k=200), FewShot())
@@ -171,4 +172,5 @@ class ProbeFeatures(pl.Callback):
                     )
                 metrics |= values
             features = splits[1].features
-            return metrics | {"rankme": rank_me(features), "feature_std": feature_std(features)}
+            counts = {TEST_IMAGES: float(len(features))}
+            return metrics | counts | {"rankme": rank_me(features), "feature_std": feature_std(features)}

@@ -83,10 +83,9 @@ class WriteReport(pl.Callback):
 
     def _draw_features(self, trainer: pl.Trainer) -> None:
         """The maps of features and the nearest neighbors of the last evaluation; a failure costs no run."""
-        start, probes = name_of_initial_weights(self.folder.parent), list(data_of(trainer).probes.values())
+        start = name_of_initial_weights(self.folder.parent)
         try:
-            if probes:
-                training, test = probes[0]
+            for training, test in list(data_of(trainer).probes.values())[:1]:
                 draw_neighbors_of_samples(self.folder, training, training.labels, test)
             sections = [map_section(self.folder, start), neighbor_section(self.folder, start)]
             self._features = [each for each in sections if each is not None]
@@ -132,7 +131,7 @@ class WriteReport(pl.Callback):
         table = run / "metrics.csv"
         sections = list(lead)
         if table.is_file():
-            results = results_table(table, probe_sets=self._probe_sets)
+            results = results_table(table, probe_sets=self._probe_sets, intervals=True)
             sections.append(Section("Evaluated, in percent", results, note=reading(results)))
             sections += [verdict_section(run), run_section(run)]
             rows = read_table(table)[1]

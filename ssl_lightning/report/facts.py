@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ssl_lightning.report.intervals import READ_AS as INTERVALS
 from ssl_lightning.report.metrics_file import EPOCH, STEP, read_table
 from ssl_lightning.report.page import Section
 from ssl_lightning.report.run_json import facts_of, sessions_of
@@ -15,7 +16,8 @@ READ_AS = {
     "linear": "logistic regression on frozen features",
     "ridge": "ridge regression on frozen features",
     "k-NN": "the classes of the nearest training images by cosine similarity vote",
-    "5-way": "the class among five, of which one or five labeled images are known, with a 95 % interval over episodes",
+    "5-way": "the class among five, of which one or five labeled images are known",
+    "% labels": "logistic regression with this share of the labels",
     "NMI": "agreement of k-means clusters with the classes",
 }
 """Beginnings of headings of the table of results, and how to read the numbers."""
@@ -83,7 +85,8 @@ def verdict_section(run: Path) -> Section:
 def reading(text: str) -> str:
     """How to read the columns of a table of results, in one paragraph."""
     known = [f"{name}: {meaning}" for name, meaning in READ_AS.items() if name in text]
-    return f"Accuracy on test images that training never used, in percent. {'; '.join(known)}." if known else ""
+    intervals = f" {INTERVALS}." if "±" in text else ""
+    return f"Accuracy on test images that training never used. {'; '.join(known)}.{intervals}" if known else ""
 
 
 def next_section(run: Path) -> Section:

@@ -35,6 +35,7 @@ def evaluated(folder):
         enable_model_summary=False,
     )
     trainer.validate(METHOD, datamodule=data, verbose=False)
+    assert trainer.callback_metrics["eval/test_images"] == len(data.probes["digits"][1])
     return data
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -143,6 +144,16 @@ def test_runs_are_compared_side_by_side(folder, capsys):
     assert settings[settings.index("model.init_args.epsilon") + 1 :][:2] == ["0.03", "0.05"]
     assert settings[settings.index("model.init_args.only_b") + 1] == "-"
     assert "seed_everything" not in text
+
+
+def test_accuracies_have_intervals_where_the_number_of_test_images_is_known(folder, capsys):
+    path = made("a", [ended()], done=True)
+    (path / "metrics.csv").write_text("step,epoch,eval/knn/top1,eval/test_images\n20,1,0.5,400\n")
+    made("b", [ended()], done=True)
+    text = "\n".join(lines_of(capsys, "compare", "runs/a", "runs/b"))
+    assert re.search(r"a, step 20 +50.0 ±4.9", text)
+    assert re.search(r"b, step 40 +60.0 +50.0\n", text)
+    assert "not the spread over seeds of training" in text
 
 
 def test_a_page_has_the_tables_and_the_curves(folder, capsys):

@@ -84,6 +84,7 @@ def test_the_assessment_has_warnings_and_lasting_failures(run):
 def test_the_paragraph_explains_the_columns_that_there_are():
     assert "vote" in reading("k-NN 20  linear")
     assert "interval" not in reading("k-NN 20  linear")
+    assert "not the spread over seeds" in reading("k-NN 20  50.0 ±1.2")
     assert reading("nothing was evaluated") == ""
 
 
