@@ -18,6 +18,7 @@ from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
 from ssl_lightning.report.facts import (
     next_section,
     reading,
+    recipe_section,
     run_section,
     settings_section,
     time_section,
@@ -144,7 +145,8 @@ class WriteReport(pl.Callback):
         if self._images:
             sections.append(Section("Images", self._images))
         sections += self._clusters
-        sections += [each for each in (time_section(run), next_section(run), settings_section(run)) if each is not None]
+        of_files = (recipe_section(run), time_section(run), next_section(run), settings_section(run))
+        sections += [each for each in of_files if each is not None]
         write_page(self.folder / "index.html", run.name, sections)
 
 

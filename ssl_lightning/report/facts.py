@@ -9,7 +9,7 @@ from typing import Any
 from ssl_lightning.report.intervals import READ_AS as INTERVALS
 from ssl_lightning.report.metrics_file import EPOCH, STEP, read_table
 from ssl_lightning.report.page import Section
-from ssl_lightning.report.run_json import facts_of, sessions_of
+from ssl_lightning.report.run_json import RECIPE, facts_of, sessions_of
 from ssl_lightning.report.verdict import failing, not_better
 
 READ_AS = {
@@ -21,6 +21,8 @@ READ_AS = {
     "NMI": "agreement of k-means clusters with the classes",
 }
 """Beginnings of headings of the table of results, and how to read the numbers."""
+LONGEST = 120
+"""Characters of a value in the table of settings; longer ones are cut."""
 PHASES = {"evaluation": "eval/seconds", "clustering": "cluster/seconds"}
 """Parts of the time of a run, and the metrics that hold their seconds."""
 
@@ -105,6 +107,27 @@ def next_section(run: Path) -> Section:
     return Section("Next commands", "\n".join(lines))
 
 
+def recipe_section(run: Path) -> Section | None:
+    """Settings that differ from the packaged configurations of the run; None where they are unknown.
+
+    Args:
+        run: Folder of the run.
+    """
+    recipe = facts_of(run).get(RECIPE)
+    names, changed = (recipe.get("of"), recipe.get("changed")) if isinstance(recipe, dict) else (None, None)
+    if not isinstance(names, list) or not isinstance(changed, list):
+        return None
+    note = (
+        f"What the command line or further files set otherwise than {' and '.join(map(str, names))}. Settings that "
+        "change no result, such as the device, are left out; (none) is null, or a setting that does not exist there."
+    )
+    rows = [tuple(map(_setting, row)) for row in changed if isinstance(row, list) and len(row) == 3]
+    head = ("setting", "recipe", "this run")
+    return Section(
+        "Settings that differ from the recipe", "" if rows else "none", table=[head, *rows] if rows else (), note=note
+    )
+
+
 def settings_section(run: Path) -> Section | None:
     """The complete configuration, folded; None without one.
 
@@ -122,6 +145,11 @@ def _length(rows: Sequence[Mapping[str, str]]) -> str:
     steps = max((int(row[STEP]) for row in rows), default=0)
     epochs = [float(row[EPOCH]) for row in rows if row.get(EPOCH)]
     return f"{epochs[-1]:g} epochs, {steps:,} steps" if epochs else ""
+
+
+def _setting(value: Any) -> str:
+    text = "(none)" if value is None else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _machine(found: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import pytest
 from ssl_lightning.report.facts import (
     next_section,
     reading,
+    recipe_section,
     run_section,
     settings_section,
     time_section,
@@ -94,8 +95,22 @@ def test_commands_and_settings_are_those_of_the_run(run):
     assert settings_section(run).is_folded
 
 
+def test_settings_that_differ_from_the_recipe_have_both_values(run):
+    assert recipe_section(run) is None  # of a run of an earlier version
+    facts = json.loads((run / "run.json").read_text())
+    facts["recipe"] = {"of": ["swav", "scale/cpu"], "changed": [["model.a", None, "x" * 200], ["trainer.b", 1, [2]]]}
+    (run / "run.json").write_text(json.dumps(facts))
+    section = recipe_section(run)
+    assert "otherwise than swav and scale/cpu" in section.note
+    assert section.table[1:] == [("model.a", "(none)", "x" * 117 + "..."), ("trainer.b", "1", "[2]")]
+    facts["recipe"]["changed"] = []
+    (run / "run.json").write_text(json.dumps(facts))
+    assert (recipe_section(run).text, recipe_section(run).table) == ("none", [])
+
+
 @pytest.mark.parametrize(
-    "text", [None, "", "{", "[]", '{"sessions": 4}', '{"sessions": [{"started": 3, "machine": 4}]}']
+    "text",
+    [None, "", "{", "[]", '{"sessions": 4}', '{"sessions": [{"started": 3, "machine": 4}]}', '{"recipe": {"of": 3}}'],
 )
 def test_damaged_facts_are_no_error(tmp_path, text):
     if text is not None:
@@ -103,5 +118,6 @@ def test_damaged_facts_are_no_error(tmp_path, text):
     facts = dict(run_section(tmp_path).table[1:])
     assert set(facts) <= {"checkpoint", "started"}
     assert time_section(tmp_path) is None
+    assert recipe_section(tmp_path) is None
     assert settings_section(tmp_path) is None
     assert failing(tmp_path) == []
