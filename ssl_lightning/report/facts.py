@@ -23,8 +23,18 @@ READ_AS = {
 """Beginnings of headings of the table of results, and how to read the numbers."""
 LONGEST = 120
 """Characters of a value in the table of settings; longer ones are cut."""
-PHASES = {"evaluation": "eval/seconds", "clustering": "cluster/seconds"}
-"""Parts of the time of a run, and the metrics that hold their seconds."""
+PHASES = {
+    "loading": "train/loading_seconds",
+    "steps": "train/seconds",
+    "clustering": "cluster/seconds",
+    "evaluation": "eval/seconds",
+}
+"""Parts of the time of a run, and the metrics that hold their seconds; those of the steps contain loading."""
+OF_THE_TIME = (
+    "Loading is the time in which the first process waits for training images: where it is long, raise "
+    "data.num_workers. Steps contain the random views. The rest is start, checkpoints, this page, and steps that an "
+    "interruption lost."
+)
 
 
 def run_section(run: Path) -> Section:
@@ -66,10 +76,13 @@ def time_section(run: Path) -> Section | None:
         return None
     rows, whole = read_table(run / "metrics.csv")[1], sum(spans)
     parts = {phase: sum(float(row[name]) for row in rows if row.get(name)) for phase, name in PHASES.items()}
+    parts["steps"] = max(parts["steps"] - parts["loading"], 0.0)
+    is_divided = parts["steps"] > 0
     parts = {phase: seconds for phase, seconds in parts.items() if seconds > 0}
-    parts["training and the rest"] = max(whole - sum(parts.values()), 0.0)
+    parts["the rest" if is_divided else "training and the rest"] = max(whole - sum(parts.values()), 0.0)
     shown = [(phase, f"{seconds:.0f}", f"{seconds / max(whole, 1e-9):.0%}") for phase, seconds in parts.items()]
-    return Section("Time", table=[("phase", "seconds", "share"), *shown, ("all", f"{whole:.0f}", "100%")])
+    table = [("phase", "seconds", "share"), *shown, ("all", f"{whole:.0f}", "100%")]
+    return Section("Time", table=table, note=OF_THE_TIME if is_divided else "")
 
 
 def verdict_section(run: Path) -> Section:

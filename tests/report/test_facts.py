@@ -59,9 +59,23 @@ def test_the_run_has_its_command_length_and_machine(run):
 
 def test_the_time_is_that_of_all_sessions_by_phase(run):
     assert time_section(run).table[1:] == [
-        ("evaluation", "100", "25%"),
         ("clustering", "40", "10%"),
+        ("evaluation", "100", "25%"),
         ("training and the rest", "260", "65%"),
+        ("all", "400", "100%"),
+    ]
+
+
+def test_the_time_of_training_is_that_of_loading_and_of_the_steps(run):
+    rows = "10,1,,,20,1,0,,120,30\n20,2,0.42,50,,1,0,,100,10\n"
+    head, first = TABLE.splitlines()[:2]
+    (run / "metrics.csv").write_text(f"{head},train/seconds,train/loading_seconds\n{first},,\n{rows}")
+    assert time_section(run).table[1:] == [
+        ("loading", "40", "10%"),
+        ("steps", "180", "45%"),
+        ("clustering", "40", "10%"),
+        ("evaluation", "100", "25%"),
+        ("the rest", "40", "10%"),
         ("all", "400", "100%"),
     ]
 
@@ -105,7 +119,7 @@ def test_settings_that_differ_from_the_recipe_have_both_values(run):
     assert section.table[1:] == [("model.a", "(none)", "x" * 117 + "..."), ("trainer.b", "1", "[2]")]
     facts["recipe"]["changed"] = []
     (run / "run.json").write_text(json.dumps(facts))
-    assert (recipe_section(run).text, recipe_section(run).table) == ("none", [])
+    assert (recipe_section(run).text, list(recipe_section(run).table)) == ("none", [])
 
 
 @pytest.mark.parametrize(
