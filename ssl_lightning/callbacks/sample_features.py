@@ -1,6 +1,5 @@
 """SampleFeatures: features and thumbnails of some test images, for the maps of the report."""
 
-import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ssl_lightning.files import write_atomically
 from ssl_lightning.models.preprocessing import Preprocessing
 from ssl_lightning.processes import rank
 from ssl_lightning.report.feature_sample import FILES, IMAGES, MOST, FeatureSample
-from ssl_lightning.report.thumbnails import one_image, shrunk
+from ssl_lightning.report.thumbnails import as_jpeg, one_image, shrunk
 from ssl_lightning.sample_state import first_occurrences
 
 log = logging.getLogger(__name__)
@@ -30,8 +29,6 @@ NEIGHBORS = 8
 """Neighbors of each image."""
 QUERIES = 8
 """Images with neighbors in the training split."""
-QUALITY = 88
-"""Of the JPEG file of thumbnails."""
 
 
 class SampleFeatures(pl.Callback):
@@ -80,9 +77,7 @@ class SampleFeatures(pl.Callback):
         split = joined_split(self._thumbnails, trainer)
         self._thumbnails = []
         if rank() == 0 and len(split["images"]):
-            content = io.BytesIO()
-            one_image(split["images"]).save(content, "JPEG", quality=QUALITY, subsampling=0)
-            self._write(IMAGES, content.getvalue())
+            self._write(IMAGES, as_jpeg(one_image(split["images"])))
 
     def keep(self, splits: EvaluatedSplits) -> None:
         """Write the sample of an evaluation; a listener of `ProbeFeatures`, called on the first process.

@@ -35,11 +35,12 @@ def hover_map(
     """One or several maps of the same images, side by side. In a notebook: `IPython.display.HTML(hover_map(...))`.
 
     The maps are static without JavaScript. With it, the pointer, a tap or the arrow keys select an image: it appears
-    with its class and its neighbors. Nothing is read from elsewhere, except the file of the thumbnails.
+    with its class and its neighbors. Nothing is read from elsewhere, except the file of the thumbnails; those of
+    `Thumbnails.of(images)` need none.
 
     Args:
         points: Points from `to_plane` by title. Values that are not finite lie at the center.
-        thumbnails: The images in the order of the points, see `thumbnails.one_image`.
+        thumbnails: The images in the order of the points, see `Thumbnails.of`.
         labels: Class of each image, -1 for none; None for images without classes.
         names: Names of the classes; numbers if there are none.
         neighbors: Rows of the nearest images of each image, by title.

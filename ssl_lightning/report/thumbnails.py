@@ -1,5 +1,8 @@
 """Thumbnails: small copies of many images in one image file."""
 
+import io
+from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,12 +11,16 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_lightning.report.contact_sheet import contact_sheet
+
 LARGEST = 48
 """Side of a thumbnail in pixels, at most."""
 BLOCK = 8
 """Sides are multiples of the blocks of JPEG, so that no thumbnail has pixels of the next one."""
 COLUMNS = 40
 """Thumbnails in a row of the file."""
+QUALITY = 88
+"""Of JPEG files."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,24 @@ class Thumbnails:
     source: str
     side: int
     columns: int = COLUMNS
+
+    @classmethod
+    def of(cls, images: Sequence[UInt8[Tensor, "3 _h _w"]], side: int = LARGEST) -> "Thumbnails":
+        """Thumbnails of images of any size in a data URI, for a page or a notebook without further files.
+
+        Args:
+            images: At least one image.
+            side: Side of a thumbnail in pixels.
+        """
+        content = as_jpeg(contact_sheet(images, COLUMNS, side, gap=0))
+        return cls(f"data:image/jpeg;base64,{b64encode(content).decode()}", side, min(COLUMNS, len(images)))
+
+
+def as_jpeg(image: Image.Image) -> bytes:
+    """The content of a JPEG file."""
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=QUALITY, subsampling=0)
+    return content.getvalue()
 
 
 def shrunk(images: Float[Tensor, "B 3 s s"]) -> UInt8[Tensor, "B 3 t t"]:

@@ -1,6 +1,8 @@
 """The map shows every image once without a script, holds no markup from names, and its script selects images."""
 
+import base64
 import html
+import io
 import json
 import re
 import shutil
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from ssl_lightning.report.hover_map import SIZE, hover_map
 from ssl_lightning.report.page import Section, write_page
@@ -127,6 +130,18 @@ def test_thumbnails_lie_in_rows_and_have_sides_of_whole_blocks():
     assert sheet.getpixel((3, 16 + 5)) == tuple(small[40, :, 5, 3].tolist())
     assert shrunk(torch.rand(1, 3, 224, 224)).shape == (1, 3, 48, 48)
     assert shrunk(torch.rand(1, 3, 3, 3)).shape == (1, 3, 8, 8)
+
+
+def test_thumbnails_of_images_of_any_size_are_in_the_page_itself():
+    images = [torch.full((3, 30 + row, 60), 6 * row, dtype=torch.uint8) for row in range(41)]
+    thumbnails = Thumbnails.of(images, side=16)
+    start, content = thumbnails.source.split(",")
+    assert (start, thumbnails.side, thumbnails.columns) == ("data:image/jpeg;base64", 16, 40)
+    with Image.open(io.BytesIO(base64.b64decode(content))) as sheet:
+        assert sheet.size == (40 * 16, 32)
+        assert abs(sheet.getpixel((39 * 16 + 8, 8))[0] - 6 * 39) < 5
+    assert Thumbnails.of(images[:3]).columns == 3
+    assert thumbnails.source in hover_map({"a": torch.rand(41, 2)}, thumbnails)
 
 
 EVENTS = """<script>addEventListener('load', () => {
