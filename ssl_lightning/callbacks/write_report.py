@@ -24,7 +24,7 @@ from ssl_lightning.report.facts import (
     time_section,
     verdict_section,
 )
-from ssl_lightning.report.feature_sections import draw_neighbors_of_samples, map_section, neighbor_section
+from ssl_lightning.report.feature_sections import draw_neighbors_of_samples, map_section, neighbor_section, samples_of
 from ssl_lightning.report.metrics_file import read_table
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.report.table import name_of_initial_weights, results_table
@@ -84,14 +84,23 @@ class WriteReport(pl.Callback):
 
     def _draw_features(self, trainer: pl.Trainer) -> None:
         """The maps of features and the nearest neighbors of the last evaluation; a failure costs no run."""
-        start = name_of_initial_weights(self.folder.parent)
         try:
             for training, test in list(data_of(trainer).probes.values())[:1]:
                 draw_neighbors_of_samples(self.folder, training, training.labels, test)
-            sections = [map_section(self.folder, start), neighbor_section(self.folder, start)]
-            self._features = [each for each in sections if each is not None]
+            self._features = self._feature_sections()
         except Exception as error:  # the run has its checkpoints and metrics
             log.warning("could not plot the features for the report (%s)", one_line(f"{type(error).__name__}: {error}"))
+
+    def _feature_sections(self) -> list[Section]:
+        start = name_of_initial_weights(self.folder.parent)
+        sections = [map_section(self.folder, start), neighbor_section(self.folder, start)]
+        return [each for each in sections if each is not None]
+
+    def write_from_files(self) -> None:
+        """Write the page of a run from its folder alone: without images of the clusters, which need the data."""
+        self._features = self._feature_sections()
+        self._probe_sets = [sample.probe_set for sample in samples_of(self.folder).values()][-1:]
+        self.write()
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         labels = pseudo_labels_of(pl_module)

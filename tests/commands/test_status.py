@@ -167,6 +167,14 @@ def test_a_page_has_the_tables_and_the_curves(folder, capsys):
     assert Path("page/curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_page_in_one_file_has_its_curves_in_itself(folder, capsys):
+    made("a", [ended()], done=True)
+    made("b", [ended()], done=True)
+    assert lines_of(capsys, "compare", "runs/a", "runs/b", "--html", "both.html")[-1] == "page in one file: both.html"
+    assert 'src="data:image/png;base64,' in Path("both.html").read_text()
+    assert sorted(path.name for path in Path().iterdir()) == ["both.html", "runs"]
+
+
 def test_names_that_two_folders_share_are_paths(folder, capsys):
     made("a", [ended()])
     Path("runs").rename("one")
