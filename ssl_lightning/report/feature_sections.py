@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Literal
 
 from jaxtyping import Int
 from PIL import Image
@@ -21,6 +22,8 @@ from ssl_lightning.types import UNLABELLED
 log = logging.getLogger(__name__)
 MAPS = "maps.png"
 """The maps as one image, in the folder of the report."""
+PROJECTION: Literal["tsne", "pca"] = "tsne"
+"""How features become points, see `to_plane`."""
 OF_THE_MAP = (
     "Each dot is a test image. t-SNE places images with similar features next to each other: where the dots of a class "
     "form a group of their own, few labels suffice to recognize it. Distances between groups, and their sizes, mean "
@@ -60,7 +63,7 @@ def map_section(folder: Path, start: str) -> Section | None:
 
         with Image.open(folder / IMAGES) as image:
             thumbnails = Thumbnails(IMAGES, image.width // COLUMNS)
-        points = {title: to_plane(sample.features) for title, sample in samples.items()}
+        points = {title: to_plane(sample.features, PROJECTION) for title, sample in samples.items()}
         last = list(samples.values())[-1]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # of names in other scripts, which the page has
