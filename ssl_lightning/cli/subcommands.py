@@ -83,6 +83,11 @@ SUBCOMMANDS = {
             "ssl_lightning.commands.sweep",
             "train the runs of a sweep file, several at once, and compare them",
         ),
+        Subcommand(
+            "report",
+            "ssl_lightning.commands.report",
+            "the page of a run, also while it trains, or with all images in one file",
+        ),
         Subcommand("check-setup", "ssl_lightning.commands.check_setup", "versions, devices, data and speed"),
     )
 }

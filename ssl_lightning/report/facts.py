@@ -6,21 +6,48 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ssl_lightning.report.intervals import READ_AS as INTERVALS
 from ssl_lightning.report.metrics_file import EPOCH, STEP, read_table
 from ssl_lightning.report.page import Section
-from ssl_lightning.report.run_json import facts_of, sessions_of
+from ssl_lightning.report.run_json import RECIPE, facts_of, sessions_of
 from ssl_lightning.report.verdict import failing, not_better
 
 READ_AS = {
     "linear": "logistic regression on frozen features",
     "ridge": "ridge regression on frozen features",
     "k-NN": "the classes of the nearest training images by cosine similarity vote",
-    "5-way": "the class among five, of which one or five labeled images are known, with a 95 % interval over episodes",
+    "5-way": "the class among five, of which one or five labeled images are known",
+    "% labels": "logistic regression with this share of the labels",
     "NMI": "agreement of k-means clusters with the classes",
 }
 """Beginnings of headings of the table of results, and how to read the numbers."""
-PHASES = {"evaluation": "eval/seconds", "clustering": "cluster/seconds"}
-"""Parts of the time of a run, and the metrics that hold their seconds."""
+OF_THE_RUN = "The command of the last session: given again, it resumes the run, or reports that the run has finished."
+OF_THE_ASSESSMENT = (
+    "Warnings name metrics in which the trained network is below its initial weights or below raw pixels. Training "
+    "diagnostics are known failures, such as a collapse, that held at the last step."
+)
+OF_THE_CURVES = (
+    "Evaluated metrics rise while the network learns. The loss of a method that learns from clusters jumps at each "
+    "clustering, which replaces the labels: compare it within an epoch alone."
+)
+OF_THE_CLUSTERS = (
+    "Clusters follow the classes as far as nmi_labels is above nmi_chance. They settle where nmi_previous rises and "
+    "reassigned falls. Empty clusters, and an imbalance far above 1, are signs of a collapse."
+)
+LONGEST = 120
+"""Characters of a value in the table of settings; longer ones are cut."""
+PHASES = {
+    "loading": "train/loading_seconds",
+    "steps": "train/seconds",
+    "clustering": "cluster/seconds",
+    "evaluation": "eval/seconds",
+}
+"""Parts of the time of a run, and the metrics that hold their seconds; those of the steps contain loading."""
+OF_THE_TIME = (
+    "Loading is the time in which the first process waits for training images: where it is long, raise "
+    "data.num_workers. Steps contain the random views. The rest is start, checkpoints, this page, and steps that an "
+    "interruption lost."
+)
 
 
 def run_section(run: Path) -> Section:
@@ -39,6 +66,7 @@ def run_section(run: Path) -> Section:
     lines = {
         "command": last.get("command"),
         "method": str((facts.get("inputs") or {}).get("model.class_path") or "").rpartition(".")[2],
+        "images": _images(facts.get("images")),
         "seed": (facts.get("inputs") or {}).get("seed_everything"),
         "length": _length(rows),
         "started": sessions[0].get("started") if sessions else None,
@@ -48,7 +76,7 @@ def run_section(run: Path) -> Section:
         "checkpoint": str(run / "checkpoints" / "last.ckpt"),
     }
     table = [(name, str(value)) for name, value in lines.items() if value not in (None, "")]
-    return Section("Run", table=[("", ""), *table])
+    return Section("Run", table=[("", ""), *table], note=OF_THE_RUN if last.get("command") else "")
 
 
 def time_section(run: Path) -> Section | None:
@@ -62,10 +90,13 @@ def time_section(run: Path) -> Section | None:
         return None
     rows, whole = read_table(run / "metrics.csv")[1], sum(spans)
     parts = {phase: sum(float(row[name]) for row in rows if row.get(name)) for phase, name in PHASES.items()}
+    parts["steps"] = max(parts["steps"] - parts["loading"], 0.0)
+    is_divided = parts["steps"] > 0
     parts = {phase: seconds for phase, seconds in parts.items() if seconds > 0}
-    parts["training and the rest"] = max(whole - sum(parts.values()), 0.0)
+    parts["the rest" if is_divided else "training and the rest"] = max(whole - sum(parts.values()), 0.0)
     shown = [(phase, f"{seconds:.0f}", f"{seconds / max(whole, 1e-9):.0%}") for phase, seconds in parts.items()]
-    return Section("Time", table=[("phase", "seconds", "share"), *shown, ("all", f"{whole:.0f}", "100%")])
+    table = [("phase", "seconds", "share"), *shown, ("all", f"{whole:.0f}", "100%")]
+    return Section("Time", table=table, note=OF_THE_TIME if is_divided else "")
 
 
 def verdict_section(run: Path) -> Section:
@@ -77,13 +108,14 @@ def verdict_section(run: Path) -> Section:
     found = failing(run)
     diagnostics = f"Training diagnostics: {', '.join(found)}." if found else "Training diagnostics: no failure."
     warnings = [f"Warning: {line}." for line in not_better(run)]
-    return Section("Assessment", table=[("",), *((line,) for line in [*warnings, diagnostics])])
+    return Section("Assessment", note=OF_THE_ASSESSMENT, table=[("",), *((line,) for line in [*warnings, diagnostics])])
 
 
 def reading(text: str) -> str:
     """How to read the columns of a table of results, in one paragraph."""
     known = [f"{name}: {meaning}" for name, meaning in READ_AS.items() if name in text]
-    return f"Accuracy on test images that training never used, in percent. {'; '.join(known)}." if known else ""
+    intervals = f" {INTERVALS}." if "±" in text else ""
+    return f"Accuracy on test images that training never used. {'; '.join(known)}.{intervals}" if known else ""
 
 
 def next_section(run: Path) -> Section:
@@ -102,6 +134,27 @@ def next_section(run: Path) -> Section:
     return Section("Next commands", "\n".join(lines))
 
 
+def recipe_section(run: Path) -> Section | None:
+    """Settings that differ from the packaged configurations of the run; None where they are unknown.
+
+    Args:
+        run: Folder of the run.
+    """
+    recipe = facts_of(run).get(RECIPE)
+    names, changed = (recipe.get("of"), recipe.get("changed")) if isinstance(recipe, dict) else (None, None)
+    if not isinstance(names, list) or not isinstance(changed, list):
+        return None
+    note = (
+        f"What the command line or further files set otherwise than {' and '.join(map(str, names))}. Settings that "
+        "change no result, such as the device, are left out; (none) is null, or a setting that does not exist there."
+    )
+    rows = [tuple(map(_setting, row)) for row in changed if isinstance(row, list) and len(row) == 3]
+    head = ("setting", "recipe", "this run")
+    return Section(
+        "Settings that differ from the recipe", "" if rows else "none", table=[head, *rows] if rows else (), note=note
+    )
+
+
 def settings_section(run: Path) -> Section | None:
     """The complete configuration, folded; None without one.
 
@@ -115,10 +168,21 @@ def settings_section(run: Path) -> Section | None:
     return Section("All settings", text, is_folded=True)
 
 
+def _images(reports: Any) -> str:
+    """Number and place of the images of each source."""
+    known = [each for each in reports if isinstance(each, dict)] if isinstance(reports, list) else []
+    return "; ".join(f"{each['found']:,} in {each.get('path')}" for each in known if isinstance(each.get("found"), int))
+
+
 def _length(rows: Sequence[Mapping[str, str]]) -> str:
     steps = max((int(row[STEP]) for row in rows), default=0)
     epochs = [float(row[EPOCH]) for row in rows if row.get(EPOCH)]
     return f"{epochs[-1]:g} epochs, {steps:,} steps" if epochs else ""
+
+
+def _setting(value: Any) -> str:
+    text = "(none)" if value is None else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _machine(found: Mapping[str, Any]) -> str:
