@@ -11,7 +11,13 @@ from torch.nn import functional as F
 
 from ssl_lightning.clustering.assign import nearest
 from ssl_lightning.clustering.clusterer import Clustering
-from ssl_lightning.clustering.diagnostics import cluster_metrics, distances_to_means, purity
+from ssl_lightning.clustering.diagnostics import (
+    cluster_metrics,
+    distances_to_means,
+    normalized_mutual_info,
+    purity,
+    reassigned,
+)
 from ssl_lightning.clustering.kmeans import KMeans
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.inspect.embedded import MOST_IMAGES, Features, features
@@ -130,6 +136,57 @@ def cluster_numbers(run: Run, found: Clusters) -> dict[str, float]:
     """
     own = run.data.labels if run.has_labels else None
     return cluster_metrics(found.sizes, found.labels, true_labels=own)
+
+
+def cluster_history(run: Run) -> Any:
+    """A DataFrame with a row for each saved clustering of a run, the earliest first.
+
+    `churn` is the share of the images that leave their cluster: clusters of the previous saved step are matched one to
+    one by their common images. `nmi_previous` is the normalized mutual information of both.
+
+    Args:
+        run: From `load_run`.
+    """
+    rows, previous = [], None
+    for step in saved_clusters(run):
+        found = clusters(run, step)
+        row = {"step": step, "used": int((found.sizes > 0).sum()), "largest": int(found.sizes.max())}
+        if previous is not None:
+            labels = (previous.labels, found.labels)
+            row |= {"churn": reassigned(*labels), "nmi_previous": normalized_mutual_info(*labels)}
+        rows.append(row)
+        previous = found
+    return table(rows, "step")
+
+
+def center_similarity(found: Clusters, of_images: Features, most: int = 24) -> Any:
+    """A DataFrame of the cosine similarity of the mean features of the largest clusters, similar ones side by side.
+
+    Args:
+        found: From `clusters`.
+        of_images: Features of some images.
+        most: Number of clusters.
+    """
+    own = found.labels[of_images.rows]
+    sizes = own[own != UNLABELLED].bincount(minlength=found.count)
+    largest = [cluster for cluster in sizes.argsort(descending=True, stable=True).tolist() if sizes[cluster]][:most]
+    means = torch.stack([of_images.values[own == cluster].mean(0) for cluster in largest])
+    similarity = F.normalize(means, dim=1) @ F.normalize(means, dim=1).T
+    order = _side_by_side(similarity)
+    names = [largest[place] for place in order]
+    rows = similarity[order][:, order].tolist()
+    named = (dict(zip(names, row, strict=True)) for row in rows)
+    return table([{"cluster": name, **row} for name, row in zip(names, named, strict=True)], "cluster")
+
+
+def _side_by_side(similarity: Float[Tensor, "K K"]) -> list[int]:
+    """An order that begins with the first row and goes on with the most similar one that is left."""
+    order, left = [0], set(range(1, len(similarity)))
+    while left:
+        last = similarity[order[-1]]
+        order.append(max(left, key=lambda place, last=last: float(last[place])))
+        left.remove(order[-1])
+    return order
 
 
 def with_distances(found: Clusters, of_images: Features) -> Clusters:

@@ -1,5 +1,6 @@
 """Figures for notebooks; a sentence in place of a figure for which something is missing."""
 
+import itertools
 from typing import Any, Literal
 
 import torch
@@ -9,8 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_lightning.clustering.diagnostics import purity
+from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation.knn import nearest_rows
-from ssl_lightning.inspect.clustered import Clusters, with_distances
+from ssl_lightning.inspect.clustered import Clusters, cluster_history, with_distances
 from ssl_lightning.inspect.embedded import NEIGHBORS, Features, agreement_of_neighbors
 from ssl_lightning.inspect.run import Run
 from ssl_lightning.inspect.units import filters, strongest, varying_units
@@ -21,6 +23,8 @@ from ssl_lightning.types import UNLABELLED
 
 EACH = 8
 """Images of a row of a contact sheet."""
+NUMBERED = 16
+"""Up to this number of rows, a map of colors has its numbers."""
 MAPPED = 1500
 """Points of a map, for which t-SNE takes some seconds."""
 
@@ -124,14 +128,59 @@ def draw_map(run: Run, found: Clusters, of_images: Features, how: Literal["tsne"
     return draw_feature_map(points, panels, {"by class": run.data.training.classes})
 
 
-def draw_filters(run: Run, most: int = 96) -> Figure:
+def draw_history(run: Run) -> Figure | str:
+    """Churn and sizes of the clusters over the saved steps of a run.
+
+    Args:
+        run: From `load_run`.
+    """
+    history = cluster_history(run)
+    if len(history) < 2:
+        return f"the run has saved {len(history)} clusterings; a history needs two"
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    panels = {"churn": "share of images that leave their cluster", "largest": "images of the largest cluster"}
+    for place, (column, title) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, 2, place + 1)
+        axes.plot(history.index, history[column], marker="o", markersize=3)
+        axes.set_ylim(bottom=0)
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.grid(visible=True, alpha=0.3)
+    return figure
+
+
+def draw_similarity(frame: Any) -> Figure:
+    """A DataFrame of similarities from 0 to 1 as a map of colors, with the numbers.
+
+    Args:
+        frame: From `layer_similarity`, `feature_similarity` or `center_similarity`.
+    """
+    values, count = frame.to_numpy(), len(frame)
+    side = 1.5 + min(0.55 * count, 9)
+    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(values, vmin=min(0.0, float(values.min())), vmax=1, cmap="viridis")
+    axes.set_xticks(range(count), [str(name) for name in frame.columns], rotation=90)
+    axes.set_yticks(range(count), [str(name) for name in frame.index])
+    for row, column in itertools.product(range(count), range(count) if count <= NUMBERED else ()):
+        value = values[row, column]
+        color = "black" if value > 0.6 else "white"
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=color)
+    figure.colorbar(shown, shrink=0.8)
+    return figure
+
+
+def draw_filters(run: Run, most: int = 96) -> Figure | str:
     """The filters of the first convolution.
 
     Args:
         run: From `load_run`.
         most: Number of filters.
     """
-    shown = filters(run)
+    try:
+        shown = filters(run)
+    except UsageError as error:
+        return str(error)
     title = f"{min(most, len(shown))} of {len(shown)} filters of {shown.shape[-1]} x {shown.shape[-2]} pixels"
     return cluster_figures.draw_sheets({title: contact_sheet(list(shown[:most]), columns=16, side=32)})
 
