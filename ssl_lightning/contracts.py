@@ -198,8 +198,8 @@ class TrainingData(ABC):
         """Sample the next epochs uniformly over these pseudo-labels; None for the natural frequencies."""
 
     @abstractmethod
-    def predict_dataloader(self) -> Iterable[RawBatch]:
-        """This process's block of the training images, in row order."""
+    def predict_dataloader(self, rows: Int[Tensor, "M"] | None = None) -> Iterable[RawBatch]:
+        """This process's block of the training images, in row order; of some rows in their order, if given."""
 
     @abstractmethod
     def views_dataloader(self) -> Iterable[RawBatch]:

@@ -28,6 +28,7 @@ from ssl_lightning.entry import run
 from ssl_lightning.files import sha256_of
 from ssl_lightning.methods import Method, MoCLR
 from ssl_lightning.models import Preprocessing, ResNet18
+from tests.callbacks.saved_clusters import check_newest
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -70,6 +71,13 @@ SMALLER = {
     "swav": [*PROTOTYPES, "--model.queue_length", "32"],
 }
 """What each small config takes one step with beside `TINY`; all other keys are as shipped."""
+
+
+CLUSTERS = {
+    **dict.fromkeys(("deepcluster", "deepcluster_v2", "demo", "local_aggregation"), "pseudo-labels"),
+    **{"swav": "prototypes", "seer": "prototypes", "instance_recognition": "memory-bank"},
+}
+"""The source of the saved clusters of each small config, of the others "features"."""
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +142,7 @@ def test_every_method_takes_a_step_as_it_is_shipped(config, tmp_path, capsys):
     assert present >= {"config.yaml", "run.json", "metrics.csv", "checkpoints", "report", "done.json"}
     assert (folder / "checkpoints" / "last.ckpt").resolve().name == "step-1.ckpt"
     assert "untrained" in capsys.readouterr().out
+    assert check_newest(folder) == CLUSTERS.get(config.stem, "features")
 
 
 def test_averaged_weights_are_in_the_table_and_embed_images(tmp_path, capsys):

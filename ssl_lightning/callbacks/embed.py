@@ -68,6 +68,29 @@ def embed_dataset(
     return rows, features
 
 
+def embed_rows(
+    trainer: pl.Trainer, module: pl.LightningModule, rows: Int[Tensor, "M"] | None = None, layer: str | None = None
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
+    """Features of some training images, like `embed_dataset`, without a record of those that cannot be read.
+
+    Args:
+        trainer: The running trainer.
+        module: A method.
+        rows: Rows of all processes together, ascending; None for all images.
+        layer: One of `module.layers`; None for the first.
+
+    Returns:
+        Readable rows of this process, ascending, and their features.
+    """
+    data = data_of(trainer)
+    share_buffers(module)
+    with trainer.precision_plugin.forward_context():
+        loader = data.predict_dataloader() if rows is None else data.predict_dataloader(rows)
+        count = None if rows is None else len(rows)
+        own, features, _ = _embed(_with_progress(trainer, loader), data, module, layer, count=count)
+    return own, features
+
+
 def fill_banks(trainer: pl.Trainer, module: pl.LightningModule, banks: list[FeatureBank]) -> None:
     """Fill every row of each bank with the embedding of one training view of its image, bank a with that of view a.
 
@@ -137,9 +160,22 @@ def embed_images(
 
 
 def _embed(
-    loader: Any, data: TrainingData, module: pl.LightningModule, layer: str | None, weights: Weights = "online"
+    loader: Any,
+    data: TrainingData,
+    module: pl.LightningModule,
+    layer: str | None,
+    weights: Weights = "online",
+    count: int | None = None,
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"], Int[Tensor, "u"]]:
     """Rows, their features, and unreadable rows. Features are in RAM once, since they may take most of it.
+
+    Args:
+        loader: Of batches.
+        data: Of the run.
+        module: A method.
+        layer: One of `module.layers`; None for the first.
+        weights: "ema" for the averaged weights.
+        count: Rows of all processes together; None for all images.
 
     Raises:
         DataError: Without images.
@@ -148,8 +184,8 @@ def _embed(
     if not isinstance(module, Embeds):
         raise UsageError(f"found a {type(module).__name__}, which has no embed; expected a method of ssl_lightning")
     group = world()
-    most = -(-data.num_samples // (1 if group is None else group.size()))
-    rows, unreadable, features, count = [], [], torch.empty(0, 0), 0
+    most = -(-(count or data.num_samples) // (1 if group is None else group.size()))
+    rows, unreadable, features, done = [], [], torch.empty(0, 0), 0
     with isolate_rng(), torch.no_grad(), eval_mode(module):
         for raw in loader:
             unreadable.append(raw.index[~raw.valid])
@@ -157,12 +193,12 @@ def _embed(
             embedded = module.embed(batch.views[0], layer, weights)
             if not rows:
                 features = torch.empty(most, embedded.shape[1], dtype=torch.float32, device=embedded.device)
-            features[count : count + len(embedded)] = embedded
+            features[done : done + len(embedded)] = embedded
             rows.append(batch.index)
-            count += len(embedded)
+            done += len(embedded)
     if not rows:
         raise DataError("found no images to embed; expected one at least: check the data section")
-    return torch.cat(rows), features[:count], torch.cat(unreadable)
+    return torch.cat(rows), features[:done], torch.cat(unreadable)
 
 
 @contextmanager

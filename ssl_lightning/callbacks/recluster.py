@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
@@ -85,8 +86,8 @@ class Recluster(pl.Callback):
         self.last_epoch = -1
         self.last_step = -1
         self.metrics: dict[str, float] = {}
-        self.distances: Tensor | None = None  # [N]
-        """Distance of each row to its centroid in the first of the last clusterings; None before the first of them."""
+        self.newest: Clustering | None = None
+        """The first of the last clusterings, of all rows, on the CPU; None before the first of them."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Reject a transform of memory banks: the method compares features and clusters in the same space."""
@@ -134,7 +135,7 @@ class Recluster(pl.Callback):
         clusterings = self._cluster(trainer, pl_module, data, moment)
         method.on_reclustered(clusterings, number(data.seed, Purpose.HEAD, moment))
         self.last_epoch, self.last_step = epoch, step
-        self.distances = clusterings[0].distances.cpu()
+        self.newest = on_cpu(clusterings[0])
         metrics = _metrics(clusterings, previous, data.labels)
         self.metrics = {f"cluster/{name}": value for name, value in metrics.items()}
         publish(trainer, self.metrics | {"cluster/seconds": time.perf_counter() - start})
@@ -167,8 +168,14 @@ class Recluster(pl.Callback):
             rows, features = sources[head % len(sources)]
             seed = number(data.seed, Purpose.CLUSTERING, moment, view=head)
             clustering = self.clusterer(features, method.num_clusters, seed, group)
-            clusterings.append(_of_all_rows(clustering, rows, data.num_samples, group))
+            clusterings.append(of_all_rows(clustering, rows, data.num_samples, group))
         return clusterings
+
+
+def on_cpu(clustering: Clustering) -> Clustering:
+    """The same clustering on the CPU."""
+    names = ("labels", "distances", "centroids", "sizes")
+    return replace(clustering, **{name: getattr(clustering, name).cpu() for name in names})
 
 
 def _learner(module: pl.LightningModule) -> tuple[LearnsFromClusters, PseudoLabels]:
@@ -204,7 +211,7 @@ def _reject_non_finite(trainer: pl.Trainer, sources: list[tuple[Int[Tensor, "n"]
         raise diverged(f"features to cluster that are not finite at step {trainer.global_step}")
 
 
-def _of_all_rows(
+def of_all_rows(
     clustering: Clustering, rows: Int[Tensor, "n"], num_samples: int, group: dist.ProcessGroup | None
 ) -> Clustering:
     """Labels and distances of all N rows on every process, from those of this process's rows."""

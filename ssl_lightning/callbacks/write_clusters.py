@@ -8,10 +8,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from ssl_lightning.callbacks.cluster_files import write_cluster_files
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics
-from ssl_lightning.clustering.list_file import write_list
 from ssl_lightning.clustering.whitening import FeatureTransform
 from ssl_lightning.contracts import TrainingData, data_of
 from ssl_lightning.counter_rng import Purpose, number
@@ -118,10 +118,8 @@ class WriteClusters(pl.Callback):
         return path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.parquet")
 
     def _write(self, clustering: Clustering, data: TrainingData, objective: float | None) -> None:
-        stage_file, table = self._files
-        stage_file.parent.mkdir(parents=True, exist_ok=True)  # the pass may take hours, in which it may be removed
-        _write_table(table, clustering, data)
-        clustering.save(stage_file, self._metadata(data))
+        stage_file, _ = self._files
+        write_cluster_files(Path(self.path), clustering, data, self._metadata(data))
         used, clustered = int((clustering.sizes > 0).sum()), int((clustering.labels != UNLABELLED).sum())
         unreadable = len(clustering.labels) - clustered
         log.info(
@@ -152,24 +150,3 @@ class WriteClusters(pl.Callback):
         metric = getattr(self.clusterer, "metric", "") if nearest else ""
         found_by = {"layer": self.embedded_layer, "metric": metric}
         return {"data": data.fingerprint, "checkpoint": self.checkpoint, "data_config": self.data_config} | found_by
-
-
-def _as_text(name: str) -> str:
-    """A name in UTF-8: bytes that are no text, which Python keeps as lone surrogates, are escaped."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _write_table(path: Path, clustering: Clustering, data: TrainingData) -> None:
-    try:
-        import pyarrow as pa  # optional: no stage reads this table
-    except ImportError:
-        log.warning("found no pyarrow: %s is not written; the next stage does not need it", path)
-        return
-    columns = {
-        "row": pa.array(range(len(clustering.labels)), pa.int64()),
-        "sample_id": pa.array(data.training.sample_ids.numpy(), pa.int64()),
-        "path": pa.array([_as_text(name) for name in data.training.names], pa.string()),
-        "cluster": pa.array(clustering.labels.numpy(), pa.int64()),
-        "distance": pa.array(clustering.distances.float().numpy(), pa.float32()),
-    }
-    write_list(path, columns, data.fingerprint)

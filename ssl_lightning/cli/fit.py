@@ -284,7 +284,8 @@ class Fitting:
             return []
         data, folder = self.datamodule, self.run.path / "wandb" / "clusters"
         callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-        distances = next((each.distances for each in callbacks if isinstance(each, Recluster)), None)
+        newest = next((each.newest for each in callbacks if isinstance(each, Recluster)), None)
+        distances = None if newest is None else newest.distances
         try:
             return cluster_rows(folder, labels.rows[:, 0].cpu().long(), data.training, data.labels, distances)
         except (OSError, ValueError) as error:

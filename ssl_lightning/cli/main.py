@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ssl_lightning.callbacks import WriteClusters
+from ssl_lightning.callbacks import SaveClusters, WriteClusters
 from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import load_model
 from ssl_lightning.checkpoints.allowlist import restrict_imports
@@ -56,6 +56,7 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "run.dir": (str, "runs", "folder of all runs"),
     "run.save_every_n_epochs": (int, 1, "checkpoints at ends of epochs"),
     "run.save_every_n_steps": (int | None, None, "checkpoints within epochs"),
+    "run.save_clusters": (bool, True, "clusters of the training images as files of the run"),
     "run.start_from": (
         str | None,
         None,
@@ -192,6 +193,7 @@ class CommandLine(LightningCLI):
         datamodule.setup("fit")
         check_interval(self.options.trainer, datamodule)
         config = self._plain_config()
+        self._describe_data(config)
         cast(Method, model).described_arguments = config["model"].get("init_args") or {}
         command = self.components.preemption.resuming
         fitting = Fitting(
@@ -235,9 +237,7 @@ class CommandLine(LightningCLI):
 
     def predict(self, model: pl.LightningModule, datamodule: ImageModule, **_: Any) -> None:
         """Embed the training images; callbacks such as `WriteClusters` keep what they need."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
-            if isinstance(callback, WriteClusters):
-                callback.data_config = json.dumps(self._plain_config()["data"])
+        self._describe_data(self._plain_config())
         with self._session():
             method = self._method(model, datamodule)
             self.trainer.predict(method, datamodule=datamodule, return_predictions=False)
@@ -286,6 +286,12 @@ class CommandLine(LightningCLI):
         _log_other_preprocessing(loaded.preprocessing, datamodule.preprocessing, ckpt_path)
         loaded.fingerprint = sha256_of(Path(ckpt_path).resolve())
         return loaded
+
+    def _describe_data(self, config: dict[str, Any]) -> None:
+        """Give the configuration of the data to callbacks that write clusters, so that the images are found again."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
+            if isinstance(callback, WriteClusters | SaveClusters):
+                callback.data_config = json.dumps(config["data"])
 
     def _plain_config(self) -> dict[str, Any]:
         dumped = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml")

@@ -216,6 +216,7 @@ def _common_options() -> list[str]:
         *(f"trainer.{name}" for name in inspect.signature(pl.Trainer).parameters),
         *(f"data.{field.name}" for field in fields(ImageModule)),
         *("run.name", "run.dir", "run.start_from", "run.save_every_n_epochs", "run.save_every_n_steps"),
+        "run.save_clusters",
         *(
             "resume.policy",
             "resume.allow_config_change",

@@ -18,6 +18,7 @@ from ssl_lightning.callbacks import (
     ProbeFeatures,
     ProgressLines,
     RawPixelBaseline,
+    SaveClusters,
     SyncBatchNorm,
     Throughput,
     TimeLeft,
@@ -114,15 +115,18 @@ class RunComponents:
             "logger": [MetricsTable(self.run.path / "metrics.csv"), *loggers],
             "plugins": [*_as_list(config.plugins), DurableCheckpointIO()],
             "profiler": config.profiler or NoProfiler(),
-            "callbacks": [*_as_list(config.callbacks), *self._callbacks(config, fits)],
+            "callbacks": self._callbacks(_as_list(config.callbacks), config, fits),
             "default_root_dir": str(self.run.path),
             "sync_batchnorm": False,  # by our callback
             "max_time": None,  # by `Preemption`: Lightning would call the run finished
         }
 
-    def _callbacks(self, config: Namespace, fits: bool) -> list[pl.Callback]:
-        own, time_left = _as_list(config.callbacks), TimeLeft()
-        callbacks: list[pl.Callback] = [time_left] if fits else []
+    def _callbacks(self, own: list[pl.Callback], config: Namespace, fits: bool) -> list[pl.Callback]:
+        """Those of the configuration, then those of every run; what follows the last checkpoint comes after it."""
+        saves_clusters = [each for each in own if isinstance(each, SaveClusters)] or [SaveClusters()]
+        time_left = TimeLeft()
+        callbacks = [each for each in own if not isinstance(each, SaveClusters)]
+        callbacks += [time_left] if fits else []
         if config.enable_progress_bar is not False and not any(isinstance(each, ProgressBar) for each in own):
             callbacks.append(ImagesProgressBar(time_left) if sys.stdout.isatty() else ProgressLines(time_left))
         if config.sync_batchnorm:
@@ -137,7 +141,9 @@ class RunComponents:
             ]
             if any(isinstance(each, ProbeFeatures) for each in own):
                 callbacks.append(RawPixelBaseline())
-            callbacks += [self.report, self._checkpointing()]
+            callbacks.append(self._checkpointing())
+            callbacks += saves_clusters if self.options.run.save_clusters else []
+            callbacks.append(self.report)
             callbacks += [self.new_options] if self.options.resume.allow_config_change else []
         return [*callbacks, StopBetweenBatches(self.preemption)]
 

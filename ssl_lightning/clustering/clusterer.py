@@ -20,6 +20,7 @@ class Clustering:
     """The result of a clustering: the cluster of each row, distances, centroids and sizes.
 
     With a process group, `labels` and `distances` are those of the rows of this process; the rest is equal on all.
+    Labels without features have centroids of width 0 and distances of NaN, see `without_features`.
 
     Attributes:
         labels: Id of the nearest returned centroid for each row; ids are never remapped.
@@ -36,6 +37,17 @@ class Clustering:
     sizes: Int[Tensor, "K"]
     objective: list[float] = field(default_factory=list)
     repairs: int = 0
+
+    @classmethod
+    def without_features(cls, labels: Int[Tensor, "N"], num_clusters: int) -> "Clustering":
+        """The clustering of labels alone.
+
+        Args:
+            labels: Cluster of each row, -1 for none.
+            num_clusters: K, including empty clusters.
+        """
+        sizes = labels[labels >= 0].bincount(minlength=num_clusters)
+        return cls(labels, torch.full((len(labels),), torch.nan), torch.empty(num_clusters, 0), sizes)
 
     def save(self, path: str | Path, metadata: dict[str, str]) -> None:
         """Write a safetensors file atomically, with its SHA-256. Equal clusterings give equal bytes.
@@ -156,6 +168,8 @@ def _check_clustering(tensors: dict[str, Tensor], path: str | Path) -> None:
     finite = all(bool(torch.isfinite(tensors[name]).all()) for name in ("centroids", "objective"))
     _require(finite, "centroids or an objective that are not finite", path)
     own = distances[known]
+    if not tensors["centroids"].shape[1] and bool(own.isnan().all()):
+        return  # labels without features
     _require(bool((torch.isfinite(own) & (own >= LEAST_DISTANCE)).all()), "distances that are none", path)
 
 

@@ -326,9 +326,9 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         """See `val_dataloader`."""
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> SequentialLoader:
+    def predict_dataloader(self, rows: Int[Tensor, "M"] | None = None) -> SequentialLoader:
         """See `TrainingData.predict_dataloader`."""
-        return self._sequential(self.training, self.image_size)
+        return self._sequential(self.training, self.image_size, rows)
 
     def views_dataloader(self) -> SequentialLoader:
         """See `TrainingData.views_dataloader`."""

@@ -109,6 +109,8 @@ def damaged(tensors, **changes):
         ({"objective": torch.tensor([float("inf")])}, "not finite"),
         ({"distances": [0.1, float("nan"), 0.2, float("nan")]}, "distances that are none"),
         ({"distances": [0.1, -0.5, 0.2, float("nan")]}, "distances that are none"),
+        ({"distances": [float("nan")] * 4}, "distances that are none"),  # although there are centroids
+        ({"centroids": torch.empty(2, 0), "distances": [0.1, float("nan"), 0.2, float("nan")]}, "that are none"),
     ],
 )
 def test_an_older_file_is_read_with_a_line_and_its_ranges_are_checked(change, message, tmp_path, caplog):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 
 from ssl_lightning.checkpoints import read_checkpoint
-from ssl_lightning.clustering import Clustering
+from ssl_lightning.clustering import Clustering, normalized_mutual_info
+from ssl_lightning.clustering.saved import cluster_files
 from ssl_lightning.data import Digits
 from ssl_lightning.methods import MoCLR, SimCLR
 from ssl_lightning.models import ResNet18
@@ -58,6 +60,41 @@ def test_two_processes_log_before_training_and_at_the_end_what_one_logs(tmp_path
     ):
         first = [next(row[name] for row in rows if row.get(name)) for rows in (one, two)]
         assert float(first[1]) == pytest.approx(float(first[0]), abs=0.01), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["swav", "simclr"])
+def test_two_processes_save_the_clusters_that_one_saves_of_the_same_weights(method, tmp_path):
+    """Both resume a run that has no step left to take, so that the pass over the images is all that they do."""
+    heads = ("--model.hidden", "[16]", "--model.projection", "8")
+    options = [*SHORT, *heads, *(("--model.num_prototypes", "12") if method == "swav" else ())]
+    config = ("--config", f"configs/{method}.yaml", "--data.image_size", "16", *options)
+    fit(tmp_path, "one", config=config)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "clusters")
+    (tmp_path / "two" / "done.json").unlink()
+    fit(tmp_path, "two", "--trainer.devices", "2", "--trainer.strategy", "ddp", config=config)
+    (one,), (two,) = (cluster_files(tmp_path / name) for name in ("one", "two"))
+    assert two.name == one.name
+    (first, facts), (second, others) = Clustering.load(one), Clustering.load(two)
+    assert others == facts
+    assert second.objective[-1] == pytest.approx(first.objective[-1], rel=0.01)
+    # features differ by the order of sums in batches, which k-means may amplify
+    assert torch.equal(second.labels, first.labels) or method == "simclr"
+    assert normalized_mutual_info(second.labels, first.labels) > 0.9
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_save_clusters_once(tmp_path):
+    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+    fit(tmp_path, "labels", *two, config=("--config", "configs/demo.yaml", *SHORT, "--trainer.max_epochs", "3"))
+    assert len(cluster_files(tmp_path / "labels")) == 3
+    heads = ("--model.hidden", "[16]", "--model.projection", "8")
+    fit(tmp_path, "features", *two, config=("--config", "configs/simclr.yaml", *SHORT, *heads))
+    (file,) = cluster_files(tmp_path / "features")
+    clustering, metadata = Clustering.load(file)
+    assert int(clustering.sizes.sum()) == len(clustering.labels)
+    assert metadata["source"] == "features"
 
 
 @pytest.mark.slow
