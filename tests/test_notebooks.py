@@ -17,7 +17,13 @@ from PIL import Image
 from tests.trained_runs import EVERY, ROOT, STATES, TrainedRuns
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FIGURES = {"compare_runs": 2, "inspect_clusters": 6, "inspect_features": 5}
+FIGURES = {
+    "compare_runs": 2,
+    "dissect_divide_and_contrast": 6,
+    "inspect_clusters": 6,
+    "inspect_features": 5,
+    "your_images": 3,
+}
 """Cells of each notebook that end in a figure, for a run of DeepCluster."""
 IMPORTED = {"IPython", "matplotlib", "os", "pandas", "ssl_lightning.inspect"}
 """What notebooks import."""
@@ -149,10 +155,20 @@ def test_runs_of_different_methods_are_compared(trained, monkeypatch):
     assert results[0].index.tolist() == ["deepcluster", "simclr", "swav", "supervised"]
 
 
-def parameters_of(name, trained):
+@pytest.mark.slow
+def test_the_stages_of_divide_and_contrast_are_dissected(trained, monkeypatch):
+    results = carry_out("dissect_divide_and_contrast", monkeypatch, path=str(trained("distill")), max_images=120)
+    assert sum(isinstance(result, Figure) for result in results) == FIGURES["dissect_divide_and_contrast"]
+
+
+def parameters_of(name, trained, folder):
     """Small values of the parameters of each notebook."""
-    paths = [str(trained(method)) for method in ("deepcluster", "simclr")]
-    return {"compare_runs": {"paths": paths, "max_images": 120}}.get(name, {"path": paths[0], "max_images": 120})
+    if name == "your_images":
+        return {"folder": str(folder), "epochs": 1, "num_clusters": 4}
+    if name == "compare_runs":
+        return {"paths": [str(trained(method)) for method in ("deepcluster", "simclr")], "max_images": 120}
+    method = "distill" if name == "dissect_divide_and_contrast" else "deepcluster"
+    return {"path": str(trained(method)), "max_images": 120}
 
 
 @pytest.mark.slow
@@ -162,7 +178,7 @@ def test_a_notebook_runs_in_a_kernel_and_plots_without_a_warning(path, trained, 
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # no start-up files of the user
     notebook = nbformat.read(path, 4)
     place = next(place for place, cell in enumerate(notebook.cells) if cell.metadata.get("tags") == [PARAMETERS])
-    given = "\n".join(f"{name} = {value!r}" for name, value in parameters_of(path.stem, trained).items())
+    given = "\n".join(f"{name} = {value!r}" for name, value in parameters_of(path.stem, trained, tmp_path).items())
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(given))
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
     images = []

@@ -25,7 +25,7 @@ EVALUATED = ("--trainer.limit_val_batches", "1")
 METHODS = {
     "byol": (*HEAD, "--model.predictor_hidden", "[16]"),
     "deepcluster": (*CLUSTERS, *EVALUATED),
-    "deepcluster_v2": (*CLUSTERS, *HEAD),
+    "deepcluster_v2": (*CLUSTERS, *HEAD, "--trainer.max_epochs", "2"),
     "instance_recognition": ("--model.projection", "8"),
     "local_aggregation": (*LOCAL, "--model.warmup_epochs", "0"),
     "moclr": HEAD,
@@ -88,7 +88,7 @@ class TrainedRuns:
 
     def _distill(self) -> None:
         """Divide and Contrast: its base, clusters, experts and student."""
-        self._fit("base", "divide_contrast/1_base", *HEAD)
+        self("base")
         edge = self._edge("base", str(K))
         for k in range(K):
             subset = ("--data.subset.path", edge, "--data.subset.value", str(k))
@@ -96,6 +96,9 @@ class TrainedRuns:
         experts = ",".join(str(self.folder / f"expert-{k}" / "checkpoints" / "last.ckpt") for k in range(K))
         files = ("--model.base", self.checkpoint("base"), "--model.experts", f"[{experts}]", "--model.clusters", edge)
         self._fit("distill", "divide_contrast/4_distill", *HEAD, *files)
+
+    def _base(self) -> None:
+        self._fit("base", "divide_contrast/1_base", *HEAD)
 
     def _edge(self, name: str, k: str) -> str:
         """Clusters of the features of a run, as a file of the second stage."""

@@ -13,6 +13,7 @@ from ssl_lightning.inspect.clustered import (
     clusters,
     saved_clusters,
 )
+from ssl_lightning.inspect.commands import command, example_images, save_backbone
 from ssl_lightning.inspect.comparison import (
     differing_settings,
     draw_curves,
@@ -29,6 +30,14 @@ from ssl_lightning.inspect.embedded import (
     layer_similarity,
     layer_table,
     stages,
+)
+from ssl_lightning.inspect.experts import (
+    Division,
+    agreement_of_networks,
+    expert_table,
+    kept_by_distillation,
+    load_division,
+    other_experts,
 )
 from ssl_lightning.inspect.figures import (
     draw_clusters,
@@ -47,15 +56,18 @@ from ssl_lightning.inspect.units import filters, strongest, varying_units
 
 __all__ = [
     "Clusters",
+    "Division",
     "Features",
     "Run",
     "agreement_of_neighbors",
+    "agreement_of_networks",
     "center_similarity",
     "cluster_history",
     "cluster_numbers",
     "cluster_table",
     "clusters",
     "collapse",
+    "command",
     "differing_settings",
     "draw_clusters",
     "draw_curves",
@@ -67,16 +79,22 @@ __all__ = [
     "draw_similarity",
     "draw_sizes",
     "draw_units",
+    "example_images",
+    "expert_table",
     "feature_similarity",
     "features",
     "filters",
+    "kept_by_distillation",
     "layer_similarity",
     "layer_table",
+    "load_division",
     "load_run",
     "load_runs",
     "map_points",
+    "other_experts",
     "results",
     "run_facts",
+    "save_backbone",
     "saved_clusters",
     "stages",
     "strongest",

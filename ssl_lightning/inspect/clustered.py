@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_lightning.clustering.assign import nearest
+from ssl_lightning.callbacks.cluster_sources import EMBEDDINGS, default_count, prototypes_of
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.diagnostics import (
     cluster_metrics,
@@ -19,19 +19,14 @@ from ssl_lightning.clustering.diagnostics import (
     reassigned,
 )
 from ssl_lightning.clustering.kmeans import KMeans
+from ssl_lightning.clustering.nearest_prototype import nearest_prototypes
+from ssl_lightning.clustering.saved import cluster_files, step_of
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.inspect.embedded import MOST_IMAGES, Features, features
 from ssl_lightning.inspect.run import OPTION, Run
 from ssl_lightning.inspect.tables import table
 from ssl_lightning.models.heads import Prototypes
 from ssl_lightning.types import UNLABELLED
-
-SAVED = "clusters"
-"""Folder of a run with its clusterings, `step-<n>.safetensors`."""
-FEWEST_IMAGES = 10
-"""Images of a cluster on average, at least, for k-means of features."""
-FEW_CLUSTERS = 30
-"""Clusters of features without labels, and without clusters of the method."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +37,7 @@ class Clusters:
         labels: Cluster of each row, -1 for none.
         distances: Distance of each row to its centroid, NaN where it is unknown.
         count: K, including empty clusters.
-        source: How they were found.
+        source: "pseudo-labels", "file" (labels of an earlier stage), "prototypes", "memory-bank" or "features".
         step: Optimizer steps at that time.
     """
 
@@ -67,15 +62,15 @@ class Clusters:
 
 def saved_clusters(run: Run) -> dict[int, Path]:
     """The files of clusters that the run has saved, by step."""
-    folder = None if run.path is None else run.path / SAVED
-    if folder is None or not folder.is_dir():
-        return {}
-    found = {path.stem.removeprefix("step-"): path for path in folder.glob("step-*.safetensors")}
-    return {int(step): found[step] for step in sorted(found, key=lambda text: int(text) if text.isdigit() else -1)}
+    return {} if run.path is None else {step_of(path): path for path in cluster_files(run.path)}
 
 
 def clusters(
-    run: Run, step: int | None = None, num_clusters: int | None = None, max_images: int = MOST_IMAGES
+    run: Run,
+    step: int | None = None,
+    num_clusters: int | None = None,
+    file: str | Path | None = None,
+    max_images: int = MOST_IMAGES,
 ) -> Clusters:
     """Clusters of a run of any method.
 
@@ -86,12 +81,15 @@ def clusters(
         run: From `load_run`.
         step: One of `saved_clusters(run)`; None for the last.
         num_clusters: Cluster the features into as many, whatever the run has.
+        file: A file of WriteClusters for the images of the run, in place of its own clusters.
         max_images: Images that are embedded where that is necessary; the others are in no cluster.
 
     Raises:
         UsageError: If the run has saved no clusters at this step.
         DataError: If the clusters are those of other images.
     """
+    if file is not None:
+        return _of_file(run, Path(file), run.step)
     if num_clusters is not None:
         return _of_features(run, num_clusters, max_images)
     saved = saved_clusters(run)
@@ -99,12 +97,13 @@ def clusters(
         known = ", ".join(map(str, saved)) or "none"
         raise UsageError(f"found step={step}; expected one of the steps with saved clusters: {known}")
     if saved:
-        return _of_file(run, saved[max(saved) if step is None else step])
+        step = max(saved) if step is None else step
+        return _of_file(run, saved[step], step)
     labels = getattr(run.method, "pseudo_labels", None)
     if labels is not None and not labels.is_empty:
         return _of_pseudo_labels(run, labels.rows[:, 0].long())
-    prototypes = getattr(run.method, "prototypes", None)
-    if isinstance(prototypes, Prototypes):
+    prototypes = prototypes_of(run.method)
+    if prototypes is not None:
         return _of_prototypes(run, prototypes, max_images)
     return _of_features(run, None, max_images)
 
@@ -204,11 +203,11 @@ def with_distances(found: Clusters, of_images: Features) -> Clusters:
     return Clusters(found.labels, distances, found.count, found.source, found.step)
 
 
-def _of_file(run: Run, path: Path) -> Clusters:
+def _of_file(run: Run, path: Path, step: int) -> Clusters:
     clustering, metadata = Clustering.load(path)
     _reject_other_images(run, len(clustering.labels), metadata.get("data", ""), str(path))
-    source, step = metadata.get("source", "saved"), metadata.get("step", path.stem.removeprefix("step-"))
-    return Clusters(clustering.labels.long(), clustering.distances, len(clustering.sizes), source, int(step))
+    source = metadata.get("source", "file")
+    return Clusters(clustering.labels.long(), clustering.distances, len(clustering.sizes), source, step)
 
 
 def _of_pseudo_labels(run: Run, labels: Int[Tensor, "N"]) -> Clusters:
@@ -219,32 +218,24 @@ def _of_pseudo_labels(run: Run, labels: Int[Tensor, "N"]) -> Clusters:
 
 def _of_prototypes(run: Run, prototypes: Prototypes, max_images: int) -> Clusters:
     """The nearest prototype of each image, by the cosine of its embedding."""
-    embedded = features(run, "projector", max_images=max_images)
-    centers = F.normalize(prototypes.weight.detach().float(), dim=1)
-    unit = F.normalize(embedded.values, dim=1)
-    labels = nearest(unit, centers, cosine=True)
-    distances = 1 - (unit * centers[labels]).sum(1)
-    return _scattered(run, embedded, labels, distances, len(centers), "nearest prototypes")
+    embedded = features(run, EMBEDDINGS, max_images=max_images)
+    return _scattered(run, embedded, nearest_prototypes(embedded.values, prototypes.weight), "prototypes")
 
 
 def _of_features(run: Run, num_clusters: int | None, max_images: int) -> Clusters:
     """K-means of unit features of the default layer."""
     found = features(run, max_images=max_images)
-    most = max(1, len(found.rows) // FEWEST_IMAGES)
-    usual = run.method.num_clusters or run.data.num_classes or FEW_CLUSTERS
-    k = min(usual, most) if num_clusters is None else num_clusters
-    clustering = KMeans(metric="cosine")(F.normalize(found.values, dim=1), k)
-    return _scattered(run, found, clustering.labels, clustering.distances, k, "k-means of features")
+    k = num_clusters or min(default_count(len(found.rows)), len(found.rows))
+    clustering = KMeans(metric="cosine", init="k-means++")(found.values, k)
+    return _scattered(run, found, clustering, "features")
 
 
-def _scattered(
-    run: Run, found: Features, labels: Int[Tensor, "n"], distances: Float[Tensor, "n"], count: int, source: str
-) -> Clusters:
+def _scattered(run: Run, found: Features, clustering: Clustering, source: str) -> Clusters:
     """Clusters of some images as clusters of all."""
     total = run.data.num_samples
-    all_labels, all_distances = torch.full((total,), UNLABELLED), torch.full((total,), torch.nan)
-    all_labels[found.rows], all_distances[found.rows] = labels, distances
-    return Clusters(all_labels, all_distances, count, source, run.step)
+    labels, distances = torch.full((total,), UNLABELLED), torch.full((total,), torch.nan)
+    labels[found.rows], distances[found.rows] = clustering.labels, clustering.distances
+    return Clusters(labels, distances, len(clustering.sizes), source, run.step)
 
 
 def _reject_other_images(run: Run, count: int, fingerprint: str, source: str) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,15 +154,12 @@ def _computed(run: Run, layer: str, weights: Weights, max_images: int) -> Featur
         raise UsageError(f"found layer={layer!r}; expected one of {', '.join(dict.fromkeys(known))}")
     data, method = run.data, run.method
     rows = selected_rows(data.num_samples, max_images)
-    some = copy(data)
-    some.training = data.training.select(rows)
     if layer in method.layers:
-        places, values = embed_images(method, some, layer, weights=weights)
+        rows, values = embed_images(method, data, layer, weights=weights, selected=rows)
     else:
         with _pooled_outputs(method.backbone.body.get_submodule(layer)) as outputs:
-            places, _ = embed_images(method, some)
+            rows, _ = embed_images(method, data, selected=rows)
         values = torch.cat(outputs)
-    rows = rows[places]
     return Features(values, rows, data.labels[rows], layer, data.num_samples - len(rows))
 
 

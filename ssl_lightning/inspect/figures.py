@@ -3,6 +3,7 @@
 import itertools
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from matplotlib.figure import Figure
@@ -149,17 +150,19 @@ def draw_history(run: Run) -> Figure | str:
     return figure
 
 
-def draw_similarity(frame: Any) -> Figure:
+def draw_similarity(frame: Any) -> Figure | str:
     """A DataFrame of similarities from 0 to 1 as a map of colors, with the numbers.
 
     Args:
-        frame: From `layer_similarity`, `feature_similarity` or `center_similarity`.
+        frame: From `layer_similarity`, `feature_similarity`, `center_similarity` and the like.
     """
     values, count = frame.to_numpy(), len(frame)
+    if bool(np.isnan(values).all()):
+        return "no number is known: they need labels"
     side = 1.5 + min(0.55 * count, 9)
     figure = Figure(figsize=(side + 1.2, side), layout="constrained")
     axes = figure.add_subplot()
-    shown = axes.imshow(values, vmin=min(0.0, float(values.min())), vmax=1, cmap="viridis")
+    shown = axes.imshow(values, vmin=min(0.0, float(np.nanmin(values))), vmax=1, cmap="viridis")
     axes.set_xticks(range(count), [str(name) for name in frame.columns], rotation=90)
     axes.set_yticks(range(count), [str(name) for name in frame.index])
     for row, column in itertools.product(range(count), range(count) if count <= NUMBERED else ()):

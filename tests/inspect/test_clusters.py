@@ -48,7 +48,7 @@ def test_without_pseudo_labels_an_image_has_its_nearest_prototype(swav, unsaved)
         scores = [float(z @ prototype) for prototype in prototypes]
         assert int(found.labels[row]) == max(range(10), key=scores.__getitem__)
         assert float(found.distances[row]) == pytest.approx(1 - max(scores), abs=1e-5)
-    assert (found.count, found.source) == (10, "nearest prototypes")
+    assert (found.count, found.source) == (10, "prototypes")
     assert str(found).endswith("; 1,378 images in none")
 
 
@@ -56,13 +56,13 @@ def test_a_contrastive_method_has_clusters_of_its_features(simclr, unsaved):
     run = load_run(simclr)
     found = clusters(run, max_images=200)
     images = features(run, max_images=200)
-    assert (found.count, found.source) == (10, "k-means of features")
+    assert (found.count, found.source) == (4, "features")
     assert int((found.labels >= 0).sum()) == 200
     unit, own = F.normalize(images.values, dim=1), found.labels[images.rows]
-    centers = torch.stack([F.normalize(unit[own == k].mean(0), dim=0) for k in range(10)])
+    centers = torch.stack([F.normalize(unit[own == k].mean(0), dim=0) for k in range(4)])
     assert float(((unit @ centers.T).argmax(1) == own).double().mean()) > 0.95
     assert clusters(run, num_clusters=7, max_images=200).count == 7
-    assert clusters(run, max_images=30).count == 3  # ten images of each at least
+    assert clusters(run, max_images=30).count == 2
 
 
 def test_saved_clusters_come_first_and_by_their_step(simclr, tmp_path):
