@@ -2,21 +2,25 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ssl_lightning.callbacks.cluster_files import write_cluster_files
+from ssl_lightning.callbacks.cluster_sources import EMBEDDINGS, prototypes_of
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics
+from ssl_lightning.clustering.nearest_prototype import nearest_prototypes
 from ssl_lightning.clustering.whitening import FeatureTransform
 from ssl_lightning.contracts import TrainingData, data_of
 from ssl_lightning.counter_rng import Purpose, number
+from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable
-from ssl_lightning.processes import scatter_rows, world
+from ssl_lightning.processes import rank, scatter_rows, world
 from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)
@@ -40,6 +44,11 @@ class WriteClusters(pl.Callback):
         layer: Which of the method's layers to cluster; None for its default.
         batch_size: Batch size of the runs that learn from one cluster each, over all processes: clusters that do not
             fill a batch are logged. None where no such run follows.
+        source: "prototypes" for the nearest prototype of each image, by the method's own prototypes (those of the first
+            head) on its own layer: K is their number, and num_clusters, clusterer, transform and layer do not apply.
+
+    Raises:
+        UsageError: At the start of `predict`, for prototypes of a method without any.
     """
 
     def __init__(
@@ -50,7 +59,9 @@ class WriteClusters(pl.Callback):
         transform: FeatureTransform | None = None,
         layer: str | None = None,
         batch_size: int | None = None,
+        source: Literal["features", "prototypes"] = "features",
     ) -> None:
+        self.source = source
         self.path, self.num_clusters, self.batch_size = path, num_clusters, batch_size
         self.clusterer, self.transform, self.layer = clusterer, transform, layer
         self.checkpoint = self.embedded_layer = ""
@@ -62,8 +73,10 @@ class WriteClusters(pl.Callback):
         """Set the layer of the method, record the checkpoint, and check that the files can be written.
 
         Raises:
-            UsageError: If they cannot be written, before the pass over the images.
+            UsageError: If they cannot be written, or the method has no prototypes, before the pass over the images.
         """
+        if self.source == "prototypes":
+            self._use_prototypes(pl_module)
         if trainer.is_global_zero:
             for path in self._files:
                 reject_unwritable(path, "give another --trainer.callbacks.path")
@@ -97,9 +110,7 @@ class WriteClusters(pl.Callback):
             is_read = scatter_rows(torch.ones_like(rows, dtype=torch.bool), rows, data.num_samples, group)
             data.note_unreadable((~is_read).nonzero().flatten().tolist())
             features = torch.cat([features.clone() for _, features in self._batches])
-            if self.transform is not None:
-                features = self.transform(features, group)
-            clustering = self.clusterer(features, self.num_clusters, number(data.seed, Purpose.CLUSTERING), group)
+            clustering = self._cluster(pl_module, features, number(data.seed, Purpose.CLUSTERING))
             labels = scatter_rows(clustering.labels, rows, data.num_samples, group, UNLABELLED).cpu()
             distances = scatter_rows(clustering.distances, rows, data.num_samples, group, torch.nan).cpu()
         self._batches = []
@@ -110,6 +121,27 @@ class WriteClusters(pl.Callback):
             metrics = cluster_metrics(whole.sizes, whole.labels, true_labels=data.labels, objective=whole.objective)
             publish(trainer, {f"cluster/{name}": value for name, value in metrics.items()})
             self._write(whole, data, metrics.get("objective"))
+
+    def _use_prototypes(self, module: pl.LightningModule) -> None:
+        prototypes = prototypes_of(module)
+        if prototypes is None:
+            raise UsageError(
+                f"found --trainer.callbacks.source prototypes with {type(module).__name__}, which has none; expected "
+                "SwAV or DeepClusterV2: take --trainer.callbacks.source features"
+            )
+        self.num_clusters, self.transform, self.layer = len(prototypes.weight), None, EMBEDDINGS
+        if rank() == 0:
+            log.info(
+                f"clusters by the nearest of {self.num_clusters} prototypes; num_clusters and clusterer do not apply"
+            )
+
+    def _cluster(self, module: pl.LightningModule, features: Float[Tensor, "n D"], seed: int) -> Clustering:
+        group, prototypes = world(), prototypes_of(module) if self.source == "prototypes" else None
+        if prototypes is not None:
+            return nearest_prototypes(features, prototypes.weight, group)
+        if self.transform is not None:
+            features = self.transform(features, group)
+        return self.clusterer(features, self.num_clusters, seed, group)
 
     @property
     def _files(self) -> tuple[Path, Path]:
@@ -148,5 +180,6 @@ class WriteClusters(pl.Callback):
         # to assign further images; no metric where the cluster is not that of the nearest centroid
         nearest = self.transform is None and self.clusterer.labels_are_nearest
         metric = getattr(self.clusterer, "metric", "") if nearest else ""
-        found_by = {"layer": self.embedded_layer, "metric": metric}
+        metric = "cosine" if self.source == "prototypes" else metric
+        found_by = {"layer": self.embedded_layer, "metric": metric, "source": self.source}
         return {"data": data.fingerprint, "checkpoint": self.checkpoint, "data_config": self.data_config} | found_by

@@ -2,17 +2,13 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
-from jaxtyping import Int
-from torch import Tensor
 
-from ssl_lightning.callbacks.recluster import LearnsFromClusters, pseudo_labels_of
-from ssl_lightning.clustering.diagnostics import cluster_metrics
+from ssl_lightning.callbacks.cluster_sections import cluster_sections, saved_clusters
+from ssl_lightning.callbacks.recluster import pseudo_labels_of
 from ssl_lightning.contracts import data_of, has_training_data
-from ssl_lightning.report.cluster_sheets import draw_cluster_sheets
 from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
 from ssl_lightning.report.facts import (
     next_section,
@@ -25,7 +21,6 @@ from ssl_lightning.report.facts import (
 from ssl_lightning.report.metrics_file import read_table
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.report.table import results_table
-from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +49,7 @@ class WriteReport(pl.Callback):
         return [path for path in shown if path.is_file()]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the cluster figures of methods that learn from clusters."""
+        """Write the page with the clusters of the trained network."""
         if trainer.is_global_zero:
             self._clusters = []
             self._update(trainer, pl_module)
@@ -78,33 +73,13 @@ class WriteReport(pl.Callback):
             log.warning("could not write the page in %s (%s); checkpoints and metrics are kept", self.folder, error)
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        labels = pseudo_labels_of(pl_module)
-        if labels is not None and not labels.is_empty and isinstance(pl_module, LearnsFromClusters):
-            self._clusters = self._draw_clusters(trainer, pl_module.num_clusters, labels.rows.cpu().long())
-
-    def _draw_clusters(self, trainer: pl.Trainer, num_clusters: int, labels: Int[Tensor, "N H"]) -> list[Section]:
-        data = data_of(trainer)
-        sizes = [_sizes(column, num_clusters) for column in labels.T]
-        heads = [cluster_metrics(n, c, true_labels=data.labels) for n, c in zip(sizes, labels.T, strict=True)]
-        sheets = draw_cluster_sheets(self.folder, labels[:, 0], num_clusters, data.training, data.labels)
-        if "nmi_labels" in heads[0]:
-            sheets = replace(sheets, text=f"{sheets.text}; NMI to the classes {heads[0]['nmi_labels']:.3f}")
-        return [Section("Sizes of the last clusters", _numbers(heads), self._draw_sizes(sizes)), sheets]
-
-    def _draw_sizes(self, sizes: list[Int[Tensor, "K"]]) -> list[Figure]:
-        """An image for each clustering."""
-        try:
-            from ssl_lightning.report.clusters import draw_cluster_sizes  # needs matplotlib
-        except ImportError:
-            log.info("found no matplotlib: the report has no figures of the cluster sizes")
-            return []
-        self.folder.mkdir(parents=True, exist_ok=True)
-        figures = []
-        for head, counts in enumerate(sizes):
-            name = f"sizes-{head}.png"
-            draw_cluster_sizes(counts).savefig(self.folder / name, dpi=110)
-            figures.append(Figure(name, f"clustering {head}" if len(sizes) > 1 else "the largest first"))
-        return figures
+        """The clusters of the run's files; those of the method in memory where there are none."""
+        labels, saved = pseudo_labels_of(pl_module), saved_clusters(self.folder.parent)
+        learned = None if labels is None or labels.is_empty else labels.rows.cpu().long()
+        k = getattr(pl_module, "num_clusters", None) or 0
+        if learned is not None or saved:
+            data = data_of(trainer)
+            self._clusters = cluster_sections(self.folder, saved, learned, k, data.training, data.labels)
 
     def write(self, lead: Sequence[Section] = ()) -> None:
         """Write the page.
@@ -130,14 +105,3 @@ class WriteReport(pl.Callback):
         sections += self._clusters
         sections += [each for each in (time_section(run), next_section(run), settings_section(run)) if each is not None]
         write_page(self.folder / "index.html", run.name, sections)
-
-
-def _sizes(labels: Int[Tensor, "N"], num_clusters: int) -> Int[Tensor, "K"]:
-    return labels[labels != UNLABELLED].bincount(minlength=num_clusters)
-
-
-def _numbers(heads: list[dict[str, float]]) -> str:
-    """A line for each metric, a column for each clustering."""
-    columns = {"clustering": range(len(heads))} if len(heads) > 1 else {}
-    columns |= {name: [f"{head[name]:.4g}" for head in heads] for name in heads[0]}
-    return "\n".join(f"{name:<14}" + "".join(f"{value:>10}" for value in values) for name, values in columns.items())

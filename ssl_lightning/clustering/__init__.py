@@ -3,11 +3,13 @@
 from ssl_lightning.clustering.clusterer import Clusterer, Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, normalized_mutual_info, purity
 from ssl_lightning.clustering.faiss_kmeans import FaissKMeans
+from ssl_lightning.clustering.history import ClusterHistory
 from ssl_lightning.clustering.kmeans import KMeans
 from ssl_lightning.clustering.random_partition import RandomPartition
 from ssl_lightning.clustering.whitening import FeatureTransform, PCAWhitening, UnitRows
 
 __all__ = [
+    "ClusterHistory",
     "Clusterer",
     "Clustering",
     "FaissKMeans",

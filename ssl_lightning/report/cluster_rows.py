@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -73,7 +72,7 @@ def _row(
     distances: Float[Tensor, "N"] | None,
 ) -> ClusterRow:
     members = (labels == cluster).nonzero().squeeze(1)
-    images, valid = dataset.read(_shown(labels, distances, cluster))
+    images, valid = dataset.read(representatives(labels, distances, cluster, 2 * EACH))
     readable = [image for image, good in zip(images, valid, strict=True) if good]
     sheet = folder / f"cluster-{cluster}.png" if readable else None
     if sheet is not None:
@@ -84,12 +83,3 @@ def _row(
     top = int(known.bincount().argmax())
     label = dataset.classes[top] if top < len(dataset.classes) else str(top)
     return ClusterRow(cluster, len(members), float((known == top).double().mean()), label, sheet)
-
-
-def _shown(labels: Int[Tensor, "N"], distances: Float[Tensor, "N"] | None, cluster: int) -> Int[Tensor, "n"]:
-    """The nearest and the farthest members of a cluster."""
-    if distances is None:
-        return representatives(labels, None, cluster, 2 * EACH)
-    members = (labels == cluster).nonzero().squeeze(1)
-    members = members[distances[members].argsort(stable=True)]
-    return members if len(members) <= 2 * EACH else torch.cat([members[:EACH], members[-EACH:]])

@@ -15,6 +15,10 @@ IMAGES = 20
 """Images per cluster."""
 CLUSTERS = 100
 """Clusters per page: the largest and the smallest."""
+NEAREST_FIRST = (
+    "Of each cluster the first half of the images is nearest to its center (exemplary), the last half farthest "
+    "from it (borderline)."
+)
 
 
 @runtime_checkable
@@ -38,6 +42,7 @@ def draw_cluster_sheets(
     count: int = IMAGES,
     most: int = CLUSTERS,
     progress: Any = iter,
+    note: str = "",
 ) -> Section:
     """Write `cluster-<id>.png` for each displayed cluster.
 
@@ -47,10 +52,12 @@ def draw_cluster_sheets(
         num_clusters: K, including empty clusters.
         dataset: The table of images.
         own: Class of each image, -1 for none.
-        distances: Distance of each row to its centroid; if given, half of the displayed images are the nearest ones.
+        distances: Distance of each row to its centroid; if given, half of the displayed images are the nearest ones,
+            half the farthest.
         count: Images per cluster.
         most: Number of displayed clusters; of more, the largest and the smallest half.
         progress: Wraps the list of clusters, for a progress bar.
+        note: Where the clusters come from.
     """
     sizes = labels[labels != UNLABELLED].bincount(minlength=num_clusters)
     shown = _shown(sizes, most)
@@ -69,7 +76,10 @@ def draw_cluster_sheets(
     if len(shown) < used:
         half = len(shown) // 2
         text += f"; shown: the {half} largest and {half} smallest of {used}"
-    return Section("Clusters, largest first", text, figures)
+    order = "" if distances is None or bool(distances.isnan().all()) else NEAREST_FIRST
+    return Section(
+        "Clusters, largest first", text, figures, " ".join(sentence for sentence in (note, order) if sentence)
+    )
 
 
 def _caption(cluster: int, size: int, own: Int[Tensor, "n"], images: ReadsImages) -> str:

@@ -43,28 +43,28 @@ def contact_sheet(
 def representatives(
     labels: Int[Tensor, "N"], distances: Float[Tensor, "N"] | None, cluster: int, count: int
 ) -> Int[Tensor, "n"]:
-    """Rows that represent a cluster: half of them nearest to its centroid, half evenly spaced over the rest.
+    """Rows that represent a cluster: exemplary ones, nearest to its centroid, then borderline ones, farthest from it.
 
     Args:
         labels: Cluster of each row.
-        distances: Distance of each row to its centroid; None selects evenly spaced members.
+        distances: Distance of each row to its centroid. None, or NaN for all members, selects evenly spaced members.
         cluster: Id of the cluster.
-        count: Largest number of rows. If it is odd, the evenly spaced half has one more.
+        count: Largest number of rows. If it is odd, there is one more of the nearest.
 
     Returns:
-        All members in row order if there are at most `count`; else the nearest first, then the others by distance.
+        By distance; all members if there are at most `count`. Without distances in row order.
     """
     members = (labels == cluster).nonzero().squeeze(1)
-    if len(members) <= count:
-        return members
-    if distances is not None:
-        members = members[distances[members].argsort(stable=True)]
-        near = members[: count // 2]
-        rest = members[count // 2 :]
-    else:
-        near, rest = members[:0], members
-    spread = torch.linspace(0, len(rest) - 1, count - len(near), dtype=torch.float64).round().long()
-    return torch.cat([near, rest[spread]])
+    if distances is None or bool(distances[members].isnan().all()):
+        spread = torch.linspace(0, len(members) - 1, min(count, len(members)), dtype=torch.float64)
+        return members[spread.round().long()]
+    members = members[distances[members].argsort(stable=True)]
+    farthest = count // 2
+    return (
+        members
+        if len(members) <= count
+        else torch.cat([members[: count - farthest], members[len(members) - farthest :]])
+    )
 
 
 def save_png(image: Image.Image, path: Path) -> None:

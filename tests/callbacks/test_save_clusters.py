@@ -255,3 +255,36 @@ def test_images_that_cannot_be_read_have_no_cluster(method, fit, tmp_path):
     for file in cluster_files(run):
         labels = Clustering.load(file)[0].labels
         assert (labels == -1).nonzero().flatten().tolist() == [3, 50]
+
+
+def predict(tmp_path, run, *options):
+    """Writes clusters of the trained network, and returns the exit code."""
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+    arguments = ["--config", "clusters", "--ckpt_path", checkpoint, "--data.image_size", "8", *options]
+    arguments += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    try:
+        return command(["predict", *arguments, "--run.dir", str(tmp_path), "--run.name", "predict"])
+    except SystemExit as left:
+        return left.code
+
+
+def test_predict_writes_the_nearest_prototypes_too(fit, tmp_path, capsys):
+    run = fit("a", "swav")
+    path = ["--trainer.callbacks.path", str(tmp_path / "edge"), "--trainer.callbacks.source", "prototypes"]
+    assert predict(tmp_path, run, *path) == 0
+    found, facts = Clustering.load(tmp_path / "edge.safetensors")
+    (file,) = cluster_files(run)
+    saved_clustering, _ = Clustering.load(file)
+    assert len(found.sizes) == 12
+    assert torch.equal(found.labels, saved_clustering.labels)
+    assert torch.equal(found.centroids, saved_clustering.centroids)
+    assert torch.allclose(found.distances, saved_clustering.distances, atol=1e-5)
+    assert (facts["source"], facts["layer"], facts["metric"]) == ("prototypes", "projector", "cosine")
+
+
+def test_prototypes_of_a_method_without_any_are_rejected_before_the_pass(fit, tmp_path, capsys):
+    run = fit("a", "simclr")
+    path = ["--trainer.callbacks.path", str(tmp_path / "edge"), "--trainer.callbacks.source", "prototypes"]
+    assert predict(tmp_path, run, *path) == 64
+    assert "found --trainer.callbacks.source prototypes with SimCLR, which has none" in capsys.readouterr().err
+    assert not (tmp_path / "edge.safetensors").exists()

@@ -95,22 +95,23 @@ DISTANCES = torch.tensor([0.0, 0.7, 0.1, 0.5, 0.0, 0.3, 0.2, 0.6, 0.0, 0.4])
 @pytest.mark.parametrize(
     ("count", "rows"),
     [
-        (1, [2]),  # no half of one: the first of the spread ones is the closest
-        (2, [2, 6]),
+        (1, [2]),
+        (2, [2, 1]),
         (3, [2, 6, 1]),
-        (4, [2, 6, 5, 1]),  # two closest, then the ends of 5, 9, 3, 7, 1
-        (5, [2, 6, 5, 3, 1]),  # two closest, then both ends and the middle
-        (7, [1, 2, 3, 5, 6, 7, 9]),
-        (20, [1, 2, 3, 5, 6, 7, 9]),
+        (4, [2, 6, 7, 1]),
+        (5, [2, 6, 5, 7, 1]),
+        (7, [2, 6, 5, 9, 3, 7, 1]),
+        (20, [2, 6, 5, 9, 3, 7, 1]),
     ],
 )
-def test_representatives_are_the_closest_and_then_some_spread_over_the_rest(count, rows):
+def test_representatives_are_the_nearest_and_then_the_farthest(count, rows):
     assert representatives(LABELS, DISTANCES, 1, count).tolist() == rows
 
 
 def test_without_distances_representatives_are_spread_over_the_rows():
     assert representatives(LABELS, None, 1, 3).tolist() == [1, 5, 9]
     assert representatives(LABELS, None, 1, 4).tolist() == [1, 3, 6, 9]
+    assert representatives(LABELS, torch.full((10,), torch.nan), 1, 4).tolist() == [1, 3, 6, 9]
 
 
 def test_an_empty_cluster_has_no_representatives():
