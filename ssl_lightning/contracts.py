@@ -175,6 +175,11 @@ class TrainingData(ABC):
     def masked_share(self) -> float:
         """Their share of this process's images so far in this epoch."""
 
+    @property
+    def loading_seconds(self) -> float:
+        """Time in which this process has waited for training images so far."""
+        return 0.0
+
     @abstractmethod
     def note_unreadable(self, rows: list[int]) -> None:
         """Log the rows that a pass over all training images could not read.

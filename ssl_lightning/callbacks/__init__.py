@@ -9,6 +9,7 @@ from ssl_lightning.callbacks.probe_features import ProbeFeatures
 from ssl_lightning.callbacks.progress import ImagesProgressBar, ProgressLines, TimeLeft
 from ssl_lightning.callbacks.raw_pixels import RawPixelBaseline
 from ssl_lightning.callbacks.recluster import Recluster
+from ssl_lightning.callbacks.sample_features import SampleFeatures
 from ssl_lightning.callbacks.save_clusters import SaveClusters
 from ssl_lightning.callbacks.sync_batchnorm import SyncBatchNorm
 from ssl_lightning.callbacks.throughput import Throughput
@@ -26,6 +27,7 @@ __all__ = [
     "ProgressLines",
     "RawPixelBaseline",
     "Recluster",
+    "SampleFeatures",
     "SaveClusters",
     "SyncBatchNorm",
     "Throughput",

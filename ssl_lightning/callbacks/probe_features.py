@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,7 +14,7 @@ from torch import Tensor
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.callbacks.splits import joined_split
 from ssl_lightning.clustering.rows import is_finite
-from ssl_lightning.contracts import data_of
+from ssl_lightning.contracts import ImageTable, data_of
 from ssl_lightning.errors import UsageError, diverged
 from ssl_lightning.evaluation.few_shot import FewShot
 from ssl_lightning.evaluation.knn import KNN
@@ -20,12 +22,32 @@ from ssl_lightning.evaluation.linear import LinearProbe
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe
 from ssl_lightning.evaluation.rank import feature_std, rank_me
 from ssl_lightning.processes import rank, share_buffers
+from ssl_lightning.report.intervals import TEST_IMAGES
 
 log = logging.getLogger(__name__)
 DEFAULT_PROBES = (LinearProbe(), KNN(), KNN(k=200), FewShot())
 """The probes of every method's configuration."""
 EVALUATED = {"features": "eval", "ema_features": "eval_ema"}
 """Outputs of the validation step that are evaluated, and the prefix of their metrics."""
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatedSplits:
+    """What the probes of the primary probe set evaluate.
+
+    Attributes:
+        step: Optimizer steps before the evaluation.
+        name: Name of the probe set.
+        train: `index`, `label` and `features` of the training split.
+        test: The same of the test split.
+        test_images: The test images.
+    """
+
+    step: int
+    name: str
+    train: dict[str, Tensor]
+    test: dict[str, Tensor]
+    test_images: ImageTable
 
 
 class ProbeFeatures(pl.Callback):
@@ -38,10 +60,14 @@ class ProbeFeatures(pl.Callback):
 
     Args:
         probes: A list replaces the default, `DEFAULT_PROBES`: linear, k-NN with k=20 and k=200, few-shot.
+
+    Attributes:
+        listeners: Functions that the first process calls with the features of the primary probe set.
     """
 
     def __init__(self, probes: list[Probe] | None = None) -> None:
         self.probes = list(DEFAULT_PROBES) if probes is None else probes
+        self.listeners: list[Callable[[EvaluatedSplits], None]] = []
         self._batches: dict[int, list[dict[str, Tensor]]] = {}
         self._start = 0.0
         self._reported: set[str] = set()
@@ -77,7 +103,7 @@ class ProbeFeatures(pl.Callback):
             return
         masked = data_of(trainer).note_unreadable_in_probe_sets()
         metrics: dict[str, float] = {"eval/masked": float(masked)} if masked else {}
-        for position, (name, (training_set, _)) in enumerate(data_of(trainer).probes.items()):
+        for position, (name, (training_set, test_set)) in enumerate(data_of(trainer).probes.items()):
             train, test = (joined_split(self._batches[2 * position + split], trainer) for split in (0, 1))
             self._report_limit(name, trainer, 2 * position)
             for features in (features for features in EVALUATED if features in train):
@@ -87,6 +113,10 @@ class ProbeFeatures(pl.Callback):
                 reference_rows, test_rows = ((split[features], split["label"]) for split in (train, test))
                 values = self._evaluate(reference_rows, test_rows, len(training_set.classes))
                 metrics |= {f"{prefix}/{key}": value for key, value in values.items()}
+            if position == 0 and "features" in train and rank() == 0:
+                splits = EvaluatedSplits(trainer.global_step, name, train, test, test_set)
+                for listener in self.listeners:
+                    listener(splits)
         metrics["eval/seconds"] = time.perf_counter() - self._start
         publish(trainer, metrics)
         self._batches = {}
@@ -142,4 +172,5 @@ class ProbeFeatures(pl.Callback):
                     )
                 metrics |= values
             features = splits[1].features
-            return metrics | {"rankme": rank_me(features), "feature_std": feature_std(features)}
+            counts = {TEST_IMAGES: float(len(features))}
+            return metrics | counts | {"rankme": rank_me(features), "feature_std": feature_std(features)}

@@ -20,15 +20,16 @@ class Throughput(pl.Callback):
     """Log a row every `trainer.log_every_n_steps` steps.
 
     `train/loss` is the mean over the steps since the last row and over processes; the sum so far is stored in the
-    checkpoint, so a resumed run logs the same rows. `train/images_per_second` counts images, not views, and leaves out
-    the time of evaluation and clustering.
+    checkpoint, so a resumed run logs the same rows. `train/seconds` is the time of these steps without evaluation and
+    clustering, `train/loading_seconds` the part of it in which this process waited for images, and
+    `train/images_per_second` the number of images, not of views, in this time.
     """
 
     def __init__(self) -> None:
         self.loss = MeanVector(1)
         self._images = 0
-        self._seconds = 0.0
-        self._since = 0.0
+        self._seconds = self._loading = 0.0
+        self._since = self._loaded = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Move the sums to the device of the model; warn of slow bfloat16."""
@@ -41,24 +42,23 @@ class Throughput(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock after clustering and evaluation."""
-        self._since = time.perf_counter()
+        self._start_clock(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock after an evaluation within an epoch."""
-        self._since = time.perf_counter()
+        self._start_clock(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add a step; log a row when it is due."""
         self.loss.update(outputs["loss"].detach().reshape(1))
-        now = time.perf_counter()
         self._images += len(batch.index) * trainer.world_size
-        self._seconds += now - self._since
-        self._since = now
+        self._seconds += time.perf_counter() - self._since
+        self._loading += _loading_seconds(trainer) - self._loaded
         if row_is_due(trainer, batch_idx):
             publish(trainer, self._row(trainer))
-            self._since = time.perf_counter()
+        self._start_clock(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Sums since the last row, of every process."""
@@ -74,17 +74,26 @@ class Throughput(pl.Callback):
         # torchmetrics counts updates outside its state and warns without any
         self.loss._update_count = 1
 
+    def _start_clock(self, trainer: pl.Trainer) -> None:
+        self._since, self._loaded = time.perf_counter(), _loading_seconds(trainer)
+
     def _row(self, trainer: pl.Trainer) -> dict[str, float]:
         row = {
             "train/loss": float(self.loss.compute()),
             "train/lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "train/images_per_second": self._images / max(self._seconds, 1e-9),
+            "train/seconds": self._seconds,
+            "train/loading_seconds": self._loading,
         }
         if has_training_data(trainer) and (data := data_of(trainer)).masked:
             row |= {"data/masked": float(data.masked), "data/masked_share": data.masked_share}
         self.loss.reset()
-        self._images, self._seconds = 0, 0.0
+        self._images, self._seconds, self._loading = 0, 0.0, 0.0
         return row
+
+
+def _loading_seconds(trainer: pl.Trainer) -> float:
+    return data_of(trainer).loading_seconds if has_training_data(trainer) else 0.0
 
 
 def _is_slow_in_bfloat16() -> bool:

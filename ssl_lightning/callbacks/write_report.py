@@ -9,18 +9,21 @@ import lightning.pytorch as pl
 from ssl_lightning.callbacks.cluster_sections import cluster_sections, saved_clusters
 from ssl_lightning.callbacks.recluster import pseudo_labels_of
 from ssl_lightning.contracts import data_of, has_training_data
+from ssl_lightning.errors import one_line
 from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
 from ssl_lightning.report.facts import (
     next_section,
     reading,
+    recipe_section,
     run_section,
     settings_section,
     time_section,
     verdict_section,
 )
+from ssl_lightning.report.feature_sections import draw_neighbors_of_samples, map_section, neighbor_section, samples_of
 from ssl_lightning.report.metrics_file import read_table
 from ssl_lightning.report.page import Figure, Section, write_page
-from ssl_lightning.report.table import results_table
+from ssl_lightning.report.table import name_of_initial_weights, results_table
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class WriteReport(pl.Callback):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self._clusters: list[Section] = []
+        self._features: list[Section] = []
         self._probe_sets: list[str] = []
         self._images = ""
 
@@ -57,6 +61,7 @@ class WriteReport(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Update the page after the last evaluation."""
         if trainer.is_global_zero and trainer.state.fn != "fit" and trainer.global_step:
+            self._draw_features(trainer)
             self._update(trainer, pl_module)
 
     def _update(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -71,6 +76,26 @@ class WriteReport(pl.Callback):
             self.write()
         except OSError as error:
             log.warning("could not write the page in %s (%s); checkpoints and metrics are kept", self.folder, error)
+
+    def _draw_features(self, trainer: pl.Trainer) -> None:
+        """The maps of features and the nearest neighbors of the last evaluation; a failure costs no run."""
+        try:
+            for training, test in list(data_of(trainer).probes.values())[:1]:
+                draw_neighbors_of_samples(self.folder, training, training.labels, test)
+            self._features = self._feature_sections()
+        except Exception as error:  # the run has its checkpoints and metrics
+            log.warning("could not plot the features for the report (%s)", one_line(f"{type(error).__name__}: {error}"))
+
+    def _feature_sections(self) -> list[Section]:
+        start = name_of_initial_weights(self.folder.parent)
+        sections = [map_section(self.folder, start), neighbor_section(self.folder, start)]
+        return [each for each in sections if each is not None]
+
+    def write_from_files(self) -> None:
+        """Write the page of a run from its folder alone: without images of the clusters, which need the data."""
+        self._features = self._feature_sections()
+        self._probe_sets = [sample.probe_set for sample in samples_of(self.folder).values()][-1:]
+        self.write()
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The clusters of the run's files; those of the method in memory where there are none."""
@@ -91,7 +116,7 @@ class WriteReport(pl.Callback):
         table = run / "metrics.csv"
         sections = list(lead)
         if table.is_file():
-            results = results_table(table, probe_sets=self._probe_sets)
+            results = results_table(table, probe_sets=self._probe_sets, intervals=True)
             sections.append(Section("Evaluated, in percent", results, note=reading(results)))
             sections += [verdict_section(run), run_section(run)]
             rows = read_table(table)[1]
@@ -100,8 +125,10 @@ class WriteReport(pl.Callback):
             if draw_curves(rows, self.folder / "cluster-curves.png", CLUSTER_PANELS):
                 figure = Figure("cluster-curves.png", "cluster/... in metrics.csv, means over the clusterings")
                 sections.append(Section("Clusters over the epochs", "", [figure]))
+        sections += self._features
         if self._images:
             sections.append(Section("Images", self._images))
         sections += self._clusters
-        sections += [each for each in (time_section(run), next_section(run), settings_section(run)) if each is not None]
+        of_files = (recipe_section(run), time_section(run), next_section(run), settings_section(run))
+        sections += [each for each in of_files if each is not None]
         write_page(self.folder / "index.html", run.name, sections)

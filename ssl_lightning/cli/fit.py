@@ -44,7 +44,7 @@ from ssl_lightning.files import write_text
 from ssl_lightning.methods import Method
 from ssl_lightning.processes import rank
 from ssl_lightning.report.cluster_rows import ClusterRow, cluster_rows
-from ssl_lightning.report.run_json import SESSIONS, sessions_of
+from ssl_lightning.report.run_json import RECIPE, SESSIONS, sessions_of
 from ssl_lightning.report.table import name_of_initial_weights
 from ssl_lightning.runs import Checkpointing, ExternalLoggers, MetricsTable, RunDirectory
 from ssl_lightning.runs.checkpointing import TABLE
@@ -72,6 +72,9 @@ class Fitting:
         config: The same as plain values: what the run computes.
         command: The command line as typed.
         used: Artifacts of Weights & Biases that the command names.
+
+    Attributes:
+        recipe: Settings that differ from the packaged configurations, for the report; see `recipe_of`.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Fitting:
         self.options, self.config, self.command = options, config, command
         self.external_loggers = ExternalLoggers(trainer.loggers, run)
         self.used = used
+        self.recipe: dict[str, Any] = {}
         _ours(trainer, Doctor).listeners.append(self.external_loggers.alert)
 
     @property
@@ -224,6 +228,7 @@ class Fitting:
             "inputs": inputs | initial_weights.inputs,
             "initial_weights": initial_weights.noted(),
             "images": [report.plain() for report in self.datamodule.source_reports],
+            RECIPE: self.recipe,
             SESSIONS: sessions_of(known),
         }
         self.run.write("run.json", facts)

@@ -35,6 +35,7 @@ from ssl_lightning.cli.lines import last_lines
 from ssl_lightning.cli.parser import OneLineParser, prepare_arguments
 from ssl_lightning.cli.precedence import written_by_user
 from ssl_lightning.cli.quiet import quieten
+from ssl_lightning.cli.recipe import recipe_of
 from ssl_lightning.cli.seeds import check_seed
 from ssl_lightning.cli.suggestions import NO_OPTIONS
 from ssl_lightning.cli.trainer import DEFAULTS, RunComponents, default_name, tell_counts_from_fractions
@@ -199,6 +200,8 @@ class CommandLine(LightningCLI):
         fitting = Fitting(
             self.run, self.trainer, model, datamodule, self.options, config, command=command, used=self.used
         )
+        if rank() == 0:
+            fitting.recipe = recipe_of(self._parser("fit"), sys.argv[1:], config)
         if self.options.resume.allow_config_change:
             self.components.new_options.config = fitting.inputs()
         with self._loops():

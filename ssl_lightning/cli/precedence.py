@@ -72,6 +72,11 @@ def written_by_user(arguments: list[str]) -> set[tuple[str, str]]:
     return {one for file in files for one in _names(_table(file))}
 
 
+def is_packaged(file: str) -> bool:
+    """Whether a configuration is a file of the package."""
+    return _rank(file) <= len(FOLDERS)
+
+
 def _names(value: Any) -> Iterator[tuple[str, str]]:
     for name, inner in value.items() if isinstance(value, dict) else ():
         yield str(name), as_yaml(inner)

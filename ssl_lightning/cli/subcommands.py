@@ -78,6 +78,11 @@ SUBCOMMANDS = {
             "the runs of a folder, with their states, stages and best results",
             first_option="folder",
         ),
+        Subcommand(
+            "report",
+            "ssl_lightning.commands.report",
+            "the page of a run, also while it trains, or with all images in one file",
+        ),
         Subcommand("check-setup", "ssl_lightning.commands.check_setup", "versions, devices, data and speed"),
     )
 }

@@ -18,6 +18,7 @@ from ssl_lightning.callbacks import (
     ProbeFeatures,
     ProgressLines,
     RawPixelBaseline,
+    SampleFeatures,
     SaveClusters,
     SyncBatchNorm,
     Throughput,
@@ -139,8 +140,10 @@ class RunComponents:
                 NeighborPurity(),
                 self.doctor,
             ]
-            if any(isinstance(each, ProbeFeatures) for each in own):
-                callbacks.append(RawPixelBaseline())
+            if probes := [each for each in own if isinstance(each, ProbeFeatures)]:
+                sample = SampleFeatures(str(self.run.path / "report"))
+                probes[0].listeners.append(sample.keep)
+                callbacks += [RawPixelBaseline(), sample]
             callbacks.append(self._checkpointing())
             callbacks += saves_clusters if self.options.run.save_clusters else []
             callbacks.append(self.report)

@@ -2,20 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ssl_lightning.errors import UsageError
-from ssl_lightning.files import reject_unwritable
+from ssl_lightning.files import reject_unwritable, write_text
 from ssl_lightning.progress import in_words
 from ssl_lightning.report.curves import draw_comparison
+from ssl_lightning.report.intervals import READ_AS as INTERVALS
+from ssl_lightning.report.intervals import with_intervals
 from ssl_lightning.report.page import Figure, Section, write_page
-from ssl_lightning.report.table import PRIMARY, RAW_PIXELS, percent_table, probe_set_prefixes
+from ssl_lightning.report.single_file import single_file
+from ssl_lightning.report.table import PRIMARY, of_pixels, percent_table, probe_set_prefixes
 from ssl_lightning.runs.summary import MISSING, RunSummary, differing_inputs, named, summarize
 
 LONGEST = 48
 """Characters of a setting in the table; longer ones are cut."""
+SUFFIXES = (".html", ".htm")
 CURVES = ("eval/knn/top1", "eval/linear/top1", "eval/ridge/top1", "train/loss", "cluster/nmi_labels")
 """Metrics with a panel of curves."""
+
+BEST = "The best evaluation is chosen on the test images, so it is too high as an estimate: report the last one."
 
 
 def main(runs: list[str], html: str | None = None) -> None:
@@ -23,7 +30,7 @@ def main(runs: list[str], html: str | None = None) -> None:
 
     Args:
         runs: Folders of runs, such as runs/a runs/b.
-        html: Folder for a page with the tables and curves.
+        html: Folder for a page with the tables and curves, or a file such as comparison.html for all in one file.
 
     Raises:
         DataError: If one is no folder of a run.
@@ -39,26 +46,32 @@ def main(runs: list[str], html: str | None = None) -> None:
     ]
     for section in sections:
         print(f"{section.title}\n{section.text}\n")
+    if any("±" in section.text for section in sections):
+        print(f"{INTERVALS}.\n")
     if html is not None:
         _write_page(Path(html), summaries, sections)
 
 
 def _evaluations(runs: Mapping[str, RunSummary]) -> list[Section]:
     """For every probe set the first and last evaluation of each run, and the best of each metric."""
-    last = {name: run.evaluations[-1][1] for name, run in runs.items() if run.evaluations}
+    last = {name: with_intervals(run.evaluations[-1][1]) for name, run in runs.items() if run.evaluations}
     prefixes = sorted({prefix for numbers in last.values() for prefix in probe_set_prefixes(numbers)})
     sections = []
     for prefix in prefixes:
         rows: dict[str, Mapping[str, float]] = {}
         for name, run in runs.items():
-            step, numbers = run.evaluations[0] if run.evaluations else (1, {})
-            if f"{prefix}/{RAW_PIXELS}" in numbers:
-                rows.setdefault("raw pixels", {"knn/top1": numbers[f"{prefix}/{RAW_PIXELS}"]})
+            step, found = run.evaluations[0] if run.evaluations else (1, {})
+            numbers = with_intervals(found)
+            if pixels := _within(of_pixels(numbers), prefix):
+                rows.setdefault("raw pixels", pixels)
             if step == 0 and len(run.evaluations) > 1:
                 rows[f"{name}, step 0"] = _within(numbers, prefix)
         rows |= {f"{name}, step {runs[name].evaluations[-1][0]}": _within(last[name], prefix) for name in last}
-        sections.append(Section(f"Last evaluation on {prefix}, in percent", percent_table(rows)))
-        sections.append(Section(f"Best evaluation on {prefix}, in percent, and its step", _best(runs, prefix)))
+        table = percent_table(rows)
+        note = f"{INTERVALS}." if "±" in table else ""
+        sections.append(Section(f"Last evaluation on {prefix}, in percent", table, note=note))
+        title = f"Best evaluation on {prefix}, in percent, and its step"
+        sections.append(Section(title, _best(runs, prefix), note=BEST))
     return sections or [Section("Last evaluation", "nothing was evaluated")]
 
 
@@ -112,11 +125,24 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in padded)
 
 
-def _write_page(folder: Path, runs: Mapping[str, RunSummary], sections: Sequence[Section]) -> None:
-    reject_unwritable(folder / "index.html", "give --html")
+def _write_page(place: Path, runs: Mapping[str, RunSummary], sections: Sequence[Section]) -> None:
+    """Write a folder, or one file for a name with the suffix of a page."""
+    if place.suffix.lower() not in SUFFIXES:
+        reject_unwritable(place / "index.html", "give --html")
+        _fill(place, runs, sections)
+        print(f"page: {place / 'index.html'}")
+        return
+    reject_unwritable(place, "give --html")
+    with TemporaryDirectory() as folder:
+        _fill(Path(folder), runs, sections)
+        write_text(place, single_file(Path(folder) / "index.html"))
+    print(f"page in one file: {place}")
+
+
+def _fill(folder: Path, runs: Mapping[str, RunSummary], sections: Sequence[Section]) -> None:
+    """Write a page with its images."""
     tables = {name: run.rows for name, run in runs.items()}
     if draw_comparison(tables, folder / "curves.png", CURVES):
         curves = Section("Curves", "", [Figure("curves.png", "from metrics.csv")])
         sections = [sections[0], curves, *sections[1:]]
     write_page(folder / "index.html", " and ".join(runs), sections)
-    print(f"page: {folder / 'index.html'}")

@@ -1,5 +1,6 @@
 """Loaders with a resumable position: rows of an `ImageDataset` in a fixed order, sharded over processes."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,7 @@ class TrainingLoader:
         masked: Number of unreadable rows of this process in this epoch so far.
         unreadable: Unreadable rows of this process in this epoch so far, as far as this process has read them.
         labels: Clusters over which the next epoch is balanced; None for the natural order.
+        seconds: Time that batches of this process have taken so far.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class TrainingLoader:
         self.max_unreadable = max_unreadable
         self.epoch = self.position = self.masked = 0
         self.unreadable: list[int] = []
+        self.seconds = 0.0
         self.labels: Labels = None
         self._labels_in_use: Labels = None
         self._start = 0
@@ -99,10 +102,13 @@ class TrainingLoader:
         if self.position == 0:
             self.masked, self.unreadable = 0, []
             self._labels_in_use = self.labels
+        began = time.perf_counter()
         for batch in self._read(self._tasks()[self.position :]):
+            self.seconds += time.perf_counter() - began
             self.position += 1
             self._count_unreadable(batch)
             yield batch
+            began = time.perf_counter()
 
     def _tasks(self) -> list[Task]:
         count = len(self.dataset)

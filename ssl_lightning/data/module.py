@@ -193,6 +193,11 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         """See `TrainingData.masked_share`."""
         return self._loader.masked_share if self._loader else 0.0
 
+    @property
+    def loading_seconds(self) -> float:
+        """See `TrainingData.loading_seconds`."""
+        return self._loader.seconds if self._loader else 0.0
+
     def note_unreadable(self, rows: list[int]) -> None:
         """See `TrainingData.note_unreadable`.
 

@@ -13,6 +13,8 @@ from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, undefined
 
 SCORES_AT_ONCE = 1 << 26
 """Similarities in memory at a time: 256 MB. The reference set is read once for each such block of queries."""
+ROWS_AT_ONCE = 1 << 14
+"""Reference rows that are normalized at a time by `nearest_between`."""
 PARTS = 8
 """Number of parts of the reference set; also the size of a group in the first round of the search."""
 WORTH_ROUNDING = 4096
@@ -43,6 +45,20 @@ def nearest_rows(features: Float[Tensor, "N D"], rows: Int[Tensor, "Q"], count: 
         similarity.scatter_(1, block.unsqueeze(1), -torch.inf)
         blocks.append(similarity.topk(count, dim=1).indices)
     return torch.cat(blocks)
+
+
+def nearest_between(queries: Float[Tensor, "Q D"], reference: Float[Tensor, "N D"], count: int) -> Int[Tensor, "Q n"]:
+    """The reference rows with the highest cosine similarity to each query, nearest first; all of them if there are few.
+
+    Args:
+        queries: Features of some images.
+        reference: Features of other images.
+        count: Neighbors per query.
+    """
+    units = unit_rows(queries)
+    blocks = [units @ unit_rows(block).T for block in reference.split(ROWS_AT_ONCE)]
+    similarity = torch.cat(blocks, dim=1) if blocks else units.new_zeros(len(units), 0)
+    return similarity.topk(min(count, len(reference)), dim=1).indices
 
 
 @dataclass(frozen=True)

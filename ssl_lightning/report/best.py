@@ -2,9 +2,19 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from ssl_lightning.report.intervals import HALF_WIDTH, with_intervals
 from ssl_lightning.report.table import PRIMARY
 
-NOT_RANKED = ("/seconds", "/masked", "/ci95", "/rankme", "/feature_std", "/knn_raw_pixels/top1")
+NOT_RANKED = (
+    "/seconds",
+    "/masked",
+    "/ci95",
+    "/rankme",
+    "/feature_std",
+    "/knn_raw_pixels/top1",
+    "/test_images",
+    "/share",
+)
 """Ends of the names of evaluated values of which a larger one is not a better one."""
 
 
@@ -35,12 +45,12 @@ def primary_metric(names: Iterable[str]) -> str | None:
 
 def probe_columns(start: str) -> tuple[str, ...]:
     """The columns of `probe_rows`; `start` is the name of the evaluation at step 0, see `name_of_initial_weights`."""
-    return ("probe set", "metric", start, "last", "best", "step of best")
+    return ("probe set", "metric", start, "last", "95 % interval ±", "best", "step of best")
 
 
 def probe_rows(
     evaluations: Sequence[tuple[int, Mapping[str, float]]], probe_sets: Sequence[str] = ()
-) -> list[tuple[str, str, float | None, float, float | None, int | None]]:
+) -> list[tuple[str, str, float | None, float, float | None, float | None, int | None]]:
     """A row of `probe_columns` for each evaluated metric.
 
     Args:
@@ -48,7 +58,7 @@ def probe_rows(
         probe_sets: Names of the probe sets, the primary one first; its metrics have no name of a set.
     """
     first = dict(evaluations[0][1]) if evaluations and evaluations[0][0] == 0 else {}
-    last = {name: value for _, numbers in evaluations for name, value in numbers.items()}
+    last = with_intervals({name: value for _, numbers in evaluations for name, value in numbers.items()})
     best = best_values(evaluations)
     rows = []
     for name, value in last.items():
@@ -56,7 +66,7 @@ def probe_rows(
             continue
         probe_set, metric = _divided(name, probe_sets)
         step, highest = best.get(name, (None, None))
-        rows.append((probe_set, metric, first.get(name), value, highest, step))
+        rows.append((probe_set, metric, first.get(name), value, last.get(f"{name}/{HALF_WIDTH}"), highest, step))
     order = {name: place for place, name in enumerate(probe_sets)}
     return sorted(rows, key=lambda row: (order.get(row[0], len(order)), row[1]))
 

@@ -6,21 +6,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ssl_lightning.report.intervals import READ_AS as INTERVALS
 from ssl_lightning.report.metrics_file import EPOCH, STEP, read_table
 from ssl_lightning.report.page import Section
-from ssl_lightning.report.run_json import facts_of, sessions_of
+from ssl_lightning.report.run_json import RECIPE, facts_of, sessions_of
 from ssl_lightning.report.verdict import failing, not_better
 
 READ_AS = {
     "linear": "logistic regression on frozen features",
     "ridge": "ridge regression on frozen features",
     "k-NN": "the classes of the nearest training images by cosine similarity vote",
-    "5-way": "the class among five, of which one or five labeled images are known, with a 95 % interval over episodes",
+    "5-way": "the class among five, of which one or five labeled images are known",
+    "% labels": "logistic regression with this share of the labels",
     "NMI": "agreement of k-means clusters with the classes",
 }
 """Beginnings of headings of the table of results, and how to read the numbers."""
-PHASES = {"evaluation": "eval/seconds", "clustering": "cluster/seconds"}
-"""Parts of the time of a run, and the metrics that hold their seconds."""
+LONGEST = 120
+"""Characters of a value in the table of settings; longer ones are cut."""
+PHASES = {
+    "loading": "train/loading_seconds",
+    "steps": "train/seconds",
+    "clustering": "cluster/seconds",
+    "evaluation": "eval/seconds",
+}
+"""Parts of the time of a run, and the metrics that hold their seconds; those of the steps contain loading."""
+OF_THE_TIME = (
+    "Loading is the time in which the first process waits for training images: where it is long, raise "
+    "data.num_workers. Steps contain the random views. The rest is start, checkpoints, this page, and steps that an "
+    "interruption lost."
+)
 
 
 def run_section(run: Path) -> Section:
@@ -62,10 +76,13 @@ def time_section(run: Path) -> Section | None:
         return None
     rows, whole = read_table(run / "metrics.csv")[1], sum(spans)
     parts = {phase: sum(float(row[name]) for row in rows if row.get(name)) for phase, name in PHASES.items()}
+    parts["steps"] = max(parts["steps"] - parts["loading"], 0.0)
+    is_divided = parts["steps"] > 0
     parts = {phase: seconds for phase, seconds in parts.items() if seconds > 0}
-    parts["training and the rest"] = max(whole - sum(parts.values()), 0.0)
+    parts["the rest" if is_divided else "training and the rest"] = max(whole - sum(parts.values()), 0.0)
     shown = [(phase, f"{seconds:.0f}", f"{seconds / max(whole, 1e-9):.0%}") for phase, seconds in parts.items()]
-    return Section("Time", table=[("phase", "seconds", "share"), *shown, ("all", f"{whole:.0f}", "100%")])
+    table = [("phase", "seconds", "share"), *shown, ("all", f"{whole:.0f}", "100%")]
+    return Section("Time", table=table, note=OF_THE_TIME if is_divided else "")
 
 
 def verdict_section(run: Path) -> Section:
@@ -83,7 +100,8 @@ def verdict_section(run: Path) -> Section:
 def reading(text: str) -> str:
     """How to read the columns of a table of results, in one paragraph."""
     known = [f"{name}: {meaning}" for name, meaning in READ_AS.items() if name in text]
-    return f"Accuracy on test images that training never used, in percent. {'; '.join(known)}." if known else ""
+    intervals = f" {INTERVALS}." if "±" in text else ""
+    return f"Accuracy on test images that training never used. {'; '.join(known)}.{intervals}" if known else ""
 
 
 def next_section(run: Path) -> Section:
@@ -100,6 +118,27 @@ def next_section(run: Path) -> Section:
         f"ssl-lightning compare {run} OTHER_RUN",
     ]
     return Section("Next commands", "\n".join(lines))
+
+
+def recipe_section(run: Path) -> Section | None:
+    """Settings that differ from the packaged configurations of the run; None where they are unknown.
+
+    Args:
+        run: Folder of the run.
+    """
+    recipe = facts_of(run).get(RECIPE)
+    names, changed = (recipe.get("of"), recipe.get("changed")) if isinstance(recipe, dict) else (None, None)
+    if not isinstance(names, list) or not isinstance(changed, list):
+        return None
+    note = (
+        f"What the command line or further files set otherwise than {' and '.join(map(str, names))}. Settings that "
+        "change no result, such as the device, are left out; (none) is null, or a setting that does not exist there."
+    )
+    rows = [tuple(map(_setting, row)) for row in changed if isinstance(row, list) and len(row) == 3]
+    head = ("setting", "recipe", "this run")
+    return Section(
+        "Settings that differ from the recipe", "" if rows else "none", table=[head, *rows] if rows else (), note=note
+    )
 
 
 def settings_section(run: Path) -> Section | None:
@@ -119,6 +158,11 @@ def _length(rows: Sequence[Mapping[str, str]]) -> str:
     steps = max((int(row[STEP]) for row in rows), default=0)
     epochs = [float(row[EPOCH]) for row in rows if row.get(EPOCH)]
     return f"{epochs[-1]:g} epochs, {steps:,} steps" if epochs else ""
+
+
+def _setting(value: Any) -> str:
+    text = "(none)" if value is None else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _machine(found: Mapping[str, Any]) -> str:

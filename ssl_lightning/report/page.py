@@ -44,6 +44,7 @@ class Section:
         table: Rows of cells; the first row is the head, left out if its cells are empty. Columns of numbers are aligned
             to the right.
         is_folded: Show the heading alone until it is clicked.
+        markup: HTML, such as that of `hover_map`; text in it is escaped already.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Section:
     note: str = ""
     table: Sequence[Sequence[str]] = ()
     is_folded: bool = False
+    markup: str = ""
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
@@ -72,7 +74,7 @@ def _section(section: Section) -> str:
     text = f"<pre>{html.escape(section.text)}</pre>" if section.text else ""
     figures = "\n".join(_figure(figure) for figure in section.figures)
     kind = "clusters" if len(section.figures) > 1 else "single"
-    content = f'{note}{_table(section.table)}{text}<div class="{kind}">{figures}</div>'
+    content = f'{note}{section.markup}{_table(section.table)}{text}<div class="{kind}">{figures}</div>'
     title = html.escape(section.title)
     return (
         f"<details><summary>{title}</summary>{content}</details>" if section.is_folded else f"<h2>{title}</h2>{content}"

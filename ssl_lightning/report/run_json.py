@@ -7,6 +7,8 @@ from typing import Any
 
 SESSIONS = "sessions"
 """Key of run.json: a list, the first session first."""
+RECIPE = "recipe"
+"""Key of run.json: the packaged configurations of the run, and the settings that differ from them."""
 
 
 def facts_of(run: Path) -> dict[str, Any]:

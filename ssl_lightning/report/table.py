@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ssl_lightning.report.intervals import HALF_WIDTH, with_intervals
 from ssl_lightning.report.metrics_file import STEP, read_table
 from ssl_lightning.report.run_json import facts_of
 
@@ -13,6 +14,8 @@ PRIMARY = {
     "knn200/top1": "k-NN 200",
     "fewshot/5way1shot": "5-way 1-shot",
     "fewshot/5way5shot": "5-way 5-shot",
+    "lowshot/1pct": "1 % labels",
+    "lowshot/10pct": "10 % labels",
     "clusters/nmi": "NMI",
 }
 """Metrics (without their prefix `eval/`) in a table, and their headings."""
@@ -34,13 +37,16 @@ def evaluations(metrics_csv: Path) -> list[tuple[int, dict[str, float]]]:
     return rows
 
 
-def results_table(metrics_csv: Path, start: str | None = None, probe_sets: Sequence[str] = ()) -> str:
+def results_table(
+    metrics_csv: Path, start: str | None = None, probe_sets: Sequence[str] = (), intervals: bool = False
+) -> str:
     """The first and last evaluation of a run, for every probe set.
 
     Args:
         metrics_csv: The metrics table of the run.
         start: Name of the row of step 0; None for `name_of_initial_weights`.
         probe_sets: Names of the probe sets, the primary one first, for the headings.
+        intervals: Add the half-widths of 95 % intervals over test images.
     """
     rows, start = evaluations(metrics_csv), start or name_of_initial_weights(metrics_csv.parent)
     if not rows:
@@ -48,8 +54,9 @@ def results_table(metrics_csv: Path, start: str | None = None, probe_sets: Seque
             "nothing was evaluated: that takes ProbeFeatures in trainer.callbacks, labels in data.probe_sets, and "
             "trainer.limit_val_batches above 0"
         )
-    named = {(start if step == 0 else f"step {step}"): numbers for step, numbers in (rows[0], rows[-1])}
-    if pixels := {_of_pixels(name): value for name, value in rows[0][1].items() if name.endswith(f"/{RAW_PIXELS}")}:
+    ends = [(step, with_intervals(numbers) if intervals else numbers) for step, numbers in (rows[0], rows[-1])]
+    named = {(start if step == 0 else f"step {step}"): numbers for step, numbers in ends}
+    if pixels := of_pixels(ends[0][1]):
         named = {"raw pixels": pixels} | named
     tables = [_set_table(name, named, probe_sets) for name in probe_set_prefixes(rows[-1][1])]
     return (
@@ -100,13 +107,14 @@ def _set_table(prefix: str, named: Mapping[str, Mapping[str, float]], probe_sets
     return percent_table(rows, title=f"{first} on {name}" if name in probe_sets else prefix)
 
 
-def _of_pixels(name: str) -> str:
-    return f"{name.removesuffix(RAW_PIXELS)}knn/top1"
+def of_pixels(numbers: Mapping[str, float]) -> dict[str, float]:
+    """The numbers of raw pixels in an evaluation, by the names of the same metrics of features."""
+    return {name.replace(RAW_PIXELS, "knn/top1"): value for name, value in numbers.items() if f"/{RAW_PIXELS}" in name}
 
 
 def _cell(numbers: Mapping[str, float], metric: str) -> str:
     if metric not in numbers:
         return f"{'':>12}"
     value = f"{100 * numbers[metric]:.1f}"
-    half = numbers.get(f"{metric}/ci95")
+    half = numbers.get(f"{metric}/{HALF_WIDTH}")
     return f"{value if half is None else f'{value} ±{100 * half:.1f}':>12}"

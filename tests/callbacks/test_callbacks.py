@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 
 import lightning.pytorch as pl
 import numpy as np
@@ -15,9 +16,10 @@ from ssl_lightning.callbacks import ProbeFeatures, Recluster, Throughput, WriteC
 from ssl_lightning.callbacks.embed import embed_dataset, eval_mode
 from ssl_lightning.clustering import Clusterer, Clustering, KMeans, PCAWhitening, cluster_metrics
 from ssl_lightning.data import Digits, SyntheticImages, UncuratedImages, View
+from ssl_lightning.data.reading import TaskReader
 from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation import KNN, FewShot, LinearProbe
-from ssl_lightning.methods import DeepCluster, DeepClusterV2, RawPixels
+from ssl_lightning.methods import DeepCluster, DeepClusterV2, RawPixels, RotationPrediction
 from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.runs import MetricsTable
 from ssl_lightning.runs.metrics import read_rows
@@ -369,6 +371,33 @@ def test_images_per_second_and_loss_are_rows_and_the_loss_is_the_mean_since_the_
     assert float(rows[8]["train/loss"]) == pytest.approx(sum(losses[4:8]) / 4, rel=1e-5)
     assert float(rows[8]["train/lr"]) == 0.05
     assert float(rows[8]["train/images_per_second"]) > 0
+
+
+def test_the_time_of_the_steps_contains_that_of_loading_and_no_evaluation(tmp_path, monkeypatch):
+    read = TaskReader.__call__
+
+    def slow(self, tasks):
+        for batch in read(self, tasks):
+            time.sleep(0.05)
+            yield batch
+
+    class Evaluating(pl.Callback):
+        def on_validation_start(self, trainer, pl_module):
+            time.sleep(0.5)
+
+    monkeypatch.setattr(TaskReader, "__call__", slow)
+    table = MetricsTable(tmp_path / "metrics.csv")
+    run = trainer(
+        Throughput(), Evaluating(), max_epochs=2, log_every_n_steps=5, logger=table, limit_val_batches=1, devices=1
+    )
+    began = time.perf_counter()
+    run.fit(RotationPrediction(backbone=ResNet18(8), preprocessing=Preprocessing(16)), Digits(batch_size=256))
+    whole = time.perf_counter() - began
+    (_, row) = [row for row in read_rows(tmp_path / "metrics.csv") if row["train/loss"]]
+    loading, seconds = float(row["train/loading_seconds"]), float(row["train/seconds"])
+    assert 3 * 0.05 < loading < seconds
+    assert seconds < whole - 0.5
+    assert seconds - loading > 0.01
 
 
 def test_sums_of_a_checkpoint_are_taken_up_and_those_of_an_earlier_version_left_out():

@@ -586,7 +586,11 @@ def test_more_synthetic_images_than_memory_are_rejected_before_they_are_rendered
 
 
 @pytest.mark.parametrize(
-    "name", ["runs.MetricsTable", "runs.metrics.MetricsTable", "callbacks.write_report.WriteReport"]
+    "name",
+    [
+        *("runs.MetricsTable", "runs.metrics.MetricsTable", "callbacks.write_report.WriteReport"),
+        *("callbacks.sample_features.SampleFeatures", "callbacks.SampleFeatures"),
+    ],
 )
 def test_what_every_run_writes_by_itself_is_named_by_no_file(name, capsys):
     """A second table of metrics could be written over a checkpoint of the run."""

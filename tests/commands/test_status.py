@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -145,6 +146,16 @@ def test_runs_are_compared_side_by_side(folder, capsys):
     assert "seed_everything" not in text
 
 
+def test_accuracies_have_intervals_where_the_number_of_test_images_is_known(folder, capsys):
+    path = made("a", [ended()], done=True)
+    (path / "metrics.csv").write_text("step,epoch,eval/knn/top1,eval/test_images\n20,1,0.5,400\n")
+    made("b", [ended()], done=True)
+    text = "\n".join(lines_of(capsys, "compare", "runs/a", "runs/b"))
+    assert re.search(r"a, step 20 +50.0 ±4.9", text)
+    assert re.search(r"b, step 40 +60.0 +50.0\n", text)
+    assert "not the spread over seeds of training" in text
+
+
 def test_a_page_has_the_tables_and_the_curves(folder, capsys):
     made("a", [ended()], done=True)
     made("b", [ended()], done=True, seed_everything=1)
@@ -154,6 +165,14 @@ def test_a_page_has_the_tables_and_the_curves(folder, capsys):
     assert "seed_everything" in page
     assert "curves.png" in page
     assert Path("page/curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_in_one_file_has_its_curves_in_itself(folder, capsys):
+    made("a", [ended()], done=True)
+    made("b", [ended()], done=True)
+    assert lines_of(capsys, "compare", "runs/a", "runs/b", "--html", "both.html")[-1] == "page in one file: both.html"
+    assert 'src="data:image/png;base64,' in Path("both.html").read_text()
+    assert sorted(path.name for path in Path().iterdir()) == ["both.html", "runs"]
 
 
 def test_names_that_two_folders_share_are_paths(folder, capsys):

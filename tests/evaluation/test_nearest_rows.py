@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from ssl_lightning.evaluation.knn import nearest_rows
+from ssl_lightning.evaluation.knn import nearest_between, nearest_rows
 
 
 def test_the_nearest_are_scikit_learns_without_the_row_itself():
@@ -25,3 +25,13 @@ def test_a_row_is_not_its_own_neighbor_even_where_it_has_a_twin():
 def test_more_neighbors_than_there_are_is_rejected(count):
     with pytest.raises(ValueError, match=f"found count={count} among 3 rows; expected 1 to 2"):
         nearest_rows(torch.eye(3), torch.tensor([0]), count)
+
+
+def test_neighbors_in_another_table_are_those_of_all_similarities(monkeypatch):
+    monkeypatch.setattr("ssl_lightning.evaluation.knn.ROWS_AT_ONCE", 7)
+    generator = torch.Generator().manual_seed(0)
+    queries, reference = torch.randn(5, 6, generator=generator), torch.randn(40, 6, generator=generator)
+    similarity = torch.nn.functional.cosine_similarity(queries.unsqueeze(1), reference.unsqueeze(0), dim=2)
+    assert torch.equal(nearest_between(queries, reference, 3), similarity.argsort(1, descending=True)[:, :3])
+    assert nearest_between(queries, reference[:2], 3).shape == (5, 2)
+    assert nearest_between(queries, reference[:0], 3).shape == (5, 0)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ssl_lightning.report.best import best_values, primary_metric, probe_rows, summary_values
+from ssl_lightning.report.best import best_values, primary_metric, probe_columns, probe_rows, summary_values
+from ssl_lightning.report.intervals import half_width
 
 NAN = float("nan")
 EVALUATIONS = [
@@ -31,11 +32,17 @@ def test_the_summary_has_the_last_value_of_everything_and_the_best_of_what_is_be
 def test_the_rows_of_the_probes_are_in_the_order_of_the_probe_sets():
     rows = probe_rows(EVALUATIONS, ["main", "x"])
     assert rows == [
-        ("main", "knn/top1", 0.9, 0.7, 0.7, 30),
-        ("x", "knn/top1", None, 0.25, 0.25, 20),
-        ("x", "knn/top1 (EMA)", None, 0.5, 0.5, 30),
+        ("main", "knn/top1", 0.9, 0.7, 0.3, 0.7, 30),
+        ("x", "knn/top1", None, 0.25, None, 0.25, 20),
+        ("x", "knn/top1 (EMA)", None, 0.5, None, 0.5, 30),
     ]
+    assert all(len(row) == len(probe_columns("start")) for row in rows)
     assert probe_rows([]) == []
+
+
+def test_the_rows_of_the_probes_have_intervals_over_test_images():
+    ((*_, last, interval, _, _),) = probe_rows([(5, {"eval/knn/top1": 0.5, "eval/test_images": 100.0})])
+    assert (last, interval) == (0.5, half_width(0.5, 100))
 
 
 @pytest.mark.parametrize(

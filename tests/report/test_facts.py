@@ -7,6 +7,7 @@ import pytest
 from ssl_lightning.report.facts import (
     next_section,
     reading,
+    recipe_section,
     run_section,
     settings_section,
     time_section,
@@ -58,9 +59,23 @@ def test_the_run_has_its_command_length_and_machine(run):
 
 def test_the_time_is_that_of_all_sessions_by_phase(run):
     assert time_section(run).table[1:] == [
-        ("evaluation", "100", "25%"),
         ("clustering", "40", "10%"),
+        ("evaluation", "100", "25%"),
         ("training and the rest", "260", "65%"),
+        ("all", "400", "100%"),
+    ]
+
+
+def test_the_time_of_training_is_that_of_loading_and_of_the_steps(run):
+    rows = "10,1,,,20,1,0,,120,30\n20,2,0.42,50,,1,0,,100,10\n"
+    head, first = TABLE.splitlines()[:2]
+    (run / "metrics.csv").write_text(f"{head},train/seconds,train/loading_seconds\n{first},,\n{rows}")
+    assert time_section(run).table[1:] == [
+        ("loading", "40", "10%"),
+        ("steps", "180", "45%"),
+        ("clustering", "40", "10%"),
+        ("evaluation", "100", "25%"),
+        ("the rest", "40", "10%"),
         ("all", "400", "100%"),
     ]
 
@@ -84,6 +99,7 @@ def test_the_assessment_has_warnings_and_lasting_failures(run):
 def test_the_paragraph_explains_the_columns_that_there_are():
     assert "vote" in reading("k-NN 20  linear")
     assert "interval" not in reading("k-NN 20  linear")
+    assert "not the spread over seeds" in reading("k-NN 20  50.0 ±1.2")
     assert reading("nothing was evaluated") == ""
 
 
@@ -93,8 +109,22 @@ def test_commands_and_settings_are_those_of_the_run(run):
     assert settings_section(run).is_folded
 
 
+def test_settings_that_differ_from_the_recipe_have_both_values(run):
+    assert recipe_section(run) is None  # of a run of an earlier version
+    facts = json.loads((run / "run.json").read_text())
+    facts["recipe"] = {"of": ["swav", "scale/cpu"], "changed": [["model.a", None, "x" * 200], ["trainer.b", 1, [2]]]}
+    (run / "run.json").write_text(json.dumps(facts))
+    section = recipe_section(run)
+    assert "otherwise than swav and scale/cpu" in section.note
+    assert section.table[1:] == [("model.a", "(none)", "x" * 117 + "..."), ("trainer.b", "1", "[2]")]
+    facts["recipe"]["changed"] = []
+    (run / "run.json").write_text(json.dumps(facts))
+    assert (recipe_section(run).text, list(recipe_section(run).table)) == ("none", [])
+
+
 @pytest.mark.parametrize(
-    "text", [None, "", "{", "[]", '{"sessions": 4}', '{"sessions": [{"started": 3, "machine": 4}]}']
+    "text",
+    [None, "", "{", "[]", '{"sessions": 4}', '{"sessions": [{"started": 3, "machine": 4}]}', '{"recipe": {"of": 3}}'],
 )
 def test_damaged_facts_are_no_error(tmp_path, text):
     if text is not None:
@@ -102,5 +132,6 @@ def test_damaged_facts_are_no_error(tmp_path, text):
     facts = dict(run_section(tmp_path).table[1:])
     assert set(facts) <= {"checkpoint", "started"}
     assert time_section(tmp_path) is None
+    assert recipe_section(tmp_path) is None
     assert settings_section(tmp_path) is None
     assert failing(tmp_path) == []

@@ -155,3 +155,18 @@ def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
     path = write(tmp_path / "metrics.csv", *rows)
     path.write_text(path.read_text().removesuffix("75,0.5\n"))
     assert evaluations(path) == [(0, {"eval/knn/top1": 0.875, "eval/linear/top1": 0.5})]
+
+
+def test_intervals_over_test_images_are_in_the_table_where_they_are_requested(tmp_path):
+    path = write(
+        tmp_path / "metrics.csv",
+        {"step": 0, "epoch": 0, "eval/knn/top1": 0.2, "eval/knn_raw_pixels/top1": 1.0, "eval/test_images": 100},
+        {"step": 20, "epoch": 4, "eval/knn/top1": 0.5, "eval/lowshot/1pct": 0.5, "eval/test_images": 400},
+    )
+    assert [cells(line) for line in results_table(path, intervals=True).split("\n")] == [
+        ["eval", "k-NN", "20", "1", "%", "labels"],
+        ["raw", "pixels", "100.0±3.7"],
+        ["untrained", "20.0±8.9"],
+        ["step", "20", "50.0±4.9", "50.0±4.9"],
+    ]
+    assert "±" not in results_table(path)

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from ssl_lightning.errors import diverged
 from ssl_lightning.report.cluster_rows import COLUMNS, ClusterRow
+from ssl_lightning.report.intervals import half_width
 from ssl_lightning.runs import ExternalLoggers, MetricsTable, RunDirectory
 from ssl_lightning.runs.experiment import group_and_job
 from ssl_lightning.runs.external_logger import ExternalLogger, RunIdentity
@@ -69,8 +70,9 @@ def test_a_loss_that_is_not_finite_is_one_alert(recorded):
 
 def evaluate(external_loggers):
     table = MetricsTable(external_loggers.run.path / "metrics.csv")
+    images = {"eval/test_images": 100.0}
     for step, top1 in enumerate([0.5, 0.875, 0.75]):
-        table.log_metrics({"eval/knn/top1": top1, "eval/b/knn/top1": top1 / 2, "eval/seconds": 9.0}, step)
+        table.log_metrics({"eval/knn/top1": top1, "eval/b/knn/top1": top1 / 2, "eval/seconds": 9.0} | images, step)
 
 
 def test_a_run_that_ends_in_an_error_too_has_its_best_and_last_values(recorded):
@@ -109,8 +111,11 @@ def test_an_external_logger_receives_a_few_images_the_tables_the_checkpoint_and_
     tables = {call[1]: call[2:] for call in calls if call[0] == "log_table"}
     assert tables["clusters"] == (COLUMNS, [(4, 2, 0.5, "cat", Path("cluster-4.png"))])
     assert tables["probes"] == (
-        ("probe set", "metric", "untrained", "last", "best", "step of best"),
-        [("a", "knn/top1", 0.5, 0.75, 0.875, 1), ("b", "knn/top1", 0.25, 0.375, 0.4375, 1)],
+        ("probe set", "metric", "untrained", "last", "95 % interval ±", "best", "step of best"),
+        [
+            ("a", "knn/top1", 0.5, 0.75, half_width(0.75, 100), 0.875, 1),
+            ("b", "knn/top1", 0.25, 0.375, None, 0.4375, 1),
+        ],
     )
     assert ("log_files", "checkpoint", files, facts) in calls
     arrays = [(*call[:2], call[2].tolist(), call[3]) for call in calls if call[0] == "log_array"]

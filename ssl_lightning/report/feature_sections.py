@@ -1,0 +1,116 @@
+"""Sections of a page about features: a map of test images, untrained beside trained, and nearest neighbors."""
+
+import logging
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from ssl_lightning.errors import one_line
+from ssl_lightning.report.cluster_sheets import ReadsImages
+from ssl_lightning.report.feature_sample import FILES, IMAGES, FeatureSample, read_sample
+from ssl_lightning.report.hover_map import hover_map
+from ssl_lightning.report.page import Figure, Section
+from ssl_lightning.report.thumbnails import COLUMNS, Thumbnails
+from ssl_lightning.types import UNLABELLED
+
+log = logging.getLogger(__name__)
+OF_THE_MAP = (
+    "Each dot is a test image. t-SNE places images with similar features next to each other: where the dots of a class "
+    "form a group of their own, few labels suffice to recognize it. Distances between groups, and their sizes, mean "
+    "nothing."
+)
+OF_NEIGHBORS = (
+    "The first column is a test image, the others are the training images with the most similar features, by cosine. "
+    "k-NN accuracy is high where most of them are of the class of the image."
+)
+
+
+def samples_of(folder: Path) -> dict[str, FeatureSample]:
+    """The samples in the folder of a report, as in `FILES`; the last one alone if they are of different images."""
+    found = {kind: read_sample(folder / name) for kind, name in FILES.items()}
+    first, last = found["untrained"], found["last"]
+    if last is None:
+        return {}
+    if first is None or last.step == 0 or not first.is_of_the_images_of(last):
+        return {"last": last}
+    return {"untrained": first, "last": last}
+
+
+def map_section(folder: Path, start: str) -> Section | None:
+    """The maps of the samples in a folder; None without samples or thumbnails, or for fewer than four images.
+
+    Args:
+        folder: Folder of the report.
+        start: Name of the evaluation at step 0, see `name_of_initial_weights`.
+    """
+    samples = {_title(sample, start): sample for sample in samples_of(folder).values()}
+    if not samples:
+        return None
+    try:
+        from ssl_lightning.report.feature_map import to_plane  # needs matplotlib
+
+        with Image.open(folder / IMAGES) as image:
+            thumbnails = Thumbnails(IMAGES, image.width // COLUMNS)
+        points = {title: to_plane(sample.features) for title, sample in samples.items()}
+    except (ImportError, OSError, ValueError) as error:
+        log.info("the report has no map of features (%s)", one_line(str(error)))
+        return None
+    last = list(samples.values())[-1]
+    neighbors = {title: sample.neighbors for title, sample in samples.items()}
+    markup = hover_map(points, thumbnails, last.labels, last.classes, neighbors, _within_one_folder(last.paths))
+    return Section(
+        f"Map of the features of {len(last.rows):,} test images of {last.probe_set}", note=OF_THE_MAP, markup=markup
+    )
+
+
+def draw_neighbors_of_samples(folder: Path, training: ReadsImages, own: Int[Tensor, "N"], test: ReadsImages) -> None:
+    """Write an image file for each sample: some test images with their nearest training images.
+
+    Args:
+        folder: Folder of the report.
+        training: Training images of the primary probe set.
+        own: Class of each of them, -1 for none.
+        test: Its test images.
+    """
+    from ssl_lightning.report.clusters import draw_neighbors  # needs matplotlib
+
+    for kind, sample in samples_of(folder).items():
+        if not sample.nearest.numel():
+            continue
+        queries, _ = test.read(sample.rows[sample.queries])
+        neighbors, _ = training.read(sample.nearest.flatten())
+        classes = sample.labels[sample.queries].unsqueeze(1)
+        other = (own[sample.nearest] != classes) & (classes != UNLABELLED)
+        draw_neighbors(list(queries), list(neighbors), other).savefig(folder / _neighbors_file(kind), dpi=90)
+
+
+def neighbor_section(folder: Path, start: str) -> Section | None:
+    """The files of `draw_neighbors_of_samples`; None without any.
+
+    Args:
+        folder: Folder of the report.
+        start: Name of the evaluation at step 0, see `name_of_initial_weights`.
+    """
+    titles = {_neighbors_file(kind): _title(sample, start) for kind, sample in samples_of(folder).items()}
+    figures = [Figure(name, title) for name, title in titles.items() if (folder / name).is_file()]
+    return Section("Nearest neighbors", figures=figures, note=OF_NEIGHBORS) if figures else None
+
+
+def _within_one_folder(paths: Sequence[str]) -> list[str]:
+    """Paths from the innermost folder that all images have in common: the page has no names of other folders."""
+    parts = [path.split("/") for path in paths]
+    shared = takewhile(lambda names: len(set(names)) == 1, zip(*(each[:-1] for each in parts), strict=False))
+    depth = sum(1 for _ in shared)
+    return ["/".join(each[depth:]) for each in parts]
+
+
+def _title(sample: FeatureSample, start: str) -> str:
+    return f"step {sample.step:,}" if sample.step else start
+
+
+def _neighbors_file(kind: str) -> str:
+    return f"neighbors-{kind}.png"

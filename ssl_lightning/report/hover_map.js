@@ -1,0 +1,100 @@
+// Shows the image of the point under the pointer, its class, and its nearest neighbors in each map of `hover_map`.
+// Points are in units of the map, which is SIZE wide. Text comes from file names and is set as text alone.
+(() => {
+  const SIZE = 1000;
+  const REACH = 60; // a point that is farther from the pointer is not meant
+  const DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+  const element = (name, className, text) => {
+    const made = document.createElement(name);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  };
+
+  function nearestPoint(points, x, y, reach) {
+    let best = -1, least = reach * reach;
+    points.forEach(([px, py], index) => {
+      const distance = (px - x) ** 2 + (py - y) ** 2;
+      if (distance <= least) { best = index; least = distance; }
+    });
+    return best;
+  }
+
+  function nextPoint(points, from, [dx, dy]) {
+    let best = from, least = Infinity;
+    points.forEach(([x, y], index) => {
+      const along = (x - points[from][0]) * dx + (y - points[from][1]) * dy;
+      const across = Math.abs((x - points[from][0]) * dy) + Math.abs((y - points[from][1]) * dx);
+      if (along > 0 && along >= across && along + 2 * across < least) { best = index; least = along + 2 * across; }
+    });
+    return best;
+  }
+
+  function setUp(root) {
+    const data = JSON.parse(root.querySelector('script[type="application/json"]').textContent);
+    const maps = [...root.querySelectorAll('svg')];
+    const panel = root.querySelector('.hover-map-panel');
+    const file = root.querySelector('img');
+    const nameOf = (index) => data.labels[index] < 0 ? '' : data.names[data.labels[index]] ?? String(data.labels[index]);
+    let shown = -1;
+
+    function image(index, kind, caption) {
+      const box = element('div', `hover-map-image ${kind}`);
+      const canvas = element('canvas');
+      const { side, columns } = data.thumbnails;
+      canvas.width = canvas.height = side;
+      const copy = () => canvas.getContext('2d').drawImage(
+        file, (index % columns) * side, Math.floor(index / columns) * side, side, side, 0, 0, side, side);
+      if (file.complete) { if (file.naturalWidth) copy(); } else file.addEventListener('load', copy, { once: true });
+      box.append(canvas, element('span', '', caption));
+      box.title = caption;
+      return box;
+    }
+
+    function mark(svg, points, index, radius) {
+      const circle = document.createElementNS('http://www.w3.org/2000/svg', 'circle');
+      const attributes = { class: 'mark', cx: points[index][0], cy: points[index][1], r: radius };
+      for (const [name, value] of Object.entries(attributes)) circle.setAttribute(name, value);
+      svg.append(circle);
+    }
+
+    function show(index) {
+      if (index < 0 || index === shown) return;
+      shown = index;
+      panel.replaceChildren(image(index, 'large', nameOf(index)), element('p', '', data.files[index] ?? ''));
+      maps.forEach((svg, place) => {
+        svg.querySelectorAll('.mark').forEach((old) => old.remove());
+        mark(svg, data.points[place], index, 22);
+        const neighbors = data.neighbors[place]?.[index] ?? [];
+        neighbors.forEach((near) => mark(svg, data.points[place], near, 11));
+        if (!neighbors.length) return;
+        const row = element('div', 'hover-map-images');
+        row.append(...neighbors.map((near) =>
+          image(near, data.labels[near] === data.labels[index] ? '' : 'other', nameOf(near))));
+        panel.append(element('p', '', `nearest, ${data.titles[place]}`), row);
+      });
+    }
+
+    maps.forEach((svg, place) => {
+      const points = data.points[place];
+      const point = (event) => {
+        const area = svg.getBoundingClientRect(), scale = SIZE / area.width;
+        show(nearestPoint(points, (event.clientX - area.left) * scale, (event.clientY - area.top) * scale, REACH));
+      };
+      svg.addEventListener('pointermove', point);
+      svg.addEventListener('pointerdown', point);
+      svg.addEventListener('keydown', (event) => {
+        if (!(event.key in DIRECTIONS)) return;
+        event.preventDefault();
+        show(shown < 0 ? nearestPoint(points, SIZE / 2, SIZE / 2, SIZE) : nextPoint(points, shown, DIRECTIONS[event.key]));
+      });
+    });
+    panel.append(element('p', '', 'Point at an image of the map, tap it, or use the arrow keys.'));
+  }
+
+  for (const root of document.querySelectorAll('.hover-map:not([data-ready])')) {
+    root.dataset.ready = '';
+    setUp(root);
+  }
+})();
