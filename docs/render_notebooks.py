@@ -21,7 +21,7 @@ RUNS = {
     "compare_runs": {"paths": ["runs/demo", "runs/demo-k10"]},
     "dissect_divide_and_contrast": {"path": "runs/dnc-student"},
     "inspect_clusters": {"path": "runs/demo"},
-    "inspect_features": {"path": "runs/swav-cifar10"},
+    "inspect_features": {"path": "runs/swav-cifar10", "max_points": 300},
     "your_images": {},
 }
 """Parameters of each page."""
@@ -77,8 +77,11 @@ def page(name: str, notebook: NotebookNode) -> str:
                 file = f"{name}-{count}.webp"
                 save(data["image/png"], PAGES / file)
                 parts.append(f"![{cell.id}]({file})")
-            elif "text/html" in data:
+            elif "<table" in data.get("text/html", ""):
                 parts.append(STYLE.sub("", data["text/html"]).strip())
+            elif "text/html" in data:
+                (PAGES / f"{name}-{cell.id}.html").write_text(data["text/html"], encoding="utf-8")
+                parts.append(f"```{{eval-rst}}\n.. raw:: html\n   :file: {name}-{cell.id}.html\n```")
             elif output.get("name") != "stderr":
                 text = output.get("text") or data.get("text/plain", "")
                 parts.append(f"```text\n{text.strip()}\n```")

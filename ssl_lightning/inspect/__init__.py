@@ -42,6 +42,7 @@ from ssl_lightning.inspect.experts import (
 from ssl_lightning.inspect.figures import (
     draw_clusters,
     draw_filters,
+    draw_followed,
     draw_history,
     draw_map,
     draw_neighbors,
@@ -49,6 +50,7 @@ from ssl_lightning.inspect.figures import (
     draw_similarity,
     draw_sizes,
     draw_units,
+    hover_html,
     map_points,
 )
 from ssl_lightning.inspect.run import Run, load_run
@@ -72,6 +74,7 @@ __all__ = [
     "draw_clusters",
     "draw_curves",
     "draw_filters",
+    "draw_followed",
     "draw_history",
     "draw_map",
     "draw_neighbors",
@@ -84,6 +87,7 @@ __all__ = [
     "feature_similarity",
     "features",
     "filters",
+    "hover_html",
     "kept_by_distillation",
     "layer_similarity",
     "layer_table",

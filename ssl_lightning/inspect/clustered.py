@@ -11,13 +11,8 @@ from torch.nn import functional as F
 
 from ssl_lightning.callbacks.cluster_sources import EMBEDDINGS, default_count, prototypes_of
 from ssl_lightning.clustering.clusterer import Clustering
-from ssl_lightning.clustering.diagnostics import (
-    cluster_metrics,
-    distances_to_means,
-    normalized_mutual_info,
-    purity,
-    reassigned,
-)
+from ssl_lightning.clustering.diagnostics import cluster_metrics, distances_to_means, purity
+from ssl_lightning.clustering.history import ClusterHistory
 from ssl_lightning.clustering.kmeans import KMeans
 from ssl_lightning.clustering.nearest_prototype import nearest_prototypes
 from ssl_lightning.clustering.saved import cluster_files, step_of
@@ -137,24 +132,39 @@ def cluster_numbers(run: Run, found: Clusters) -> dict[str, float]:
     return cluster_metrics(found.sizes, found.labels, true_labels=own)
 
 
-def cluster_history(run: Run) -> Any:
-    """A DataFrame with a row for each saved clustering of a run, the earliest first.
-
-    `churn` is the share of the images that leave their cluster: clusters of the previous saved step are matched one to
-    one by their common images. `nmi_previous` is the normalized mutual information of both.
+def history_of(run: Run) -> tuple[list[int], ClusterHistory] | None:
+    """The steps of the saved clusterings that can be compared with the last one, and their history; None below two.
 
     Args:
         run: From `load_run`.
     """
-    rows, previous = [], None
-    for step in saved_clusters(run):
-        found = clusters(run, step)
-        row = {"step": step, "used": int((found.sizes > 0).sum()), "largest": int(found.sizes.max())}
-        if previous is not None:
-            labels = (previous.labels, found.labels)
-            row |= {"churn": reassigned(*labels), "nmi_previous": normalized_mutual_info(*labels)}
-        rows.append(row)
-        previous = found
+    found = [clusters(run, step) for step in saved_clusters(run)]
+    alike = [each for each in found if (each.source, each.count) == (found[-1].source, found[-1].count)]
+    if len(alike) < 2:
+        return None
+    return [each.step for each in alike], ClusterHistory([each.labels for each in alike], alike[-1].count)
+
+
+def cluster_history(run: Run) -> Any:
+    """A DataFrame with a row for each saved clustering of a run, the earliest first; empty for fewer than two.
+
+    `churn` is the share of the images that leave their cluster: clusters of consecutive steps are matched one to one by
+    their common images. `births` and `deaths` are clusters without a match, see `ClusterHistory`.
+
+    Args:
+        run: From `load_run`.
+    """
+    history = history_of(run)
+    if history is None:
+        return table([])
+    steps, found = history
+    rows: list[dict[str, float]] = []
+    for place, step in enumerate(steps):
+        sizes = found.sizes[place]
+        rows.append({"step": step, "used": int((sizes > 0).sum()), "largest": int(sizes.max())})
+        if place:
+            each = found.transitions[place - 1]
+            rows[-1] |= {"churn": each.churn, "births": len(each.births), "deaths": len(each.deaths)}
     return table(rows, "step")
 
 

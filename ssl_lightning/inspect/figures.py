@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -13,17 +13,22 @@ from torch import Tensor
 from ssl_lightning.clustering.diagnostics import purity
 from ssl_lightning.errors import UsageError
 from ssl_lightning.evaluation.knn import nearest_rows
-from ssl_lightning.inspect.clustered import Clusters, cluster_history, with_distances
+from ssl_lightning.inspect.clustered import Clusters, clusters, history_of, saved_clusters, with_distances
 from ssl_lightning.inspect.embedded import NEIGHBORS, Features, agreement_of_neighbors
 from ssl_lightning.inspect.run import Run
 from ssl_lightning.inspect.units import filters, strongest, varying_units
 from ssl_lightning.report import clusters as cluster_figures
-from ssl_lightning.report.contact_sheet import contact_sheet
+from ssl_lightning.report.contact_sheet import contact_sheet, representatives
 from ssl_lightning.report.feature_map import FEWEST, draw_feature_map, to_plane
+from ssl_lightning.report.followed import history_figure
+from ssl_lightning.report.hover_map import hover_map
+from ssl_lightning.report.thumbnails import Thumbnails
 from ssl_lightning.types import UNLABELLED
 
 EACH = 8
 """Images of a row of a contact sheet."""
+THUMBNAIL = 32
+"""Side of an image under the pointer in pixels; the script enlarges it."""
 NUMBERED = 16
 """Up to this number of rows, a map of colors has its numbers."""
 MAPPED = 1500
@@ -100,14 +105,17 @@ def draw_neighbors(run: Run, of_images: Features, count: int = 8, neighbors: int
     return figure
 
 
-def map_points(of_images: Features, how: Literal["tsne", "pca"] = "tsne") -> tuple[Any, Int[Tensor, "n"]]:
-    """Points of a map of at most 1,500 images, and the positions of these images among the features.
+def map_points(
+    of_images: Features, how: Literal["tsne", "pca"] = "tsne", max_points: int = MAPPED
+) -> tuple[Float[Tensor, "n 2"], Int[Tensor, "n"]]:
+    """Points of a map, and the positions of these images among the features.
 
     Args:
         of_images: From `features`.
         how: "tsne" preserves neighborhoods; distances between far groups mean nothing. "pca" is linear and instant.
+        max_points: Of more images, as many are selected at random, always the same.
     """
-    few = torch.randperm(len(of_images.rows), generator=torch.Generator().manual_seed(0))[:MAPPED]
+    few = torch.randperm(len(of_images.rows), generator=torch.Generator().manual_seed(0))[:max_points]
     return to_plane(of_images.values[few], how), few
 
 
@@ -130,24 +138,62 @@ def draw_map(run: Run, found: Clusters, of_images: Features, how: Literal["tsne"
 
 
 def draw_history(run: Run) -> Figure | str:
-    """Churn and sizes of the clusters over the saved steps of a run.
+    """Sizes, churn, births and deaths of the clusters over the saved steps of a run.
 
     Args:
         run: From `load_run`.
     """
-    history = cluster_history(run)
-    if len(history) < 2:
-        return f"the run has saved {len(history)} clusterings; a history needs two"
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    panels = {"churn": "share of images that leave their cluster", "largest": "images of the largest cluster"}
-    for place, (column, title) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, 2, place + 1)
-        axes.plot(history.index, history[column], marker="o", markersize=3)
-        axes.set_ylim(bottom=0)
-        axes.set_title(title)
-        axes.set_xlabel("step")
-        axes.grid(visible=True, alpha=0.3)
-    return figure
+    history = history_of(run)
+    if history is None:
+        return f"the run has saved {len(saved_clusters(run))} clusterings; a history needs two of the same kind"
+    steps, found = history
+    churn = [each.churn for each in found.transitions]
+    changes = [[len(each.births) for each in found.transitions], [len(each.deaths) for each in found.transitions]]
+    return history_figure([float(step) for step in steps], found.sizes, churn, *changes, over="step")
+
+
+def draw_followed(run: Run, cluster: int | None = None, times: int = 6) -> Figure | str:
+    """Images of one cluster at several saved steps, as clusters of consecutive steps are matched.
+
+    Args:
+        run: From `load_run`.
+        cluster: Its id in the last clustering; None for the largest.
+        times: Largest number of steps, evenly spaced.
+    """
+    history = history_of(run)
+    if history is None:
+        return f"the run has saved {len(saved_clusters(run))} clusterings; a history needs two of the same kind"
+    steps, found = history
+    followed = found.follow(int(found.sizes[-1].argmax()) if cluster is None else cluster)
+    places = torch.linspace(0, len(steps) - 1, min(times, len(steps)), dtype=torch.float64).round().long().tolist()
+    sheets = {}
+    for place in places:
+        if followed[place] >= 0:
+            rows = representatives(clusters(run, steps[place]).labels, None, followed[place], 2 * EACH)
+            size = int(found.sizes[place, followed[place]])
+            sheets[f"step {steps[place]}: cluster {followed[place]}, {size} images"] = _sheet(run, rows)
+    return cluster_figures.draw_sheets(sheets) if sheets else "there is no such cluster at any step"
+
+
+def hover_html(run: Run, of_images: Features, found: Clusters, max_points: int = 1000) -> str:
+    """A map of the features by t-SNE that shows images under the pointer, as HTML: `IPython.display.HTML(...)`.
+
+    Colors are classes, or clusters without labels. A selected image appears with its nearest neighbors.
+
+    Args:
+        run: From `load_run`.
+        of_images: From `features`.
+        found: From `clusters`.
+        max_points: Of more images, as many are selected at random, always the same.
+    """
+    points, few = map_points(of_images, max_points=max_points)
+    rows = of_images.rows[few]
+    labels, names = (of_images.labels[few], run.data.training.classes) if run.has_labels else (found.labels[rows], ())
+    near = nearest_rows(of_images.values[few], torch.arange(len(few)), min(EACH, len(few) - 1))
+    thumbnails = Thumbnails.of(_images(run, rows), THUMBNAIL)
+    title = of_images.layer
+    paths = [run.data.training.name(row) for row in rows.tolist()]
+    return hover_map({title: points}, thumbnails, labels, names, {title: near}, paths)
 
 
 def draw_similarity(frame: Any) -> Figure | str:

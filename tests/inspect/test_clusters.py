@@ -10,15 +10,19 @@ from ssl_lightning.clustering import Clustering
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.inspect import (
     Clusters,
+    cluster_history,
     cluster_numbers,
     cluster_table,
     clusters,
     draw_clusters,
+    draw_followed,
+    draw_history,
     draw_map,
     draw_neighbors,
     draw_purity,
     draw_sizes,
     features,
+    hover_html,
     load_run,
     saved_clusters,
 )
@@ -135,3 +139,40 @@ def test_images_near_the_centroid_come_first(deepcluster, unsaved):
     own = images.values[found.labels[images.rows] == cluster]
     expected = (own - own.mean(0)).norm(dim=1)
     torch.testing.assert_close(found.distances[members], expected)
+
+
+def test_saved_clusters_of_several_steps_have_a_history(deepcluster, tmp_path):
+    run = load_run(deepcluster)
+    run.path = tmp_path
+    assert len(cluster_history(run)) == 0
+    assert draw_history(run) == "the run has saved 0 clusterings; a history needs two of the same kind"
+    assert draw_followed(run) == draw_history(run)
+    labels = torch.arange(1438) % 4
+    moved = labels.clone()
+    moved[:100] = 3
+    for step, column in ((5, labels), (8, moved), (9, (moved + 1) % 4)):
+        clustering = Clustering.without_features(column, 4)
+        facts = {"data": run.data.fingerprint, "source": "pseudo-labels"}
+        (tmp_path / "clusters").mkdir(exist_ok=True)
+        clustering.save(tmp_path / "clusters" / f"step-{step}.safetensors", facts)
+    history = cluster_history(run)
+    assert history.index.tolist() == [5, 8, 9]
+    assert history.churn.tolist()[1:] == pytest.approx([75 / 1438, 0])  # of 100 moved images 25 were there before
+    assert history.largest.tolist() == [360, 434, 434]
+    assert history[["births", "deaths"]].iloc[1:].to_numpy().tolist() == [[0, 0], [0, 0]]
+    assert len(draw_history(run).axes) == 3
+    titles = [axes.get_title(loc="left") for axes in draw_followed(run).axes]
+    assert titles == [
+        "step 5: cluster 3, 359 images",
+        "step 8: cluster 3, 434 images",
+        "step 9: cluster 0, 434 images",
+    ]
+
+
+def test_a_map_for_the_pointer_has_an_image_for_each_point(deepcluster):
+    run = load_run(deepcluster)
+    images = features(run, max_images=60)
+    page = hover_html(run, images, clusters(run), max_points=40)
+    assert page.count("h0") == 40
+    assert "data:image/jpeg;base64," in page
+    assert 'src="http' not in page
