@@ -27,7 +27,7 @@ RUNS = {
 """Parameters of each page."""
 WIDTH, QUALITY = 900, 80
 """Largest width of a figure in pixels, and its quality as WebP."""
-STYLE = re.compile(r"<style.*?</style>", re.DOTALL)
+TABLE = re.compile(r"<table.*</table>", re.DOTALL)
 
 
 def main() -> None:
@@ -70,21 +70,22 @@ def page(name: str, notebook: NotebookNode) -> str:
             continue
         code = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
         parts.append(f"<!-- not run: interactive -->\n```python\n{code}\n```")
-        for output in cell.outputs:
+        printed = "".join(output.text for output in cell.outputs if output.get("name") == "stdout").strip()
+        parts += [f"```text\n{printed}\n```"] if printed else []
+        for output in (output for output in cell.outputs if output.output_type != "stream"):
             data = output.get("data", {})
             if "image/png" in data:
                 count += 1
                 file = f"{name}-{count}.webp"
                 save(data["image/png"], PAGES / file)
                 parts.append(f"![{cell.id}]({file})")
-            elif "<table" in data.get("text/html", ""):
-                parts.append(STYLE.sub("", data["text/html"]).strip())
+            elif found := TABLE.search(data.get("text/html", "")):
+                parts.append(found[0].replace('border="1" ', ""))
             elif "text/html" in data:
                 (PAGES / f"{name}-{cell.id}.html").write_text(data["text/html"], encoding="utf-8")
                 parts.append(f"```{{eval-rst}}\n.. raw:: html\n   :file: {name}-{cell.id}.html\n```")
-            elif output.get("name") != "stderr":
-                text = output.get("text") or data.get("text/plain", "")
-                parts.append(f"```text\n{text.strip()}\n```")
+            else:
+                parts.append(f"```text\n{data['text/plain'].strip()}\n```")
     parts.insert(1, f"The notebook is `notebooks/{name}.ipynb`.")
     return "\n\n".join(parts) + "\n"
 

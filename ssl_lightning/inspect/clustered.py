@@ -51,7 +51,8 @@ class Clusters:
         """Number of images and clusters, and where they come from."""
         used, clustered = int((self.sizes > 0).sum()), int(self.sizes.sum())
         without = len(self.labels) - clustered
-        text = f"{clustered:,} images in {used:,} of {self.count:,} clusters, {self.source}, step {self.step:,}"
+        source = f"(source: {self.source}, step {self.step:,})"
+        text = f"{clustered:,} images in {used:,} of {self.count:,} clusters {source}"
         return f"{text}; {without:,} images in none" if without else text
 
 

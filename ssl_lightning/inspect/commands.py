@@ -34,7 +34,8 @@ def command(line: str) -> None:
         errors = [each for each in done.stderr.splitlines() if each.strip()] or [f"exit code {done.returncode}"]
         raise UsageError(f"found a command that failed: {errors[-1]}")
     shown = [each for each in done.stdout.splitlines() if each.strip()][-LINES:]
-    print("\n".join(shown))
+    if shown:
+        print("\n".join(shown))
 
 
 def example_images(folder: str | Path, count: int = 600) -> str:

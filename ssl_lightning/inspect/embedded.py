@@ -88,7 +88,8 @@ def layer_table(run: Run, weights: Weights = "online", max_images: int = MOST_IM
     rows = []
     for layer in dict.fromkeys([*stages(run), *run.method.layers]):
         found = features(run, layer, weights, max_images)
-        rows.append({"layer": layer, **collapse(found), "agreement of neighbors": agreement_of_neighbors(found)})
+        numbers = collapse(found) | {"width": found.values.shape[1]}
+        rows.append({"layer": layer, **numbers, "agreement of neighbors": agreement_of_neighbors(found)})
     return table(rows, "layer")
 
 

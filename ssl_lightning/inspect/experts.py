@@ -144,8 +144,8 @@ def other_experts(division: Division, max_images: int = MOST_IMAGES) -> Any:
         found = features(division.runs[f"expert {k}"], max_images=max_images)
         own = division.clusters.labels[found.rows]
         parts = [(own == other).nonzero().squeeze(1) for other in range(division.clusters.count)]
-        shares = {str(other): agreement_of_neighbors(_members(found, members)) for other, members in enumerate(parts)}
-        rows.append({"expert": k, **shares})
+        shares = [agreement_of_neighbors(_members(found, members)) for members in parts]
+        rows.append({"expert": k} | {f"cluster {other}": share for other, share in enumerate(shares)})
     return table(rows, "expert")
 
 

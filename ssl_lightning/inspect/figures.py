@@ -215,6 +215,7 @@ def draw_similarity(frame: Any) -> Figure | str:
         value = values[row, column]
         color = "black" if value > 0.6 else "white"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=color)
+    axes.set_ylabel(frame.index.name or "")
     figure.colorbar(shown, shrink=0.8)
     return figure
 

@@ -90,7 +90,8 @@ def test_each_expert_is_compared_on_each_cluster(division):
     table = other_experts(division, max_images=150)
     found = features(division.runs["expert 0"], max_images=150)
     members = division.clusters.labels[found.rows] == 1
-    assert table.loc[0, "1"] == pytest.approx(share_of_class(found.values[members], found.labels[members]), abs=0.002)
+    share = share_of_class(found.values[members], found.labels[members])
+    assert table.loc[0, "cluster 1"] == pytest.approx(share, abs=0.002)
     table[:] = math.nan
     assert draw_similarity(table) == "no number is known: they need labels"
 
