@@ -33,6 +33,15 @@ SOURCES = {
     "memory-bank": "The clusters are those of k-means on the memory bank; the method does not learn from them.",
     "features": "The clusters are those of k-means on the features; the method does not learn from them.",
 }
+_OVER_TIME = (
+    "Clusters of consecutive clusterings are matched so that most images stay. Churn is the share of images that leave "
+    "their cluster for another one than its match. A cluster dies, or is born, where it and its match have less than a "
+    "tenth of their images in common."
+)
+_FOLLOWED = (
+    "Each sheet is one cluster, with a line for each clustering: the images nearest to its center. A line is empty "
+    "where there is no such cluster."
+)
 Saved = tuple[Clustering, dict[str, str]]
 
 
@@ -83,38 +92,31 @@ def cluster_sections(
     sheets = draw_cluster_sheets(folder, labels[:, 0], num_clusters, images, own, distances, note=note)
     if "nmi_labels" in heads[0]:
         sheets = replace(sheets, text=f"{sheets.text}; NMI to the classes {heads[0]['nmi_labels']:.3f}")
-    over_time = [_over_time(folder, saved, images)] if len(saved) > 1 else []
+    over_time = _over_time(folder, saved, images) if len(saved) > 1 else []
     return [Section("Sizes of the last clusters", _numbers(heads), _draw_sizes(folder, sizes)), *over_time, sheets]
 
 
-def _over_time(folder: Path, saved: Sequence[Saved], images: ReadsImages) -> Section:
+def _over_time(folder: Path, saved: Sequence[Saved], images: ReadsImages) -> list[Section]:
     """Sizes, churn, births and deaths, and a few clusters followed through the epochs."""
     clusterings = [clustering for clustering, _ in saved]
     epochs = _epochs([facts for _, facts in saved])
     history = ClusterHistory([clustering.labels for clustering in clusterings], len(clusterings[0].sizes))
-    churn = [each.churn for each in history.transitions]
-    births, deaths = (
-        [len(each.births) for each in history.transitions],
-        [len(each.deaths) for each in history.transitions],
-    )
-    figures = []
-    if draw_history(folder / "clusters-over-time.png", epochs, history.sizes, churn, births, deaths):
-        figures.append(Figure("clusters-over-time.png", "sizes, churn, births and deaths from the files of clusters"))
-    for number, cluster in enumerate(_to_follow(history), start=1):
-        figure = _followed(folder / f"followed-{number}.png", history.follow(cluster), saved, epochs, images)
-        figures += [figure] if figure is not None else []
-    text = "\n".join(
-        f"{'epoch' if not place else '':<6}{earlier:>6g} to {later:<6g} churn {100 * churn[place]:5.1f} %, "
-        f"births {births[place]}, deaths {deaths[place]}"
-        for place, (earlier, later) in enumerate(pairwise(epochs))
-    )
-    note = (
-        "Clusters of consecutive clusterings are matched so that most images stay. Churn is the share of images that "
-        "leave their cluster; a cluster dies, or is born, where less than a tenth of its images and of those of its "
-        "match are common. Each sheet is one cluster, with a line for each clustering: the images nearest to its "
-        "center; a line is empty where there is no such cluster."
-    )
-    return Section("Clusters over time", text, figures, note)
+    steps = history.transitions
+    churn, births, deaths = zip(*((each.churn, len(each.births), len(each.deaths)) for each in steps), strict=True)
+    written = draw_history(folder / "clusters-over-time.png", epochs, history.sizes, churn, births, deaths)
+    figures = [Figure("clusters-over-time.png", "from the files of clusters of the run")] if written else []
+    table = [("from epoch", "to epoch", "churn, %", "births", "deaths")]
+    for (earlier, later), share, born, dead in zip(pairwise(epochs), churn, births, deaths, strict=True):
+        table.append((f"{earlier:g}", f"{later:g}", f"{100 * share:.1f}", str(born), str(dead)))
+    followed = [
+        _followed(folder / f"followed-{number}.png", history.follow(cluster), saved, epochs, images)
+        for number, cluster in enumerate(_to_follow(history), start=1)
+    ]
+    sheets = [figure for figure in followed if figure is not None]
+    return [
+        Section("Clusters over time", figures=figures, note=_OVER_TIME, table=table),
+        Section("Clusters followed over time", figures=sheets, note=_FOLLOWED),
+    ]
 
 
 def _to_follow(history: ClusterHistory) -> list[int]:

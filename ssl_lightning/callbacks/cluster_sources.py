@@ -79,7 +79,7 @@ def by_prototypes(
 
     Args:
         trainer: The running trainer.
-        module: A method whose layer "projector" gives the embeddings that are compared with prototypes.
+        module: A method; its layer "projector" gives the embeddings that are compared with prototypes.
         prototypes: Its prototypes.
         rows: The images; None for all.
     """

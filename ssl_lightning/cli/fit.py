@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import lightning.pytorch as pl
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from ssl_lightning.callbacks import Doctor, Recluster
+from ssl_lightning.callbacks import Doctor
+from ssl_lightning.callbacks.cluster_sections import saved_clusters
 from ssl_lightning.callbacks.recluster import pseudo_labels_of
 from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import read_checkpoint
@@ -268,34 +270,40 @@ class Fitting:
         images = [report.plain() for report in self.datamodule.source_reports]
         self.run.write("run.json", (self.run.read("run.json") or {}) | {"images": images})
         last = (self.run.checkpoints / LAST).resolve()
-        labels = pseudo_labels_of(self.model)
         facts = {"data_fingerprint": inputs["data_fingerprint"], "step": self.trainer.global_step}
         if self.external_loggers:
+            labels, clusters = self._clusters()
             self.external_loggers.hand_out(
                 Results(
                     images=_ours(self.trainer, WriteReport).images,
                     checkpoint=[last, sidecar_path(last)],
-                    labels=None if labels is None or labels.is_empty else labels.rows,
-                    clusters=self._clusters(),
+                    labels=labels,
+                    clusters=clusters,
                     probe_sets=list(self.datamodule.probes),
                     facts=facts,
                 )
             )
 
-    def _clusters(self) -> list[ClusterRow]:
-        """Rows of the table of clusters, of the first clustering; none where images cannot be read or written."""
-        labels = pseudo_labels_of(self.model)
-        if labels is None or labels.is_empty:
-            return []
+    def _clusters(self) -> tuple[torch.Tensor | None, list[ClusterRow]]:
+        """Labels of all images, and the rows of the table of clusters; those of the newest file of the run.
+
+        Without a file, the pseudo-labels of the method. No rows where images cannot be read or written.
+        """
+        saved, learned = saved_clusters(self.run.path), pseudo_labels_of(self.model)
+        newest = saved[-1][0] if saved else None
+        labels = None if learned is None or learned.is_empty else learned.rows.cpu().long()
+        if labels is None and newest is not None:
+            labels = newest.labels.long().unsqueeze(1)
+        if labels is None:
+            return None, []
+        of_newest = newest is not None and torch.equal(newest.labels.long(), labels[:, 0])
         data, folder = self.datamodule, self.run.path / "wandb" / "clusters"
-        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-        newest = next((each.newest for each in callbacks if isinstance(each, Recluster)), None)
-        distances = None if newest is None else newest.distances
+        distances = newest.distances if newest is not None and of_newest else None
         try:
-            return cluster_rows(folder, labels.rows[:, 0].cpu().long(), data.training, data.labels, distances)
+            return labels, cluster_rows(folder, labels[:, 0], data.training, data.labels, distances)
         except (OSError, ValueError) as error:
             log.warning("could not write the table of clusters for external loggers (%s)", one_line(str(error)))
-            return []
+            return labels, []
 
 
 def _wandb_id(known: Any) -> str:

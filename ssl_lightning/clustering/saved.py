@@ -5,10 +5,13 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from ssl_lightning.errors import DataError
+
 FOLDER = "clusters"
 """Folder of the files in that of a run."""
 MOST_KEPT = 20
 """Clusterings of a run that are kept, beside the newest one."""
+_CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
 _NAME = re.compile(r"step-(\d+)\.safetensors")
 
 
@@ -21,6 +24,30 @@ def cluster_files(run: str | Path) -> list[Path]:
     """The files of clusters of a run, the earliest first; none where it has saved none."""
     found = [path for path in (Path(run) / FOLDER).glob("step-*.safetensors") if _NAME.fullmatch(path.name)]
     return sorted(found, key=step_of)
+
+
+def clusters_of(path: str | Path) -> Path:
+    """The file of clusters that a path stands for.
+
+    Args:
+        path: A file of clusters; the folder of a run, for its newest clusters; or a checkpoint of a run, for the newest
+            ones at its step.
+
+    Raises:
+        DataError: For a run or a checkpoint without clusters.
+    """
+    given = Path(path)
+    if given.suffix != ".ckpt" and not given.is_dir():
+        return given
+    of_step = _CHECKPOINT.fullmatch(given.resolve().name)
+    run = given if given.is_dir() else given.resolve().parent.parent
+    found = [file for file in cluster_files(run) if of_step is None or step_of(file) <= int(of_step[1])]
+    if not found:
+        raise DataError(
+            f"found no clusters of {given} in {run / FOLDER}; expected step-<n>.safetensors: "
+            "make a file with ssl-lightning predict --config clusters --ckpt_path CHECKPOINT, and give that"
+        )
+    return found[-1]
 
 
 def step_of(path: Path) -> int:

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from ssl_lightning.callbacks.cluster_sections import SOURCES
 from ssl_lightning.clustering.clusterer import Clustering
 from ssl_lightning.clustering.diagnostics import cluster_metrics, purity
+from ssl_lightning.clustering.saved import clusters_of
 from ssl_lightning.commands.stage_images import images_of
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.files import reject_unwritable
@@ -20,18 +22,19 @@ def main(
     """Write a page with contact sheets, sizes and metrics of clusters.
 
     Args:
-        file: A file of WriteClusters, <path>.safetensors.
+        file: A file of clusters, <path>.safetensors; or the folder or a checkpoint of a run, for its newest clusters.
         out: Folder of the page; by default <path>-page.
         data: A configuration with a data section, a file or a name, if the images have moved since.
-        images: Images per cluster; half of them are those nearest to the centroid.
+        images: Images per cluster; half of them are nearest to the centroid, half farthest from it.
         most: Clusters on the page; of more, the largest and the smallest half.
 
     Raises:
-        DataError: If the file is damaged, or the data are not those that it was made for.
+        DataError: If there is no file, it is damaged, or the data are not those that it was made for.
         UsageError: If `out` cannot be written, or there is nothing to show.
     """
     if images < 1 or most < 1:
         raise UsageError(f"found images={images}, most={most}; expected at least 1 of each")
+    file = str(clusters_of(file))
     clustering, metadata = Clustering.load(file)
     source = images_of(metadata, file, data)
     source.setup("predict")
@@ -53,6 +56,7 @@ def main(
         images,
         most,
         lambda shown: progress(shown, "cluster images", "clusters"),
+        SOURCES.get(metadata.get("source", ""), ""),
     )
     write_page(folder / "index.html", Path(file).name, [_numbers(clustering, own, folder), sheets])
     print(f"{sheets.text}\nimages of them: {folder / 'index.html'}")

@@ -16,6 +16,7 @@ from ssl_lightning.clustering import Clustering, saved
 from ssl_lightning.clustering.saved import cluster_files, metadata_of, step_of
 from ssl_lightning.entry import run as command
 from ssl_lightning.errors import UsageError
+from ssl_lightning.runs import ExternalLoggers
 from tests.runs.conftest import differences
 
 from .saved_clusters import check_newest
@@ -288,3 +289,23 @@ def test_prototypes_of_a_method_without_any_are_rejected_before_the_pass(fit, tm
     assert predict(tmp_path, run, *path) == 64
     assert "found --trainer.callbacks.source prototypes with SimCLR, which has none" in capsys.readouterr().err
     assert not (tmp_path / "edge.safetensors").exists()
+
+
+@pytest.mark.parametrize("method", ["swav", "deepcluster"])
+def test_external_loggers_receive_the_table_and_the_assignments_of_every_method(method, fit, monkeypatch):
+    received = []
+    monkeypatch.setattr(ExternalLoggers, "__bool__", lambda _: True)
+    monkeypatch.setattr(ExternalLoggers, "hand_out", lambda _, results: received.append(results))
+    run = fit("a", method)
+    (results,) = received
+    clustering, _ = Clustering.load(cluster_files(run)[-1])
+    assert torch.equal(results.labels, clustering.labels.unsqueeze(1))
+    assert sum(row.size for row in results.clusters) == len(clustering.labels)
+    assert all(row.sheet.is_file() for row in results.clusters)
+
+
+def test_the_page_of_clusters_takes_the_folder_of_a_run(fit, tmp_path, capsys):
+    run = fit("a", "simclr")
+    assert command(["clusters", str(run), "--out", str(tmp_path / "page")]) == 0
+    assert "1438 images in 28 of 28 clusters" in capsys.readouterr().out
+    assert "those of k-means on the features" in (tmp_path / "page" / "index.html").read_text()

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ssl_lightning.clustering import Clustering
-from ssl_lightning.clustering.saved import cluster_file, cluster_files, is_kept, metadata_of, step_of
+from ssl_lightning.clustering.saved import cluster_file, cluster_files, clusters_of, is_kept, metadata_of, step_of
+from ssl_lightning.errors import DataError
 
 
 def kept_after(count, most):
@@ -61,3 +62,21 @@ def test_labels_without_features_are_read_back(tmp_path):
     assert found.distances.isnan().all()
     assert found.centroids.shape == (4, 0)
     assert metadata["source"] == "pseudo-labels"
+
+
+def test_a_run_or_a_checkpoint_stands_for_its_newest_clusters(tmp_path):
+    run = tmp_path / "run"
+    for folder in ("clusters", "checkpoints"):
+        (run / folder).mkdir(parents=True)
+    for step in (9, 20, 100):
+        cluster_file(run, step).touch()
+    for step in (8, 30, 100):
+        (run / "checkpoints" / f"step-{step}.ckpt").touch()
+    (run / "checkpoints" / "last.ckpt").symlink_to("step-30.ckpt")
+    assert clusters_of(run) == cluster_file(run, 100)
+    assert clusters_of(str(run / "checkpoints" / "step-100.ckpt")) == cluster_file(run, 100)
+    assert clusters_of(run / "checkpoints" / "last.ckpt") == cluster_file(run, 20)
+    assert clusters_of(cluster_file(run, 9)) == cluster_file(run, 9)
+    for nothing in (tmp_path, run / "checkpoints" / "step-8.ckpt"):
+        with pytest.raises(DataError, match="found no clusters of"):
+            clusters_of(nothing)
