@@ -4,6 +4,7 @@
 """
 
 import os
+import sys
 
 from jaxtyping import install_import_hook
 
@@ -14,3 +15,10 @@ for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "GNUMAKEFLAGS", "MAKEOVERRIDES"
     os.environ.pop(name, None)
 if os.environ.get("CHECK_SHAPES", "1") != "0":
     install_import_hook("ssl_lightning", "beartype.beartype")
+
+
+def pytest_runtest_setup():
+    """Maps of features by PCA: t-SNE takes two seconds at the end of each of the hundreds of runs of these tests."""
+    sections = sys.modules.get("ssl_lightning.report.feature_sections")
+    if sections is not None:
+        sections.PROJECTION = "pca"

@@ -12,6 +12,8 @@ from ssl_lightning.contracts import data_of, has_training_data
 from ssl_lightning.errors import one_line
 from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
 from ssl_lightning.report.facts import (
+    OF_THE_CLUSTERS,
+    OF_THE_CURVES,
     next_section,
     reading,
     recipe_section,
@@ -20,7 +22,13 @@ from ssl_lightning.report.facts import (
     time_section,
     verdict_section,
 )
-from ssl_lightning.report.feature_sections import draw_neighbors_of_samples, map_section, neighbor_section, samples_of
+from ssl_lightning.report.feature_sections import (
+    MAPS,
+    draw_neighbors_of_samples,
+    map_section,
+    neighbor_section,
+    samples_of,
+)
 from ssl_lightning.report.metrics_file import read_table
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.report.table import name_of_initial_weights, results_table
@@ -47,9 +55,9 @@ class WriteReport(pl.Callback):
 
     @property
     def images(self) -> list[Path]:
-        """The images of the page: curves, then clusters."""
+        """The images of the page: curves, maps of features, then clusters."""
         figures = [figure.file for section in self._clusters for figure in section.figures]
-        shown = [self.folder / name for name in ("curves.png", "cluster-curves.png", *figures)]
+        shown = [self.folder / name for name in ("curves.png", "cluster-curves.png", MAPS, *figures)]
         return [path for path in shown if path.is_file()]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -121,10 +129,12 @@ class WriteReport(pl.Callback):
             sections += [verdict_section(run), run_section(run)]
             rows = read_table(table)[1]
             if draw_curves(rows, self.folder / "curves.png"):
-                sections.append(Section("Over the epochs", "", [Figure("curves.png", "from metrics.csv")]))
+                sections.append(
+                    Section("Over the epochs", "", [Figure("curves.png", "from metrics.csv")], OF_THE_CURVES)
+                )
             if draw_curves(rows, self.folder / "cluster-curves.png", CLUSTER_PANELS):
                 figure = Figure("cluster-curves.png", "cluster/... in metrics.csv, means over the clusterings")
-                sections.append(Section("Clusters over the epochs", "", [figure]))
+                sections.append(Section("Clusters over the epochs", "", [figure], OF_THE_CLUSTERS))
         sections += self._features
         if self._images:
             sections.append(Section("Images", self._images))

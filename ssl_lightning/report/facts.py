@@ -21,6 +21,19 @@ READ_AS = {
     "NMI": "agreement of k-means clusters with the classes",
 }
 """Beginnings of headings of the table of results, and how to read the numbers."""
+OF_THE_RUN = "The command of the last session: given again, it resumes the run, or reports that the run has finished."
+OF_THE_ASSESSMENT = (
+    "Warnings name metrics in which the trained network is below the untrained one or below raw pixels. Training "
+    "diagnostics are known failures, such as a collapse, that held at the last step."
+)
+OF_THE_CURVES = (
+    "Evaluated metrics rise while the network learns. The loss of a method that learns from clusters jumps at each "
+    "clustering, which replaces the labels: compare it within an epoch alone."
+)
+OF_THE_CLUSTERS = (
+    "Clusters follow the classes as far as nmi_labels is above nmi_chance. They settle where nmi_previous rises and "
+    "reassigned falls. Empty clusters, and an imbalance far above 1, are signs of a collapse."
+)
 LONGEST = 120
 """Characters of a value in the table of settings; longer ones are cut."""
 PHASES = {
@@ -53,6 +66,7 @@ def run_section(run: Path) -> Section:
     lines = {
         "command": last.get("command"),
         "method": str((facts.get("inputs") or {}).get("model.class_path") or "").rpartition(".")[2],
+        "images": _images(facts.get("images")),
         "seed": (facts.get("inputs") or {}).get("seed_everything"),
         "length": _length(rows),
         "started": sessions[0].get("started") if sessions else None,
@@ -62,7 +76,7 @@ def run_section(run: Path) -> Section:
         "checkpoint": str(run / "checkpoints" / "last.ckpt"),
     }
     table = [(name, str(value)) for name, value in lines.items() if value not in (None, "")]
-    return Section("Run", table=[("", ""), *table])
+    return Section("Run", table=[("", ""), *table], note=OF_THE_RUN if last.get("command") else "")
 
 
 def time_section(run: Path) -> Section | None:
@@ -94,7 +108,7 @@ def verdict_section(run: Path) -> Section:
     found = failing(run)
     diagnostics = f"Training diagnostics: {', '.join(found)}." if found else "Training diagnostics: no failure."
     warnings = [f"Warning: {line}." for line in not_better(run)]
-    return Section("Assessment", table=[("",), *((line,) for line in [*warnings, diagnostics])])
+    return Section("Assessment", note=OF_THE_ASSESSMENT, table=[("",), *((line,) for line in [*warnings, diagnostics])])
 
 
 def reading(text: str) -> str:
@@ -152,6 +166,12 @@ def settings_section(run: Path) -> Section | None:
     except OSError:
         return None
     return Section("All settings", text, is_folded=True)
+
+
+def _images(reports: Any) -> str:
+    """Number and place of the images of each source."""
+    known = [each for each in reports if isinstance(each, dict)] if isinstance(reports, list) else []
+    return "; ".join(f"{each['found']:,} in {each.get('path')}" for each in known if isinstance(each.get("found"), int))
 
 
 def _length(rows: Sequence[Mapping[str, str]]) -> str:

@@ -73,10 +73,28 @@ def draw_feature_map(
         panels: Title to the group of each point; -1 is gray.
         names: Title to the names of its groups; ids if there are none.
     """
+    return _draw_row({title: (points, groups, (names or {}).get(title, ())) for title, groups in panels.items()})
+
+
+def draw_feature_maps(
+    planes: Mapping[str, Float[Tensor, "N 2"]], groups: Int[Tensor, "N"], names: Sequence[str] = ()
+) -> Figure:
+    """One scatter plot per plane with the same colors, such as the features before and after training.
+
+    Args:
+        planes: Title to the points of the same images, from `to_plane`.
+        groups: Group of each image; -1 is gray.
+        names: Names of the groups; ids if there are none.
+    """
+    return _draw_row({title: (points, groups, names) for title, points in planes.items()})
+
+
+def _draw_row(panels: Mapping[str, tuple[Tensor, Tensor, Sequence[str]]]) -> Figure:
+    """Scatter plots side by side, each of points, their groups and the names of the groups."""
     figure = Figure(figsize=(6.5 * len(panels), 6.2), layout="constrained")
-    for place, (title, groups) in enumerate(panels.items()):
+    for place, (title, (points, groups, names)) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), place + 1)
-        _scatter(axes, points, groups, (names or {}).get(title, ()))
+        _scatter(axes, points, groups, names)
         axes.set_title(title)
         axes.set_aspect("equal", adjustable="datalim")
         axes.set_xticks([])
@@ -108,7 +126,8 @@ def _place(own: Float[Tensor, "n 2"], taken: Sequence[Tensor], distance: float) 
 def _write(axes: Any, place: Float[Tensor, "2"], name: str) -> None:
     halo = [withStroke(linewidth=3, foreground="white")]
     look = {"fontsize": 10, "fontweight": "bold", "color": "#111111", "path_effects": halo}
-    axes.annotate(name, place.tolist(), ha="center", va="center", **look)
+    text = name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")  # not a formula, which could be wrong
+    axes.annotate(text, place.tolist(), ha="center", va="center", **look)
 
 
 def _colors(count: int) -> list[Any]:

@@ -1,9 +1,11 @@
 """Sections of a page about features: a map of test images, untrained beside trained, and nearest neighbors."""
 
 import logging
+import warnings
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Literal
 
 from jaxtyping import Int
 from PIL import Image
@@ -18,6 +20,10 @@ from ssl_lightning.report.thumbnails import COLUMNS, Thumbnails
 from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)
+MAPS = "maps.png"
+"""The maps as one image, in the folder of the report."""
+PROJECTION: Literal["tsne", "pca"] = "tsne"
+"""How features become points, see `to_plane`."""
 OF_THE_MAP = (
     "Each dot is a test image. t-SNE places images with similar features next to each other: where the dots of a class "
     "form a group of their own, few labels suffice to recognize it. Distances between groups, and their sizes, mean "
@@ -43,6 +49,8 @@ def samples_of(folder: Path) -> dict[str, FeatureSample]:
 def map_section(folder: Path, start: str) -> Section | None:
     """The maps of the samples in a folder; None without samples or thumbnails, or for fewer than four images.
 
+    The same maps are an image, `MAPS`, for external loggers and for documents.
+
     Args:
         folder: Folder of the report.
         start: Name of the evaluation at step 0, see `name_of_initial_weights`.
@@ -51,15 +59,18 @@ def map_section(folder: Path, start: str) -> Section | None:
     if not samples:
         return None
     try:
-        from ssl_lightning.report.feature_map import to_plane  # needs matplotlib
+        from ssl_lightning.report.feature_map import draw_feature_maps, to_plane  # needs matplotlib
 
         with Image.open(folder / IMAGES) as image:
             thumbnails = Thumbnails(IMAGES, image.width // COLUMNS)
-        points = {title: to_plane(sample.features) for title, sample in samples.items()}
+        points = {title: to_plane(sample.features, PROJECTION) for title, sample in samples.items()}
+        last = list(samples.values())[-1]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # of names in other scripts, which the page has
+            draw_feature_maps(points, last.labels, last.classes).savefig(folder / MAPS, dpi=80)
     except (ImportError, OSError, ValueError) as error:
         log.info("the report has no map of features (%s)", one_line(str(error)))
         return None
-    last = list(samples.values())[-1]
     neighbors = {title: sample.neighbors for title, sample in samples.items()}
     markup = hover_map(points, thumbnails, last.labels, last.classes, neighbors, _within_one_folder(last.paths))
     return Section(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ssl_lightning.report.feature_sample import FILES, read_sample
+
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 1, 2)
 NAMES = {"knn": "eval/knn/top1", "1-shot": "eval/fewshot/5way1shot", "NMI": "eval/clusters/nmi"}
@@ -72,6 +74,11 @@ def test_it_leaves_a_page_with_the_table_curves_and_every_cluster(demos):
     assert str(report / "index.html") in output
     for word in ("pixels", "untrained", "trained", "5-way 1-shot", "NMI", "curves.png"):
         assert word in page
+    first, last = (read_sample(report / name) for name in FILES.values())
+    assert first.step == 0 < last.step
+    assert first.is_of_the_images_of(last)
+    assert "maps.png" in {path.name for path in report.iterdir()}
+    assert page.count("<svg") == 2
     images = sorted(report.glob("cluster-*.png"))
     assert len(images) > 20
     assert all(image.name in page for image in images)

@@ -36,7 +36,8 @@ step,epoch,eval/knn/top1,eval/seconds,cluster/seconds,doctor/rank_one,doctor/one
 @pytest.fixture
 def run(tmp_path):
     inputs = {"model.class_path": "ssl_lightning.methods.SwAV", "seed_everything": 3}
-    (tmp_path / "run.json").write_text(json.dumps({"inputs": inputs, "sessions": SESSIONS}))
+    images = [{"path": "./mine", "found": 1234}, {"path": "x"}, 3]
+    (tmp_path / "run.json").write_text(json.dumps({"inputs": inputs, "sessions": SESSIONS, "images": images}))
     (tmp_path / "metrics.csv").write_text(TABLE)
     (tmp_path / "config.yaml").write_text("seed_everything: 3\n")
     return tmp_path
@@ -47,6 +48,7 @@ def test_the_run_has_its_command_length_and_machine(run):
     assert facts == {
         "command": "ssl-lightning fit --config swav",
         "method": "SwAV",
+        "images": "1,234 in ./mine",
         "seed": "3",
         "length": "2 epochs, 20 steps",
         "started": "2026-01-01T10:00:00+00:00",

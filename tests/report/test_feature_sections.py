@@ -10,6 +10,7 @@ from safetensors.torch import save
 
 from ssl_lightning.report.feature_sample import FILES, IMAGES, FeatureSample, read_sample
 from ssl_lightning.report.feature_sections import (
+    MAPS,
     _within_one_folder,
     draw_neighbors_of_samples,
     map_section,
@@ -111,6 +112,8 @@ def test_the_map_is_of_both_evaluations_and_names_the_probe_set(folder):
     assert "<figcaption>untrained</figcaption>" in section.markup
     assert "<figcaption>step 30</figcaption>" in section.markup
     assert f'src="{IMAGES}"' in section.markup
+    with Image.open(folder / MAPS) as image:
+        assert image.width > 1.8 * image.height
 
 
 def test_an_earlier_sample_of_other_images_is_left_out(folder):
@@ -132,6 +135,16 @@ def test_few_images_undefined_features_and_missing_thumbnails_have_no_map(folder
     (folder / FILES["last"]).write_bytes(sample(30).encoded())
     (folder / IMAGES).write_bytes(b"no image")
     assert map_section(folder, "untrained") is None
+
+
+def test_names_in_any_script_are_on_the_maps(folder):
+    names = ["a$\\frac$ </script>", "b\udcfe \u732b"]
+    for step, name in ((0, "untrained"), (30, "last")):
+        (folder / FILES[name]).write_bytes(sample(step, classes=names).encoded())
+    markup = map_section(folder, "untrained").markup
+    assert markup.count("<svg") == 2
+    assert "\u732b" in markup
+    assert (folder / MAPS).is_file()
 
 
 def test_collapsed_features_have_a_map(folder):
