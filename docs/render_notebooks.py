@@ -80,7 +80,7 @@ def page(name: str, notebook: NotebookNode) -> str:
                 save(data["image/png"], PAGES / file)
                 parts.append(f"![{cell.id}]({file})")
             elif found := TABLE.search(data.get("text/html", "")):
-                parts.append(found[0].replace('border="1" ', ""))
+                parts.append(framed(found[0]))
             elif "text/html" in data:
                 (PAGES / f"{name}-{cell.id}.html").write_text(data["text/html"], encoding="utf-8")
                 parts.append(f"```{{eval-rst}}\n.. raw:: html\n   :file: {name}-{cell.id}.html\n```")
@@ -88,6 +88,12 @@ def page(name: str, notebook: NotebookNode) -> str:
                 parts.append(f"```text\n{data['text/plain'].strip()}\n```")
     parts.insert(1, f"The notebook is `notebooks/{name}.ipynb`.")
     return "\n\n".join(parts) + "\n"
+
+
+def framed(table: str) -> str:
+    """A table of pandas that looks like those of the theme and scrolls where it is too wide."""
+    table = re.sub(r"<table [^>]*>", '<table class="docutils">', table)
+    return f'<div class="table-wrapper docutils container">\n{table}\n</div>'
 
 
 def save(encoded: str, path: Path) -> None:
