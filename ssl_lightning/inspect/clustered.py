@@ -190,7 +190,7 @@ def center_similarity(found: Clusters, of_images: Features, most: int = 24) -> A
 
 
 def _side_by_side(similarity: Float[Tensor, "K K"]) -> list[int]:
-    """An order that begins with the first row and goes on with the most similar one that is left."""
+    """An order that begins with the first row; the next one is always the most similar one that is left."""
     order, left = [0], set(range(1, len(similarity)))
     while left:
         last = similarity[order[-1]]

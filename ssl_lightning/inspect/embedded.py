@@ -1,4 +1,4 @@
-"""Features of the images of a run, at any layer, and what they tell without labels."""
+"""Features of the images of a run at any layer, and measures of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -163,7 +163,7 @@ def _members(found: Features, members: Int[Tensor, "m"]) -> Features:
 
 
 def _with_images_of(student: Run, other: Run) -> Run:
-    """A run whose images are all those of the student: an expert was trained on some of them."""
+    """A run with all images of the student: an expert was trained on some of them."""
     other.data = student.data
     return other
 

@@ -23,7 +23,7 @@ def filters(run: Run) -> UInt8[Tensor, "F 3 h w"]:
     """
     first = next((part for part in run.method.backbone.modules() if isinstance(part, nn.Conv2d)), None)
     if first is None:
-        raise UsageError(f"found no convolution in the backbone of {run.name}; expected one, to draw its filters")
+        raise UsageError(f"found no convolution in the backbone of {run.name}; expected one, with filters")
     weight = first.weight.detach().float()
     if weight.shape[1] != 3:
         weight = weight.flatten(0, 1).unsqueeze(1).expand(-1, 3, -1, -1)

@@ -46,8 +46,8 @@ def draw_curves(
     """
     shown = [(title, [name for name in names if _points(rows, name, "step")]) for title, names in panels]
     shown = [(title, names) for title, names in shown if names]
-    drawn = [partial(_draw_panel, rows=rows, title=title, names=names) for title, names in shown]
-    return _saved(_grid(drawn), path)
+    functions = [partial(_draw_panel, rows=rows, title=title, names=names) for title, names in shown]
+    return _saved(_grid(functions), path)
 
 
 def draw_comparison(tables: Mapping[str, Sequence[dict[str, Any]]], path: Path, metrics: Sequence[str]) -> bool:
