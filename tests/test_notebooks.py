@@ -148,6 +148,15 @@ def test_a_notebook_runs_in_every_state_of_a_run(name, state, trained, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_notebook_runs_on_images_without_labels(name, trained, monkeypatch):
+    results = carry_out(name, monkeypatch, path=str(trained("unlabeled")), max_images=120)
+    assert sum(isinstance(result, Figure) for result in results) >= FIGURES[name] - 2
+    sentences = [result for result in results if isinstance(result, str)]
+    assert ("no image of a cluster has a label: purity needs labels" in sentences) == (name == "inspect_clusters")
+
+
+@pytest.mark.slow
 def test_runs_of_different_methods_are_compared(trained, monkeypatch):
     paths = [str(trained(method)) for method in ("deepcluster", "simclr", "swav", "supervised")]
     results = carry_out("compare_runs", monkeypatch, paths=paths, max_images=120)

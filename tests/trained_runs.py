@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ssl_lightning.entry import run
+from ssl_lightning.inspect import example_images
 
 ROOT = Path(__file__).parents[1]
 K = 2
@@ -58,7 +59,7 @@ class TrainedRuns:
         self.folder = folder
 
     def __call__(self, name: str) -> Path:
-        """The folder of a run: a method of `EVERY`, a state of `STATES`, or a method and "-two-processes"."""
+        """The folder of a run: a method of `EVERY`, a state of `STATES`, "unlabeled", or a method, "-two-processes"."""
         if not (self.folder / name / "done.json").is_file():
             self._train(name)
         return self.folder / name
@@ -96,6 +97,10 @@ class TrainedRuns:
         experts = ",".join(str(self.folder / f"expert-{k}" / "checkpoints" / "last.ckpt") for k in range(K))
         files = ("--model.base", self.checkpoint("base"), "--model.experts", f"[{experts}]", "--model.clusters", edge)
         self._fit("distill", "divide_contrast/4_distill", *HEAD, *files)
+
+    def _unlabeled(self) -> None:
+        images = example_images(self.folder / "images", 200)
+        self._fit("unlabeled", "swav", *METHODS["swav"], "--config", "data/folder", "--data.path", images)
 
     def _base(self) -> None:
         self._fit("base", "divide_contrast/1_base", *HEAD)
