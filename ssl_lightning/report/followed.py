@@ -76,8 +76,10 @@ def draw_history(
     of_churn.plot(epochs[1:], [100 * value for value in churn], marker=".", color="#4c78a8")
     of_churn.set_title("Churn: images that leave their cluster, %", fontsize=10)
     of_churn.set_ylim(0, 100)
-    for values, name, color in ((births, "births", "#54a24b"), (deaths, "deaths", "#d62728")):
-        of_changes.plot(epochs[1:], values, marker=".", label=name, color=color)
+    of_changes.plot(
+        epochs[1:], births, marker=".", label="births", color="#54a24b", linewidth=4
+    )  # often equal to deaths
+    of_changes.plot(epochs[1:], deaths, marker=".", label="deaths", color="#d62728")
     of_changes.set_title("Clusters without a match before or after", fontsize=10)
     of_changes.set_ylim(bottom=0)
     of_changes.yaxis.set_major_locator(MaxNLocator(integer=True))
