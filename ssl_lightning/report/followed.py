@@ -105,8 +105,9 @@ def history_figure(
     of_churn.plot(moments[1:], [100 * value for value in churn], marker=".", color="#4c78a8")
     of_churn.set_title("Churn: images that leave their cluster, %", fontsize=10)
     of_churn.set_ylim(0, 100)
-    for values, name, color in ((births, "births", "#54a24b"), (deaths, "deaths", "#d62728")):
-        of_changes.plot(moments[1:], values, marker=".", label=name, color=color)
+    for values, name, color, width in ((births, "births", "#54a24b", 4), (deaths, "deaths", "#d62728", 1.5)):
+        # births are often equal to deaths, which would hide them
+        of_changes.plot(moments[1:], values, marker=".", label=name, color=color, linewidth=width)
     of_changes.set_title("Clusters without a match before or after", fontsize=10)
     of_changes.set_ylim(bottom=0)
     of_changes.yaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,9 +1,9 @@
 """Runs the real command line with one fault in it: `python faulty.py FAULT fit --config ...`.
 
-Faults: `none`, `kill@step=N`, `kill@cluster=N` (while the N-th clustering computes), `kill@write=N` (in the middle of
-the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename of any kind), `kill@onto=.EXT` (before a rename
-onto a file of that kind), `term@step=N`, `usr1@step=N`, `term@evaluated=N` (the N-th batch that is evaluated),
-`nan@step=N`,
+Faults: `none`, `kill@step=N`, `kill@cluster=N` (while the N-th clustering computes that a method or a stage needs),
+`kill@write=N` (in the middle of the N-th checkpoint's bytes), `kill@replace=N` (before the N-th rename, files of
+clusters aside), `kill@onto=.EXT` (before a rename onto a file of that kind), `term@step=N`, `usr1@step=N`,
+`term@evaluated=N` (the N-th batch that is evaluated), `nan@step=N`,
 `collapse@step=N` (the doctor finds one), `full@write=N` (no space left for the N-th checkpoint), `limit@bytes=N` (no
 file may grow beyond N bytes), `term+term@step=N` and the like (the second signal FAULTY_AFTER seconds after the first;
 each checkpoint takes FAULTY_SLOW seconds to write). Losses of all steps go to the file in FAULTY_LOSSES, as hex. With
@@ -22,13 +22,14 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from ssl_lightning.callbacks import Doctor, ProbeFeatures, Recluster, Throughput
+from ssl_lightning.callbacks import Doctor, ProbeFeatures, Recluster, SaveClusters, Throughput
 from ssl_lightning.checkpoints import durable
 from ssl_lightning.clustering import KMeans
 
 torch.use_deterministic_algorithms(True)
 torch.set_num_threads(1)
 counts: dict[str, int] = {}
+saving: list[bool] = []  # within the pass of SaveClusters
 SIGNALS = {"term": signal.SIGTERM, "usr1": signal.SIGUSR1, "usr2": signal.SIGUSR2, "int": signal.SIGINT}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background of a script
 
@@ -79,8 +80,16 @@ def evaluations(self, *batch):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def save_pass(self, trainer, module):
+    saving.append(True)
+    try:
+        inner_pass(self, trainer, module)
+    finally:
+        saving.pop()
+
+
 def cluster(self, features, k, seed=0, group=None):
-    if due("cluster"):
+    if not saving and due("cluster"):
         kill()
     return inner_cluster(self, features, k, seed, group)
 
@@ -105,7 +114,8 @@ def save_slowly(checkpoint, file):
 
 
 def replace(source, target):
-    if f"kill@onto={Path(target).suffix}" == FAULT or due("replace"):
+    saves_clusters = Path(target).parent.name == "clusters"
+    if f"kill@onto={Path(target).suffix}" == FAULT or (not saves_clusters and due("replace")):
         kill()
     inner_replace(source, target)
 
@@ -122,6 +132,7 @@ Throughput.on_train_batch_end = after_step
 Throughput.on_train_batch_start = poison
 inner_look, Doctor._diagnose = Doctor._diagnose, look
 inner_evaluated, ProbeFeatures.on_validation_batch_end = ProbeFeatures.on_validation_batch_end, evaluations
+inner_pass, SaveClusters._save_pass = SaveClusters._save_pass, save_pass
 inner_cluster, KMeans.__call__ = KMeans.__call__, cluster
 inner_save, inner_replace = torch.save, os.replace
 if "write" in FAULT:

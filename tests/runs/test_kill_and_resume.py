@@ -15,6 +15,7 @@ KILLS = [
     "kill@cluster=3",
     "kill@write=1",  # in the middle of a checkpoint's bytes
     "kill@write=3",
+    "kill@onto=.safetensors",  # between the two files of the first clusters
     *(f"kill@replace={n}" for n in (5, 7, 8, 9, 10)),  # between checkpoint, sidecar and link
 ]
 
@@ -29,6 +30,11 @@ def test_a_killed_run_that_the_same_command_finishes_equals_one_that_was_never_k
     assert runs.steps(name) == runs.steps(whole)
     assert not differences(runs.checkpoint(name), runs.checkpoint(whole))
     assert runs.rows(name) == runs.rows(whole)
+    clusters = [
+        {path.name: path.read_bytes() for path in (runs.folder / run / "clusters").iterdir()} for run in (name, whole)
+    ]
+    assert clusters[0] == clusters[1]
+    assert len(clusters[0]) == 8  # two files in each of four epochs
     assert not list((runs.folder / name).rglob(".*tmp*"))
 
 
