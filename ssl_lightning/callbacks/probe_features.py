@@ -66,7 +66,7 @@ class ProbeFeatures(pl.Callback):
     """
 
     def __init__(self, probes: list[Probe] | None = None) -> None:
-        self.probes = list(DEFAULT_PROBES) if probes is None else probes
+        self.probes: list[Probe] = list(DEFAULT_PROBES) if probes is None else probes
         self.listeners: list[Callable[[EvaluatedSplits], None]] = []
         self._batches: dict[int, list[dict[str, Tensor]]] = {}
         self._start = 0.0

@@ -90,7 +90,7 @@ class SampleFeatures(pl.Callback):
         except (ValueError, RuntimeError) as error:
             log.warning("could not sample features for the report (%s)", one_line(str(error)))
             return
-        for kind in ("untrained", "last") if splits.step == 0 else ("last",):
+        for kind in ("start", "last") if splits.step == 0 else ("last",):
             self._write(FILES[kind], content)
 
     def _write(self, name: str, content: bytes) -> None:

@@ -34,11 +34,11 @@ def _evaluate_pixels(line: CommandLine) -> dict[str, float]:
     """Raw pixels, by the same probes on the same images."""
     callbacks: list[pl.Callback] = line.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     # without the listeners of the run, which keep the features of its network
-    probes: list[pl.Callback] = [ProbeFeatures(each.probes) for each in callbacks if isinstance(each, ProbeFeatures)]
+    probes = [ProbeFeatures(each.probes) for each in callbacks if isinstance(each, ProbeFeatures)]
     data = line.datamodule
     pixels = RawPixels(preprocessing=data.preprocessing)
     trainer = pl.Trainer(
-        accelerator="cpu", logger=False, callbacks=probes, enable_progress_bar=False, enable_model_summary=False
+        accelerator="cpu", logger=False, callbacks=[*probes], enable_progress_bar=False, enable_model_summary=False
     )
     with isolate_rng():
         trainer.validate(pixels, datamodule=data, verbose=False)

@@ -23,7 +23,7 @@ READ_AS = {
 """Beginnings of headings of the table of results, and how to read the numbers."""
 OF_THE_RUN = "The command of the last session: given again, it resumes the run, or reports that the run has finished."
 OF_THE_ASSESSMENT = (
-    "Warnings name metrics in which the trained network is below the untrained one or below raw pixels. Training "
+    "Warnings name metrics in which the trained network is below its initial weights or below raw pixels. Training "
     "diagnostics are known failures, such as a collapse, that held at the last step."
 )
 OF_THE_CURVES = (

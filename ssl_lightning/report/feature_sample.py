@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssl_lightning.types import UNLABELLED
 
-FILES = {"untrained": "features-untrained.safetensors", "last": "features-last.safetensors"}
+FILES = {"start": "features-start.safetensors", "last": "features-last.safetensors"}
 """Files in the folder of the report: of the evaluation at step 0, and of the last one."""
 IMAGES = "thumbnails.jpg"
 """The images of the sample, in the folder of the report."""

@@ -1,4 +1,4 @@
-"""Sections of a page about features: a map of test images, untrained beside trained, and nearest neighbors."""
+"""Sections of a page about features: a map of test images, before and after training, and nearest neighbors."""
 
 import logging
 import warnings
@@ -38,12 +38,12 @@ OF_NEIGHBORS = (
 def samples_of(folder: Path) -> dict[str, FeatureSample]:
     """The samples in the folder of a report, as in `FILES`; the last one alone if they are of different images."""
     found = {kind: read_sample(folder / name) for kind, name in FILES.items()}
-    first, last = found["untrained"], found["last"]
+    first, last = found["start"], found["last"]
     if last is None:
         return {}
     if first is None or last.step == 0 or not first.is_of_the_images_of(last):
         return {"last": last}
-    return {"untrained": first, "last": last}
+    return {"start": first, "last": last}
 
 
 def map_section(folder: Path, start: str) -> Section | None:

@@ -42,7 +42,7 @@ def evaluated(folder):
 def test_the_sample_is_that_of_the_evaluated_features(tmp_path):
     data = evaluated(tmp_path)
     training, test = data.probes["digits"]
-    found = read_sample(tmp_path / FILES["untrained"])
+    found = read_sample(tmp_path / FILES["start"])
     assert found.rows.tolist() == list(range(len(test)))
     assert torch.equal(found.labels, test.labels)
     assert found.paths == test.names
@@ -52,7 +52,7 @@ def test_the_sample_is_that_of_the_evaluated_features(tmp_path):
     expected = nearest_between(pixels[found.queries], own, 8)
     assert (found.nearest == expected).float().mean() > 0.95  # but for equal similarities
     assert found.labels[found.queries].unique().numel() == 8
-    assert (tmp_path / FILES["last"]).read_bytes() == (tmp_path / FILES["untrained"]).read_bytes()
+    assert (tmp_path / FILES["last"]).read_bytes() == (tmp_path / FILES["start"]).read_bytes()
 
 
 def batch(dataset):

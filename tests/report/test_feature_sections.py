@@ -51,7 +51,7 @@ def sample(step: int = 0, count: int = 6, **options) -> FeatureSample:
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / FILES["untrained"]).write_bytes(sample().encoded())
+    (tmp_path / FILES["start"]).write_bytes(sample().encoded())
     (tmp_path / FILES["last"]).write_bytes(sample(30).encoded())
     one_image(torch.zeros(6, 3, 8, 8, dtype=torch.uint8)).save(tmp_path / IMAGES)
     return tmp_path
@@ -117,7 +117,7 @@ def test_the_map_is_of_both_evaluations_and_names_the_probe_set(folder):
 
 
 def test_an_earlier_sample_of_other_images_is_left_out(folder):
-    (folder / FILES["untrained"]).write_bytes(sample(paths=list("abcdef")).encoded())
+    (folder / FILES["start"]).write_bytes(sample(paths=list("abcdef")).encoded())
     assert list(samples_of(folder)) == ["last"]
     assert map_section(folder, "untrained").markup.count("<svg") == 1
 
@@ -139,7 +139,7 @@ def test_few_images_undefined_features_and_missing_thumbnails_have_no_map(folder
 
 def test_names_in_any_script_are_on_the_maps(folder):
     names = ["a$\\frac$ </script>", "b\udcfe \u732b"]
-    for step, name in ((0, "untrained"), (30, "last")):
+    for step, name in ((0, "start"), (30, "last")):
         (folder / FILES[name]).write_bytes(sample(step, classes=names).encoded())
     markup = map_section(folder, "untrained").markup
     assert markup.count("<svg") == 2
