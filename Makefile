@@ -4,9 +4,10 @@ BIN := .venv/bin
 UV_VERSION := 0.13.9
 
 FAULTS ?= all
+RUNS_IN ?= .
 SOAK_ARGS ?=
 
-.PHONY: help setup demo check test test-slow soak docs benchmarks clusterfit divide_contrast FORCE
+.PHONY: help setup demo check test test-slow soak docs notebooks benchmarks clusterfit divide_contrast FORCE
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -54,6 +55,9 @@ test-slow: setup ## kills, two processes, notebooks, documentation commands, thr
 
 docs: setup ## build the documentation into docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+notebooks: setup ## carry out the notebooks and write their pages in docs/notebooks; RUNS_IN=. holds the folder runs
+	$(BIN)/python docs/render_notebooks.py $(RUNS_IN)
 
 soak: setup ## inject faults for an hour: kills, signals, disks, damage, hostile files; FAULTS=all SOAK_ARGS="--minutes 120"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --faults $(FAULTS) $(SOAK_ARGS)

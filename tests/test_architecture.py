@@ -43,6 +43,7 @@ LAYERS = {
     "report runs safe_yaml",
     "commands": "callbacks checkpoints cli clustering data errors evaluation files methods models"
     " progress report runs safe_yaml types optim",
+    "inspect": "callbacks checkpoints cli clustering errors evaluation methods models report runs types",
     "entry": "arguments cli errors",
     "__main__": "entry",
 }

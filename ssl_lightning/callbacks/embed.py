@@ -127,6 +127,7 @@ def embed_images(
     layer: str | None = None,
     progress: bool = True,
     weights: Weights = "online",
+    selected: Int[Tensor, "M"] | None = None,
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"]]:
     """The same without a trainer, in full precision on the device of the module, for notebooks and scripts.
 
@@ -136,6 +137,7 @@ def embed_images(
         layer: One of `module.layers`; None for the first.
         progress: Show a progress bar.
         weights: "ema" for the averaged weights of methods that have them.
+        selected: Rows of the images, ascending; None for all images.
 
     Returns:
         Readable rows, ascending, and their features, on the CPU.
@@ -150,9 +152,11 @@ def embed_images(
             f"found data.{name}={getattr(data.preprocessing, name)} for a model trained with {getattr(trained, name)}; "
             "make the data with that"
         )
-    loader = shown_progress(data.predict_dataloader(), "computing features", "batches", shown=progress)
+    images = data.predict_dataloader() if selected is None else data.predict_dataloader(selected)
+    loader = shown_progress(images, "computing features", "batches", shown=progress)
+    count = None if selected is None else len(selected)
     try:
-        rows, features, unreadable = _embed(loader, data, module, layer, weights)
+        rows, features, unreadable = _embed(loader, data, module, layer, weights, count)
     finally:
         data.teardown("predict")  # ends the worker processes
     data.note_unreadable(unreadable.tolist())

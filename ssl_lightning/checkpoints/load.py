@@ -1,4 +1,4 @@
-"""load_model and load_data: restore the method and the data module of a run from its files."""
+"""load_model: restore the method of a checkpoint; data modules from their descriptions."""
 
 import json
 from collections.abc import Iterator
@@ -52,19 +52,6 @@ def load_model(path: str | Path) -> Any:
         raise CorruptCheckpointError(f"found weights in {path} that do not fit its description: {first}") from error
     method.data_fingerprint = str((checkpoint.get("config") or {}).get("data_fingerprint", ""))  # type: ignore[assignment]
     return method.eval()
-
-
-def load_data(run: str | Path) -> Any:
-    """The data module on which a run was trained, from its `config.yaml`; it reads images from the same paths.
-
-    Args:
-        run: Folder of the run, for example `runs/<name>`.
-
-    Raises:
-        DataError: If there is no readable config.yaml, or it names a class that is not admitted.
-    """
-    path = Path(run) / "config.yaml"
-    return build_data(data_section(path, "expected the folder of a run"), path)
 
 
 def data_section(path: str | Path, suggestion: str) -> dict[str, Any]:

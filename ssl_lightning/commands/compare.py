@@ -14,15 +14,13 @@ from ssl_lightning.report.intervals import with_intervals
 from ssl_lightning.report.page import Figure, Section, write_page
 from ssl_lightning.report.single_file import single_file
 from ssl_lightning.report.table import PRIMARY, of_pixels, percent_table, probe_set_prefixes
-from ssl_lightning.runs.summary import RunSummary, summarize
+from ssl_lightning.runs.summary import MISSING, RunSummary, differing_inputs, named, summarize
 
 LONGEST = 48
 """Characters of a setting in the table; longer ones are cut."""
 SUFFIXES = (".html", ".htm")
 CURVES = ("eval/knn/top1", "eval/linear/top1", "eval/ridge/top1", "train/loss", "cluster/nmi_labels")
 """Metrics with a panel of curves."""
-IDENTITIES = ("data_fingerprint_by_names",)
-"""Inputs that follow from others in the table."""
 
 BEST = "The best evaluation is chosen on the test images, so it is too high as an estimate: report the last one."
 
@@ -40,7 +38,7 @@ def main(runs: list[str], html: str | None = None) -> None:
     """
     if len(runs) < 2:
         raise UsageError(f"found {len(runs)} run; expected at least two folders to compare")
-    summaries = _named([summarize(path) for path in runs])
+    summaries = named([summarize(path) for path in runs])
     sections = [
         *_evaluations(summaries),
         Section("Runs", _aligned(_facts(summaries))),
@@ -52,12 +50,6 @@ def main(runs: list[str], html: str | None = None) -> None:
         print(f"{INTERVALS}.\n")
     if html is not None:
         _write_page(Path(html), summaries, sections)
-
-
-def _named(runs: Sequence[RunSummary]) -> dict[str, RunSummary]:
-    """Runs by the names of their folders, or by their paths where two have the same name."""
-    names = [run.name for run in runs]
-    return {run.name if names.count(run.name) == 1 else str(run.path): run for run in runs}
 
 
 def _evaluations(runs: Mapping[str, RunSummary]) -> list[Section]:
@@ -114,13 +106,9 @@ def _facts(runs: Mapping[str, RunSummary]) -> list[tuple[str, ...]]:
 
 def _differences(runs: Mapping[str, RunSummary]) -> list[tuple[str, ...]]:
     """A line for each setting that is not equal in all runs; one that a run does not have is a dash."""
-    places = dict.fromkeys(place for run in runs.values() for place in run.inputs if place not in IDENTITIES)
-    missing = object()
-    found = {place: [run.inputs.get(place, missing) for run in runs.values()] for place in places}
     lines = [
-        (place, *("-" if value is missing else _short(value) for value in values))
-        for place, values in found.items()
-        if any(value != values[0] for value in values[1:])
+        (place, *("-" if value is MISSING else _short(value) for value in values))
+        for place, values in differing_inputs(list(runs.values())).items()
     ]
     return [("", *runs), *lines] if lines else []
 

@@ -46,7 +46,8 @@ def draw_curves(
     """
     shown = [(title, [name for name in names if _points(rows, name, "step")]) for title, names in panels]
     shown = [(title, names) for title, names in shown if names]
-    return _draw_grid(path, [partial(_draw_panel, rows=rows, title=title, names=names) for title, names in shown])
+    functions = [partial(_draw_panel, rows=rows, title=title, names=names) for title, names in shown]
+    return _saved(_grid(functions), path)
 
 
 def draw_comparison(tables: Mapping[str, Sequence[dict[str, Any]]], path: Path, metrics: Sequence[str]) -> bool:
@@ -59,24 +60,36 @@ def draw_comparison(tables: Mapping[str, Sequence[dict[str, Any]]], path: Path, 
         path: The PNG file.
         metrics: Columns of the tables; those without values have no panel.
     """
+    return _saved(comparison_figure(tables, metrics), path)
+
+
+def comparison_figure(tables: Mapping[str, Sequence[dict[str, Any]]], metrics: Sequence[str]) -> Any:
+    """The figure of `draw_comparison`; None without values or without matplotlib."""
     curves = {name: {run: _points(rows, name, "step") for run, rows in tables.items()} for name in metrics}
     shown = {name: points for name, points in curves.items() if any(points.values())}
-    return _draw_grid(path, [partial(_draw_runs, name=name, curves=points) for name, points in shown.items()])
+    return _grid([partial(_draw_runs, name=name, curves=points) for name, points in shown.items()])
 
 
-def _draw_grid(path: Path, panels: Sequence[Callable[[Any], None]]) -> bool:
-    """Write a figure with a panel for each function, which takes its axes; return whether there were any."""
+def _grid(panels: Sequence[Callable[[Any], None]]) -> Any:
+    """A figure with a panel for each function, which takes its axes; None if there are none."""
     if not panels:
-        return False
+        return None
     try:
         from matplotlib.figure import Figure  # slow to import
     except ImportError:
         log.info("found no matplotlib: the report has no curves")
-        return False
+        return None
     columns, lines = min(COLUMNS, len(panels)), -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(4.6 * columns, 3.6 * lines), layout="constrained")
     for place, draw in enumerate(panels):
         draw(figure.add_subplot(lines, columns, place + 1))
+    return figure
+
+
+def _saved(figure: Any, path: Path) -> bool:
+    """Write a figure; return whether there is one."""
+    if figure is None:
+        return False
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return True

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -56,10 +57,38 @@ def draw_history(
         deaths: Number of clusters that end, from the second clustering on.
     """
     try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
+        figure = history_figure(epochs, sizes, churn, births, deaths)
     except ImportError:
         return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    return True
+
+
+def history_figure(
+    moments: Sequence[float],
+    sizes: Int[Tensor, "E K"],
+    churn: Sequence[float],
+    births: Sequence[int],
+    deaths: Sequence[int],
+    over: str = "epoch",
+) -> Any:
+    """The figure of `draw_history`.
+
+    Args:
+        moments: Epoch or step of each clustering.
+        sizes: See `draw_history`.
+        churn: See `draw_history`.
+        births: See `draw_history`.
+        deaths: See `draw_history`.
+        over: Name of the horizontal axis.
+
+    Raises:
+        ImportError: Without matplotlib.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     figure = Figure(figsize=(12, 3.2), layout="constrained")
     of_sizes, of_churn, of_changes = figure.subplots(1, 3)
     ordered = sizes.double().sort(dim=1).values
@@ -70,24 +99,23 @@ def draw_history(
         (0.25, "lower quarter"),
         (0.0, "smallest"),
     ):
-        of_sizes.plot(epochs, ordered[:, round(share * (sizes.shape[1] - 1))].tolist(), marker=".", label=name)
+        of_sizes.plot(moments, ordered[:, round(share * (sizes.shape[1] - 1))].tolist(), marker=".", label=name)
     of_sizes.set_title("Images of a cluster", fontsize=10)
     of_sizes.set_ylim(bottom=0)
-    of_churn.plot(epochs[1:], [100 * value for value in churn], marker=".", color="#4c78a8")
+    of_churn.plot(moments[1:], [100 * value for value in churn], marker=".", color="#4c78a8")
     of_churn.set_title("Churn: images that leave their cluster, %", fontsize=10)
     of_churn.set_ylim(0, 100)
-    for values, name, color in ((births, "births", "#54a24b"), (deaths, "deaths", "#d62728")):
-        of_changes.plot(epochs[1:], values, marker=".", label=name, color=color)
+    for values, name, color, width in ((births, "births", "#54a24b", 4), (deaths, "deaths", "#d62728", 1.5)):
+        # births are often equal to deaths, which would hide them
+        of_changes.plot(moments[1:], values, marker=".", label=name, color=color, linewidth=width)
     of_changes.set_title("Clusters without a match before or after", fontsize=10)
     of_changes.set_ylim(bottom=0)
     of_changes.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (of_sizes, of_churn, of_changes):
-        axes.set_xlabel("epoch")
-        axes.set_xlim(epochs[0], epochs[-1])
+        axes.set_xlabel(over)
+        axes.set_xlim(moments[0], moments[-1])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
     of_sizes.legend(frameon=False, fontsize=8)
     of_changes.legend(frameon=False, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    return True
+    return figure

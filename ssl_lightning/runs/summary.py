@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,10 @@ from ssl_lightning.runs.sessions import FINISHED
 
 STOPPED = {PreemptedError.exit_code, RequeueError.exit_code, InterruptError.exit_code}
 """Exit codes of a run that a signal or a time limit stopped, and that the same command resumes."""
+IDENTITIES = ("data_fingerprint_by_names",)
+"""Inputs that follow from others."""
+MISSING = object()
+"""The value of an input that a run does not have."""
 KEPT = ("run.json", "done.json", "metrics.csv", "checkpoints")
 """Files of which the folder of a run has one at least."""
 
@@ -130,6 +135,19 @@ def summarize(path: str | Path) -> RunSummary:
         updated=max((_changed(path / name) for name in KEPT), default=0.0),
         size=sum(_size(Path(root) / name) for root, _, names in os.walk(path) for name in names),
     )
+
+
+def named(runs: Sequence[RunSummary]) -> dict[str, RunSummary]:
+    """Runs by the names of their folders, or by their paths where two have the same name."""
+    names = [run.name for run in runs]
+    return {run.name if names.count(run.name) == 1 else str(run.path): run for run in runs}
+
+
+def differing_inputs(runs: Sequence[RunSummary]) -> dict[str, list[Any]]:
+    """The settings that are not equal in all runs, by their place: a value for each run, `MISSING` for none."""
+    places = dict.fromkeys(place for run in runs for place in run.inputs if place not in IDENTITIES)
+    found = {place: [run.inputs.get(place, MISSING) for run in runs] for place in places}
+    return {place: values for place, values in found.items() if any(value != values[0] for value in values[1:])}
 
 
 def _state(path: Path, facts: dict[str, Any], sessions: list[dict[str, Any]]) -> tuple[str, str]:

@@ -22,12 +22,13 @@ from ssl_lightning.checkpoints.kinds import (
     rejection,
     written_arguments,
 )
-from ssl_lightning.checkpoints.load import build_data, load_data
+from ssl_lightning.checkpoints.load import build_data
 from ssl_lightning.checkpoints.places import check_call, class_named, signature_of
 from ssl_lightning.checkpoints.plain import class_path
 from ssl_lightning.data import Digits
 from ssl_lightning.entry import run
 from ssl_lightning.errors import DataError, UsageError
+from ssl_lightning.inspect import load_run
 from ssl_lightning.methods import DeepCluster
 from ssl_lightning.models import Preprocessing, ResNet18
 from ssl_lightning.safe_yaml import load_yaml
@@ -198,7 +199,7 @@ def test_classes_that_fit_work_as_arguments_of_a_plugins_method(capsys):
     assert run(["fit", *given, *small, "--run.name", "own"]) == 0, capsys.readouterr().err
     model = load_model("runs/own/checkpoints/last.ckpt")
     assert (type(model).__name__, model.anything, model.given) == ("Recipe", {"a": [1, "two", None]}, {"depth": 3})
-    assert type(load_data("runs/own")).__name__ == "FewDigits"
+    assert type(load_run("runs/own").data).__name__ == "FewDigits"
 
 
 LINEAR = {"in_features": 2, "out_features": 2}

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from ssl_lightning import load_model
 from ssl_lightning.checkpoints import read_checkpoint
-from ssl_lightning.checkpoints.load import load_data
 from ssl_lightning.clustering import Clustering, normalized_mutual_info
 from ssl_lightning.data import Digits, Subset
 from ssl_lightning.entry import run
 from ssl_lightning.evaluation import KNN
 from ssl_lightning.evaluation.probe import LabelledFeatures
 from ssl_lightning.files import sha256_of
+from ssl_lightning.inspect import load_run
 from ssl_lightning.runs.metrics import read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -133,7 +133,7 @@ def test_evaluating_within_a_part_is_evaluating_its_images(stages, capsys):
     table = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith(("base", "expert-1"))]
     clustering, _ = Clustering.load(stages.edge)
     base, expert = load_model(stages.checkpoint("base")), load_model(stages.checkpoint("expert-1"))
-    data = load_data(stages.folder / "base")
+    data = load_run(stages.folder / "base").data
     splits = data.probes["digits"]
     images = [base.normalize(split.read(torch.arange(len(split)))[0]) for split in splits]  # digits of 8 pixels
     with torch.no_grad():
