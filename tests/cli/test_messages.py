@@ -172,7 +172,14 @@ def test_a_file_that_does_not_fit_is_one_line_with_its_name(text, expected, caps
     assert expected in the_line(capsys, "--config", "mine.yaml")
 
 
-@pytest.mark.parametrize(("value", "in_a_file"), [("wrong value", False), ("{a: {b: 1}}", True), ("[3.5]", False)])
+@pytest.mark.parametrize(
+    ("value", "in_a_file"),
+    [
+        pytest.param("wrong value", False, marks=pytest.mark.slow),
+        ("{a: {b: 1}}", True),
+        pytest.param("[3.5]", False, marks=pytest.mark.slow),
+    ],
+)
 def test_no_option_of_the_trainer_prints_its_type(value, in_a_file, capsys):
     for name in inspect.signature(pl.Trainer).parameters:
         Path("mine.yaml").write_text(f"trainer: {{{name}: {value}}}\n")

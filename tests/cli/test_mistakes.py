@@ -12,6 +12,7 @@ from ssl_lightning.cli.mistakes import Search
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+FILES = [file for file in FILES if not file.startswith("sweeps/")]  # of `ssl-lightning sweep`
 VALID = [
     "--trainer.callbacks+ EarlyStopping --trainer.callbacks.monitor eval/knn/top1 --trainer.devices [0]",
     "--model.optimizer torch.optim.AdamW --model.optimizer.lr 1e-3 --model.optimizer.betas [0.9,0.99]",

@@ -212,6 +212,7 @@ def test_a_missing_torchvision_folder_reports_how_to_get_it(name, monkeypatch, t
         open_labelled(name, "train")
 
 
+@pytest.mark.slow
 def test_real_cifar_has_its_counts_and_each_row_its_own_image(pack):
     train, test = (open_labelled(pack("cifar10.tar.xz"), split) for split in ("train", "test"))
     assert (len(train), len(test), train.size) == (50_000, 10_000, (32, 32))

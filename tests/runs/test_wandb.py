@@ -350,7 +350,9 @@ def test_a_run_offline_holds_its_configuration_results_tables_and_artifacts(tmp_
     assert held.summary["best/eval/linear/top1"] >= held.summary["eval/linear/top1"]
     assert {"eval/knn_raw_pixels/top1", "best/eval/clusters/nmi/step"} <= set(held.summary)
     images = {name.split("/")[1] for row in held.rows for name in row if name.startswith("report/")}
-    assert images == {"curves", "cluster-curves", "sizes-0"}
+    assert {"curves", "cluster-curves", "maps", "sizes-0", "clusters-over-time"} <= images
+    assert len(images) <= 8  # none of a single cluster
+    assert not [name for name in images if name.startswith("cluster-") and name != "cluster-curves"]
     clusters = table(folder, "clusters")
     assert clusters["columns"] == list(COLUMNS)
     assert sum(row[1] for row in clusters["data"]) == 1438
