@@ -17,6 +17,16 @@ if os.environ.get("CHECK_SHAPES", "1") != "0":
     install_import_hook("ssl_lightning", "beartype.beartype")
 
 
+OF_PROCESSES = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+"""Variables that Lightning sets in a process with several ranks."""
+
+
+def pytest_runtest_teardown():
+    """Remove the variables of a run with several ranks: a later run would listen on the port of the first."""
+    for name in OF_PROCESSES:
+        os.environ.pop(name, None)
+
+
 def pytest_runtest_setup():
     """Maps of features by PCA: t-SNE takes two seconds at the end of each of the hundreds of runs of these tests."""
     sections = sys.modules.get("ssl_lightning.report.feature_sections")
