@@ -21,7 +21,7 @@ RUNS = {
     "compare_runs": {"paths": ["runs/demo", "runs/demo-k10"]},
     "dissect_divide_and_contrast": {"path": "runs/dnc-student"},
     "inspect_clusters": {"path": "runs/demo"},
-    "inspect_features": {"path": "runs/swav-cifar10", "max_points": 300},
+    "inspect_features": {"path": "runs/simclr-digits", "max_points": 300},
     "your_images": {},
 }
 """Parameters of each page."""
