@@ -1,6 +1,7 @@
 """SampleFeatures: features and thumbnails of some test images, for the maps of the report."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ssl_lightning.contracts import data_of
 from ssl_lightning.counter_rng import Purpose, permutation
 from ssl_lightning.errors import one_line
 from ssl_lightning.evaluation.knn import nearest_between, nearest_rows
-from ssl_lightning.files import write_atomically
+from ssl_lightning.files import sweep_temporary, write_atomically
 from ssl_lightning.models.preprocessing import Preprocessing
 from ssl_lightning.processes import rank
 from ssl_lightning.report.feature_sample import FILES, IMAGES, MOST, FeatureSample
@@ -46,6 +47,12 @@ class SampleFeatures(pl.Callback):
         self.folder = Path(folder)
         self._rows = torch.empty(0, dtype=torch.int64)
         self._thumbnails: list[dict[str, Tensor]] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove what a killed run has left of an unfinished file."""
+        if trainer.is_global_zero:
+            with suppress(OSError):
+                sweep_temporary(self.folder)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Choose the rows, and drop the last thumbnails."""
