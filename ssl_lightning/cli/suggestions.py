@@ -123,12 +123,14 @@ def expected_name(name: str, owner: str, names: list[str], others: Iterable[str]
         return f"a name such as {', '.join(close[:3])}" + (f" (arguments of {owner})" if owner else "")
     listed = ", ".join(first_parts[: 3 * MOST])
     more = f" and {len(first_parts) - 3 * MOST} more" if len(first_parts) > 3 * MOST else ""
-    images = "; for images of your own: --config data/folder --data.path PATH" if _is_packaged(owner, name) else ""
+    images = (
+        "; for images of your own: --config data/folder --data.path PATH" if _is_path_of_source(owner, name) else ""
+    )
     return f"one of the arguments of {owner}: {listed}{more}{images}" if owner else f"one of {listed}{more}"
 
 
-def _is_packaged(owner: str, name: str) -> bool:
-    """Whether a path is given for a data source that has none, such as Digits, the default of all recipes."""
+def _is_path_of_source(owner: str, name: str) -> bool:
+    """Whether a path is given to a source of data that has none, such as Digits, the default of all recipes."""
     return name == "path" and owner in (cls.__name__ for cls in classes_for(ImageModule))
 
 

@@ -38,15 +38,14 @@ def main(folder: str = "runs") -> None:
 
 
 def _line(run: RunSummary) -> tuple[str, ...]:
-    values = [numbers[SHOWN] for _, numbers in run.evaluations if SHOWN in numbers]
-    best = run.best().get(SHOWN)
+    last, best = run.last(SHOWN), run.best().get(SHOWN)
     return (
         run.name,
         run.state,
         run.method,
         str(run.epoch),
         f"{run.step:,}",
-        f"{100 * values[-1]:.1f}" if values else "",
+        "" if last is None else f"{100 * last:.1f}",
         f"{100 * best[1]:.1f}" if best else "",
         f"{in_words(time.time() - run.updated)} ago",
         "" if run.seconds is None else in_words(run.seconds),

@@ -22,7 +22,7 @@ from ssl_lightning.commands import compare
 from ssl_lightning.commands.sweep_file import SEED, Sweep, Trial, read_sweep
 from ssl_lightning.errors import InterruptError, PreemptedError, RunStoppedError, UsageError
 from ssl_lightning.progress import in_words
-from ssl_lightning.runs.summary import RunSummary, runs_in, summarize
+from ssl_lightning.runs.summary import runs_in, summarize
 
 PROGRAM = (sys.executable, "-P", "-m", "ssl_lightning")
 """As `ssl-lightning`, which imports nothing from the current folder."""
@@ -186,9 +186,8 @@ class _Trials:
             print(f"[{each.number}/{self.number}] {each.trial.name}: failed ({code}): {reason}", flush=True)
 
     def _value(self, trial: Trial) -> str:
-        run = summarize(self.root / trial.name)
-        values = [numbers[self.metric] for _, numbers in run.evaluations if self.metric in numbers]
-        return f", {self.metric} {values[-1]:.4g}" if values else ""
+        value = summarize(self.root / trial.name).last(self.metric)
+        return "" if value is None else f", {self.metric} {value:.4g}"
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -232,17 +231,12 @@ def _compare(sweep: Sweep, root: Path, html: str | None) -> None:
     print(f"{len(finished)} of {len(sweep.trials)} trials have finished")
     if len(finished) > 1:
         compare.main([str(root / name) for name in finished], html)
-    values = {name: value for name, run in finished.items() if (value := _last(run, sweep.metric)) is not None}
+    values = {name: value for name, run in finished.items() if (value := run.last(sweep.metric)) is not None}
     if values:
         best = (max if sweep.is_larger_better else min)(values, key=lambda name: values[name])
         print(f"best {sweep.metric}: {values[best]:.4g}, {root / best}")
         for line in _over_seeds({name: found[name] for name in values}, values):
             print(line)
-
-
-def _last(run: RunSummary, metric: str) -> float | None:
-    values = [numbers[metric] for _, numbers in run.evaluations if metric in numbers]
-    return values[-1] if values else None
 
 
 def _over_seeds(trials: dict[str, Trial], values: dict[str, float]) -> list[str]:

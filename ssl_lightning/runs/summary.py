@@ -92,6 +92,11 @@ class RunSummary:
         """For each evaluated metric the step and the value of its maximum after the first step."""
         return best_values(self.evaluations)
 
+    def last(self, metric: str) -> float | None:
+        """The value of a metric in the last evaluation that has it; None where there is none."""
+        values = [numbers[metric] for _, numbers in self.evaluations if metric in numbers]
+        return values[-1] if values else None
+
 
 def is_run(path: Path) -> bool:
     """Whether a folder looks like that of a run."""
