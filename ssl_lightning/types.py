@@ -15,6 +15,16 @@ Weights = Literal["online", "ema"]
 """The weights that compute features: the trained ones, or their exponential moving average."""
 
 
+def label_counts(labels: Int[Tensor, "N"], num_labels: int = 0) -> Int[Tensor, "K"]:
+    """Number of rows of each label, such as the sizes of clusters; rows without a label are left out.
+
+    Args:
+        labels: Label of each row, -1 for none.
+        num_labels: Smallest length of the result, for labels that no row has.
+    """
+    return labels[labels != UNLABELLED].bincount(minlength=num_labels)
+
+
 class _RawFields(NamedTuple):
     index: Int[Tensor, "B"]  # type: ignore[assignment]  # shadows tuple.index
     images: UInt8[Tensor, "B 3 h w"] | list[UInt8[Tensor, "B 3 _h _w"]]

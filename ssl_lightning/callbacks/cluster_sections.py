@@ -19,7 +19,7 @@ from ssl_lightning.report.cluster_sheets import ReadsImages, draw_cluster_sheets
 from ssl_lightning.report.contact_sheet import representatives
 from ssl_lightning.report.followed import COLUMNS, draw_followed, draw_history
 from ssl_lightning.report.page import Figure, Section
-from ssl_lightning.types import UNLABELLED
+from ssl_lightning.types import label_counts
 
 log = logging.getLogger(__name__)
 FOLLOWED = 4
@@ -84,7 +84,7 @@ def cluster_sections(
     if labels is None:
         assert newest is not None
         labels, num_clusters = newest.labels.long().unsqueeze(1), len(newest.sizes)
-    sizes = [_sizes(column, num_clusters) for column in labels.T]
+    sizes = [label_counts(column, num_clusters) for column in labels.T]
     heads = [cluster_metrics(n, c, true_labels=own) for n, c in zip(sizes, labels.T, strict=True)]
     of_newest = newest is not None and torch.equal(newest.labels.long(), labels[:, 0])
     distances = newest.distances if newest is not None and of_newest else None
@@ -155,10 +155,6 @@ def _epochs(facts: Sequence[dict[str, str]]) -> list[float]:
     """The epoch of each clustering; the step where there are several in an epoch."""
     epochs = [float(each.get("epoch", 0)) for each in facts]
     return epochs if len(set(epochs)) == len(epochs) else [float(each.get("step", 0)) for each in facts]
-
-
-def _sizes(labels: Int[Tensor, "N"], num_clusters: int) -> Int[Tensor, "K"]:
-    return labels[labels != UNLABELLED].bincount(minlength=num_clusters)
 
 
 def _draw_sizes(folder: Path, sizes: list[Int[Tensor, "K"]]) -> list[Figure]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.contracts import data_of
 from ssl_lightning.counter_rng import Purpose, permutation
-from ssl_lightning.types import UNLABELLED
+from ssl_lightning.types import UNLABELLED, label_counts
 
 IMAGES = 512
 """Number of images with evaluated neighbors."""
@@ -62,7 +62,7 @@ def purity_of_neighbors(method: HasNeighbors, images: Int[Tensor, "B"], labels: 
     rows, background, close = (table.cpu() for table in method.neighbors(images))
     others = (rows != images.unsqueeze(1)) & (labels[rows] != UNLABELLED)
     same = labels[rows] == labels[images].unsqueeze(1)
-    counts = labels[labels != UNLABELLED].bincount().double()
+    counts = label_counts(labels).double()
     chance = (counts[labels[images]] - 1) / (counts.sum() - 1)
     return {
         "cluster/close_purity": _share(same, close & others),

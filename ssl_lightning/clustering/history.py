@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ssl_lightning.clustering.diagnostics import MOST_MATCHED
-from ssl_lightning.types import UNLABELLED
+from ssl_lightning.types import UNLABELLED, label_counts
 
 log = logging.getLogger(__name__)
 LEAST_OVERLAP = 0.1
@@ -71,7 +71,7 @@ class ClusterHistory:
             raise ValueError(f"found clusterings of {sorted(counts)} images; expected one at least, of the same images")
         columns = [column.cpu().long() for column in labels]
         k = num_clusters or max(int(column.max()) + 1 if len(column) else 0 for column in columns)
-        self.sizes: Int[Tensor, "E K"] = torch.stack([_sizes(column, k) for column in columns])
+        self.sizes: Int[Tensor, "E K"] = torch.stack([label_counts(column, k) for column in columns])
         if k > MOST_MATCHED and len(columns) > 1:
             log.info(f"{k:,} clusters are matched over time by the largest overlaps first, which is approximate")
         self.transitions = [transition(earlier, later, k, least_overlap) for earlier, later in pairwise(columns)]
@@ -112,7 +112,7 @@ def transition(
     rows, columns, overlaps = _overlaps(before, after, k)
     matched = _hungarian(rows, columns, overlaps) if k <= MOST_MATCHED else _greedy(rows, columns, overlaps)
     rows, columns, overlaps = rows[matched], columns[matched], overlaps[matched]
-    sizes_before, sizes_after = _sizes(before, k), _sizes(after, k)
+    sizes_before, sizes_after = label_counts(before, k), label_counts(after, k)
     either = sizes_before[rows] + sizes_after[columns] - overlaps
     same = overlaps > least_overlap * either
     successor, predecessor = torch.full((k,), NONE), torch.full((k,), NONE)
@@ -124,10 +124,6 @@ def transition(
         ((sizes_after > 0) & (predecessor == NONE)).nonzero().flatten().tolist(),
         ((sizes_before > 0) & (successor == NONE)).nonzero().flatten().tolist(),
     )
-
-
-def _sizes(labels: Int[Tensor, "N"], k: int) -> Int[Tensor, "K"]:
-    return labels[labels != UNLABELLED].bincount(minlength=k)
 
 
 def _overlaps(

@@ -21,7 +21,7 @@ from ssl_lightning.inspect.embedded import MOST_IMAGES, Features, features
 from ssl_lightning.inspect.run import OPTION, Run
 from ssl_lightning.inspect.tables import table
 from ssl_lightning.models.heads import Prototypes
-from ssl_lightning.types import UNLABELLED
+from ssl_lightning.types import UNLABELLED, label_counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Clusters:
     @property
     def sizes(self) -> Int[Tensor, "K"]:
         """Images of each cluster."""
-        return self.labels[self.labels != UNLABELLED].bincount(minlength=self.count)
+        return label_counts(self.labels, self.count)
 
     def __str__(self) -> str:
         """Number of images and clusters, and where they come from."""
@@ -178,7 +178,7 @@ def center_similarity(found: Clusters, of_images: Features, most: int = 24) -> A
         most: Number of clusters.
     """
     own = found.labels[of_images.rows]
-    sizes = own[own != UNLABELLED].bincount(minlength=found.count)
+    sizes = label_counts(own, found.count)
     largest = [cluster for cluster in sizes.argsort(descending=True, stable=True).tolist() if sizes[cluster]][:most]
     means = torch.stack([of_images.values[own == cluster].mean(0) for cluster in largest])
     similarity = F.normalize(means, dim=1) @ F.normalize(means, dim=1).T

@@ -6,9 +6,9 @@ from pathlib import Path
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ssl_lightning.report.cluster_sheets import ReadsImages
+from ssl_lightning.report.cluster_sheets import ReadsImages, most_frequent_class
 from ssl_lightning.report.contact_sheet import contact_sheet, representatives, save_png
-from ssl_lightning.types import UNLABELLED
+from ssl_lightning.types import label_counts
 
 COLUMNS = ("cluster", "size", "purity", "most frequent class", "images")
 MOST_ROWS = 50
@@ -58,7 +58,7 @@ def cluster_rows(
             the second the farthest; without it the members are evenly spaced over the table.
         most: Largest number of clusters.
     """
-    sizes = labels[labels != UNLABELLED].bincount()
+    sizes = label_counts(labels)
     order = [cluster for cluster in sizes.argsort(descending=True, stable=True).tolist() if sizes[cluster]][:most]
     return [_row(folder, cluster, labels, dataset, own, distances) for cluster in order]
 
@@ -77,9 +77,5 @@ def _row(
     sheet = folder / f"cluster-{cluster}.png" if readable else None
     if sheet is not None:
         save_png(contact_sheet(readable, columns=EACH), sheet)
-    known = own[members][own[members] != UNLABELLED]
-    if not len(known):
-        return ClusterRow(cluster, len(members), None, "", sheet)
-    top = int(known.bincount().argmax())
-    label = dataset.classes[top] if top < len(dataset.classes) else str(top)
-    return ClusterRow(cluster, len(members), float((known == top).double().mean()), label, sheet)
+    label, purity = most_frequent_class(own[members], dataset.classes) or ("", None)
+    return ClusterRow(cluster, len(members), purity, label, sheet)

@@ -1,6 +1,6 @@
 """Contact sheets of clusters, as a section of a page."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssl_lightning.report.contact_sheet import contact_sheet, representatives, save_png
 from ssl_lightning.report.page import Figure, Section
-from ssl_lightning.types import UNLABELLED
+from ssl_lightning.types import UNLABELLED, label_counts
 
 IMAGES = 20
 """Images per cluster."""
@@ -59,7 +59,7 @@ def draw_cluster_sheets(
         progress: Wraps the list of clusters, for a progress bar.
         note: Where the clusters come from.
     """
-    sizes = labels[labels != UNLABELLED].bincount(minlength=num_clusters)
+    sizes = label_counts(labels, num_clusters)
     shown = _shown(sizes, most)
     bar: Iterable[int] = progress(shown)
     figures = []
@@ -83,13 +83,23 @@ def draw_cluster_sheets(
 
 
 def _caption(cluster: int, size: int, own: Int[Tensor, "n"], images: ReadsImages) -> str:
-    caption = f"cluster {cluster}: {size} images"
+    caption, found = f"cluster {cluster}: {size} images", most_frequent_class(own, images.classes)
+    return caption if found is None else f"{caption}, {100 * found[1]:.0f} % {found[0]}"
+
+
+def most_frequent_class(own: Int[Tensor, "n"], classes: Sequence[str]) -> tuple[str, float] | None:
+    """Name of the most frequent class, and its share of the labeled images; None without any.
+
+    Args:
+        own: Class of each image, -1 for none.
+        classes: Names of the classes.
+    """
     known = own[own != UNLABELLED]
     if not len(known):
-        return caption
+        return None
     top = int(known.bincount().argmax())
-    title = images.classes[top] if top < len(images.classes) else str(top)
-    return f"{caption}, {100 * float((known == top).double().mean()):.0f} % {title}"
+    title = classes[top] if top < len(classes) else str(top)
+    return title, float((known == top).double().mean())
 
 
 def _shown(sizes: Int[Tensor, "K"], most: int) -> list[int]:
