@@ -39,17 +39,18 @@ NOBODY_READS = 141
 """Exit code of a program in a pipe with an ended reader, as shells report it: 128 + SIGPIPE."""
 
 
-PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
-"""How threads wait for each other, for the OpenMP runtimes of GNU and Intel.
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "1000"}
+"""How threads wait for each other, for the OpenMP runtimes of GNU and Intel: that of GNU spins for a moment.
 
-By default they spin. Beside other busy processes, a thread that spins takes the core from the one that it waits for.
+By default they spin for long. Beside other busy processes, a thread that spins takes the core from the one that it
+waits for. A short spin costs little there, and saves what waking a thread costs small batches on idle cores
+(benchmarks/README.md).
 """
 
 
 def main() -> None:
     """Run a subcommand and leave with its exit code."""
-    for name, value in PASSIVE.items():
-        os.environ.setdefault(name, value)  # before torch is imported
+    _set_waiting()
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(overview() + "\n")
@@ -124,6 +125,12 @@ def run(arguments: list[str]) -> int:
             return NOBODY_READS
         return _fail(error)
     return 0
+
+
+def _set_waiting() -> None:
+    """Set how threads wait, before torch is imported, unless the user has set any of it."""
+    if not WAITING.keys() & os.environ.keys():
+        os.environ.update(WAITING)
 
 
 def dispatch(arguments: list[str]) -> None:
