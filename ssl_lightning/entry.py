@@ -109,6 +109,8 @@ def run(arguments: list[str]) -> int:
         The exit code. A mistake of the user, a signal or a full disk is one line; anything else a traceback.
     """
     logging.basicConfig(format="%(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_shown)
     logging.getLogger("ssl_lightning").setLevel(logging.INFO)
     try:
         dispatch(arguments)
@@ -131,6 +133,14 @@ def _set_waiting() -> None:
     """Set how threads wait, before torch is imported, unless the user has set any of it."""
     if not WAITING.keys() & os.environ.keys():
         os.environ.update(WAITING)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    """Whether a record is printed: all processes of a distributed run log the same lines, and the first prints them."""
+    from lightning_utilities.core.rank_zero import rank_zero_only  # not for --help; Lightning sets its rank
+
+    ours = record.name.partition(".")[0] == "ssl_lightning"
+    return not ours or record.levelno >= logging.ERROR or not getattr(rank_zero_only, "rank", None)
 
 
 def dispatch(arguments: list[str]) -> None:

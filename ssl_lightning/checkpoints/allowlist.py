@@ -16,6 +16,7 @@ from ssl_lightning.checkpoints.kinds import (
     OUR_MODULES,
     OURS,
     VARIABLE,
+    check_plugins,
     library_classes,
     plugin_packages,
     rejection,
@@ -33,7 +34,12 @@ def admitted_names() -> list[str]:
 
 
 def restrict_imports() -> None:
-    """Restrict the parser of this process to imports of `admitted_names()` and to local files."""
+    """Restrict the parser of this process to imports of `admitted_names()` and to local files.
+
+    Raises:
+        UsageError: The environment variable of plugins names a package that is not there.
+    """
+    check_plugins()
     assert LightningArgumentParser  # its module must be imported before the settings below
     set_parsing_settings(
         import_path_denylist=["*"],

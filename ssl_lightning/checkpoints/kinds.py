@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 
 from ssl_lightning.checkpoints.plain import class_path
+from ssl_lightning.errors import UsageError
 
 OURS = "ssl_lightning"
 VARIABLE = "SSL_LIGHTNING_PLUGINS"
@@ -179,6 +181,23 @@ def plugin_packages() -> tuple[str, ...]:
     """Packages from the environment variable; no file can extend this list."""
     names = (name.strip() for name in os.environ.get(VARIABLE, "").split(","))
     return tuple(name for name in names if name)
+
+
+def check_plugins() -> None:
+    """Raise for a package in the environment variable that Python does not find.
+
+    Raises:
+        UsageError: With the name.
+    """
+    for name in plugin_packages():
+        top = name.partition(".")[0]
+        if top != name and top.isidentifier():
+            raise UsageError(f"found {name} in {VARIABLE}; expected the name of the whole package: give {top}")
+        if not name.isidentifier() or find_spec(name) is None:
+            raise UsageError(
+                f"found {name} in {VARIABLE} and no package of that name; expected one that Python imports: "
+                "install it, or add the folder that holds it to PYTHONPATH"
+            )
 
 
 @cache

@@ -214,8 +214,9 @@ class Fitting:
             return StartPlan(checkpoint=str(decision.checkpoint))
         (self.run.path / "metrics.csv").unlink(missing_ok=True)
         if start_from:
+            plan = from_weights(start_from, self._method)
             log.info(f"starting with the weights of {start_from}")
-            return from_weights(start_from, self._method)
+            return plan
         if ckpt_path:
             return from_checkpoint(ckpt_path, inputs, self._method, resume.allow_config_change)
         return StartPlan()

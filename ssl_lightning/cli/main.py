@@ -43,7 +43,7 @@ from ssl_lightning.cli.trainer_options import check_interval, check_options
 from ssl_lightning.data import ImageModule
 from ssl_lightning.errors import ParsingError
 from ssl_lightning.files import sha256_of
-from ssl_lightning.methods import Method
+from ssl_lightning.methods import Method, RawPixels
 from ssl_lightning.models.preprocessing import Preprocessing
 from ssl_lightning.processes import rank
 from ssl_lightning.report.table import evaluations, name_of_initial_weights, results_table
@@ -286,6 +286,7 @@ class CommandLine(LightningCLI):
         if ckpt_path is None:
             return model
         loaded = load_model(ckpt_path)
+        _log_other_method(loaded, model, ckpt_path)
         _log_other_preprocessing(loaded.preprocessing, datamodule.preprocessing, ckpt_path)
         loaded.fingerprint = sha256_of(Path(ckpt_path).resolve())
         return loaded
@@ -299,6 +300,16 @@ class CommandLine(LightningCLI):
     def _plain_config(self) -> dict[str, Any]:
         dumped = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml")
         return yaml.safe_load(dumped)[self.subcommand]
+
+
+def _log_other_method(trained: Method, given: pl.LightningModule, checkpoint: str) -> None:
+    """Log a method of the command that is not that of the checkpoint; the packaged files for this name raw pixels."""
+    own, other = type(trained).__name__, type(given).__name__
+    if own != other and not isinstance(given, RawPixels):
+        log.warning(
+            f"found the method {other} and {own} in {checkpoint}: the method of the checkpoint is used, and no "
+            f"setting of {other}"
+        )
 
 
 def _log_other_preprocessing(trained: Preprocessing, given: Preprocessing, checkpoint: str) -> None:

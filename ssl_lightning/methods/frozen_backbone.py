@@ -1,6 +1,7 @@
 """FrozenBackbone: a network of timm or torchvision as it is, to evaluate and to cluster with."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ssl_lightning.methods.method import Method
 from ssl_lightning.models.backbones import TimmBackbone, TorchvisionBackbone
 from ssl_lightning.models.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
 
+log = logging.getLogger(__name__)
 PUBLISHED = "published"
 _CLASSIFIERS = ("fc.", "head.", "heads.", "classifier.")
 """Prefixes of the keys of classifiers, which are left out."""
@@ -124,6 +126,9 @@ def _is_safetensors(path: Path) -> bool:
 def _published(name: str) -> State:
     """The weights that the library downloads, or has in its cache."""
     backbone = _describe(name)
+    log.info(f"published weights of {name}: from the cache, or downloaded")
+    for library in ("huggingface_hub", "timm"):  # two lines for each of ten attempts without a network
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         if isinstance(backbone, TimmBackbone):
             return timm.create_model(backbone.name, pretrained=True, num_classes=0).state_dict()

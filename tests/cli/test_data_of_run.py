@@ -298,3 +298,12 @@ def test_what_the_data_set_is_no_option_of_the_model(folder, capsys):
 )
 def test_a_flat_table_gives_the_configuration_again(config):
     assert nested(computed(config)) == config
+
+
+@pytest.mark.parametrize(("config", "reported"), [("swav", True), ("simclr", False), ("eval", False)])
+def test_a_method_that_is_not_that_of_the_checkpoint_is_reported(folder, caplog, config, reported):
+    options = ["--trainer.limit_val_batches", "1", *QUIET]
+    with caplog.at_level("INFO"):
+        assert run(["validate", "--config", config, "--ckpt_path", CHECKPOINT, "--run.name", "other", *options]) == 0
+    used = "the method of the checkpoint is used, and no setting of SwAV"
+    assert (f"found the method SwAV and SimCLR in {CHECKPOINT}: {used}" in caplog.text) is reported
