@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ssl_lightning.checkpoints import DurableCheckpointIO
+from ssl_lightning.checkpoints import DurableCheckpointIO, load_model
 from ssl_lightning.clustering import Clustering
 from ssl_lightning.data import Digits
 from ssl_lightning.entry import run
@@ -769,12 +769,16 @@ def test_weights_and_biases_runs_offline_beside_the_table(tmp_path, monkeypatch)
     assert fit(tmp_path, *overlay, "--run.name", "wandb", *TINY) == 0
     (sent,) = (tmp_path / "wandb" / "wandb").glob("offline-run-*/*.wandb")
     names = (b"num_clusters", b"eval/knn/top1", b"cluster/seconds", b"report/curves", b"clusters")
-    names += (b"checkpoint-wandb", b"assignments-wandb", b"data_fingerprint")
+    names += (b"checkpoint-wandb", b"backbone-wandb", b"assignments-wandb", b"data_fingerprint")
     until = time.monotonic() + 60  # another process writes the file, and on a busy machine it is behind
     while (missing := [name for name in names if name not in sent.read_bytes()]) and time.monotonic() < until:
         time.sleep(0.1)
     assert missing == []
     assert (tmp_path / "wandb" / "metrics.csv").is_file()
+    weights = tmp_path / "wandb" / "wandb" / "backbone.safetensors"
+    network = load_model(tmp_path / "wandb" / "checkpoints" / "last.ckpt").backbone.body
+    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in load_file(weights).items())
+    network.load_state_dict(load_file(weights))  # under the names of torchvision, and all of them
     known = json.loads((tmp_path / "wandb" / "run.json").read_text())["wandb_id"]
     (tmp_path / "wandb" / "done.json").unlink()  # as if it had been killed at its end
     assert fit(tmp_path, *overlay, "--run.name", "wandb", *TINY) == 0

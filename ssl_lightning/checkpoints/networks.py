@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+_BODY = "backbone.body."
+"""Start of the names of the backbone's tensors in a method's state."""
 _EXTRA_STATE = "_extra_state"
 """How torch ends the names of extra state, which holds memory banks, pseudo-labels and queues."""
 
@@ -36,6 +38,25 @@ def find_misfit(module: nn.Module, state: dict[str, Any]) -> str:
         if own.get(name) != given.get(name):
             return f"{name} {given.get(name, 'missing')} instead of {own.get(name, 'none')}"
     return ""
+
+
+def backbone_of(checkpoint: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The backbone of a checkpoint alone.
+
+    Args:
+        checkpoint: A checkpoint of a method.
+
+    Returns:
+        Its tensors under the names of its library (torchvision, timm or torch), and as plain values its description and
+        the preprocessing of its images: `{"backbone": ..., "preprocessing": ...}`.
+    """
+    tensors = {
+        name.removeprefix(_BODY): value.contiguous()
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(_BODY)
+    }
+    arguments = (checkpoint.get("hyper_parameters") or {}).get("init_args") or {}
+    return tensors, {name: arguments[name] for name in ("backbone", "preprocessing") if name in arguments}
 
 
 def _shapes(module: nn.Module, state: dict[str, Any]) -> dict[str, tuple[int, ...]]:

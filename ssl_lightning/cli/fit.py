@@ -20,6 +20,7 @@ from ssl_lightning.callbacks.recluster import pseudo_labels_of
 from ssl_lightning.callbacks.write_report import WriteReport
 from ssl_lightning.checkpoints import read_checkpoint
 from ssl_lightning.checkpoints.durable import LAST, point_last
+from ssl_lightning.checkpoints.networks import backbone_of
 from ssl_lightning.checkpoints.read import sidecar_path
 from ssl_lightning.cli.lines import first_lines
 from ssl_lightning.cli.run_facts import run_facts
@@ -275,10 +276,13 @@ class Fitting:
         facts = {"data_fingerprint": inputs["data_fingerprint"], "step": self.trainer.global_step}
         if self.external_loggers:
             labels, clusters = self._clusters()
+            backbone, described = backbone_of(read_checkpoint(last))
             self.external_loggers.hand_out(
                 Results(
                     images=_ours(self.trainer, WriteReport).images,
                     checkpoint=[last, sidecar_path(last)],
+                    backbone=backbone,
+                    described=described,
                     labels=labels,
                     clusters=clusters,
                     probe_sets=list(self.datamodule.probes),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -60,6 +61,9 @@ class ExternalLogger(Logger):
 
     def log_array(self, kind: str, array: np.ndarray, facts: dict[str, Any]) -> None:
         """Log an array as `<kind>.npy`, like `log_files`."""
+
+    def log_tensors(self, kind: str, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+        """Log tensors as `<kind>.safetensors`, like `log_files`."""
 
     def alert(self, title: str, text: str) -> None:
         """Notify people of a failure, once for each title and run."""

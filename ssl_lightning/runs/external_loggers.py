@@ -29,6 +29,8 @@ class Results:
     Attributes:
         images: Images of the report, the most important first.
         checkpoint: The last checkpoint and its sidecar.
+        backbone: Tensors of its backbone by name.
+        described: Description of the backbone and its preprocessing, as plain values.
         labels: Clusters of the images, None if there are none.
         clusters: Rows of the table of clusters.
         probe_sets: Names of the probe sets, the primary one first.
@@ -37,6 +39,8 @@ class Results:
 
     images: Sequence[Path]
     checkpoint: Sequence[Path]
+    backbone: dict[str, torch.Tensor] = field(default_factory=dict)
+    described: dict[str, Any] = field(default_factory=dict)
     labels: torch.Tensor | None = None
     clusters: Sequence[ClusterRow] = ()
     probe_sets: Sequence[str] = ()
@@ -113,6 +117,8 @@ class ExternalLoggers:
             if probes:
                 external_logger.log_table("probes", probe_columns(name_of_initial_weights(self.run.path)), probes)
             external_logger.log_files("checkpoint", results.checkpoint, results.facts)
+            if results.backbone:
+                external_logger.log_tensors("backbone", results.backbone, results.facts | results.described)
             if results.labels is not None:
                 external_logger.log_array("assignments", results.labels.cpu().numpy(), results.facts)
 

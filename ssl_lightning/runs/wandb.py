@@ -1,5 +1,6 @@
 """WandbRun: Weights & Biases as an external logger that never stops or delays a run."""
 
+import json
 import logging
 import os
 import threading
@@ -8,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from safetensors.torch import save_file
 
 from ssl_lightning.runs.background import Background
 from ssl_lightning.runs.best_checkpoint import BestCheckpoint
@@ -47,8 +50,8 @@ class WandbRun(ExternalLogger):
         notes: A description.
         timeout: Seconds to wait for a connection at the start.
         artifacts: Log the last checkpoint (`checkpoint-<run>:last`), the best one by the primary evaluated metric
-            (`:best`) and the assignments (`assignments-<run>`) of a finished run as artifacts; offline they are kept in
-            the folder of the run.
+            (`:best`), the backbone alone (`backbone-<run>`) and the assignments (`assignments-<run>`) of a finished run
+            as artifacts; offline they are kept in the folder of the run.
     """
 
     def __init__(
@@ -167,7 +170,7 @@ class WandbRun(ExternalLogger):
         """Log files as the newest version of the artifact `<kind>-<run>`.
 
         Args:
-            kind: "checkpoint" or "assignments". The best checkpoint is logged before the last one.
+            kind: "checkpoint", "backbone" or "assignments". The best checkpoint is logged before the last one.
             files: The files, which are not moved or changed later.
             facts: Metadata, as plain values.
             aliases: Names of this version.
@@ -203,6 +206,19 @@ class WandbRun(ExternalLogger):
         def write(_: Any) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             np.save(file, array)
+
+        if self.artifacts:
+            self._send(write, f"the file {file.name}")
+            self.log_files(kind, [file], facts)
+
+    @rank_zero_only
+    def log_tensors(self, kind: str, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+        """Log tensors as `<kind>.safetensors`, like `log_files`; the file has the facts as JSON in its metadata."""
+        file = self.folder / f"{kind}.safetensors"
+
+        def write(_: Any) -> None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, file, {"facts": json.dumps(facts)})
 
         if self.artifacts:
             self._send(write, f"the file {file.name}")

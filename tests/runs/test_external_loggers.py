@@ -103,7 +103,8 @@ def test_an_external_logger_receives_a_few_images_the_tables_the_checkpoint_and_
     images = [Path(f"{name}.png") for name in ("curves", "cluster-curves", "cluster-0", "cluster-17", *"abcdefghi")]
     files, facts = [Path("last.ckpt"), Path("last.json")], {"step": 7}
     row = ClusterRow(4, 2, 0.5, "cat", Path("cluster-4.png"))
-    external_loggers.hand_out(Results(images, files, labels, [row], ["a", "b"], facts))
+    backbone, described = {"conv1.weight": torch.ones(2)}, {"backbone": {"class_path": "ResNet18"}}
+    external_loggers.hand_out(Results(images, files, backbone, described, labels, [row], ["a", "b"], facts))
     shown = [call[1:] for call in calls if call[0] == "log_image"]
     assert shown[:2] == [("report/curves", images[0]), ("report/cluster-curves", images[1])]
     assert len(shown) == MOST_IMAGES
@@ -118,6 +119,7 @@ def test_an_external_logger_receives_a_few_images_the_tables_the_checkpoint_and_
         ],
     )
     assert ("log_files", "checkpoint", files, facts) in calls
+    assert ("log_tensors", "backbone", backbone, facts | described) in calls
     arrays = [(*call[:2], call[2].tolist(), call[3]) for call in calls if call[0] == "log_array"]
     expected = [] if labels is None else [("log_array", "assignments", np.asarray([[1], [0]]).tolist(), facts)]
     assert arrays == expected

@@ -9,7 +9,9 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors import safe_open
 
 from ssl_lightning.entry import run
 from ssl_lightning.report.cluster_rows import COLUMNS
@@ -63,6 +65,7 @@ def folder(tmp_path_factory):
         second.log_image("report/curves", image)
         second.log_table("clusters", COLUMNS, [[3, 7, 0.5, "cat", image], [1, 2, None, "", None]])
         second.log_array("assignments", np.arange(5), {"step": 30})
+        second.log_tensors("backbone", {"conv1.weight": torch.arange(3.0)}, {"step": 30, "backbone": "ResNet18"})
         second.log_summary({"eval/knn/top1": 0.8, "best/eval/knn/top1": 0.9, "best/eval/knn/top1/step": 10})
         second.close(succeeded=True)
     return root / "swav-digits-s1"
@@ -135,6 +138,15 @@ def test_the_files_of_artifacts_are_in_the_folder_of_the_run(folder):
     (file,) = artifact.manifest.contents
     assert file.local_path == str(folder / "wandb" / "assignments.npy")
     assert np.load(file.local_path).tolist() == list(range(5))
+
+
+def test_the_backbone_is_a_file_of_tensors_with_its_description(folder):
+    (artifact,) = read_run(folder)[1].artifact("backbone")
+    assert json.loads(artifact.metadata) == {"step": 30, "backbone": "ResNet18"}
+    (file,) = artifact.manifest.contents
+    with safe_open(file.local_path, "pt") as held:
+        assert held.get_tensor("conv1.weight").tolist() == [0.0, 1.0, 2.0]
+        assert json.loads(held.metadata()["facts"]) == {"step": 30, "backbone": "ResNet18"}
 
 
 def test_the_environment_is_as_before(folder, monkeypatch):
