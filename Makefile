@@ -60,6 +60,7 @@ notebooks: setup ## carry out the notebooks and write their pages in docs/notebo
 	$(BIN)/python docs/render_notebooks.py $(RUNS_IN)
 
 soak: setup ## inject faults for an hour: kills, signals, disks, damage, hostile files; FAULTS=all SOAK_ARGS="--minutes 120"
+	CHECK_SHAPES=0 $(BIN)/pytest -n 2 --dist loadfile -m soak tests/test_notebooks.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --faults $(FAULTS) $(SOAK_ARGS)
 
 benchmarks: setup ## every benchmark but gpu.py, which needs a method; results in benchmarks/README.md

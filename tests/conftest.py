@@ -21,6 +21,14 @@ OF_PROCESSES = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK"
 """Variables that Lightning sets in a process with several ranks."""
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out what takes an hour unless it is selected."""
+    if "soak" not in config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=long)
+
+
 def pytest_runtest_teardown():
     """Remove the variables of a run with several ranks: a later run would listen on the port of the first."""
     for name in OF_PROCESSES:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from PIL import Image
 
-from tests.trained_runs import EVERY, ROOT, STATES, TrainedRuns
+from tests.trained_runs import EVERY, ROOT, STATES, WARM_UP, TrainedRuns
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FIGURES = {
@@ -31,7 +31,8 @@ PARAMETERS = "parameters"
 """The tag of the cell with parameters, which papermill knows too."""
 SINGLE = ("inspect_clusters", "inspect_features")
 """Notebooks of one run of any method."""
-TWO_PROCESSES = tuple(f"{method}-two-processes" for method in ("deepcluster", "simclr"))
+IN_EVERY_STATE = ("deepcluster", "simclr")
+"""A clustering and a contrastive method: `make test-slow` takes these, `make soak` all."""
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -140,10 +141,19 @@ def test_a_notebook_runs_on_a_run_of_every_method(name, method, trained, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("state", [*STATES, *TWO_PROCESSES])
+@pytest.mark.parametrize("state", [WARM_UP, *(f"{method}-{state}" for method in IN_EVERY_STATE for state in STATES)])
 @pytest.mark.parametrize("name", SINGLE)
 def test_a_notebook_runs_in_every_state_of_a_run(name, state, trained, monkeypatch):
     results = carry_out(name, monkeypatch, path=str(trained(state)), max_images=120)
+    assert sum(isinstance(result, Figure) for result in results) >= FIGURES[name] - 1
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("method", [method for method in EVERY if method not in IN_EVERY_STATE])
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_notebook_runs_in_every_state_of_a_run_of_every_method(name, method, state, trained, monkeypatch):
+    results = carry_out(name, monkeypatch, path=str(trained(f"{method}-{state}")), max_images=120)
     assert sum(isinstance(result, Figure) for result in results) >= FIGURES[name] - 1
 
 

@@ -41,11 +41,12 @@ STAGES = ("clusterfit", "distill", "soft_distillation")
 """Methods that learn from files of earlier stages."""
 EVERY = (*METHODS, *STAGES)
 STATES = {
-    "warm-up": ("local_aggregation", (*LOCAL, "--model.warmup_epochs", "3", "--trainer.max_epochs", "1")),
-    "deepcluster-first-epoch": ("deepcluster", (*CLUSTERS, "--trainer.max_steps", "2", "--trainer.max_epochs", "3")),
-    "simclr-first-epoch": ("simclr", (*HEAD, "--trainer.max_steps", "2", "--trainer.max_epochs", "3")),
+    "first-epoch": ("--trainer.max_steps", "2", "--trainer.max_epochs", "3"),
+    "two-processes": ("--trainer.devices", "2", "--trainer.strategy", "ddp"),
 }
-"""Other states of a run: its configuration and options."""
+"""Other states of a run of any method, and their options."""
+WARM_UP = "warm-up"
+"""A run of Local Aggregation that is in its warm-up."""
 
 
 class TrainedRuns:
@@ -59,7 +60,7 @@ class TrainedRuns:
         self.folder = folder
 
     def __call__(self, name: str) -> Path:
-        """The folder of a run: a method of `EVERY`, a state of `STATES`, "unlabeled", or a method, "-two-processes"."""
+        """The folder of a run: a method of `EVERY`, one with a state (`byol-first-epoch`), `WARM_UP`, "unlabeled"."""
         if not (self.folder / name / "done.json").is_file():
             self._train(name)
         return self.folder / name
@@ -69,34 +70,42 @@ class TrainedRuns:
         return str(self(name) / "checkpoints" / "last.ckpt")
 
     def _train(self, name: str) -> None:
-        if name in METHODS:
-            self._fit(name, name, *METHODS[name])
-        elif name in STATES:
-            self._fit(name, *((config := STATES[name])[0], *config[1]))
-        elif name.endswith("-two-processes"):
-            method = name.removesuffix("-two-processes")
-            self._in_a_process(name, method, *METHODS[method], "--trainer.devices", "2", "--trainer.strategy", "ddp")
+        state = next((state for state in STATES if name.endswith(f"-{state}")), "")
+        method, options = name.removesuffix(f"-{state}"), STATES.get(state, ())
+        if method in METHODS:
+            self._fit(name, method, *METHODS[method], *options)
+        elif method in STAGES:
+            getattr(self, f"_{method}")(name, *options)
+        elif name.startswith("expert-"):
+            self._expert(int(name.removeprefix("expert-")))
         else:
             getattr(self, f"_{name.replace('-', '_')}")()
 
-    def _clusterfit(self) -> None:
+    def _clusterfit(self, name: str, *options: str) -> None:
         edge = self._edge("simclr", "12")
-        self._fit("clusterfit", "clusterfit/3_fit", "--model.clusters", edge, *CLUSTERS)
+        self._fit(name, "clusterfit/3_fit", "--model.clusters", edge, *CLUSTERS, *options)
 
-    def _soft_distillation(self) -> None:
+    def _soft_distillation(self, name: str, *options: str) -> None:
         teacher = self.checkpoint("rotation_prediction")
-        self._fit("soft_distillation", "clusterfit/3_distill", "--model.teacher", teacher)
+        self._fit(name, "clusterfit/3_distill", "--model.teacher", teacher, *options)
 
-    def _distill(self) -> None:
+    def _distill(self, name: str, *options: str) -> None:
         """Divide and Contrast: its base, clusters, experts and student."""
         self("base")
         edge = self._edge("base", str(K))
         for k in range(K):
-            subset = ("--data.subset.path", edge, "--data.subset.value", str(k))
-            self._fit(f"expert-{k}", "divide_contrast/3_expert", *HEAD, *subset)
+            self(f"expert-{k}")
         experts = ",".join(str(self.folder / f"expert-{k}" / "checkpoints" / "last.ckpt") for k in range(K))
         files = ("--model.base", self.checkpoint("base"), "--model.experts", f"[{experts}]", "--model.clusters", edge)
-        self._fit("distill", "divide_contrast/4_distill", *HEAD, *files)
+        self._fit(name, "divide_contrast/4_distill", *HEAD, *files, *options)
+
+    def _expert(self, k: int) -> None:
+        subset = ("--data.subset.path", str(self.folder / "base-clusters.safetensors"), "--data.subset.value", str(k))
+        self._fit(f"expert-{k}", "divide_contrast/3_expert", *HEAD, *subset)
+
+    def _warm_up(self) -> None:
+        options = ("--model.warmup_epochs", "3", "--trainer.max_epochs", "1")
+        self._fit(WARM_UP, "local_aggregation", *LOCAL, *options)
 
     def _unlabeled(self) -> None:
         images = example_images(self.folder / "images", 200)
@@ -116,13 +125,17 @@ class TrainedRuns:
         return f"{path}.safetensors"
 
     def _fit(self, name: str, config: str, *options: str) -> None:
+        command = self._command(name, config, *options)
+        if "--trainer.devices" in options:
+            self._in_a_process(command)
+            return
         with at_the_root():
-            assert run(self._command(name, config, *options)) == 0
+            assert run(command) == 0
 
-    def _in_a_process(self, name: str, config: str, *options: str) -> None:
-        command = [sys.executable, "-m", "ssl_lightning", *self._command(name, config, *options)]
+    def _in_a_process(self, command: list[str]) -> None:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        program = [sys.executable, "-m", "ssl_lightning", *command]
+        done = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
 
     def _command(self, name: str, config: str, *options: str) -> list[str]:
