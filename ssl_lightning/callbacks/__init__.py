@@ -10,6 +10,7 @@ from ssl_lightning.callbacks.progress import ImagesProgressBar, ProgressLines, T
 from ssl_lightning.callbacks.raw_pixels import RawPixelBaseline
 from ssl_lightning.callbacks.recluster import Recluster
 from ssl_lightning.callbacks.sample_features import SampleFeatures
+from ssl_lightning.callbacks.sample_training import SampleTrainingImages
 from ssl_lightning.callbacks.save_clusters import SaveClusters
 from ssl_lightning.callbacks.sync_batchnorm import SyncBatchNorm
 from ssl_lightning.callbacks.throughput import Throughput
@@ -28,6 +29,7 @@ __all__ = [
     "RawPixelBaseline",
     "Recluster",
     "SampleFeatures",
+    "SampleTrainingImages",
     "SaveClusters",
     "SyncBatchNorm",
     "Throughput",

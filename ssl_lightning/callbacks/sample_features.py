@@ -84,7 +84,7 @@ class SampleFeatures(pl.Callback):
         split = joined_split(self._thumbnails, trainer)
         self._thumbnails = []
         if rank() == 0 and len(split["images"]):
-            self._write(IMAGES, as_jpeg(one_image(split["images"])))
+            write_in_report(self.folder, IMAGES, as_jpeg(one_image(split["images"])))
 
     def keep(self, splits: EvaluatedSplits) -> None:
         """Write the sample of an evaluation; a listener of `ProbeFeatures`, called on the first process.
@@ -98,18 +98,20 @@ class SampleFeatures(pl.Callback):
             log.warning("could not sample features for the report (%s)", one_line(str(error)))
             return
         for kind in ("start", "last") if splits.step == 0 else ("last",):
-            self._write(FILES[kind], content)
+            write_in_report(self.folder, FILES[kind], content)
 
-    def _write(self, name: str, content: bytes) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / name, lambda file: file.write(content))
-        except OSError as error:
-            log.warning("could not write %s (%s): the report has no new map of features", self.folder / name, error)
+
+def write_in_report(folder: Path, name: str, content: bytes) -> None:
+    """Write a file of the report's folder; one line where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / name, lambda file: file.write(content))
+    except OSError as error:
+        log.warning("could not write %s (%s): the report has no new map of features", folder / name, error)
 
 
 def sampled_rows(count: int) -> Int[Tensor, "n"]:
-    """The sampled ones of this number of test images, ascending: a function of the number alone."""
+    """The sampled ones of this number of images, ascending: a function of the number alone."""
     return permutation(0, Purpose.REFERENCE, 0, count)[:MOST].sort().values
 
 
@@ -117,7 +119,7 @@ def sample_of(splits: EvaluatedSplits) -> FeatureSample:
     """The sample of an evaluation."""
     kept = torch.isin(splits.test["index"], sampled_rows(len(splits.test_images.labels)))
     rows, labels, features = (splits.test[name][kept] for name in ("index", "label", "features"))
-    names, queries = splits.test_images.names, _queries(labels)
+    names, queries = splits.test_images.names, queries_of(labels)
     return FeatureSample(
         step=splits.step,
         probe_set=splits.name,
@@ -126,20 +128,21 @@ def sample_of(splits: EvaluatedSplits) -> FeatureSample:
         rows=rows,
         labels=labels,
         features=features.float(),
-        neighbors=_neighbors(features),
+        neighbors=neighbors_of(features),
         queries=queries,
         nearest=splits.train["index"][nearest_between(features[queries], splits.train["features"], NEIGHBORS)],
     )
 
 
-def _queries(labels: Int[Tensor, "N"]) -> Int[Tensor, "Q"]:
-    """The first image of each class, then others."""
+def queries_of(labels: Int[Tensor, "N"]) -> Int[Tensor, "Q"]:
+    """Positions of the images that are shown with neighbors: the first image of each class, then others."""
     first = first_occurrences(labels)
     others = torch.arange(len(labels))
     return torch.cat([first, others[~torch.isin(others, first)]])[:QUERIES]
 
 
-def _neighbors(features: Float[Tensor, "N D"]) -> Int[Tensor, "N n"]:
+def neighbors_of(features: Float[Tensor, "N D"]) -> Int[Tensor, "N n"]:
+    """Positions of the nearest images of each image, nearest first."""
     count = min(NEIGHBORS, len(features) - 1)
     if count < 1:
         return torch.zeros(len(features), 0, dtype=torch.int64)

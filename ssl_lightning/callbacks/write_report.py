@@ -22,6 +22,7 @@ from ssl_lightning.report.facts import (
     time_section,
     verdict_section,
 )
+from ssl_lightning.report.feature_sample import TRAINING_IMAGES
 from ssl_lightning.report.feature_sections import (
     MAPS,
     draw_neighbors_of_samples,
@@ -64,6 +65,8 @@ class WriteReport(pl.Callback):
         """Write the page with the clusters of the trained network."""
         if trainer.is_global_zero:
             self._clusters = []
+            if any(sample.probe_set == TRAINING_IMAGES for sample in samples_of(self.folder).values()):
+                self._draw_features(trainer)  # no evaluation follows
             self._update(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -88,7 +91,9 @@ class WriteReport(pl.Callback):
     def _draw_features(self, trainer: pl.Trainer) -> None:
         """The maps of features and the nearest neighbors of the last evaluation; a failure costs no run."""
         try:
-            for training, test in list(data_of(trainer).probes.values())[:1]:
+            data, sampled = data_of(trainer), {sample.probe_set for sample in samples_of(self.folder).values()}
+            for name in sampled & {TRAINING_IMAGES, *data.probes}:
+                training, test = data.probes.get(name, (data.training, data.training))
                 draw_neighbors_of_samples(self.folder, training, training.labels, test)
             self._features = self._feature_sections()
         except Exception as error:  # the run has its checkpoints and metrics
@@ -102,7 +107,8 @@ class WriteReport(pl.Callback):
     def write_from_files(self) -> None:
         """Write the page of a run from its folder alone: without images of the clusters, which need the data."""
         self._features = self._feature_sections()
-        self._probe_sets = [sample.probe_set for sample in samples_of(self.folder).values()][-1:]
+        sampled = [sample.probe_set for sample in samples_of(self.folder).values()][-1:]
+        self._probe_sets = [name for name in sampled if name != TRAINING_IMAGES]
         self.write()
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

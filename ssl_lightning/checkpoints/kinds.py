@@ -160,6 +160,7 @@ REJECTED = {
     f"{OURS}.runs": {"Checkpointing": _IN_EVERY_RUN, "MetricsTable": _IN_EVERY_RUN},
     f"{OURS}.callbacks.write_report": {"WriteReport": _IN_EVERY_RUN},
     f"{OURS}.callbacks.sample_features": {"SampleFeatures": _IN_EVERY_RUN},
+    f"{OURS}.callbacks.sample_training": {"SampleTrainingImages": _IN_EVERY_RUN},
 }
 """Public classes of Lightning and this package that are not admitted, each with an alternative."""
 

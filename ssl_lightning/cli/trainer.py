@@ -19,6 +19,7 @@ from ssl_lightning.callbacks import (
     ProgressLines,
     RawPixelBaseline,
     SampleFeatures,
+    SampleTrainingImages,
     SaveClusters,
     SyncBatchNorm,
     Throughput,
@@ -141,7 +142,9 @@ class RunComponents:
                 NeighborPurity(),
                 self.doctor,
             ]
-            if probes := [each for each in own if isinstance(each, ProbeFeatures)]:
+            probes = [each for each in own if isinstance(each, ProbeFeatures)]
+            callbacks.append(SampleTrainingImages(str(self.run.path / "report"), bool(probes)))
+            if probes:
                 sample = SampleFeatures(str(self.run.path / "report"))
                 probes[0].listeners.append(sample.keep)
                 callbacks += [RawPixelBaseline(), sample]

@@ -1,6 +1,7 @@
 """Facts about a run for its page: command, length, machine, time by phase, results, and next commands."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,8 @@ from ssl_lightning.report.page import Section
 from ssl_lightning.report.run_json import RECIPE, facts_of, sessions_of
 from ssl_lightning.report.verdict import failing, not_better
 
+LAST = "last.ckpt"
+"""The link to the newest checkpoint."""
 READ_AS = {
     "linear": "logistic regression on frozen features",
     "ridge": "ridge regression on frozen features",
@@ -68,12 +71,12 @@ def run_section(run: Path) -> Section:
         "method": str((facts.get("inputs") or {}).get("model.class_path") or "").rpartition(".")[2],
         "images": _images(facts.get("images")),
         "seed": (facts.get("inputs") or {}).get("seed_everything"),
-        "length": _length(rows),
+        "length": _length(rows, run / "checkpoints"),
         "started": sessions[0].get("started") if sessions else None,
         "sessions": str(len(sessions)) if len(sessions) > 1 else None,
         "machine": _machine(machine),
         "versions": ", ".join(versions),
-        "checkpoint": str(run / "checkpoints" / "last.ckpt"),
+        "checkpoint": str(run / "checkpoints" / LAST),
     }
     table = [(name, str(value)) for name, value in lines.items() if value not in (None, "")]
     return Section("Run", table=[("", ""), *table], note=OF_THE_RUN if last.get("command") else "")
@@ -174,10 +177,12 @@ def _images(reports: Any) -> str:
     return "; ".join(f"{each['found']:,} in {each.get('path')}" for each in known if isinstance(each.get("found"), int))
 
 
-def _length(rows: Sequence[Mapping[str, str]]) -> str:
-    steps = max((int(row[STEP]) for row in rows), default=0)
-    epochs = [float(row[EPOCH]) for row in rows if row.get(EPOCH)]
-    return f"{epochs[-1]:g} epochs, {steps:,} steps" if epochs else ""
+def _length(rows: Sequence[Mapping[str, str]], checkpoints: Path) -> str:
+    """Epochs and steps by the metrics, and by the last checkpoint: a short run logs no row of its last step."""
+    last = re.fullmatch(r"step-(\d+)\.ckpt", (checkpoints / LAST).resolve().name)
+    steps = max([int(row[STEP]) for row in rows] + [int(last[1]) if last else 0])
+    epochs = next((float(row[EPOCH]) for row in reversed(rows) if row.get(EPOCH)), 0.0)
+    return f"{epochs:g} epochs, {steps:,} steps" if epochs else f"{steps:,} steps" if steps else ""
 
 
 def _setting(value: Any) -> str:

@@ -17,17 +17,19 @@ FILES = {"start": "features-start.safetensors", "last": "features-last.safetenso
 """Files in the folder of the report: of the evaluation at step 0, and of the last one."""
 IMAGES = "thumbnails.jpg"
 """The images of the sample, in the folder of the report."""
+TRAINING_IMAGES = ""
+"""The probe set of a sample of training images: of a run that evaluates nothing."""
 MOST = 1500
 """Images of a sample, at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureSample:
-    """Features of the same test images of the primary probe set at every evaluation.
+    """Features of the same test images of the primary probe set at every evaluation, or of training images.
 
     Attributes:
         step: Optimizer steps before the evaluation.
-        probe_set: Name of the probe set.
+        probe_set: Name of the probe set; `TRAINING_IMAGES` for training images, which are then both splits below.
         classes: Names of its classes.
         paths: Path or name of each image.
         rows: Row of each image in the test split, ascending.

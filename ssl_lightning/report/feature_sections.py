@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssl_lightning.errors import one_line
 from ssl_lightning.report.cluster_sheets import ReadsImages
-from ssl_lightning.report.feature_sample import FILES, IMAGES, FeatureSample, read_sample
+from ssl_lightning.report.feature_sample import FILES, IMAGES, TRAINING_IMAGES, FeatureSample, read_sample
 from ssl_lightning.report.hover_map import hover_map
 from ssl_lightning.report.page import Figure, Section
 from ssl_lightning.report.thumbnails import COLUMNS, Thumbnails
@@ -28,6 +28,14 @@ OF_THE_MAP = (
     "Each dot is a test image. t-SNE places images with similar features next to each other: where the dots of a class "
     "form a group of their own, few labels suffice to recognize it. Distances between groups, and their sizes, mean "
     "nothing."
+)
+OF_TRAINING_IMAGES = (
+    "Each dot is a training image. t-SNE places images with similar features next to each other: hover over a group to "
+    "find what its images have in common. Distances between groups, and their sizes, mean nothing."
+)
+OF_TRAINING_NEIGHBORS = (
+    "The first column is a training image, the others are the images of the map with the most similar features, by "
+    "cosine."
 )
 OF_NEIGHBORS = (
     "The first column is a test image, the others are the training images with the most similar features, by cosine. "
@@ -73,9 +81,11 @@ def map_section(folder: Path, start: str) -> Section | None:
         return None
     neighbors = {title: sample.neighbors for title, sample in samples.items()}
     markup = hover_map(points, thumbnails, last.labels, last.classes, neighbors, _within_one_folder(last.paths))
-    return Section(
-        f"Map of the features of {len(last.rows):,} test images of {last.probe_set}", note=OF_THE_MAP, markup=markup
-    )
+    if last.probe_set == TRAINING_IMAGES:
+        title, note = f"Map of the features of {len(last.rows):,} training images", OF_TRAINING_IMAGES
+    else:
+        title, note = f"Map of the features of {len(last.rows):,} test images of {last.probe_set}", OF_THE_MAP
+    return Section(title, note=note, markup=markup)
 
 
 def draw_neighbors_of_samples(folder: Path, training: ReadsImages, own: Int[Tensor, "N"], test: ReadsImages) -> None:
@@ -106,9 +116,12 @@ def neighbor_section(folder: Path, start: str) -> Section | None:
         folder: Folder of the report.
         start: Name of the evaluation at step 0, see `name_of_initial_weights`.
     """
-    titles = {_neighbors_file(kind): _title(sample, start) for kind, sample in samples_of(folder).items()}
+    samples = samples_of(folder)
+    titles = {_neighbors_file(kind): _title(sample, start) for kind, sample in samples.items()}
     figures = [Figure(name, title) for name, title in titles.items() if (folder / name).is_file()]
-    return Section("Nearest neighbors", figures=figures, note=OF_NEIGHBORS) if figures else None
+    of_training = any(sample.probe_set == TRAINING_IMAGES for sample in samples.values())
+    note = OF_TRAINING_NEIGHBORS if of_training else OF_NEIGHBORS
+    return Section("Nearest neighbors", figures=figures, note=note) if figures else None
 
 
 def _within_one_folder(paths: Sequence[str]) -> list[str]:

@@ -59,6 +59,14 @@ def test_the_run_has_its_command_length_and_machine(run):
     }
 
 
+def test_the_length_is_that_of_the_last_checkpoint_where_the_metrics_end_before(run):
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").symlink_to("step-24.ckpt")
+    assert dict(run_section(run).table[1:])["length"] == "2 epochs, 24 steps"
+    (run / "metrics.csv").write_text("step,epoch,train/flops\n1,0,5\n")
+    assert dict(run_section(run).table[1:])["length"] == "24 steps"
+
+
 def test_the_time_is_that_of_all_sessions_by_phase(run):
     assert time_section(run).table[1:] == [
         ("clustering", "40", "10%"),

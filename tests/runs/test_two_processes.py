@@ -18,6 +18,7 @@ from ssl_lightning.clustering.saved import cluster_files
 from ssl_lightning.data import Digits
 from ssl_lightning.methods import MoCLR, SimCLR
 from ssl_lightning.models import ResNet18
+from ssl_lightning.report.feature_sample import FILES, read_sample
 from tests.methods.test_distill import saved, write_clusters
 
 from .conftest import differences
@@ -82,6 +83,18 @@ def test_two_processes_save_the_clusters_that_one_saves_of_the_same_weights(meth
     # features differ by the order of sums in batches, which k-means may amplify
     assert torch.equal(second.labels, first.labels) or method == "simclr"
     assert normalized_mutual_info(second.labels, first.labels) > 0.9
+
+
+@pytest.mark.slow
+def test_two_processes_sample_the_training_images_that_one_samples(tmp_path):
+    heads = ("--model.hidden", "[16]", "--model.projection", "8", "--data.probe_sets", "{}")
+    config = ("--config", "configs/simclr.yaml", *SHORT, *heads)
+    fit(tmp_path, "one", config=config)
+    fit(tmp_path, "two", "--trainer.devices", "2", "--trainer.strategy", "ddp", config=config)
+    one, two = (read_sample(tmp_path / name / "report" / FILES["start"]) for name in ("one", "two"))
+    assert torch.equal(two.rows, one.rows)
+    assert torch.allclose(two.features, one.features, atol=1e-4)
+    assert read_sample(tmp_path / "two" / "report" / FILES["last"]).step > 0
 
 
 @pytest.mark.slow
