@@ -48,6 +48,8 @@ class Purpose(IntEnum):
     """Label noise: the replaced labels and their new classes."""
     STUDENT = 13
     """Initial weights of a student, which must differ from those of a teacher of the same seed."""
+    SUBSET = 14
+    """Samples of a collection: which rows of a cluster, and which clusters get one row more."""
 
 
 def bits(

@@ -9,7 +9,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
-from ssl_lightning.clustering import FaissKMeans, KMeans, PCAWhitening, RandomPartition
+from ssl_lightning.clustering import FaissKMeans, HierarchicalKMeans, KMeans, PCAWhitening, RandomPartition
 from ssl_lightning.processes import share_buffers
 from tests.clustering.test_kmeans import mixture
 
@@ -21,6 +21,7 @@ CLUSTERERS = {
     "KMeans on a sample": KMeans(max_points=300),
     "FaissKMeans l2": FaissKMeans(),
     "FaissKMeans cosine": FaissKMeans(metric="cosine", init="k-means++"),
+    "HierarchicalKMeans": HierarchicalKMeans(levels=(40,), rounds=2),
     "RandomPartition l2": RandomPartition(),
     "RandomPartition cosine": RandomPartition(metric="cosine"),
 }
