@@ -103,7 +103,7 @@ class WriteReport(pl.Callback):
         """Write the page of a run from its folder alone.
 
         Args:
-            clusters: Sections of its clusters, whose images need the data.
+            clusters: Sections of its clusters; their images need the data.
         """
         self._features, self._clusters = self._feature_sections(), list(clusters)
         self._probe_sets = [sample.probe_set for sample in samples_of(self.folder).values()][-1:]
