@@ -94,7 +94,7 @@ def test_a_run_that_trains_has_its_saved_clusters_on_its_page(copied, caplog):
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_a_run_whose_images_have_changed_has_a_page_without_clusters(copied, caplog):
+def test_the_page_of_a_run_has_no_clusters_once_its_images_have_changed(copied, caplog):
     (copied / "done.json").unlink()
     (newest,) = sorted(copied.glob("clusters/*.safetensors"))
     clustering, metadata = Clustering.load(newest)
