@@ -210,7 +210,8 @@ def draw_similarity(frame: Any) -> Figure | str:
     values, count = frame.to_numpy(), len(frame)
     if bool(np.isnan(values).all()):
         return "no number is known: they need labels"
-    side = 1.5 + min(0.55 * count, 9)
+    longest = max(len(str(name)) for name in [*frame.columns, *frame.index])
+    side = max(1.5, 0.4 + 0.1 * longest) + min(0.55 * count, 9)  # inches: names, then cells
     figure = Figure(figsize=(side + 1.2, side), layout="constrained")
     axes = figure.add_subplot()
     shown = axes.imshow(values, vmin=min(0.0, float(np.nanmin(values))), vmax=1, cmap="viridis")
