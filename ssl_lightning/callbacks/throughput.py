@@ -32,8 +32,9 @@ class Throughput(pl.Callback):
         self._since = self._loaded = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Move the sums to the device of the model; warn of slow bfloat16."""
+        """Move the sums to the device of the model and start the clock; warn of slow bfloat16."""
         self.loss.to(pl_module.device)
+        self._start_clock(trainer)  # a resume within an epoch begins no epoch
         if trainer.precision == "bf16-mixed" and pl_module.device.type == "cpu" and _is_slow_in_bfloat16():
             log.warning(
                 "found trainer.precision=bf16-mixed on a CPU without bfloat16 units, where it takes about twice as "

@@ -104,9 +104,13 @@ class WriteReport(pl.Callback):
         sections = [map_section(self.folder, start), neighbor_section(self.folder, start)]
         return [each for each in sections if each is not None]
 
-    def write_from_files(self) -> None:
-        """Write the page of a run from its folder alone: without images of the clusters, which need the data."""
-        self._features = self._feature_sections()
+    def write_from_files(self, clusters: Sequence[Section] = ()) -> None:
+        """Write the page of a run from its folder alone.
+
+        Args:
+            clusters: Sections of its clusters; their images need the data.
+        """
+        self._features, self._clusters = self._feature_sections(), list(clusters)
         sampled = [sample.probe_set for sample in samples_of(self.folder).values()][-1:]
         self._probe_sets = [name for name in sampled if name != TRAINING_IMAGES]
         self.write()

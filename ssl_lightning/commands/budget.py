@@ -74,4 +74,7 @@ def read_cost(run: Path) -> TrainingCost:
             "taken a step"
         )
     last, steps = counted[-1], max(int(row["step"]) for row in rows)
-    return TrainingCost(int(last["epoch"]) + 1, steps, float(last["train/flops"]) * steps / int(last["step"]))
+    # the row of the last step has the number of finished epochs, those before it the number of their epoch, from 0
+    started = [int(row["epoch"]) + 1 for row in counted if int(row["step"]) < steps]
+    epochs = max(1, *started[-1:], int(last["epoch"]))
+    return TrainingCost(epochs, steps, float(last["train/flops"]) * steps / int(last["step"]))

@@ -67,7 +67,7 @@ def _evaluations(runs: Mapping[str, RunSummary]) -> list[Section]:
             if step == 0 and len(run.evaluations) > 1:
                 rows[f"{name}, step 0"] = _within(numbers, prefix)
         rows |= {f"{name}, step {runs[name].evaluations[-1][0]}": _within(last[name], prefix) for name in last}
-        table = percent_table(rows)
+        table = percent_table({name: numbers for name, numbers in rows.items() if numbers})
         note = f"{INTERVALS}." if "±" in table else ""
         sections.append(Section(f"Last evaluation on {prefix}, in percent", table, note=note))
         title = f"Best evaluation on {prefix}, in percent, and its step"
@@ -76,7 +76,7 @@ def _evaluations(runs: Mapping[str, RunSummary]) -> list[Section]:
 
 
 def _best(runs: Mapping[str, RunSummary], prefix: str) -> str:
-    best = {name: _within(run.best(), prefix) for name, run in runs.items()}
+    best = {name: numbers for name, run in runs.items() if (numbers := _within(run.best(), prefix))}
     columns = [metric for metric in PRIMARY if any(metric in numbers for numbers in best.values())]
     cells = [
         (name, *(_at_step(*numbers[metric]) if metric in numbers else "" for metric in columns))

@@ -145,7 +145,7 @@ def draw_history(run: Run) -> Figure | str:
     """
     history = history_of(run)
     if history is None:
-        return f"the run has saved {len(saved_clusters(run))} clusterings; a history needs two of the same kind"
+        return _no_history(run)
     steps, found = history
     churn = [each.churn for each in found.transitions]
     changes = [[len(each.births) for each in found.transitions], [len(each.deaths) for each in found.transitions]]
@@ -162,7 +162,7 @@ def draw_followed(run: Run, cluster: int | None = None, times: int = 6) -> Figur
     """
     history = history_of(run)
     if history is None:
-        return f"the run has saved {len(saved_clusters(run))} clusterings; a history needs two of the same kind"
+        return _no_history(run)
     steps, found = history
     followed = found.follow(int(found.sizes[-1].argmax()) if cluster is None else cluster)
     places = torch.linspace(0, len(steps) - 1, min(times, len(steps)), dtype=torch.float64).round().long().tolist()
@@ -173,6 +173,11 @@ def draw_followed(run: Run, cluster: int | None = None, times: int = 6) -> Figur
             size = int(found.sizes[place, followed[place]])
             sheets[f"step {steps[place]}: cluster {followed[place]}, {size} images"] = _sheet(run, rows)
     return cluster_figures.draw_sheets(sheets) if sheets else "there is no such cluster at any step"
+
+
+def _no_history(run: Run) -> str:
+    saved = len(saved_clusters(run))
+    return f"the run has saved {saved} clustering{'s' * (saved != 1)}; a history needs two of the same kind"
 
 
 def hover_html(run: Run, of_images: Features, found: Clusters, max_points: int = 1000) -> str:
@@ -205,7 +210,8 @@ def draw_similarity(frame: Any) -> Figure | str:
     values, count = frame.to_numpy(), len(frame)
     if bool(np.isnan(values).all()):
         return "no number is known: they need labels"
-    side = 1.5 + min(0.55 * count, 9)
+    longest = max(len(str(name)) for name in [*frame.columns, *frame.index])
+    side = max(1.5, 0.4 + 0.1 * longest) + min(0.55 * count, 9)  # inches: names, then cells
     figure = Figure(figsize=(side + 1.2, side), layout="constrained")
     axes = figure.add_subplot()
     shown = axes.imshow(values, vmin=min(0.0, float(np.nanmin(values))), vmax=1, cmap="viridis")

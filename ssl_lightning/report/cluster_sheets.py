@@ -83,7 +83,7 @@ def draw_cluster_sheets(
 
 
 def _caption(cluster: int, size: int, own: Int[Tensor, "n"], images: ReadsImages) -> str:
-    caption, found = f"cluster {cluster}: {size} images", most_frequent_class(own, images.classes)
+    caption, found = f"cluster {cluster}: {size} image{'s' * (size != 1)}", most_frequent_class(own, images.classes)
     return caption if found is None else f"{caption}, {100 * found[1]:.0f} % {found[0]}"
 
 

@@ -110,14 +110,16 @@ def _draw_panel(axes: Any, rows: Sequence[dict[str, Any]], title: str, names: Se
     from matplotlib.ticker import MaxNLocator
 
     over = "step" if any(_repeats(_points(rows, name, "epoch")) for name in names) else "epoch"
-    lowest = 0.0
+    lowest, reached = 0.0, set()
     for name in names:
         points = _points(rows, name, over)
         moments, values = zip(*points, strict=True)
-        lowest = min(lowest, *values)
+        lowest, reached = min(lowest, *values), reached | {*moments}
         axes.plot(moments, values, marker="o" if len(points) <= MARKED else "", markersize=3, label=name)
     if lowest == 0 > axes.get_ylim()[0]:
         axes.set_ylim(bottom=0)  # counts and fractions start at zero
+    if len(reached) == 1:
+        axes.set_xlim(min(reached) - 1, min(reached) + 1)
     axes.set_title(title)
     axes.set_xlabel(over)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))

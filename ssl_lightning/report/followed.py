@@ -101,7 +101,7 @@ def history_figure(
     ):
         of_sizes.plot(moments, ordered[:, round(share * (sizes.shape[1] - 1))].tolist(), marker=".", label=name)
     of_sizes.set_title("Images of a cluster", fontsize=10)
-    of_sizes.set_ylim(bottom=0)
+    of_sizes.set_ylim(0, 1.4 * max(1.0, float(ordered.max())))  # room for the legend
     of_churn.plot(moments[1:], [100 * value for value in churn], marker=".", color="#4c78a8")
     of_churn.set_title("Churn: images that leave their cluster, %", fontsize=10)
     of_churn.set_ylim(0, 100)
@@ -116,6 +116,6 @@ def history_figure(
         axes.set_xlim(moments[0], moments[-1])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
-    of_sizes.legend(frameon=False, fontsize=8)
+    of_sizes.legend(frameon=False, fontsize=8, loc="upper right", ncols=3)
     of_changes.legend(frameon=False, fontsize=8)
     return figure

@@ -20,7 +20,8 @@ th{color:var(--soft);font-weight:600} td.number,th.number{text-align:right;font-
 figure{margin:0;padding:.5rem;border:1px solid var(--line);border-radius:6px}
 figcaption,.note{font-size:13px;color:var(--soft)} img{max-width:100%;height:auto;background:var(--image)}
 summary{cursor:pointer;font-size:1.15rem;font-weight:700;margin-top:2rem}
-@media(max-width:40rem){body{margin:1rem auto} pre{padding:.6rem;font-size:11px}}
+@media(max-width:40rem){body{margin:1rem auto} pre{padding:.6rem;font-size:11px} .single figure{overflow-x:auto}
+.single img{max-width:none;width:44rem}}
 """
 
 

@@ -400,6 +400,23 @@ def test_the_time_of_the_steps_contains_that_of_loading_and_no_evaluation(tmp_pa
     assert seconds - loading > 0.01
 
 
+def test_the_first_row_after_a_resume_within_an_epoch_has_the_time_of_its_own_steps(tmp_path):
+    class Save(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == 2:
+                trainer.save_checkpoint(tmp_path / "2.ckpt")
+
+    began = time.perf_counter()
+    for start in (None, tmp_path / "2.ckpt"):
+        table = MetricsTable(tmp_path / ("resumed.csv" if start else "first.csv"))
+        run = trainer(Throughput(), Save(), max_epochs=1, log_every_n_steps=1, logger=table, devices=1)
+        model = RotationPrediction(backbone=ResNet18(8), preprocessing=Preprocessing(16))
+        run.fit(model, Digits(batch_size=256), ckpt_path=start)
+    rows = [row for row in read_rows(tmp_path / "resumed.csv") if row["train/loss"]]
+    assert [int(row["step"]) for row in rows] == [3, 4, 5]
+    assert sum(float(row["train/seconds"]) for row in rows) < time.perf_counter() - began
+
+
 def test_sums_of_a_checkpoint_are_taken_up_and_those_of_an_earlier_version_left_out():
     first, second, third = Throughput(), Throughput(), Throughput()
     for loss in (1.0, 4.0):

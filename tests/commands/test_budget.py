@@ -30,6 +30,17 @@ def test_what_runs_have_spent_and_how_long_the_first_would_train_for_it(tmp_path
     assert shown[3] == f"all: 7.1e+09, for which {base} would train 8 epochs: --trainer.max_epochs 8"  # 7.1, rounded up
 
 
+def test_a_run_with_a_row_of_training_at_its_last_step_has_no_further_epoch(tmp_path, capsys):
+    rows = ["step,epoch,train/flops,eval/knn/top1", "380,1,3.8e9,", "390,2,3.9e9,0.5"]
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "metrics.csv").write_text("\n".join(rows) + "\n")
+    expert = write_run(tmp_path, "expert", 6, 300, 3.1e9)
+    assert run(["budget", str(tmp_path / "base"), expert]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1].split()[1:3] == ["2", "390"]
+    assert shown[3].endswith("--trainer.max_epochs 4")
+
+
 @pytest.mark.parametrize("content", [None, "step,epoch,train/loss\n2,0,1.5\n"])
 def test_a_folder_without_flops_is_one_line(tmp_path, capsys, content):
     (tmp_path / "run").mkdir()

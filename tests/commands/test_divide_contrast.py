@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch.nn import functional as F
 
 from ssl_lightning import load_model
@@ -34,6 +35,16 @@ SMALL = [
     *("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
 ]
 NOT_EVALUATED = [*SMALL, "--trainer.limit_val_batches", "0"]
+
+
+def test_an_expert_is_evaluated_more_rarely_by_the_number_of_experts():
+    """An epoch of one of K experts is K times shorter than that of the base, and an evaluation as long."""
+    folder = ROOT / "configs" / "divide_contrast"
+    base, cluster, expert = (
+        yaml.safe_load((folder / f"{name}.yaml").read_text())["trainer"] for name in ("1_base", "2_cluster", "3_expert")
+    )
+    k = cluster["callbacks"][0]["init_args"]["num_clusters"]
+    assert expert["check_val_every_n_epoch"] >= k * base["check_val_every_n_epoch"]
 
 
 class Stages:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from ssl_lightning.clustering import Clustering
 from ssl_lightning.entry import run
 from ssl_lightning.report.feature_sample import FILES, read_sample
 
@@ -78,6 +79,29 @@ def test_a_run_that_trains_has_a_page_of_its_files(copied, capsys):
     assert page.count("<svg") == 2
     assert "eval on digits" in page
     assert "curves.png" in page
+
+
+def test_a_run_that_trains_has_its_saved_clusters_on_its_page(copied, caplog):
+    (copied / "done.json").unlink()
+    finished = headings(copied / "report" / "index.html")
+    shutil.rmtree(copied / "report")
+    assert run(["report", "runs/a", "--images", "false"]) == 0
+    assert not [title for title in headings(copied / "report" / "index.html") if "lusters, largest" in title]
+    assert run(["report", "runs/a"]) == 0
+    written = headings(copied / "report" / "index.html")
+    assert {"Clusters, largest first", "Sizes of the last clusters"} <= set(finished) & set(written)
+    assert (copied / "report" / "cluster-0.png").is_file()
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_the_page_of_a_run_has_no_clusters_once_its_images_have_changed(copied, caplog):
+    (copied / "done.json").unlink()
+    (newest,) = sorted(copied.glob("clusters/*.safetensors"))
+    clustering, metadata = Clustering.load(newest)
+    clustering.save(newest, metadata | {"data": "of other images"})
+    assert run(["report", "runs/a"]) == 0
+    assert "the page is without clusters: found no images of runs/a (they have changed since)" in caplog.text
+    assert "Clusters, largest first" not in headings(copied / "report" / "index.html")
 
 
 def test_a_run_without_an_evaluation_has_a_page(copied):

@@ -146,6 +146,18 @@ def test_runs_are_compared_side_by_side(folder, capsys):
     assert "seed_everything" not in text
 
 
+def test_a_probe_set_has_lines_of_the_runs_that_were_evaluated_on_it(folder, capsys):
+    made("a", [ended()], done=True)
+    both = made("b", [ended()], done=True)
+    head = f"{HEAD.strip()},eval/flowers/knn/top1\n"
+    (both / "metrics.csv").write_text(head + "0,0,0.3,0.4,0.36,,0.2\n40,2,0.5,0.6,,4e9,0.25\n")
+    lines = lines_of(capsys, "compare", "runs/a", "runs/b")
+    of_flowers = lines[lines.index("Last evaluation on eval/flowers, in percent") :][:4]
+    assert [line.split()[:-1] for line in of_flowers[2:]] == [["b,", "step", "0"], ["b,", "step", "40"]]
+    best = lines[lines.index("Best evaluation on eval/flowers, in percent, and its step") :][:4]
+    assert [line.split() for line in best[2:]] == [["b", "25.0", "at", "40"], []]
+
+
 def test_accuracies_have_intervals_where_the_number_of_test_images_is_known(folder, capsys):
     path = made("a", [ended()], done=True)
     (path / "metrics.csv").write_text("step,epoch,eval/knn/top1,eval/test_images\n20,1,0.5,400\n")

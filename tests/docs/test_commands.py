@@ -17,8 +17,12 @@ from ssl_lightning.entry import run
 from tests.docs.pages import PAGES, SHELL, Block, blocks, calls, runnable, title
 
 LOOPS = ("fit", "validate", "test", "predict")
-SMALL_SWEEP = ('--trainer.max_epochs, "6"', '--trainer.max_steps, "1", --model.backbone.width, "4"')
-"""Part of the command of a sweep, and what replaces it."""
+SMALL_SWEEP = {
+    '--trainer.max_epochs, "6"': '--trainer.max_steps, "1", --model.backbone.width, "4"',
+    '--trainer.max_epochs, "2"': '--trainer.max_steps, "1"',
+    "data/cifar10": "data/synthetic",
+}
+"""Parts of the command of a sweep, and what replaces them."""
 FAST = {"README.md"}
 """Pages that run in the fast tests; the others are slow."""
 TINY = [
@@ -49,8 +53,13 @@ SMALLER = {
 }
 """What a `fit` of each configuration is made small with, beside `TINY` and `NARROW`."""
 SMALL_PYTHON = {"max_epochs=12,": "max_epochs=1, limit_train_batches=2, enable_progress_bar=False,"}
-SMALL_IMAGES = {"data/cifar10": "data/synthetic", "data/uncurated": "data/synthetic"}
+SMALL_IMAGES = {
+    **dict.fromkeys(("data/cifar10", "data/uncurated"), "data/synthetic"),
+    "configs/data/cifar10.yaml": "configs/data/synthetic.yaml",
+}
 """Images that every machine has, for those that not every machine has."""
+NAMED_IMAGES = re.compile("-(cifar10|uncurated)-")
+"""The same in the default names of runs."""
 
 every_page = pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=title)
 
@@ -123,7 +132,7 @@ def follow(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 def small(arguments: list[str]) -> list[str]:
     """A command on fewer steps, narrower networks and images that are at hand."""
     given = [value for option, value in pairwise(arguments) if option == "--config"]
-    arguments = [SMALL_IMAGES.get(argument, argument) for argument in arguments]
+    arguments = [NAMED_IMAGES.sub("-synthetic-", SMALL_IMAGES.get(argument, argument)) for argument in arguments]
     if arguments[0] in ("validate", "test", "predict"):
         return [*arguments, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     if arguments[0] != "fit":
@@ -138,7 +147,10 @@ def write_yaml(block: Block, folder: Path) -> None:
     """Write a block of YAML to the file that the line before it names."""
     if block.language == "yaml":
         (name,) = re.findall(r"`(\w+\.yaml)`", block.before)
-        (folder / name).write_text(block.text.replace(*SMALL_SWEEP))
+        text = block.text
+        for found, smaller in SMALL_SWEEP.items():
+            text = text.replace(found, smaller)
+        (folder / name).write_text(text)
 
 
 def test_a_packaged_configuration_is_printed_for_a_start_of_ones_own(folder, capsys):

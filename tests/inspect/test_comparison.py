@@ -1,5 +1,6 @@
 """Runs side by side: numbers of their tables, settings, curves, and similarity of features."""
 
+import pandas as pd
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from ssl_lightning.evaluation.similarity import linear_cka
 from ssl_lightning.inspect import (
     differing_settings,
     draw_curves,
+    draw_similarity,
     feature_similarity,
     features,
     load_run,
@@ -60,3 +62,10 @@ def test_features_of_runs_are_compared_on_the_same_images(deepcluster, simclr, s
 def test_a_folder_that_is_no_run_is_one_line(tmp_path):
     with pytest.raises(DataError, match="which is no folder of a run"):
         results([tmp_path])
+
+
+def test_long_names_leave_room_for_the_numbers_of_a_map_of_similarities():
+    names = ["local_aggregation-cifar10-s0", "deepcluster-cifar10-s0"]
+    figure = draw_similarity(pd.DataFrame([[1.0, 0.3], [0.3, 1.0]], names, names))
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_window_extent().width / figure.dpi > 2 * 0.35

@@ -29,6 +29,7 @@ def test_all_clusters_that_fit_are_shown_and_nothing_more_is_said(tmp_path):
     section = draw(tmp_path, most=5)
     assert files(section) == [f"cluster-{k}.png" for k in (2, 4, 0, 5, 3)]
     assert section.text == "15 images in 5 of 7 clusters"
+    assert [figure.caption for figure in section.figures][-2:] == ["cluster 5: 2 images", "cluster 3: 1 image"]
 
 
 def test_of_more_the_largest_and_the_smallest_are_shown_and_named_as_such(tmp_path):

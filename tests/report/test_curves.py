@@ -46,6 +46,13 @@ def test_only_panels_and_curves_with_numbers_are_plotted(plotted, tmp_path):
     assert plotted() == {"Evaluated": ("epoch", {"eval/knn/top1": [(1, 0.5)]})}
 
 
+def test_a_single_evaluation_is_plotted_over_a_whole_number(tmp_path, monkeypatch):
+    limits = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: limits.extend(axes.get_xlim() for axes in self.axes))
+    assert draw_curves([{"step": "0", "epoch": "0", "eval/knn/top1": "0.5"}], tmp_path / "a.png")
+    assert limits == [(-1, 1)]
+
+
 def test_numbers_several_times_an_epoch_are_plotted_over_the_steps(plotted, tmp_path):
     assert draw_curves(ROWS, tmp_path / "a.png")
     assert plotted() == {

@@ -36,11 +36,19 @@ def served():
         yield server
 
 
-def call(server, *command):
+def call(server, *command, cwd=None):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     environment = kept | {"WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": server.address}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=150, check=False, stdin=subprocess.DEVNULL
+        command,
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -81,3 +89,31 @@ def test_one_command_uploads_all_offline_sessions_of_a_run_as_one_curve(served, 
         call(served, *sync, *folders)
     check(served.runs["ab12cd34"], range(6))
     assert {"step-3.ckpt", "step-6.ckpt"} <= set(served.uploads)
+
+
+SWEEP = """
+program: ssl-lightning
+command: [ssl-lightning, fit, --config, demo, --model.backbone.width, "4", --trainer.max_steps, "2",
+  --trainer.limit_val_batches, "0", --config, shared/wandb, --trainer.logger.mode, auto, "${args}"]
+method: grid
+metric: {name: eval/knn/top1, goal: maximize}
+parameters:
+  model.num_clusters: {values: [10, 20]}
+"""
+
+
+@pytest.mark.slow
+def test_an_agent_trains_the_trials_of_a_sweep_file_online(served, tmp_path):
+    """`wandb sweep` and `wandb agent` of the real client, as in docs/sweeps.md."""
+    (tmp_path / "k.yaml").write_text(SWEEP)
+    wandb = str(Path(sys.executable).with_name("wandb"))
+    printed = call(served, wandb, "sweep", "--project", "p", "k.yaml", cwd=tmp_path)
+    assert "wandb agent me/p/sweep1" in printed
+    call(served, wandb, "agent", "me/p/sweep1", cwd=tmp_path)
+    assert list(served.trials.values()) == [{"model.num_clusters": 10}, {"model.num_clusters": 20}]
+    for name, point in served.trials.items():
+        folder = tmp_path / "runs" / f"demo-digits-s0-{name}"
+        assert (folder / "done.json").is_file()
+        run = served.runs[name]
+        assert run.config["model"]["init_args"]["num_clusters"] == point["model.num_clusters"]
+        assert run.rows

@@ -1,15 +1,20 @@
 """A server of Weights & Biases in a thread: it takes what the real client and `wandb sync` send, and keeps it.
 
+It also chooses the trials of a grid for `wandb agent`.
+
 It has the queries of version 0.31 of the client; the interface is not public.
 """
 
 import gzip
+import itertools
 import json
 import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import yaml
 
 ENTITY = {"id": "E", "name": "me"}
 
@@ -33,11 +38,16 @@ class WandbServer:
     Attributes:
         runs: Runs by their ids.
         uploads: Sizes of uploaded files by their names.
+        sweep: The sweep file that was uploaded last.
+        trials: Options of the trials of its grid, by the ids of their runs, that an agent has started.
     """
 
     def __init__(self) -> None:
         self.runs: dict[str, ServedRun] = {}
         self.uploads: dict[str, int] = {}
+        self.sweep: dict[str, Any] = {}
+        self.trials: dict[str, dict[str, Any]] = {}
+        self._waiting: list[dict[str, Any]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -137,6 +147,32 @@ class WandbServer:
 
     def CommitArtifact(self, v: dict[str, Any]) -> Any:
         return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": "d"}}}
+
+    def UpsertSweep(self, v: dict[str, Any]) -> Any:
+        self.sweep = yaml.safe_load(v["config"])
+        listed = {name: each["values"] for name, each in self.sweep["parameters"].items()}
+        self._waiting = [dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values())]
+        project = {"id": "P", "name": v.get("projectName") or "p", "entity": ENTITY}
+        return {"upsertSweep": {"sweep": {"name": "sweep1", "project": project}, "configValidationWarnings": []}}
+
+    def SweepWithRuns(self, v: dict[str, Any]) -> Any:
+        sweep = {"id": "W", "name": v["sweep"], "config": yaml.safe_dump(self.sweep), "runs": {"edges": []}}
+        return {"project": {"sweep": sweep}}
+
+    def CreateAgent(self, v: dict[str, Any]) -> Any:
+        return {"createAgent": {"agent": {"id": "G"}}}
+
+    def Heartbeat(self, v: dict[str, Any]) -> Any:
+        """The next trial once the agent has none that runs; the end after the last one."""
+        commands: list[dict[str, Any]] = []
+        if not json.loads(v["runState"]) and self._waiting:
+            point, name = self._waiting.pop(0), f"trial{len(self.trials)}"
+            self.trials[name] = point
+            options = {option: {"value": value} for option, value in point.items()}
+            commands = [{"type": "run", "run_id": name, "program": self.sweep.get("program", ""), "args": options}]
+        elif not json.loads(v["runState"]):
+            commands = [{"type": "exit"}]
+        return {"agentHeartbeat": {"agent": {"id": "G"}, "commands": json.dumps(commands)}}
 
     def _upload(self, name: str) -> str:
         return f"{self.address}/upload/{name}"
