@@ -10,14 +10,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ssl_lightning.data.byte_table import ByteTable
 from ssl_lightning.data.class_names import normalized
 from ssl_lightning.data.dataset import ImageDataset, PackedNames, SelectedImages
 from ssl_lightning.data.downloaded import is_downloaded, open_downloaded
-from ssl_lightning.data.listing import folder_table, is_tar, joined_tables, tar_table
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
-from ssl_lightning.data.paths import locate
-from ssl_lightning.data.selection import ENDINGS, Selection, is_system_name
+from ssl_lightning.data.sources.byte_table import ByteTable
+from ssl_lightning.data.sources.folder import folder_table
+from ssl_lightning.data.sources.opening import files_table, is_folder, sources_at, times_of
+from ssl_lightning.data.sources.paths import locate
+from ssl_lightning.data.sources.selection import ENDINGS, is_system_name
+from ssl_lightning.data.sources.tar import is_tar
 from ssl_lightning.data.stored import StoredImages
 from ssl_lightning.errors import DataError
 from ssl_lightning.types import UNLABELLED
@@ -36,7 +38,7 @@ def open_unlabelled(path: str, options: SourceOptions = DEFAULT_OPTIONS) -> Imag
     Raises:
         DataError: If nothing is found, there is no image, or a tar file is broken or unsafe.
     """
-    return _pack(locate(path), options).dataset
+    return _pack(sources_at(path), options).dataset
 
 
 def open_labelled(path: str, split: str | None, options: SourceOptions = DEFAULT_OPTIONS) -> ImageDataset:
@@ -50,12 +52,12 @@ def open_labelled(path: str, split: str | None, options: SourceOptions = DEFAULT
     """
     if is_downloaded(path):
         return open_downloaded(path, split or "train", locate)
-    files = locate(path)
+    files = sources_at(path)
     above = _folder_above(files, split)
-    if files[0].is_dir():
-        pack, prefix = _folder_pack(files[0], f"{above}{split}/" if split else "", options), ""
+    if is_folder(files):
+        pack, prefix = _folder_pack(Path(files[0]), f"{above}{split}/" if split else "", options), ""
     else:
-        pack, prefix = _tar_pack(files, options), f"{above}{split}/" if split else ""
+        pack, prefix = _file_pack(files, options), f"{above}{split}/" if split else ""
     rows = [row for row, name in enumerate(pack.names) if name.startswith(prefix)]
     if not rows:
         raise DataError(_without_split(path, split, pack.dataset))
@@ -77,11 +79,11 @@ def splits(path: str, beside: str | None = None) -> list[str]:
     """
     if is_downloaded(path):
         return ["train", "test"]
-    files = locate(path)
+    files = sources_at(path)
     return _folders(files, _folder_above(files, beside))
 
 
-def _folder_above(files: list[Path], split: str | None) -> str:
+def _folder_above(files: list[str], split: str | None) -> str:
     """The only top-level folder with a slash if the split lies in it and not beside it, else nothing."""
     if split is None:
         return ""
@@ -90,16 +92,18 @@ def _folder_above(files: list[Path], split: str | None) -> str:
     return only if only and split in _folders(files, only) else ""
 
 
-def _folders(files: list[Path], above: str) -> list[str]:
+def _folders(files: list[str], above: str) -> list[str]:
     """The folders directly in a folder of the source."""
-    if files[0].is_dir():
-        folder = files[0] / above
+    if is_folder(files):
+        folder = Path(files[0]) / above
         try:
             names = {entry.name for entry in folder.iterdir() if entry.is_dir()}
             return _sorted({name for name in names if not is_system_name(name)})
         except OSError as error:
             raise DataError(f"{folder} cannot be read ({error.strerror}): check the folder and its rights") from error
-    names = (name.removeprefix(above) for name in _tar_names(files) if name.startswith(above))
+    names = (
+        name.removeprefix(above) for name in files_table(tuple(files), times_of(files)).names if name.startswith(above)
+    )
     return _sorted({name.split("/", 1)[0] for name in names if "/" in name})
 
 
@@ -109,10 +113,10 @@ class _Pack:
     dataset: ImageDataset
 
 
-def _pack(files: list[Path], options: SourceOptions) -> _Pack:
-    pack = _folder_pack(files[0], "", options) if files[0].is_dir() else _tar_pack(files, options)
+def _pack(files: list[str], options: SourceOptions) -> _Pack:
+    pack = _folder_pack(Path(files[0]), "", options) if is_folder(files) else _file_pack(files, options)
     if len(pack.names) == 0:
-        raise DataError(_without_images(files[0], pack.dataset))
+        raise DataError(_without_images(Path(files[0]), pack.dataset))
     return pack
 
 
@@ -153,29 +157,15 @@ def _folder_pack(root: Path, within: str, options: SourceOptions) -> _Pack:
     return _Pack(table.names, dataset)
 
 
-def _tar_pack(files: list[Path], options: SourceOptions) -> _Pack:
-    return _decode_shards_once(tuple(files), _times(files), options)
-
-
-def _tar_names(files: list[Path]) -> PackedNames:
-    return _read_shards_once(tuple(files), _times(files), Selection()).names
-
-
-def _times(files: list[Path]) -> tuple[tuple[int, int], ...]:
-    return tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+def _file_pack(files: list[str], options: SourceOptions) -> _Pack:
+    return _decode_files_once(tuple(files), times_of(files), options)
 
 
 @lru_cache(maxsize=3)
-def _decode_shards_once(files: tuple[Path, ...], times: tuple[tuple[int, int], ...], options: SourceOptions) -> _Pack:
+def _decode_files_once(files: tuple[str, ...], times: tuple[tuple[int, int], ...], options: SourceOptions) -> _Pack:
     """Training images and probe sets are often splits of one tar file, which is decoded once for all of them."""
-    table = _read_shards_once(files, times, options.selection)
+    table = files_table(files, times, options.selection)
     return _Pack(table.names, _dataset(table, options))
-
-
-@lru_cache(maxsize=3)
-def _read_shards_once(files: tuple[Path, ...], times: tuple[tuple[int, int], ...], selection: Selection) -> ByteTable:
-    tables = [tar_table(file, selection) for file in files]
-    return tables[0] if len(tables) == 1 else joined_tables(tables)
 
 
 def _dataset(table: ByteTable, options: SourceOptions) -> ImageDataset:

@@ -11,7 +11,7 @@ from ssl_lightning.data.class_names import class_differences, joined_classes, re
 from ssl_lightning.data.dataset import ImageDataset, SelectedImages
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
 from ssl_lightning.data.packs import open_labelled, splits
-from ssl_lightning.data.selection import Selection
+from ssl_lightning.data.sources.selection import Selection
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.processes import rank
 from ssl_lightning.types import UNLABELLED

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from ssl_lightning.data.byte_table import ByteTable
 from ssl_lightning.data.dataset import ImageDataset, Images, InMemoryImages
 from ssl_lightning.data.decode import decode
 from ssl_lightning.data.file_notes import notes_of
@@ -18,6 +17,7 @@ from ssl_lightning.data.fingerprint import of_files
 from ssl_lightning.data.limits import Unreadable
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
 from ssl_lightning.data.reasons import explained
+from ssl_lightning.data.sources.byte_table import ByteTable
 from ssl_lightning.progress import progress
 
 _LARGEST_IN_MEMORY = 2 << 30

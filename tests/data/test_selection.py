@@ -9,7 +9,7 @@ from PIL import Image
 
 from ssl_lightning.data import CuratedImages, ProbeSet, UncuratedImages
 from ssl_lightning.data.packs import locate, open_unlabelled, splits
-from ssl_lightning.data.selection import Selection
+from ssl_lightning.data.sources.selection import Selection
 from ssl_lightning.errors import DataError
 
 KEPT = {f"{n}.png": n for n in range(8)}

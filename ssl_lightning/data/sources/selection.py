@@ -48,15 +48,25 @@ class Selection:
         Raises:
             OSError: From `head`.
         """
-        if any(pattern.matches(name) for pattern in self._exclude):
-            return "matched by exclude"
+        if reason := self.left_out_because(name):
+            return reason
         chosen = [pattern for pattern in self._include if pattern.matches(name)]
-        if self.include and not chosen:
-            return "not matched by include"
         never = _never_image(name)
         if never and not any(pattern.names(never) for pattern in chosen):
             return _reason_of(never)
         return "" if name.lower().endswith(ENDINGS) else _by_content(name, head)
+
+    def left_out_because(self, name: str) -> str:
+        """The reason why a pattern leaves out an image, whatever its ending; empty for none.
+
+        Args:
+            name: Its path within the source, with slashes.
+        """
+        if any(pattern.matches(name) for pattern in self._exclude):
+            return "matched by exclude"
+        if self.include and not any(pattern.matches(name) for pattern in self._include):
+            return "not matched by include"
+        return ""
 
     @cached_property
     def _include(self) -> list["_Pattern"]:

@@ -12,6 +12,7 @@ from ssl_lightning.errors import DataError, UsageError
 VARIABLE = "SSL_LIGHTNING_DATA"
 _MOST_SHARDS, _MOST_DIGITS, _MOST_BRACES = 100_000, 18, 10
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_INSIDE = re.compile(r"(\.(?:parquet|arrow|feather|npz|h5|hdf5)):(.+)\Z", re.IGNORECASE | re.DOTALL)
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
@@ -97,3 +98,16 @@ def _expand_braces(pattern: str) -> Iterator[str]:
     choices = words.split(",") if words else (f"{n:0{width}d}" for n in range(int(first), int(last) + 1))
     for choice in choices:
         yield from _expand_braces(pattern[: match.start()] + choice + pattern[match.end() :])
+
+
+def divided(path: str) -> tuple[str, str]:
+    """A path and what it names inside of a file, such as `images.h5` and `/train` of `images.h5:/train`.
+
+    Args:
+        path: A column of a table, a dataset of an HDF5 file or an array follows the ending and a colon. A path that
+            exists is taken as it is.
+    """
+    match = _INSIDE.search(path)
+    if match is None or os.path.exists(path):
+        return path, ""
+    return path[: match.end(1)], match[2]

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from ssl_lightning.data.tar_headers import BadTarError, Header, Headers
+from ssl_lightning.data.sources.tar_headers import BadTarError, Header, Headers
 from ssl_lightning.errors import DataError
 from ssl_lightning.progress import progress
 

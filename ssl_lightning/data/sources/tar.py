@@ -1,0 +1,71 @@
+"""Tar files: the table of their images, and reading by offset."""
+
+import os
+import re
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ssl_lightning.data.dataset import PackedNames
+from ssl_lightning.data.sources.byte_table import ByteTable
+from ssl_lightning.data.sources.container import Container
+from ssl_lightning.data.sources.found import FoundFiles
+from ssl_lightning.data.sources.selection import HEAD, Selection
+from ssl_lightning.data.sources.tar_index import TarIndex, index_tar
+from ssl_lightning.errors import DataError
+
+_ENDINGS = re.compile(r"\.(tar(\.(xz|gz|bz2))?|tgz|txz|tbz2?)\Z", re.IGNORECASE)
+
+
+class TarFile(Container):
+    """A tar file that is open for reading; it is not compressed."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """Return the bytes of a member."""
+        return os.pread(self.descriptor, size, offset)
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file name has the ending of a tar file."""
+    return _ENDINGS.search(name) is not None
+
+
+def tar_table(path: Path, selection: Selection) -> ByteTable:
+    """The images in a tar file.
+
+    Raises:
+        DataError: If it is broken or unsafe.
+    """
+    index = index_tar(path)
+    files = FoundFiles(selection)
+    try:
+        for row, (name, read) in enumerate(zip(index.names, _heads(path, index), strict=True)):
+            files.add(name, row, read)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): check the file and its disk") from error
+    order = files.order()
+    rows = np.array([row for _, row in order], dtype=np.int64)
+    names, zeros = PackedNames([name for name, _ in order]), np.zeros(len(rows), dtype=np.int32)
+    return ByteTable([str(path)], zeros, names, index.offsets[rows], index.sizes[rows], index.unpacked, files.skipped)
+
+
+def _heads(path: Path, index: TarIndex) -> Iterator[Callable[[], bytes]]:
+    """For each member a function that reads its first bytes."""
+
+    def read(row: int) -> bytes:
+        at, size = int(index.offsets[row]), min(HEAD, int(index.sizes[row]))
+        if index.unpacked is not None:
+            return index.unpacked[at : at + size].tobytes()
+        with path.open("rb", buffering=0) as file:
+            file.seek(at)
+            return file.read(size)
+
+    return (partial(read, row) for row in range(len(index.names)))
