@@ -1,7 +1,8 @@
 """Image datasets from a path: a folder, a tar file, or several shards."""
 
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -15,15 +16,19 @@ from ssl_lightning.data.dataset import ImageDataset, PackedNames, SelectedImages
 from ssl_lightning.data.downloaded import is_downloaded, open_downloaded
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
 from ssl_lightning.data.sources.byte_table import ByteTable
+from ssl_lightning.data.sources.columns import ANY_LABEL
 from ssl_lightning.data.sources.folder import folder_table
-from ssl_lightning.data.sources.opening import files_table, is_folder, sources_at, times_of
+from ssl_lightning.data.sources.opening import files_table, is_folder, shards_of_split, sources_at, splits_at, times_of
 from ssl_lightning.data.sources.paths import locate
-from ssl_lightning.data.sources.selection import ENDINGS, is_system_name
+from ssl_lightning.data.sources.selection import ENDINGS, NO_IMAGE, is_system_name
+from ssl_lightning.data.sources.splits import shards_in
 from ssl_lightning.data.sources.tar import is_tar
 from ssl_lightning.data.stored import StoredImages
 from ssl_lightning.errors import DataError
+from ssl_lightning.processes import rank
 from ssl_lightning.types import UNLABELLED
 
+log = logging.getLogger(__name__)
 __all__ = ["locate", "open_labelled", "open_unlabelled", "splits"]
 
 _in_use: WeakValueDictionary[tuple[str, str, str, SourceOptions], ImageDataset] = WeakValueDictionary()
@@ -53,6 +58,8 @@ def open_labelled(path: str, split: str | None, options: SourceOptions = DEFAULT
     if is_downloaded(path):
         return open_downloaded(path, split or "train", locate)
     files = sources_at(path)
+    if (shards := shards_of_split(files, split)) is not None:
+        return _from_labels(path, split, shards, options)
     above = _folder_above(files, split)
     if is_folder(files):
         pack, prefix = _folder_pack(Path(files[0]), f"{above}{split}/" if split else "", options), ""
@@ -80,7 +87,7 @@ def splits(path: str, beside: str | None = None) -> list[str]:
     if is_downloaded(path):
         return ["train", "test"]
     files = sources_at(path)
-    return _folders(files, _folder_above(files, beside))
+    return list(splits_at(files)) or _folders(files, _folder_above(files, beside))
 
 
 def _folder_above(files: list[str], split: str | None) -> str:
@@ -107,6 +114,16 @@ def _folders(files: list[str], above: str) -> list[str]:
     return _sorted({name.split("/", 1)[0] for name in names if "/" in name})
 
 
+def _from_labels(path: str, split: str | None, shards: list[str], options: SourceOptions) -> ImageDataset:
+    """The images of a split with the labels of a column, or of sidecars."""
+    options = replace(options, label=options.label or ANY_LABEL)
+    dataset = _pack(shards, options).dataset
+    if not dataset.classes:
+        raise DataError(f"{path} has no labels; expected a column such as 'label': name it by --data.label")
+    title = f"{path}/{split}" if split else path
+    return SelectedImages(dataset, torch.arange(len(dataset)), title=title)
+
+
 @dataclass(frozen=True, eq=False)
 class _Pack:
     names: PackedNames
@@ -115,9 +132,25 @@ class _Pack:
 
 def _pack(files: list[str], options: SourceOptions) -> _Pack:
     pack = _folder_pack(Path(files[0]), "", options) if is_folder(files) else _file_pack(files, options)
+    if len(pack.names) == 0 and (shards := _shards_inside(files, pack.dataset)):
+        pack = _file_pack(shards, options)
     if len(pack.names) == 0:
         raise DataError(_without_images(Path(files[0]), pack.dataset))
     return pack
+
+
+def _shards_inside(files: list[str], dataset: ImageDataset) -> list[str]:
+    """The shards in a folder that holds no image."""
+    if not is_folder(files):
+        return []
+    others = {reason: names for reason, names in dataset.skipped.items() if reason.startswith(NO_IMAGE)}
+    shards = shards_in(files[0], (name for names in others.values() for name in names))
+    rest = sum(map(len, dataset.skipped.values())) - len(shards)
+    if shards and rank() == 0:
+        log.info(
+            "%s is read as %d shards, the first %s; %d other files are skipped", files[0], len(shards), shards[0], rest
+        )
+    return shards
 
 
 def _without_split(path: str, split: str | None, dataset: ImageDataset) -> str:
@@ -136,10 +169,7 @@ def _without_split(path: str, split: str | None, dataset: ImageDataset) -> str:
 def _without_images(path: Path, dataset: ImageDataset) -> str:
     """The error message for a folder or tar file without an image."""
     skipped = [name for names in dataset.skipped.values() for name in names]
-    tars = sorted(name for name in skipped if is_tar(name))
-    if tars and path.is_dir():
-        pattern = path / Path(tars[0]).with_name(f"*.{tars[0].rsplit('.', 1)[-1]}")
-        return f"{path} holds no image but {len(tars)} tar files: give them as shards, --data.path '{pattern}'"
+    tars = [name for name in skipped if is_tar(name)]
     if tars:
         return f"{path} holds no image but {len(tars)} tar files, which are not read: unpack it and give them as shards"
     found = f", {dataset.reports()[0].skipped_line()}" if skipped else ""
@@ -164,13 +194,14 @@ def _file_pack(files: list[str], options: SourceOptions) -> _Pack:
 @lru_cache(maxsize=3)
 def _decode_files_once(files: tuple[str, ...], times: tuple[tuple[int, int], ...], options: SourceOptions) -> _Pack:
     """Training images and probe sets are often splits of one tar file, which is decoded once for all of them."""
-    table = files_table(files, times, options.selection)
+    table = files_table(files, times, options.selection, options.label)
     return _Pack(table.names, _dataset(table, options))
 
 
 def _dataset(table: ByteTable, options: SourceOptions) -> ImageDataset:
-    labels = torch.full((len(table),), UNLABELLED)
-    return StoredImages(table, labels, [], _sample_ids(table.names), options).in_memory()
+    none = torch.full((len(table),), UNLABELLED)
+    labels = none if table.labels is None else torch.from_numpy(table.labels)
+    return StoredImages(table, labels, table.classes, _sample_ids(table.names), options).in_memory()
 
 
 def _sample_ids(names: PackedNames) -> Int[Tensor, "N"]:

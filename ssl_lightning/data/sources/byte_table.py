@@ -60,7 +60,7 @@ class ByteTable:
 
     def take(self, rows: Int64[np.ndarray, "M"]) -> "ByteTable":
         """The table of these rows."""
-        names = PackedNames([self.names[row] for row in rows])
+        names = PackedNames([self.names[row] for row in rows.tolist()])
         container, offsets, sizes = self.container[rows], self.offsets[rows], self.sizes[rows]
         labels = None if self.labels is None else self.labels[rows]
         return replace(self, container=container, names=names, offsets=offsets, sizes=sizes, labels=labels)

@@ -9,6 +9,8 @@ from functools import lru_cache
 _FOLDER = "folder.Folder"
 _BY_ENDING = {
     r"\.(tar(\.(xz|gz|bz2))?|tgz|txz|tbz2?)": "tar.TarFile",
+    r"\.parquet(:.+)?": "parquet.ParquetFile",
+    r"\.(arrow|feather)(:.+)?": "arrow.ArrowFile",
 }
 """Modules and classes by the ending of the path. They are imported on first use: each process opens few kinds."""
 _KINDS = [(re.compile(rf"{ending}\Z", re.IGNORECASE), kind) for ending, kind in _BY_ENDING.items()]

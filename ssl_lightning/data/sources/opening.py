@@ -1,17 +1,27 @@
 """The table of the images at a path, whatever holds them; the kind of source follows from the ending."""
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from ssl_lightning.data.sources.arrow import arrow_table
 from ssl_lightning.data.sources.byte_table import ByteTable, joined_tables
+from ssl_lightning.data.sources.parquet import parquet_table
 from ssl_lightning.data.sources.paths import divided, locate
 from ssl_lightning.data.sources.selection import DEFAULT_SELECTION, Selection
+from ssl_lightning.data.sources.splits import split_files
 from ssl_lightning.data.sources.tar import is_tar, tar_table
 from ssl_lightning.errors import DataError
 
-FORMATS = ".tar, .tar.xz, .tar.gz, .tar.bz2"
-"""Endings of files with several images."""
+_KINDS: dict[str, Callable[[str, Selection, str | None], ByteTable]] = {
+    ".parquet": parquet_table,
+    ".arrow": arrow_table,
+    ".feather": arrow_table,
+}
+"""What lists the images of a file, by its ending; beside tar files."""
+FORMATS = f"a tar file (.tar, .tar.xz, .tar.gz, .tar.bz2), a table ({', '.join(_KINDS)})"
+"""Files with several images, in words."""
 
 
 def sources_at(path: str) -> list[str]:
@@ -20,19 +30,24 @@ def sources_at(path: str) -> list[str]:
     return [f"{file}:{inside}" if inside else str(file) for file in locate(place)]
 
 
-def file_table(source: str, selection: Selection) -> ByteTable:
+def file_table(source: str, selection: Selection = DEFAULT_SELECTION, label: str | None = None) -> ByteTable:
     """The images in one file.
 
     Args:
         source: One of `sources_at`, no folder.
         selection: Patterns of file names.
+        label: Column of the labels; None for no labels.
 
     Raises:
         DataError: If the file is of no kind that is read, or broken or unsafe.
     """
-    if not is_tar(source):
-        raise DataError(f"{source} is neither a folder nor a tar file ({FORMATS}): give one of these")
-    return tar_table(Path(source), selection)
+    path = divided(source)[0]
+    if is_tar(path):
+        return tar_table(Path(path), selection)
+    kind = _KINDS.get(Path(path).suffix.lower())
+    if kind is None:
+        raise DataError(f"{source} is neither a folder nor {FORMATS}: give one of these")
+    return kind(source, selection, label)
 
 
 def is_folder(sources: list[str]) -> bool:
@@ -51,15 +66,39 @@ def times_of(sources: list[str]) -> Times:
 
 
 @lru_cache(maxsize=3)
-def files_table(sources: tuple[str, ...], times: Times, selection: Selection = DEFAULT_SELECTION) -> ByteTable:
+def files_table(
+    sources: tuple[str, ...], times: Times, selection: Selection = DEFAULT_SELECTION, label: str | None = None
+) -> ByteTable:
     """The images in several files, which are listed once while they do not change.
 
     Args:
         sources: Some of `sources_at`.
         times: Their `times_of`.
         selection: Patterns of file names.
+        label: Column of the labels; None for no labels.
 
     Raises:
         DataError: See `file_table`.
     """
-    return joined_tables([file_table(source, selection) for source in sources])
+    return joined_tables([file_table(source, selection, label) for source in sources])
+
+
+def splits_at(sources: list[str]) -> dict[str, list[str]]:
+    """The files of each split, where splits are files and not folders of images; else nothing."""
+    return split_files(sources[0]) if is_folder(sources) else {}
+
+
+def shards_of_split(sources: list[str], split: str | None) -> list[str] | None:
+    """The files of a split, or without a split all files that have their labels in them; None for other sources.
+
+    Raises:
+        DataError: If other splits are there but not this one.
+    """
+    if split is None:
+        return None if is_folder(sources) or is_tar(divided(sources[0])[0]) else sources
+    found = splits_at(sources)
+    if found and split not in found and not os.path.isdir(os.path.join(sources[0], split)):
+        raise DataError(f"{sources[0]} has no split {split!r}, only {', '.join(found)}: give one of these")
+    if not found and not is_folder(sources) and not is_tar(divided(sources[0])[0]):
+        raise DataError(f"{sources[0]} has no splits, but split={split!r} is requested: give --data.split null")
+    return found.get(split)

@@ -10,6 +10,8 @@ from pathlib import PurePosixPath
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 HEAD = 16
 """Number of bytes at the start of a file that identify its format."""
+NO_IMAGE = "no image, "
+"""Start of the reasons of files that are none by their ending or content."""
 _SYSTEM = ("__MACOSX", "@eaDir", ".ipynb_checkpoints", ".thumbnails", ".Trash*", "lost+found", "$RECYCLE.BIN")
 _ENDINGS_OF_OTHERS = (
     # raw photographs have the signature of a TIFF file, and their first image is a thumbnail
@@ -122,4 +124,4 @@ def _by_content(name: str, head: Callable[[], bytes]) -> str:
     ending = PurePosixPath(name).suffix.lower()
     if ending not in _OTHER and _SIGNATURES.match(head()):
         return ""
-    return f"no image, ending {ending}" if ending else "no image, without ending"
+    return f"{NO_IMAGE}ending {ending}" if ending else f"{NO_IMAGE}without ending"
