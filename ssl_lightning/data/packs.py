@@ -18,6 +18,7 @@ from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
 from ssl_lightning.data.sources.byte_table import ByteTable
 from ssl_lightning.data.sources.columns import ANY_LABEL
 from ssl_lightning.data.sources.folder import folder_table
+from ssl_lightning.data.sources.lists import labels_in_folder
 from ssl_lightning.data.sources.opening import files_table, is_folder, shards_of_split, sources_at, splits_at, times_of
 from ssl_lightning.data.sources.paths import locate
 from ssl_lightning.data.sources.selection import ENDINGS, NO_IMAGE, is_system_name
@@ -61,6 +62,8 @@ def open_labelled(path: str, split: str | None, options: SourceOptions = DEFAULT
     if (shards := shards_of_split(files, split)) is not None:
         return _from_labels(path, split, shards, options)
     above = _folder_above(files, split)
+    if options.label is not None and is_folder(files):
+        return _from_labels(path, split, [os.path.join(files[0], f"{above}{split or ''}")], options)
     if is_folder(files):
         pack, prefix = _folder_pack(Path(files[0]), f"{above}{split}/" if split else "", options), ""
     else:
@@ -180,6 +183,9 @@ def _folder_pack(root: Path, within: str, options: SourceOptions) -> _Pack:
     """A folder is listed each time, since it can change; its images are decoded once while a run uses them."""
     root = root / within
     table, times = folder_table(root, within, options.selection)
+    if options.label is not None and len(table):
+        labels, classes = labels_in_folder(root, table.names, options.label)
+        table = replace(table, labels=labels, classes=classes)
     key = (str(root), table.fingerprint, times, options)
     dataset = _in_use.get(key)
     if dataset is None:

@@ -1,10 +1,11 @@
-"""UncuratedImages: an image collection without labels."""
+"""UncuratedImages: an image collection that training uses without labels."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.module import ImageModule, Probes
+from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.data.packs import open_unlabelled
 from ssl_lightning.processes import rank
 
@@ -22,9 +23,12 @@ class UncuratedImages(ImageModule):
         path: A folder, a tar file, or several shards by a pattern (`pool-*.tar`) or braces
             (`pool-{000000..000005}.tar`): names in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
             such as `./images`.
+        label: Column of a table or list, or of `metadata.csv` in a folder, with labels for evaluation and reports; null
+            for no labels. Self-supervised training does not use them.
     """
 
     path: str
+    label: str | None = None
 
     def open_training(self) -> ImageDataset:
         """All images of the collection."""
@@ -35,6 +39,11 @@ class UncuratedImages(ImageModule):
         if rank() == 0:
             log.info("nothing is evaluated: the images have no labels; name labeled splits in --data.probe_sets")
         return {}
+
+    @property
+    def source_options(self) -> SourceOptions:
+        """How the files of the source are chosen and decoded, and where their labels are."""
+        return replace(super().source_options, label=self.label)
 
     @property
     def evaluated_as(self) -> list[str]:

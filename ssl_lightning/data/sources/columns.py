@@ -19,7 +19,7 @@ from ssl_lightning.types import UNLABELLED
 
 ANY_LABEL = "*"
 """The label column is found by the usual names."""
-_LABELS = ("label", "labels", "fine_label", "class", "cls", "target")
+LABELS = ("label", "labels", "fine_label", "class", "cls", "target")
 
 
 def image_column(schema: pa.Schema, source: str) -> str:
@@ -35,14 +35,14 @@ def image_column(schema: pa.Schema, source: str) -> str:
     path, named = divided(source)
     found = [field.name for field in schema if _is_image(field.type)]
     if named and named not in found:
-        raise DataError(f"{path} has no image column {named!r}; expected {_listed(found) or _WANTED}: fix the path")
+        raise DataError(f"{path} has no image column {named!r}; expected {listed(found) or _WANTED}: fix the path")
     marked = [name for name in found if _features(schema).get(name, {}).get("_type") == "Image"]
     for choice in ([named] if named else [], marked, found):
         if len(choice) == 1:
             return choice[0]
     if found:
-        raise DataError(f"{path} has the image columns {_listed(found)}; expected one: give {path}:{found[0]}")
-    raise DataError(f"{path} has the columns {_listed(schema.names)}; expected {_WANTED}")
+        raise DataError(f"{path} has the image columns {listed(found)}; expected one: give {path}:{found[0]}")
+    raise DataError(f"{path} has the columns {listed(schema.names)}; expected {_WANTED}")
 
 
 _WANTED = "a column of encoded images, binary or struct<bytes, path>"
@@ -59,14 +59,12 @@ def label_column(schema: pa.Schema, source: str, label: str | None) -> str | Non
     found = [field.name for field in schema if _is_label(field.type)]
     if label != ANY_LABEL:
         if label not in found:
-            raise DataError(f"{source} has no column {label!r} of labels; expected data.label of {_listed(found)}")
+            raise DataError(f"{source} has no column {label!r} of labels; expected data.label of {listed(found)}")
         return label
     marked = [name for name in found if _features(schema).get(name, {}).get("_type") == "ClassLabel"]
-    usual = [name for name in _LABELS if name in found]
+    usual = [name for name in LABELS if name in found]
     if "label" not in found and len(marked) > 1:
-        raise DataError(
-            f"{source} has the label columns {_listed(marked)}; expected one: give --data.label {marked[0]}"
-        )
+        raise DataError(f"{source} has the label columns {listed(marked)}; expected one: give --data.label {marked[0]}")
     return next(iter(["label"] if "label" in usual else marked or usual), None)
 
 
@@ -223,5 +221,6 @@ def _stays(path: str) -> bool:
     return not path.startswith("/") and ".." not in PurePosixPath(path).parts and "\0" not in path
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first names."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssl_lightning.data.sources.arrow import arrow_table
 from ssl_lightning.data.sources.byte_table import ByteTable, joined_tables
+from ssl_lightning.data.sources.lists import ENDINGS, list_table
 from ssl_lightning.data.sources.parquet import parquet_table
 from ssl_lightning.data.sources.paths import divided, locate
 from ssl_lightning.data.sources.selection import DEFAULT_SELECTION, Selection
@@ -18,9 +19,10 @@ _KINDS: dict[str, Callable[[str, Selection, str | None], ByteTable]] = {
     ".parquet": parquet_table,
     ".arrow": arrow_table,
     ".feather": arrow_table,
+    **dict.fromkeys(ENDINGS, list_table),
 }
 """What lists the images of a file, by its ending; beside tar files."""
-FORMATS = f"a tar file (.tar, .tar.xz, .tar.gz, .tar.bz2), a table ({', '.join(_KINDS)})"
+FORMATS = f"a tar file (.tar, .tar.xz, .tar.gz, .tar.bz2), a table or list ({', '.join(_KINDS)})"
 """Files with several images, in words."""
 
 
