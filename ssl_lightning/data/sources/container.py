@@ -10,6 +10,7 @@ _FOLDER = "folder.Folder"
 _BY_ENDING = {
     r"\.(tar(\.(xz|gz|bz2))?|tgz|txz|tbz2?)": "tar.TarFile",
     r"\.parquet(:.+)?": "parquet.ParquetFile",
+    r"\.(npy|npz|h5|hdf5)(:.+)?": "arrays.ArrayFile",
     r"\.(arrow|feather)(:.+)?": "arrow.ArrowFile",
 }
 """Modules and classes by the ending of the path. They are imported on first use: each process opens few kinds."""

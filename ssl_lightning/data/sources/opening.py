@@ -5,9 +5,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from ssl_lightning.data.sources import arrays, lists
 from ssl_lightning.data.sources.arrow import arrow_table
 from ssl_lightning.data.sources.byte_table import ByteTable, joined_tables
-from ssl_lightning.data.sources.lists import ENDINGS, list_table
 from ssl_lightning.data.sources.parquet import parquet_table
 from ssl_lightning.data.sources.paths import divided, locate
 from ssl_lightning.data.sources.selection import DEFAULT_SELECTION, Selection
@@ -19,10 +19,11 @@ _KINDS: dict[str, Callable[[str, Selection, str | None], ByteTable]] = {
     ".parquet": parquet_table,
     ".arrow": arrow_table,
     ".feather": arrow_table,
-    **dict.fromkeys(ENDINGS, list_table),
+    **dict.fromkeys(lists.ENDINGS, lists.list_table),
+    **dict.fromkeys(arrays.ENDINGS, arrays.array_table),
 }
 """What lists the images of a file, by its ending; beside tar files."""
-FORMATS = f"a tar file (.tar, .tar.xz, .tar.gz, .tar.bz2), a table or list ({', '.join(_KINDS)})"
+FORMATS = f"a tar file (.tar, .tar.xz, .tar.gz, .tar.bz2), a table, list or array ({', '.join(_KINDS)})"
 """Files with several images, in words."""
 
 
@@ -87,7 +88,9 @@ def files_table(
 
 def splits_at(sources: list[str]) -> dict[str, list[str]]:
     """The files of each split, where splits are files and not folders of images; else nothing."""
-    return split_files(sources[0]) if is_folder(sources) else {}
+    if is_folder(sources):
+        return split_files(sources[0])
+    return arrays.array_splits(sources[0]) if len(sources) == 1 else {}
 
 
 def shards_of_split(sources: list[str], split: str | None) -> list[str] | None:
@@ -99,7 +102,7 @@ def shards_of_split(sources: list[str], split: str | None) -> list[str] | None:
     if split is None:
         return None if is_folder(sources) or is_tar(divided(sources[0])[0]) else sources
     found = splits_at(sources)
-    if found and split not in found and not os.path.isdir(os.path.join(sources[0], split)):
+    if found and split not in found and not (is_folder(sources) and os.path.isdir(os.path.join(sources[0], split))):
         raise DataError(f"{sources[0]} has no split {split!r}, only {', '.join(found)}: give one of these")
     if not found and not is_folder(sources) and not is_tar(divided(sources[0])[0]):
         raise DataError(f"{sources[0]} has no splits, but split={split!r} is requested: give --data.split null")

@@ -12,7 +12,7 @@ from ssl_lightning.errors import DataError, UsageError
 VARIABLE = "SSL_LIGHTNING_DATA"
 _MOST_SHARDS, _MOST_DIGITS, _MOST_BRACES = 100_000, 18, 10
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_INSIDE = re.compile(r"(\.(?:parquet|arrow|feather|csv|tsv|jsonl|npz|h5|hdf5)):(.+)\Z", re.IGNORECASE | re.DOTALL)
+_INSIDE = re.compile(r"(\.(?:parquet|arrow|feather|csv|tsv|jsonl|npy|npz|h5|hdf5)):(.+)\Z", re.IGNORECASE | re.DOTALL)
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
