@@ -30,7 +30,8 @@ class CuratedImages(ImageModule):
         split: The split for training; null if the class folders are directly in `path`.
         test_split: The split for evaluation unless `probe_sets` is given. `val` or `valid` counts as test where there
             is no `test`.
-        label: For tables, the column of labels; null for the usual names.
+        label: For tables, the column of labels; null for the usual names. For images without class folders, as in
+            `UncuratedImages`.
     """
 
     path: str

@@ -22,6 +22,7 @@ from ssl_lightning.data.sources.lists import labels_in_folder
 from ssl_lightning.data.sources.opening import files_table, is_folder, shards_of_split, sources_at, splits_at, times_of
 from ssl_lightning.data.sources.paths import locate
 from ssl_lightning.data.sources.selection import ENDINGS, NO_IMAGE, is_system_name
+from ssl_lightning.data.sources.sidecars import is_sidecar, labels_of_sidecars
 from ssl_lightning.data.sources.splits import shards_in
 from ssl_lightning.data.sources.tar import is_tar
 from ssl_lightning.data.stored import StoredImages
@@ -62,7 +63,11 @@ def open_labelled(path: str, split: str | None, options: SourceOptions = DEFAULT
     if (shards := shards_of_split(files, split)) is not None:
         return _from_labels(path, split, shards, options)
     above = _folder_above(files, split)
-    if options.label is not None and is_folder(files):
+    if options.label is not None and not is_folder(files):
+        if split is None:
+            return _from_labels(path, split, files, options)
+        raise DataError(f"found data.label={options.label!r} and split {split!r} of {path}: give --data.split null")
+    if options.label is not None:
         return _from_labels(path, split, [os.path.join(files[0], f"{above}{split or ''}")], options)
     if is_folder(files):
         pack, prefix = _folder_pack(Path(files[0]), f"{above}{split}/" if split else "", options), ""
@@ -184,7 +189,10 @@ def _folder_pack(root: Path, within: str, options: SourceOptions) -> _Pack:
     root = root / within
     table, times = folder_table(root, within, options.selection)
     if options.label is not None and len(table):
-        labels, classes = labels_in_folder(root, table.names, options.label)
+        if is_sidecar(options.label):
+            labels, classes = labels_of_sidecars(table, options.label)
+        else:
+            labels, classes = labels_in_folder(root, table.names, options.label)
         table = replace(table, labels=labels, classes=classes)
     key = (str(root), table.fingerprint, times, options)
     dataset = _in_use.get(key)
@@ -205,8 +213,16 @@ def _decode_files_once(files: tuple[str, ...], times: tuple[tuple[int, int], ...
 
 
 def _dataset(table: ByteTable, options: SourceOptions) -> ImageDataset:
-    none = torch.full((len(table),), UNLABELLED)
-    labels = none if table.labels is None else torch.from_numpy(table.labels)
+    labels = torch.full((len(table),), UNLABELLED)
+    if table.labels is not None:
+        labels = torch.from_numpy(table.labels)
+        without = int((labels == UNLABELLED).sum())
+        if without and table.classes and rank() == 0:
+            log.warning("%s: %d of %d images have no label", table.containers[0], without, len(table))
+    if options.label not in (None, ANY_LABEL) and not table.classes and len(table):
+        raise DataError(
+            f"{table.containers[0]} has no image with a label, but data.label={options.label!r} is requested"
+        )
     return StoredImages(table, labels, table.classes, _sample_ids(table.names), options).in_memory()
 
 

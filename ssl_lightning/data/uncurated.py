@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 class UncuratedImages(ImageModule):
     """Unlabeled images of any size: a folder, nested or flat, or tar shards such as those of WebDataset.
 
-    Shards are indexed once and read by offset; nothing is extracted and no sidecar is used. An unreadable image keeps
+    Shards are indexed once and read by offset; nothing is extracted. An unreadable image keeps
     its row and is left out of batches.
 
     Args:
         path: A folder, a tar file, or several shards by a pattern (`pool-*.tar`) or braces
             (`pool-{000000..000005}.tar`): names in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
             such as `./images`.
-        label: Column of a table or list, or of `metadata.csv` in a folder, with labels for evaluation and reports; null
-            for no labels. Self-supervised training does not use them.
+        label: Labels for evaluation and reports, which self-supervised training does not use: a column of a table, list
+            or `metadata.csv`, or files beside the images, `cls`, `txt`, `json` or `json:<key>`; null for none.
     """
 
     path: str

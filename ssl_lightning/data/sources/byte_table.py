@@ -9,7 +9,7 @@ from jaxtyping import Int32, Int64, UInt8
 
 from ssl_lightning.data.class_names import joined_classes
 from ssl_lightning.data.dataset import PackedNames
-from ssl_lightning.data.sources.container import open_container
+from ssl_lightning.data.sources.container import LARGEST_SIDECAR, open_container, sidecar_names
 from ssl_lightning.errors import DataError
 from ssl_lightning.types import UNLABELLED
 
@@ -25,6 +25,7 @@ class ByteTable:
         offsets: First byte within a tar file, row within a table or array; -1 for a separate file.
         sizes: Length in bytes.
         unpacked: The decompressed content of the only container, if it is compressed.
+        beside: Offset and size of each file in `unpacked` that is no image.
         skipped: Names of the files in the containers that are no images, by reason.
         labels: Class of each image, if the container has labels and they were requested.
         classes: Names of the classes of `labels`.
@@ -36,6 +37,7 @@ class ByteTable:
     offsets: Int64[np.ndarray, "N"]
     sizes: Int64[np.ndarray, "N"]
     unpacked: UInt8[np.ndarray, "bytes"] | None = None
+    beside: dict[str, tuple[int, int]] = field(default_factory=dict)
     skipped: dict[str, list[str]] = field(default_factory=dict)
     labels: Int64[np.ndarray, "N"] | None = None
     classes: list[str] = field(default_factory=list)
@@ -57,6 +59,20 @@ class ByteTable:
     def name(self, row: int) -> str:
         """Container and name of one image."""
         return os.path.join(self.containers[self.container[row]], self.names[row])
+
+    def sidecar(self, row: int, ending: str) -> bytes | None:
+        """Return the file with the name of an image and another ending, such as `json`; None if there is none.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        container = self.containers[self.container[row]]
+        if self.unpacked is None:
+            return open_container(container).sidecar(self.names[row], ending)
+        for name in sidecar_names(self.names[row], ending):
+            if place := self.beside.get(name):
+                return self.unpacked[place[0] : place[0] + min(place[1], LARGEST_SIDECAR)].tobytes()
+        return None
 
     def take(self, rows: Int64[np.ndarray, "M"]) -> "ByteTable":
         """The table of these rows."""

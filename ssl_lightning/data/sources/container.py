@@ -40,6 +40,34 @@ class Container(ABC):
             OSError: If they are missing or cannot be read.
         """
 
+    def sidecar(self, name: str, ending: str) -> bytes | None:
+        """Return the content of the file that has the name of an image and another ending; None if there is none.
+
+        Args:
+            name: Of the image.
+            ending: Without a dot, such as `json`.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        return None
+
+
+LARGEST_SIDECAR = 1 << 20
+"""Bytes of a sidecar that are read."""
+
+
+def sidecar_names(name: str, ending: str) -> list[str]:
+    """Names of a sidecar: with the last ending of the image replaced or, as in WebDataset, all that follows a dot.
+
+    Args:
+        name: Of the image.
+        ending: Without a dot.
+    """
+    folder, slash, file = name.rpartition("/")
+    stems = dict.fromkeys((file.rsplit(".", 1)[0], file[:1] + file[1:].split(".", 1)[0]))
+    return [f"{folder}{slash}{stem}.{ending}" for stem in stems]
+
 
 def open_container(path: str) -> Container:
     """The container at a path; its kind follows from the ending, and folders have none that counts.

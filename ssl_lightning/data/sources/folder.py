@@ -9,7 +9,7 @@ import numpy as np
 from ssl_lightning.data.dataset import PackedNames
 from ssl_lightning.data.fingerprint import digest
 from ssl_lightning.data.sources.byte_table import ByteTable
-from ssl_lightning.data.sources.container import Container
+from ssl_lightning.data.sources.container import LARGEST_SIDECAR, Container, sidecar_names
 from ssl_lightning.data.sources.found import FoundFiles
 from ssl_lightning.data.sources.selection import HEAD, Selection, is_system_name
 from ssl_lightning.errors import DataError
@@ -24,6 +24,14 @@ class Folder(Container):
         """Return the content of a file."""
         with open(os.path.join(self.path, name), "rb") as stream:
             return stream.read()
+
+    def sidecar(self, name: str, ending: str) -> bytes | None:
+        """Return the content of a file beside an image, up to 1 MiB."""
+        for path in (os.path.join(self.path, beside) for beside in sidecar_names(name, ending)):
+            if os.path.isfile(path):
+                with open(path, "rb") as stream:
+                    return stream.read(LARGEST_SIDECAR)
+        return None
 
 
 def folder_table(root: Path, within: str, selection: Selection) -> tuple[ByteTable, str]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ssl_lightning.data.sources.byte_table import ByteTable, joined_tables
 from ssl_lightning.data.sources.parquet import parquet_table
 from ssl_lightning.data.sources.paths import divided, locate
 from ssl_lightning.data.sources.selection import DEFAULT_SELECTION, Selection
+from ssl_lightning.data.sources.sidecars import labels_of_sidecars
 from ssl_lightning.data.sources.splits import split_files
 from ssl_lightning.data.sources.tar import is_tar, tar_table
 from ssl_lightning.errors import DataError
@@ -46,7 +48,11 @@ def file_table(source: str, selection: Selection = DEFAULT_SELECTION, label: str
     """
     path = divided(source)[0]
     if is_tar(path):
-        return tar_table(Path(path), selection)
+        table = tar_table(Path(path), selection)
+        if label is None or not len(table):
+            return table
+        labels, classes = labels_of_sidecars(table, label)
+        return replace(table, labels=labels, classes=classes)
     kind = _KINDS.get(Path(path).suffix.lower())
     if kind is None:
         raise DataError(f"{source} is neither a folder nor {FORMATS}: give one of these")

@@ -4,14 +4,14 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from ssl_lightning.data.dataset import PackedNames
 from ssl_lightning.data.sources.byte_table import ByteTable
-from ssl_lightning.data.sources.container import Container
+from ssl_lightning.data.sources.container import LARGEST_SIDECAR, Container, sidecar_names
 from ssl_lightning.data.sources.found import FoundFiles
 from ssl_lightning.data.sources.selection import HEAD, Selection
 from ssl_lightning.data.sources.tar_index import TarIndex, index_tar
@@ -31,6 +31,22 @@ class TarFile(Container):
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Return the bytes of a member."""
         return os.pread(self.descriptor, size, offset)
+
+    def sidecar(self, name: str, ending: str) -> bytes | None:
+        """Return the content of a member beside an image, up to 1 MiB; the headers are read on the first call."""
+        for beside in sidecar_names(name, ending):
+            if place := self._members.get(beside):
+                return os.pread(self.descriptor, min(place[1], LARGEST_SIDECAR), place[0])
+        return None
+
+    @cached_property
+    def _members(self) -> dict[str, tuple[int, int]]:
+        """Offset and size of each member."""
+        try:
+            index = index_tar(Path(self.path))
+        except DataError as error:
+            raise OSError(str(error)) from error
+        return dict(zip(index.names, zip(index.offsets.tolist(), index.sizes.tolist(), strict=True), strict=True))
 
 
 def is_tar(name: str) -> bool:
@@ -54,7 +70,12 @@ def tar_table(path: Path, selection: Selection) -> ByteTable:
     order = files.order()
     rows = np.array([row for _, row in order], dtype=np.int64)
     names, zeros = PackedNames([name for name, _ in order]), np.zeros(len(rows), dtype=np.int32)
-    return ByteTable([str(path)], zeros, names, index.offsets[rows], index.sizes[rows], index.unpacked, files.skipped)
+    offsets, sizes = index.offsets[rows], index.sizes[rows]
+    if index.unpacked is None:
+        return ByteTable([str(path)], zeros, names, offsets, sizes, skipped=files.skipped)
+    others = sorted(set(range(len(index.names))) - set(rows.tolist()))
+    beside = {index.names[row]: (int(index.offsets[row]), int(index.sizes[row])) for row in others}
+    return ByteTable([str(path)], zeros, names, offsets, sizes, index.unpacked, beside, files.skipped)
 
 
 def _heads(path: Path, index: TarIndex) -> Iterator[Callable[[], bytes]]:
