@@ -8,7 +8,8 @@ from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.downloaded import is_downloaded
 from ssl_lightning.data.module import ImageModule, Probes
 from ssl_lightning.data.options import SourceOptions
-from ssl_lightning.data.packs import locate, open_labelled, splits
+from ssl_lightning.data.packs import open_labelled, splits
+from ssl_lightning.data.sources.opening import sources_at
 from ssl_lightning.processes import rank
 from ssl_lightning.types import UNLABELLED
 
@@ -81,5 +82,6 @@ class CuratedImages(ImageModule):
 
     def _name(self) -> str:
         """The name of the folder or file without its ending."""
-        name = Path(self.path).name if is_downloaded(self.path) else locate(self.path)[0].resolve().name
+        first = self.path if is_downloaded(self.path) else sources_at(self.path)[0]
+        name = Path(first).name if "://" in first else Path(first).resolve().name
         return name.split(".")[0] or "images"

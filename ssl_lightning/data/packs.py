@@ -17,9 +17,17 @@ from ssl_lightning.data.downloaded import is_downloaded, open_downloaded
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
 from ssl_lightning.data.sources.byte_table import ByteTable
 from ssl_lightning.data.sources.columns import ANY_LABEL
-from ssl_lightning.data.sources.folder import folder_table
 from ssl_lightning.data.sources.lists import labels_in_folder
-from ssl_lightning.data.sources.opening import files_table, is_folder, shards_of_split, sources_at, splits_at, times_of
+from ssl_lightning.data.sources.opening import (
+    files_table,
+    folders_in,
+    is_folder,
+    listed_folder,
+    shards_of_split,
+    sources_at,
+    splits_at,
+    times_of,
+)
 from ssl_lightning.data.sources.paths import locate
 from ssl_lightning.data.sources.selection import ENDINGS, NO_IMAGE, is_system_name
 from ssl_lightning.data.sources.sidecars import is_sidecar, labels_of_sidecars
@@ -70,7 +78,7 @@ def open_labelled(path: str, split: str | None, options: SourceOptions = DEFAULT
     if options.label is not None:
         return _from_labels(path, split, [os.path.join(files[0], f"{above}{split or ''}")], options)
     if is_folder(files):
-        pack, prefix = _folder_pack(Path(files[0]), f"{above}{split}/" if split else "", options), ""
+        pack, prefix = _folder_pack(files[0], f"{above}{split}/" if split else "", options), ""
     else:
         pack, prefix = _file_pack(files, options), f"{above}{split}/" if split else ""
     rows = [row for row, name in enumerate(pack.names) if name.startswith(prefix)]
@@ -110,12 +118,7 @@ def _folder_above(files: list[str], split: str | None) -> str:
 def _folders(files: list[str], above: str) -> list[str]:
     """The folders directly in a folder of the source."""
     if is_folder(files):
-        folder = Path(files[0]) / above
-        try:
-            names = {entry.name for entry in folder.iterdir() if entry.is_dir()}
-            return _sorted({name for name in names if not is_system_name(name)})
-        except OSError as error:
-            raise DataError(f"{folder} cannot be read ({error.strerror}): check the folder and its rights") from error
+        return _sorted({name for name in folders_in(os.path.join(files[0], above)) if not is_system_name(name)})
     names = (
         name.removeprefix(above) for name in files_table(tuple(files), times_of(files)).names if name.startswith(above)
     )
@@ -139,11 +142,11 @@ class _Pack:
 
 
 def _pack(files: list[str], options: SourceOptions) -> _Pack:
-    pack = _folder_pack(Path(files[0]), "", options) if is_folder(files) else _file_pack(files, options)
+    pack = _folder_pack(files[0], "", options) if is_folder(files) else _file_pack(files, options)
     if len(pack.names) == 0 and (shards := _shards_inside(files, pack.dataset)):
         pack = _file_pack(shards, options)
     if len(pack.names) == 0:
-        raise DataError(_without_images(Path(files[0]), pack.dataset))
+        raise DataError(_without_images(files[0], pack.dataset))
     return pack
 
 
@@ -174,7 +177,7 @@ def _without_split(path: str, split: str | None, dataset: ImageDataset) -> str:
     return f"{path} has no split {split!r}, only {there}: give one of these, or --data.split null if these are classes"
 
 
-def _without_images(path: Path, dataset: ImageDataset) -> str:
+def _without_images(path: str, dataset: ImageDataset) -> str:
     """The error message for a folder or tar file without an image."""
     skipped = [name for names in dataset.skipped.values() for name in names]
     tars = [name for name in skipped if is_tar(name)]
@@ -184,17 +187,17 @@ def _without_images(path: Path, dataset: ImageDataset) -> str:
     return f"{path} holds no image ({' '.join(ENDINGS)}){found}: give a folder or tar file that does"
 
 
-def _folder_pack(root: Path, within: str, options: SourceOptions) -> _Pack:
+def _folder_pack(root: str, within: str, options: SourceOptions) -> _Pack:
     """A folder is listed each time, since it can change; its images are decoded once while a run uses them."""
-    root = root / within
-    table, times = folder_table(root, within, options.selection)
+    table, times = listed_folder(root, within, options.selection)
+    root = os.path.join(root, within)
     if options.label is not None and len(table):
         if is_sidecar(options.label):
             labels, classes = labels_of_sidecars(table, options.label)
         else:
-            labels, classes = labels_in_folder(root, table.names, options.label)
+            labels, classes = labels_in_folder(Path(root), table.names, options.label)
         table = replace(table, labels=labels, classes=classes)
-    key = (str(root), table.fingerprint, times, options)
+    key = (root, table.fingerprint, times, options)
     dataset = _in_use.get(key)
     if dataset is None:
         dataset = _in_use[key] = _dataset(table, options)

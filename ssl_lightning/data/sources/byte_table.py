@@ -29,6 +29,7 @@ class ByteTable:
         skipped: Names of the files in the containers that are no images, by reason.
         labels: Class of each image, if the container has labels and they were requested.
         classes: Names of the classes of `labels`.
+        versions: What changes with the content of each container, if it is remote.
     """
 
     containers: list[str]
@@ -41,6 +42,7 @@ class ByteTable:
     skipped: dict[str, list[str]] = field(default_factory=dict)
     labels: Int64[np.ndarray, "N"] | None = None
     classes: list[str] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -111,6 +113,7 @@ def joined_tables(tables: list[ByteTable]) -> ByteTable:
         skipped=_merged([table.skipped for table in tables]),
         labels=labels,
         classes=classes,
+        versions=[version for table in tables for version in table.versions],
     )
 
 

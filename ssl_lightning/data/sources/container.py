@@ -86,6 +86,9 @@ def _opened(path: str, process: int) -> Container:
 
 
 def _kind(path: str) -> str:
+    if "://" in path:
+        kind = next((kind for ending, kind in _KINDS if ending.search(path)), "")
+        return "remote.RemoteTar" if path.lower().endswith(".tar") else f"remote.Remote{'Copy' if kind else 'Folder'}"
     if os.path.isdir(path):
         return _FOLDER
     return next((kind for ending, kind in _KINDS if ending.search(path)), _FOLDER)

@@ -9,11 +9,22 @@ from pathlib import Path
 from ssl_lightning.data.sources import arrays, lists
 from ssl_lightning.data.sources.arrow import arrow_table
 from ssl_lightning.data.sources.byte_table import ByteTable, joined_tables
+from ssl_lightning.data.sources.folder import folder_table
 from ssl_lightning.data.sources.parquet import parquet_table
 from ssl_lightning.data.sources.paths import divided, locate
+from ssl_lightning.data.sources.remote import (
+    addresses_at,
+    folder_listing,
+    is_remote_tar,
+    remote_copy_table,
+    remote_folder_table,
+    remote_tar_table,
+    version_of,
+)
 from ssl_lightning.data.sources.selection import DEFAULT_SELECTION, Selection
 from ssl_lightning.data.sources.sidecars import labels_of_sidecars
 from ssl_lightning.data.sources.splits import split_files
+from ssl_lightning.data.sources.store import is_address
 from ssl_lightning.data.sources.tar import is_tar, tar_table
 from ssl_lightning.errors import DataError
 
@@ -31,6 +42,8 @@ FORMATS = f"a tar file (.tar, .tar.xz, .tar.gz, .tar.bz2), a table, list or arra
 
 def sources_at(path: str) -> list[str]:
     """The folder or files of a path, each with what it names inside of them; see `locate` and `divided`."""
+    if is_address(path):
+        return addresses_at(path)
     place, inside = divided(path)
     return [f"{file}:{inside}" if inside else str(file) for file in locate(place)]
 
@@ -47,6 +60,8 @@ def file_table(source: str, selection: Selection = DEFAULT_SELECTION, label: str
         DataError: If the file is of no kind that is read, or broken or unsafe.
     """
     path = divided(source)[0]
+    if is_address(source):
+        return _remote_table(source, selection, label)
     if is_tar(path):
         table = tar_table(Path(path), selection)
         if label is None or not len(table):
@@ -59,8 +74,19 @@ def file_table(source: str, selection: Selection = DEFAULT_SELECTION, label: str
     return kind(source, selection, label)
 
 
+def _remote_table(address: str, selection: Selection, label: str | None) -> ByteTable:
+    if is_remote_tar(address) and label is None:
+        return remote_tar_table(address, selection)
+    if divided(address)[0].lower().endswith(lists.ENDINGS):
+        raise DataError(f"{address} is a list; expected a tar file, table or array: copy the list and its files first")
+    return remote_copy_table(address, lambda copy: file_table(copy, selection, label))
+
+
 def is_folder(sources: list[str]) -> bool:
     """Whether the only source is a folder."""
+    if is_address(sources[0]):
+        path = divided(sources[0])[0]
+        return not is_tar(path) and Path(path).suffix.lower() not in _KINDS
     return os.path.isdir(sources[0])
 
 
@@ -70,8 +96,33 @@ Times = tuple[tuple[int, int], ...]
 
 def times_of(sources: list[str]) -> Times:
     """What changes with the content of files."""
-    found = [os.stat(divided(source)[0]) for source in sources]
-    return tuple((status.st_mtime_ns, status.st_size) for status in found)
+    return tuple(version_of(source) if is_address(source) else _status(source) for source in sources)
+
+
+def _status(source: str) -> tuple[int, int]:
+    status = os.stat(divided(source)[0])
+    return status.st_mtime_ns, status.st_size
+
+
+def listed_folder(root: str, within: str, selection: Selection) -> tuple[ByteTable, str]:
+    """The images in a folder, local or remote; see `folder_table`."""
+    if is_address(root):
+        return remote_folder_table(root, within, selection)
+    return folder_table(Path(root) / within, within, selection)
+
+
+def folders_in(root: str) -> list[str]:
+    """The names of the folders in a folder.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    if is_address(root):
+        return sorted({name.split("/", 1)[0] for name in folder_listing(root.rstrip("/")) if "/" in name})
+    try:
+        return [entry.name for entry in os.scandir(root) if entry.is_dir()]
+    except OSError as error:
+        raise DataError(f"{root} cannot be read ({error.strerror}): check the folder and its rights") from error
 
 
 @lru_cache(maxsize=3)
@@ -95,7 +146,8 @@ def files_table(
 def splits_at(sources: list[str]) -> dict[str, list[str]]:
     """The files of each split, where splits are files and not folders of images; else nothing."""
     if is_folder(sources):
-        return split_files(sources[0])
+        names = folder_listing(sources[0].rstrip("/")) if is_address(sources[0]) else None
+        return split_files(sources[0], names)
     return arrays.array_splits(sources[0]) if len(sources) == 1 else {}
 
 
@@ -108,7 +160,7 @@ def shards_of_split(sources: list[str], split: str | None) -> list[str] | None:
     if split is None:
         return None if is_folder(sources) or is_tar(divided(sources[0])[0]) else sources
     found = splits_at(sources)
-    if found and split not in found and not (is_folder(sources) and os.path.isdir(os.path.join(sources[0], split))):
+    if found and split not in found and not (is_folder(sources) and split in folders_in(sources[0])):
         raise DataError(f"{sources[0]} has no split {split!r}, only {', '.join(found)}: give one of these")
     if not found and not is_folder(sources) and not is_tar(divided(sources[0])[0]):
         raise DataError(f"{sources[0]} has no splits, but split={split!r} is requested: give --data.split null")

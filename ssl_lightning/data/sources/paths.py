@@ -45,7 +45,7 @@ def locate(path: str) -> list[Path]:
         return literal[:1]  # a name with braces or brackets of its own
     if len(_BRACES.findall(path)) > _MOST_BRACES:
         raise UsageError(f"found more than {_MOST_BRACES} pairs of braces in the path {path[:50]!r}...; expected fewer")
-    wanted = list(islice(_expand_braces(path), _MOST_SHARDS + 1))
+    wanted = list(islice(expand_braces(path), _MOST_SHARDS + 1))
     if len(wanted) > _MOST_SHARDS:
         raise UsageError(f"found {path!r} with braces for more than {_MOST_SHARDS:,} files; expected fewer")
     found = [_first_match(roots, pattern) for pattern in wanted]
@@ -86,7 +86,12 @@ def _first_match(roots: list[Path], pattern: str) -> list[Path]:
     return []
 
 
-def _expand_braces(pattern: str) -> Iterator[str]:
+def expand_braces(pattern: str) -> Iterator[str]:
+    """The paths that braces stand for, such as `{000..005}` or `{a,b}`.
+
+    Raises:
+        UsageError: For numbers of too many digits.
+    """
     match = _BRACES.search(pattern)
     if match is None:
         yield pattern
@@ -97,7 +102,7 @@ def _expand_braces(pattern: str) -> Iterator[str]:
         raise UsageError(f"found {match[0][:50]}... in a path; expected numbers of at most {_MOST_DIGITS} digits")
     choices = words.split(",") if words else (f"{n:0{width}d}" for n in range(int(first), int(last) + 1))
     for choice in choices:
-        yield from _expand_braces(pattern[: match.start()] + choice + pattern[match.end() :])
+        yield from expand_braces(pattern[: match.start()] + choice + pattern[match.end() :])
 
 
 def divided(path: str) -> tuple[str, str]:

@@ -16,11 +16,15 @@ _DEPTH = 2
 _MOST_OTHERS = 100
 
 
-def split_files(folder: str) -> dict[str, list[str]]:
+def split_files(folder: str, names: Iterable[str] | None = None) -> dict[str, list[str]]:
     """The files of each split in a folder, sorted by their bytes; empty if it holds no such files.
 
     The split is in the name of a file, or is the name of its folder, such as `data/train-00000-of-00002.parquet`,
     `train/data-00000-of-00001.arrow` or `mnist/train/0000.parquet`.
+
+    Args:
+        folder: The folder.
+        names: Paths of all files within a remote folder.
 
     Raises:
         DataError: If several folders hold files of one split, or the folder cannot be read.
@@ -28,7 +32,7 @@ def split_files(folder: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     folders: dict[str, set[str]] = {}
     try:
-        for name in _walk(Path(folder), "", _DEPTH):
+        for name in _walk(Path(folder), "", _DEPTH) if names is None else filter(_is_shallow_table, names):
             split, above = _split_of(PurePosixPath(name))
             if split:
                 found.setdefault(split, []).append(os.path.join(folder, name))
@@ -67,6 +71,10 @@ def _walk(folder: Path, prefix: str, depth: int) -> Iterator[str]:
             others += 1
             if others > _MOST_OTHERS:  # a folder of images, which is listed elsewhere
                 return
+
+
+def _is_shallow_table(name: str) -> bool:
+    return _is_table(name.rsplit("/", 1)[-1]) and name.count("/") <= _DEPTH
 
 
 def _is_table(name: str) -> bool:

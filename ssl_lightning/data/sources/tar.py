@@ -3,7 +3,7 @@
 import os
 import re
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -43,10 +43,14 @@ class TarFile(Container):
     def _members(self) -> dict[str, tuple[int, int]]:
         """Offset and size of each member."""
         try:
-            index = index_tar(Path(self.path))
+            return places_in(index_tar(Path(self.path)))
         except DataError as error:
             raise OSError(str(error)) from error
-        return dict(zip(index.names, zip(index.offsets.tolist(), index.sizes.tolist(), strict=True), strict=True))
+
+
+def places_in(index: TarIndex) -> dict[str, tuple[int, int]]:
+    """Offset and size of each member by name."""
+    return dict(zip(index.names, zip(index.offsets.tolist(), index.sizes.tolist(), strict=True), strict=True))
 
 
 def is_tar(name: str) -> bool:
@@ -61,27 +65,8 @@ def tar_table(path: Path, selection: Selection) -> ByteTable:
         DataError: If it is broken or unsafe.
     """
     index = index_tar(path)
-    files = FoundFiles(selection)
-    try:
-        for row, (name, read) in enumerate(zip(index.names, _heads(path, index), strict=True)):
-            files.add(name, row, read)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): check the file and its disk") from error
-    order = files.order()
-    rows = np.array([row for _, row in order], dtype=np.int64)
-    names, zeros = PackedNames([name for name, _ in order]), np.zeros(len(rows), dtype=np.int32)
-    offsets, sizes = index.offsets[rows], index.sizes[rows]
-    if index.unpacked is None:
-        return ByteTable([str(path)], zeros, names, offsets, sizes, skipped=files.skipped)
-    others = sorted(set(range(len(index.names))) - set(rows.tolist()))
-    beside = {index.names[row]: (int(index.offsets[row]), int(index.sizes[row])) for row in others}
-    return ByteTable([str(path)], zeros, names, offsets, sizes, index.unpacked, beside, files.skipped)
 
-
-def _heads(path: Path, index: TarIndex) -> Iterator[Callable[[], bytes]]:
-    """For each member a function that reads its first bytes."""
-
-    def read(row: int) -> bytes:
+    def head(row: int) -> bytes:
         at, size = int(index.offsets[row]), min(HEAD, int(index.sizes[row]))
         if index.unpacked is not None:
             return index.unpacked[at : at + size].tobytes()
@@ -89,4 +74,27 @@ def _heads(path: Path, index: TarIndex) -> Iterator[Callable[[], bytes]]:
             file.seek(at)
             return file.read(size)
 
-    return (partial(read, row) for row in range(len(index.names)))
+    return table_of_index(str(path), index, head, selection)
+
+
+def table_of_index(path: str, index: TarIndex, head: Callable[[int], bytes], selection: Selection) -> ByteTable:
+    """The images among the members of a tar file.
+
+    Args:
+        path: Of the container.
+        index: The members.
+        head: Returns the first bytes of a member by its number.
+        selection: Patterns of file names.
+    """
+    files = FoundFiles(selection)
+    for row, name in enumerate(index.names):
+        files.add(name, row, partial(head, row))
+    order = files.order()
+    rows = np.array([row for _, row in order], dtype=np.int64)
+    names, zeros = PackedNames([name for name, _ in order]), np.zeros(len(rows), dtype=np.int32)
+    offsets, sizes = index.offsets[rows], index.sizes[rows]
+    if index.unpacked is None:
+        return ByteTable([path], zeros, names, offsets, sizes, skipped=files.skipped)
+    others = sorted(set(range(len(index.names))) - set(rows.tolist()))
+    beside = {index.names[row]: (int(index.offsets[row]), int(index.sizes[row])) for row in others}
+    return ByteTable([path], zeros, names, offsets, sizes, index.unpacked, beside, files.skipped)
