@@ -1,4 +1,4 @@
-"""Image datasets from a path: a folder, a tar file, or several shards."""
+"""Image datasets from a path: a folder, a tar file, a table, list or array, or several of these files."""
 
 import logging
 import os
@@ -184,7 +184,7 @@ def _without_images(path: str, dataset: ImageDataset) -> str:
     if tars:
         return f"{path} holds no image but {len(tars)} tar files, which are not read: unpack it and give them as shards"
     found = f", {dataset.reports()[0].skipped_line()}" if skipped else ""
-    return f"{path} holds no image ({' '.join(ENDINGS)}){found}: give a folder or tar file that does"
+    return f"{path} holds no image ({' '.join(ENDINGS)}){found}: give a folder or file that does"
 
 
 def _folder_pack(root: str, within: str, options: SourceOptions) -> _Pack:

@@ -1,4 +1,4 @@
-"""Images in stores: a server of S3 on this machine, with credentials, slow and cut answers, and the local cache."""
+"""Images in stores: a server of S3 on this machine, with credentials, slow and cut responses, and the local cache."""
 
 import contextlib
 import io
@@ -76,7 +76,7 @@ def memory():
 
 
 class Proxy:
-    """Passes connections on to a server; answers can be late or cut."""
+    """Passes connections on to a server; responses can be late or cut."""
 
     def __init__(self, port):
         self.target, self.delay, self.cut_after, self.faults, self.sent = port, 0.0, None, 0, 0
@@ -92,11 +92,11 @@ class Proxy:
                 threading.Thread(target=self._pump, args=(client, server, False), daemon=True).start()
                 threading.Thread(target=self._pump, args=(server, client, True), daemon=True).start()
 
-    def _pump(self, source, target, is_answer):
+    def _pump(self, source, target, is_response):
         passed = 0
         with contextlib.suppress(OSError), source, target:
             while data := source.recv(1 << 16):
-                if is_answer and self.faults > 0:
+                if is_response and self.faults > 0:
                     if self.delay:
                         self.faults -= 1
                         time.sleep(self.delay)
@@ -106,7 +106,7 @@ class Proxy:
                         target.shutdown(socket.SHUT_RDWR)
                         return
                 passed += len(data)
-                self.sent += len(data) if is_answer else 0
+                self.sent += len(data) if is_response else 0
                 target.sendall(data)
 
 
@@ -226,6 +226,24 @@ def test_tables_are_copied_to_the_cache(s3, png, number_of, tmp_path):
     assert train.name(0) == "s3://bucket/mnist/data/train-00000-of-00001.parquet/0"
 
 
+def test_workers_have_connections_of_their_own(s3, png):
+    path = s3("pool.tar", tar_of((f"{n}.png", png(n, (6, 5 + n % 3)) + bytes(BLOCK)) for n in range(8)))
+
+    def batches(workers):
+        data = UncuratedImages(path=path, batch_size=4, image_size=6, num_workers=workers)
+        try:
+            return [(batch.index.tolist(), batch.valid.tolist(), batch.images[0]) for batch in data.train_dataloader()]
+        finally:
+            data.teardown("fit")
+
+    expected = batches(0)
+    BlockCache(block_cache.cache().folder, 0).shrink()
+    for (rows, valid, images), other in zip(batches(2), expected, strict=True):
+        assert (rows, valid) == other[:2]
+        assert all(valid)
+        assert torch.equal(images, other[2])
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
@@ -267,8 +285,8 @@ def test_wrong_or_missing_credentials_are_one_line_without_them(wrong, s3, png, 
     assert SECRET not in str(error.value) + caplog.text
 
 
-def test_a_slow_answer_and_a_cut_connection_are_repeated(s3, png, number_of, proxy, monkeypatch):
-    monkeypatch.setattr(store, "ANSWER_SECONDS", 1)
+def test_a_slow_response_and_a_cut_connection_are_repeated(s3, png, number_of, proxy, monkeypatch):
+    monkeypatch.setattr(store, "RESPONSE_SECONDS", 1)
     path = s3("pool.tar", tar_of((f"{n}.png", png(n) + bytes(BLOCK)) for n in range(3)))
     proxy.delay, proxy.faults = 2.5, 1
     assert numbers(open_unlabelled(path), number_of) == [0, 1, 2]
@@ -279,7 +297,7 @@ def test_a_slow_answer_and_a_cut_connection_are_repeated(s3, png, number_of, pro
     assert proxy.faults == 0
 
 
-def test_a_store_that_never_answers_is_one_line_after_some_attempts(s3, png, proxy, monkeypatch):
+def test_a_store_that_never_responds_is_one_line_after_some_attempts(s3, png, proxy, monkeypatch):
     path = s3("pool.tar", tar_of([("0.png", png(0))]))
     proxy.cut_after, proxy.faults = 0, 1000
     start = time.monotonic()

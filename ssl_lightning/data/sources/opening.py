@@ -74,6 +74,11 @@ def file_table(source: str, selection: Selection = DEFAULT_SELECTION, label: str
     return kind(source, selection, label)
 
 
+def holds_images(name: str) -> bool:
+    """Whether a file of this name may hold images itself: a tar file, table or array, no list."""
+    return is_tar(name) or (Path(name).suffix.lower() in _KINDS and not name.lower().endswith(lists.ENDINGS))
+
+
 def _remote_table(address: str, selection: Selection, label: str | None) -> ByteTable:
     if is_remote_tar(address) and label is None:
         return remote_tar_table(address, selection)

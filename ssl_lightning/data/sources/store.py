@@ -19,8 +19,8 @@ BLOCK = 1 << 18
 _LARGEST_REQUEST = 32 * BLOCK
 ATTEMPTS, FIRST_PAUSE = 4, 0.5
 """Attempts of a request, and seconds after the first; each pause is twice as long as the one before."""
-CONNECT_SECONDS, ANSWER_SECONDS = 10, 30
-"""Longest waits for a connection, and for further bytes of an answer."""
+CONNECT_SECONDS, RESPONSE_SECONDS = 10, 30
+"""Longest waits for a connection, and for further bytes of a response."""
 PROTOCOLS = ("s3", "gs", "gcs", "az", "abfs", "https", "http", "hf", "memory", "file")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SECRET = re.compile(r"://[^/]*@|[?&](x-amz-|x-goog-|awsaccess|signature|sig|token|key|se)[^=&]*=", re.IGNORECASE)
@@ -165,7 +165,7 @@ class RemoteFile:
             if len(content) == self.info.size:  # of a server that has no ranges
                 content = content[start:end]
             if len(content) != end - start:
-                raise ConnectionError("a short answer")
+                raise ConnectionError("a short response")
             return content
 
         return _retried(self.address, request)
@@ -249,12 +249,12 @@ def _opened(protocol: str, process: int) -> Any:
 
     options: dict[str, Any] = {"skip_instance_cache": True}  # `_opened` is the cache
     if protocol == "s3":
-        timeouts = {"connect_timeout": CONNECT_SECONDS, "read_timeout": ANSWER_SECONDS}
+        timeouts = {"connect_timeout": CONNECT_SECONDS, "read_timeout": RESPONSE_SECONDS}
         options |= {"config_kwargs": {**timeouts, "retries": {"max_attempts": 1}}, "use_listings_cache": False}
     elif protocol in ("http", "https"):
         import aiohttp
 
-        timeout = aiohttp.ClientTimeout(None, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
+        timeout = aiohttp.ClientTimeout(None, sock_connect=CONNECT_SECONDS, sock_read=RESPONSE_SECONDS)
         options |= {"client_kwargs": {"timeout": timeout}}
     try:
         fs = fsspec.filesystem(protocol, **options)
@@ -271,7 +271,9 @@ def _missing_package(address: str, error: ImportError) -> UsageError:
 
 
 def _path(address: str) -> str:
-    return _fs(address)._strip_protocol(address)
+    from fsspec.core import strip_protocol
+
+    return strip_protocol(address)
 
 
 def _described(found: dict[str, Any]) -> RemoteInfo:
