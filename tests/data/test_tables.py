@@ -12,6 +12,7 @@ from ssl_lightning.data import CuratedImages, ProbeSet, UncuratedImages
 from ssl_lightning.data.packs import open_labelled, open_unlabelled, splits
 from ssl_lightning.data.sources import recent
 from ssl_lightning.data.sources.columns import ANY_LABEL
+from ssl_lightning.data.sources.container import forget_containers
 from ssl_lightning.data.sources.opening import file_table
 from ssl_lightning.errors import DataError
 
@@ -194,6 +195,7 @@ def test_patterns_apply_to_the_names_of_rows(tmp_path, png):
 def test_of_the_blocks_that_were_read_some_are_kept(kind, table, monkeypatch):
     path = table(kind, list(range(20)))
     found = file_table(str(path))
+    forget_containers()
     blocks = recent.RecentBlocks(most_bytes=700)
     for module in ("parquet", "arrow"):
         monkeypatch.setattr(f"ssl_lightning.data.sources.{module}.RECENT", blocks)
@@ -201,6 +203,15 @@ def test_of_the_blocks_that_were_read_some_are_kept(kind, table, monkeypatch):
     assert [found.read(row) for row in reversed(range(20))] == content[::-1]
     assert blocks.held <= 700
     assert 1 <= len(blocks._blocks) < 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_that_is_replaced_is_read_again(kind, table, number_of):
+    assert numbers(open_unlabelled(str(table(kind, [1, 2, 3]))), number_of) == [1, 2, 3]
+    other = table(kind, [7, 8, 9, 5], "other")
+    path = other.with_stem("x")
+    other.rename(path)
+    assert numbers(open_unlabelled(str(path)), number_of) == [7, 8, 9, 5]
 
 
 def cut(path):

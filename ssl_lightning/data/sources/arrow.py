@@ -38,7 +38,7 @@ class ArrowFile(Container):
         batch, row = offset >> _BITS, offset & ((1 << _BITS) - 1)
         if not 0 <= batch < len(self.batches):
             raise OSError(f"{self.path} has no batch {batch}")
-        block = RECENT.get((self.path, batch), lambda: self._batch(batch))
+        block = RECENT.get((self, batch), lambda: self._batch(batch))
         if row >= len(block):
             raise OSError(f"{self.path} has no row {row} in batch {batch}")
         return block[row].as_py() or b""

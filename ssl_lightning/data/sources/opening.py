@@ -9,6 +9,7 @@ from pathlib import Path
 from ssl_lightning.data.sources import arrays, lists
 from ssl_lightning.data.sources.arrow import arrow_table
 from ssl_lightning.data.sources.byte_table import ByteTable, joined_tables
+from ssl_lightning.data.sources.container import forget_containers
 from ssl_lightning.data.sources.folder import folder_table
 from ssl_lightning.data.sources.parquet import parquet_table
 from ssl_lightning.data.sources.paths import divided, locate
@@ -145,6 +146,7 @@ def files_table(
     Raises:
         DataError: See `file_table`.
     """
+    forget_containers()
     return joined_tables([file_table(source, selection, label) for source in sources])
 
 

@@ -38,7 +38,7 @@ class ParquetFile(Container):
         group = int(np.searchsorted(self.starts, offset, side="right")) - 1
         if not 0 <= group < len(self.starts) - 1:
             raise OSError(f"{self.path} has no row {offset}")
-        block = RECENT.get((self.path, group), lambda: self._group(group))
+        block = RECENT.get((self, group), lambda: self._group(group))
         return block[offset - int(self.starts[group])].as_py() or b""
 
     def _group(self, group: int) -> pa.ChunkedArray:

@@ -5,9 +5,11 @@ import struct
 import numpy as np
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP, _SAMPLES = 256, 257, 258, 259, 262, 273, 277
-_ROWS, _LENGTH, _EXTRA, _FORMAT = 278, 279, 338, 339
+_ROWS, _LENGTH, _PLANAR, _EXTRA, _FORMAT = 278, 279, 284, 338, 339
 _SHORT, _LONG = 3, 4
 _FORMATS = {"u": 1, "i": 2, "f": 3}
+_NUMBERS = 16
+"""Bytes of the numbers of several channels: four depths, four kinds."""
 _UNASSOCIATED = 2
 """Alpha that the colors are not multiplied by."""
 _DTYPES = {"?": "u1", "b": "<i2", "e": "<f4", "d": "<f4", "g": "<f4", "q": "<f4", "Q": "<f4", "l": "<f4", "L": "<f4"}
@@ -16,8 +18,7 @@ _DTYPES = {"?": "u1", "b": "<i2", "e": "<f4", "d": "<f4", "g": "<f4", "q": "<f4"
 
 def header_size(channels: int) -> int:
     """Bytes before the pixels."""
-    entries = 11 + (channels == 4)
-    return 8 + 2 + 12 * entries + 4 + 16
+    return 8 + 2 + 12 * (11 + (channels == 4)) + 4 + _NUMBERS
 
 
 def as_tiff(pixels: np.ndarray) -> bytes:
@@ -29,9 +30,8 @@ def as_tiff(pixels: np.ndarray) -> bytes:
     values = stored(pixels)
     channels = 1 if values.ndim == 2 else values.shape[2]
     bits, kind = 8 * values.dtype.itemsize, _FORMATS[values.dtype.kind]
-    behind = 8 + 2 + 12 * (11 + (channels == 4)) + 4
-    several = channels > 2  # numbers that do not fit into an entry lie behind the directory
     start = header_size(channels)
+    several, behind = channels > 2, start - _NUMBERS  # what does not fit into an entry lies behind the directory
     entries = [
         (_WIDTH, _LONG, 1, values.shape[1]),
         (_HEIGHT, _LONG, 1, values.shape[0]),
@@ -42,10 +42,10 @@ def as_tiff(pixels: np.ndarray) -> bytes:
         (_SAMPLES, _SHORT, 1, channels),
         (_ROWS, _LONG, 1, values.shape[0]),
         (_LENGTH, _LONG, 1, min(values.nbytes, 2**32 - 1)),
+        (_PLANAR, _SHORT, 1, 1),
         *([(_EXTRA, _SHORT, 1, _UNASSOCIATED)] if channels == 4 else []),
         (_FORMAT, _SHORT, channels, behind + 8 if several else kind),
     ]
-    entries.insert(9, (284, _SHORT, 1, 1))  # PlanarConfiguration: channels are innermost
     directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     numbers = struct.pack("<4H4H", *[bits] * 4, *[kind] * 4)
     head = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + directory + bytes(4) + numbers
