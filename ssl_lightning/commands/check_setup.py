@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ssl_lightning import __version__
+from ssl_lightning.data.sources.opening import holds_images
 from ssl_lightning.data.views import View, make_view
 from ssl_lightning.models import ResNet18
 
@@ -90,5 +91,5 @@ def _devices() -> str:
 def _packs(folder: Path) -> str:
     if not folder.is_dir():
         return "the folder is not there; the digits need none"
-    packs = sorted(path.name for path in folder.iterdir() if ".tar" in path.name or path.is_dir())
+    packs = sorted(path.name for path in folder.iterdir() if holds_images(path.name) or path.is_dir())
     return ", ".join(packs) or "none; the digits need none"

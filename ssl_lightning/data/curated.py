@@ -1,18 +1,20 @@
-"""CuratedImages: labeled images in class folders, in a folder, a tar file, or a folder of torchvision's downloads."""
+"""CuratedImages: labeled images in class folders, tables, or a folder of torchvision's downloads."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.downloaded import is_downloaded
 from ssl_lightning.data.module import ImageModule, Probes
-from ssl_lightning.data.packs import locate, open_labelled, splits
+from ssl_lightning.data.options import SourceOptions
+from ssl_lightning.data.packs import open_labelled, splits
+from ssl_lightning.data.sources.opening import sources_at
 from ssl_lightning.processes import rank
 from ssl_lightning.types import UNLABELLED
 
 log = logging.getLogger(__name__)
-TEST_SPLITS = ("test", "val", "valid")
+TEST_SPLITS = ("test", "val", "valid", "validation")
 """The default test split, and those that count as test where it does not exist."""
 
 
@@ -20,7 +22,8 @@ TEST_SPLITS = ("test", "val", "valid")
 class CuratedImages(ImageModule):
     """Images with the layout `split/class/file`, in a folder or a tar file (plain, or compressed and small).
 
-    The folders `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary` of torchvision's downloads are read too.
+    Folders of Hugging Face datasets, such as `data/train-00000-of-00002.parquet`, tables with a column of labels, and
+    the folders `cifar-10-batches-py`, `cifar-100-python` and `stl10_binary` of torchvision's downloads are read too.
 
     Args:
         path: The folder or tar file: a name in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
@@ -28,11 +31,14 @@ class CuratedImages(ImageModule):
         split: The split for training; null if the class folders are directly in `path`.
         test_split: The split for evaluation unless `probe_sets` is given. `val` or `valid` counts as test where there
             is no `test`.
+        label: For tables, the column of labels; null for the usual names. For images without class folders, as in
+            `UncuratedImages`.
     """
 
     path: str
     split: str | None = "train"
     test_split: str = "test"
+    label: str | None = None
 
     def open_training(self) -> ImageDataset:
         """The training split."""
@@ -55,6 +61,11 @@ class CuratedImages(ImageModule):
         return {self._name(): (train, open_labelled(self.path, split, self.source_options))}
 
     @property
+    def source_options(self) -> SourceOptions:
+        """How the files of the source are chosen and decoded, and where their labels are."""
+        return replace(super().source_options, label=self.label)
+
+    @property
     def evaluated_as(self) -> list[str]:
         """The path."""
         return [self.path]
@@ -71,5 +82,6 @@ class CuratedImages(ImageModule):
 
     def _name(self) -> str:
         """The name of the folder or file without its ending."""
-        name = Path(self.path).name if is_downloaded(self.path) else locate(self.path)[0].resolve().name
+        first = self.path if is_downloaded(self.path) else sources_at(self.path)[0]
+        name = Path(first).name if "://" in first else Path(first).resolve().name
         return name.split(".")[0] or "images"

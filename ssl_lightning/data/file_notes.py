@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ssl_lightning.data.byte_table import ByteTable
 from ssl_lightning.data.decode import decode, is_deep, is_deep_color
 from ssl_lightning.data.limits import Unreadable
 from ssl_lightning.data.options import SourceOptions
+from ssl_lightning.data.sources.byte_table import ByteTable
 
 _PAGED = (".tif", ".tiff", ".gif", ".webp")
 _MOST_FILES, _MOST_BYTES = 256, 100_000_000

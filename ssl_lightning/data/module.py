@@ -22,8 +22,8 @@ from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader, 
 from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.data.probe_sets import ProbeSet, described_probe_sets, joined_by_name
 from ssl_lightning.data.reading import CropSpec, RankShard
-from ssl_lightning.data.selection import Selection
 from ssl_lightning.data.source_checks import SourceChecks, check_normalization
+from ssl_lightning.data.sources.selection import Selection
 from ssl_lightning.data.subset import Subset
 from ssl_lightning.data.views import View, expand
 from ssl_lightning.errors import UsageError

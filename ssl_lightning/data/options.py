@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ssl_lightning.data.intensity import IntensityWindow, check_window
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
-from ssl_lightning.data.selection import DEFAULT_SELECTION, Selection
+from ssl_lightning.data.sources.selection import DEFAULT_SELECTION, Selection
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class SourceOptions:
         limits: What decoding one image may cost.
         selection: Patterns of file names.
         window: Gray values that become black and white.
+        label: Column or sidecar that holds the labels; None for no labels, `ANY_LABEL` for the usual ones.
 
     Raises:
         UsageError: For a window with its ends out of order.
@@ -23,6 +24,7 @@ class SourceOptions:
     limits: Limits = DEFAULT_LIMITS
     selection: Selection = DEFAULT_SELECTION
     window: IntensityWindow = None
+    label: str | None = None
 
     def __post_init__(self) -> None:
         check_window(self.window)

@@ -1,7 +1,8 @@
-"""Image datasets from a path: a folder, a tar file, or several shards."""
+"""Image datasets from a path: a folder, a tar file, a table, list or array, or several of these files."""
 
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -10,18 +11,34 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ssl_lightning.data.byte_table import ByteTable
 from ssl_lightning.data.class_names import normalized
 from ssl_lightning.data.dataset import ImageDataset, PackedNames, SelectedImages
 from ssl_lightning.data.downloaded import is_downloaded, open_downloaded
-from ssl_lightning.data.listing import folder_table, is_tar, joined_tables, tar_table
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
-from ssl_lightning.data.paths import locate
-from ssl_lightning.data.selection import ENDINGS, Selection, is_system_name
+from ssl_lightning.data.sources.byte_table import ByteTable
+from ssl_lightning.data.sources.columns import ANY_LABEL
+from ssl_lightning.data.sources.lists import labels_in_folder
+from ssl_lightning.data.sources.opening import (
+    files_table,
+    folders_in,
+    is_folder,
+    listed_folder,
+    shards_of_split,
+    sources_at,
+    splits_at,
+    times_of,
+)
+from ssl_lightning.data.sources.paths import locate
+from ssl_lightning.data.sources.selection import ENDINGS, NO_IMAGE, is_system_name
+from ssl_lightning.data.sources.sidecars import is_sidecar, labels_of_sidecars
+from ssl_lightning.data.sources.splits import shards_in
+from ssl_lightning.data.sources.tar import is_tar
 from ssl_lightning.data.stored import StoredImages
 from ssl_lightning.errors import DataError
+from ssl_lightning.processes import rank
 from ssl_lightning.types import UNLABELLED
 
+log = logging.getLogger(__name__)
 __all__ = ["locate", "open_labelled", "open_unlabelled", "splits"]
 
 _in_use: WeakValueDictionary[tuple[str, str, str, SourceOptions], ImageDataset] = WeakValueDictionary()
@@ -36,7 +53,7 @@ def open_unlabelled(path: str, options: SourceOptions = DEFAULT_OPTIONS) -> Imag
     Raises:
         DataError: If nothing is found, there is no image, or a tar file is broken or unsafe.
     """
-    return _pack(locate(path), options).dataset
+    return _pack(sources_at(path), options).dataset
 
 
 def open_labelled(path: str, split: str | None, options: SourceOptions = DEFAULT_OPTIONS) -> ImageDataset:
@@ -50,12 +67,20 @@ def open_labelled(path: str, split: str | None, options: SourceOptions = DEFAULT
     """
     if is_downloaded(path):
         return open_downloaded(path, split or "train", locate)
-    files = locate(path)
+    files = sources_at(path)
+    if (shards := shards_of_split(files, split)) is not None:
+        return _from_labels(path, split, shards, options)
     above = _folder_above(files, split)
-    if files[0].is_dir():
+    if options.label is not None and not is_folder(files):
+        if split is None:
+            return _from_labels(path, split, files, options)
+        raise DataError(f"found data.label={options.label!r} and split {split!r} of {path}: give --data.split null")
+    if options.label is not None:
+        return _from_labels(path, split, [os.path.join(files[0], f"{above}{split or ''}")], options)
+    if is_folder(files):
         pack, prefix = _folder_pack(files[0], f"{above}{split}/" if split else "", options), ""
     else:
-        pack, prefix = _tar_pack(files, options), f"{above}{split}/" if split else ""
+        pack, prefix = _file_pack(files, options), f"{above}{split}/" if split else ""
     rows = [row for row, name in enumerate(pack.names) if name.startswith(prefix)]
     if not rows:
         raise DataError(_without_split(path, split, pack.dataset))
@@ -77,11 +102,11 @@ def splits(path: str, beside: str | None = None) -> list[str]:
     """
     if is_downloaded(path):
         return ["train", "test"]
-    files = locate(path)
-    return _folders(files, _folder_above(files, beside))
+    files = sources_at(path)
+    return list(splits_at(files)) or _folders(files, _folder_above(files, beside))
 
 
-def _folder_above(files: list[Path], split: str | None) -> str:
+def _folder_above(files: list[str], split: str | None) -> str:
     """The only top-level folder with a slash if the split lies in it and not beside it, else nothing."""
     if split is None:
         return ""
@@ -90,17 +115,24 @@ def _folder_above(files: list[Path], split: str | None) -> str:
     return only if only and split in _folders(files, only) else ""
 
 
-def _folders(files: list[Path], above: str) -> list[str]:
+def _folders(files: list[str], above: str) -> list[str]:
     """The folders directly in a folder of the source."""
-    if files[0].is_dir():
-        folder = files[0] / above
-        try:
-            names = {entry.name for entry in folder.iterdir() if entry.is_dir()}
-            return _sorted({name for name in names if not is_system_name(name)})
-        except OSError as error:
-            raise DataError(f"{folder} cannot be read ({error.strerror}): check the folder and its rights") from error
-    names = (name.removeprefix(above) for name in _tar_names(files) if name.startswith(above))
+    if is_folder(files):
+        return _sorted({name for name in folders_in(os.path.join(files[0], above)) if not is_system_name(name)})
+    names = (
+        name.removeprefix(above) for name in files_table(tuple(files), times_of(files)).names if name.startswith(above)
+    )
     return _sorted({name.split("/", 1)[0] for name in names if "/" in name})
+
+
+def _from_labels(path: str, split: str | None, shards: list[str], options: SourceOptions) -> ImageDataset:
+    """The images of a split with the labels of a column, or of sidecars."""
+    options = replace(options, label=options.label or ANY_LABEL)
+    dataset = _pack(shards, options).dataset
+    if not dataset.classes:
+        raise DataError(f"{path} has no labels; expected a column such as 'label': name it by --data.label")
+    title = f"{path}/{split}" if split else path
+    return SelectedImages(dataset, torch.arange(len(dataset)), title=title)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +141,27 @@ class _Pack:
     dataset: ImageDataset
 
 
-def _pack(files: list[Path], options: SourceOptions) -> _Pack:
-    pack = _folder_pack(files[0], "", options) if files[0].is_dir() else _tar_pack(files, options)
+def _pack(files: list[str], options: SourceOptions) -> _Pack:
+    pack = _folder_pack(files[0], "", options) if is_folder(files) else _file_pack(files, options)
+    if len(pack.names) == 0 and (shards := _shards_inside(files, pack.dataset)):
+        pack = _file_pack(shards, options)
     if len(pack.names) == 0:
         raise DataError(_without_images(files[0], pack.dataset))
     return pack
+
+
+def _shards_inside(files: list[str], dataset: ImageDataset) -> list[str]:
+    """The shards in a folder that holds no image."""
+    if not is_folder(files):
+        return []
+    others = {reason: names for reason, names in dataset.skipped.items() if reason.startswith(NO_IMAGE)}
+    shards = shards_in(files[0], (name for names in others.values() for name in names))
+    rest = sum(map(len, dataset.skipped.values())) - len(shards)
+    if shards and rank() == 0:
+        log.info(
+            "%s is read as %d shards, the first %s; %d other files are skipped", files[0], len(shards), shards[0], rest
+        )
+    return shards
 
 
 def _without_split(path: str, split: str | None, dataset: ImageDataset) -> str:
@@ -129,58 +177,56 @@ def _without_split(path: str, split: str | None, dataset: ImageDataset) -> str:
     return f"{path} has no split {split!r}, only {there}: give one of these, or --data.split null if these are classes"
 
 
-def _without_images(path: Path, dataset: ImageDataset) -> str:
+def _without_images(path: str, dataset: ImageDataset) -> str:
     """The error message for a folder or tar file without an image."""
     skipped = [name for names in dataset.skipped.values() for name in names]
-    tars = sorted(name for name in skipped if is_tar(name))
-    if tars and path.is_dir():
-        pattern = path / Path(tars[0]).with_name(f"*.{tars[0].rsplit('.', 1)[-1]}")
-        return f"{path} holds no image but {len(tars)} tar files: give them as shards, --data.path '{pattern}'"
+    tars = [name for name in skipped if is_tar(name)]
     if tars:
         return f"{path} holds no image but {len(tars)} tar files, which are not read: unpack it and give them as shards"
     found = f", {dataset.reports()[0].skipped_line()}" if skipped else ""
-    return f"{path} holds no image ({' '.join(ENDINGS)}){found}: give a folder or tar file that does"
+    return f"{path} holds no image ({' '.join(ENDINGS)}){found}: give a folder or file that does"
 
 
-def _folder_pack(root: Path, within: str, options: SourceOptions) -> _Pack:
+def _folder_pack(root: str, within: str, options: SourceOptions) -> _Pack:
     """A folder is listed each time, since it can change; its images are decoded once while a run uses them."""
-    root = root / within
-    table, times = folder_table(root, within, options.selection)
-    key = (str(root), table.fingerprint, times, options)
+    table, times = listed_folder(root, within, options.selection)
+    root = os.path.join(root, within)
+    if options.label is not None and len(table):
+        if is_sidecar(options.label):
+            labels, classes = labels_of_sidecars(table, options.label)
+        else:
+            labels, classes = labels_in_folder(Path(root), table.names, options.label)
+        table = replace(table, labels=labels, classes=classes)
+    key = (root, table.fingerprint, times, options)
     dataset = _in_use.get(key)
     if dataset is None:
         dataset = _in_use[key] = _dataset(table, options)
     return _Pack(table.names, dataset)
 
 
-def _tar_pack(files: list[Path], options: SourceOptions) -> _Pack:
-    return _decode_shards_once(tuple(files), _times(files), options)
-
-
-def _tar_names(files: list[Path]) -> PackedNames:
-    return _read_shards_once(tuple(files), _times(files), Selection()).names
-
-
-def _times(files: list[Path]) -> tuple[tuple[int, int], ...]:
-    return tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+def _file_pack(files: list[str], options: SourceOptions) -> _Pack:
+    return _decode_files_once(tuple(files), times_of(files), options)
 
 
 @lru_cache(maxsize=3)
-def _decode_shards_once(files: tuple[Path, ...], times: tuple[tuple[int, int], ...], options: SourceOptions) -> _Pack:
+def _decode_files_once(files: tuple[str, ...], times: tuple[tuple[int, int], ...], options: SourceOptions) -> _Pack:
     """Training images and probe sets are often splits of one tar file, which is decoded once for all of them."""
-    table = _read_shards_once(files, times, options.selection)
+    table = files_table(files, times, options.selection, options.label)
     return _Pack(table.names, _dataset(table, options))
-
-
-@lru_cache(maxsize=3)
-def _read_shards_once(files: tuple[Path, ...], times: tuple[tuple[int, int], ...], selection: Selection) -> ByteTable:
-    tables = [tar_table(file, selection) for file in files]
-    return tables[0] if len(tables) == 1 else joined_tables(tables)
 
 
 def _dataset(table: ByteTable, options: SourceOptions) -> ImageDataset:
     labels = torch.full((len(table),), UNLABELLED)
-    return StoredImages(table, labels, [], _sample_ids(table.names), options).in_memory()
+    if table.labels is not None:
+        labels = torch.from_numpy(table.labels)
+        without = int((labels == UNLABELLED).sum())
+        if without and table.classes and rank() == 0:
+            log.warning("%s: %d of %d images have no label", table.containers[0], without, len(table))
+    if options.label not in (None, ANY_LABEL) and not table.classes and len(table):
+        raise DataError(
+            f"{table.containers[0]} has no image with a label, but data.label={options.label!r} is requested"
+        )
+    return StoredImages(table, labels, table.classes, _sample_ids(table.names), options).in_memory()
 
 
 def _sample_ids(names: PackedNames) -> Int[Tensor, "N"]:

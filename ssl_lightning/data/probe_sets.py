@@ -11,7 +11,7 @@ from ssl_lightning.data.class_names import class_differences, joined_classes, re
 from ssl_lightning.data.dataset import ImageDataset, SelectedImages
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
 from ssl_lightning.data.packs import open_labelled, splits
-from ssl_lightning.data.selection import Selection
+from ssl_lightning.data.sources.selection import Selection
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.processes import rank
 from ssl_lightning.types import UNLABELLED
@@ -30,6 +30,7 @@ class ProbeSet:
         image_size: Side of the center view in pixels; null for that of the data.
         include: Globs: only files that match one of them are images, as in `data.include`.
         exclude: Globs: files that match one of them are no images.
+        label: For tables, the column of labels; null for the usual names.
     """
 
     train: str
@@ -37,6 +38,7 @@ class ProbeSet:
     image_size: int | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    label: str | None = None
 
     def __post_init__(self) -> None:
         if self.image_size is not None and self.image_size < 1:
@@ -59,7 +61,7 @@ class ProbeSet:
         Raises:
             DataError: If a split is missing or has images without a label.
         """
-        own = replace(options, selection=Selection(self.include, self.exclude))
+        own = replace(options, selection=Selection(self.include, self.exclude), label=self.label)
         train, test = (_open_split(split, own) for split in self.splits)
         return train, test
 

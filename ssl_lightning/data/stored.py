@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from ssl_lightning.data.byte_table import ByteTable
 from ssl_lightning.data.dataset import ImageDataset, Images, InMemoryImages
 from ssl_lightning.data.decode import decode
 from ssl_lightning.data.file_notes import notes_of
-from ssl_lightning.data.fingerprint import of_files
+from ssl_lightning.data.fingerprint import BY_CONTENT, digest, of_files
 from ssl_lightning.data.limits import Unreadable
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
 from ssl_lightning.data.reasons import explained
+from ssl_lightning.data.sources.byte_table import ByteTable
 from ssl_lightning.progress import progress
 
 _LARGEST_IN_MEMORY = 2 << 30
@@ -81,7 +81,9 @@ class StoredImages(ImageDataset):
         return found if isinstance(found, str) else "readable at the second attempt"
 
     def make_fingerprint(self) -> str:
-        """SHA-256 of names, sizes, order and content; for collections above 512 MB see `fingerprint.of_files`."""
+        """SHA-256 of names, sizes, order and content; of remote files size and version; see `fingerprint`."""
+        if self.table.versions:  # of a store, from which everything would have to be copied
+            return BY_CONTENT + digest(self.table.fingerprint.encode(), *map(str.encode, self.table.versions))
         return of_files(self.table.fingerprint, self.table.sizes, self.table.read)
 
     def make_fingerprint_by_names(self) -> str:

@@ -156,7 +156,7 @@ def test_names_are_looked_up_in_the_data_folder_and_never_in_the_current_one(fol
         ("pool-*.tar", r"pool-\*.tar not found"),
         ("shard-{000..004}.tar", r"shard-001.tar and 3 more not found"),
         ("empty", "empty holds no image"),
-        ("notes.txt", "neither a folder nor a tar file"),
+        ("notes.doc", "neither a folder nor a tar file"),
         ("broken.tar", "broken header"),
     ],
 )
@@ -164,7 +164,7 @@ def test_what_cannot_be_opened_is_reported_in_one_line(path, message, tmp_path, 
     monkeypatch.setenv("SSL_LIGHTNING_DATA", str(tmp_path))
     tar([("0.png", png(0))], "shard-000.tar")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.doc").write_text("x")
     (tmp_path / "broken.tar").write_bytes(b"x" * 2000)
     with pytest.raises(ValueError, match=message) as error:
         open_unlabelled(path)

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from ssl_lightning.data import CuratedImages, ProbeSet, UncuratedImages
+from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.data.packs import locate, open_unlabelled, splits
-from ssl_lightning.data.selection import Selection
+from ssl_lightning.data.sources.selection import Selection
 from ssl_lightning.errors import DataError
 
 KEPT = {f"{n}.png": n for n in range(8)}
@@ -145,10 +146,14 @@ def test_links_pipes_and_locked_folders_are_skipped_with_their_reason(folder, pn
     }
 
 
-def test_a_folder_of_shards_suggests_the_pattern(folder, png):
-    root = folder({"pool-000.tar": b"", "pool-001.tar": b"", "index.json": b"{}"})
-    with pytest.raises(ValueError, match=r"holds no image but 2 tar files: .* --data.path '.*/images/\*\.tar'"):
-        open_unlabelled(str(root))
+def test_a_folder_of_shards_is_read_as_they_are_and_a_line_counts_the_others(folder, tar, png, caplog):
+    shards = {f"pool-00{n}.tar": tar([(f"{n}.png", png(n))], "x.tar").read_bytes() for n in range(2)}
+    root = folder(shards | {"index.json": b"{}", "pool-000.parquet": b"PAR1"})
+    caplog.set_level("INFO")
+    assert short(open_unlabelled(str(root))) == ["pool-000.tar/0.png", "pool-001.tar/1.png"]
+    assert f"{root} is read as 2 shards, the first {root}/pool-000.tar; 2 other files are skipped" in caplog.text
+    with pytest.raises(DataError, match="holds no image"):
+        open_unlabelled(str(root), SourceOptions(selection=Selection(exclude=("*.tar", "*.parquet"))))
     with pytest.raises(
         ValueError, match=r"holds no image .*, 1 files skipped: 1 no image, ending .txt \(a.txt\): give"
     ):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_lightning.data.tars import index_tar
+from ssl_lightning.data.sources.tar_index import index_tar
 from ssl_lightning.errors import DataError
 
 GOOD = [("a/1.jpg", b"first"), ("a/2.jpg", b""), ("b/3.jpg", b"third" * 500)]
@@ -216,7 +216,7 @@ def test_an_unpacked_archive_is_held_once(tmp_path):
 def test_an_archive_that_unpacks_to_too_much_is_rejected_before_it_is_held(tmp_path, monkeypatch):
     path = tmp_path / "bomb.tar.gz"
     path.write_bytes(gzip.compress(bytes(40 << 20), 1))
-    monkeypatch.setattr("ssl_lightning.data.tars._LARGEST_UNPACKED", 10 << 20)
+    monkeypatch.setattr("ssl_lightning.data.sources.tar_index._LARGEST_UNPACKED", 10 << 20)
     tracemalloc.start()
     with pytest.raises(DataError, match="unpack it into a folder"):
         index_tar(path)

@@ -10,6 +10,8 @@ from pathlib import PurePosixPath
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 HEAD = 16
 """Number of bytes at the start of a file that identify its format."""
+NO_IMAGE = "no image, "
+"""Start of the reasons of files that are none by their ending or content."""
 _SYSTEM = ("__MACOSX", "@eaDir", ".ipynb_checkpoints", ".thumbnails", ".Trash*", "lost+found", "$RECYCLE.BIN")
 _ENDINGS_OF_OTHERS = (
     # raw photographs have the signature of a TIFF file, and their first image is a thumbnail
@@ -48,15 +50,25 @@ class Selection:
         Raises:
             OSError: From `head`.
         """
-        if any(pattern.matches(name) for pattern in self._exclude):
-            return "matched by exclude"
+        if reason := self.left_out_because(name):
+            return reason
         chosen = [pattern for pattern in self._include if pattern.matches(name)]
-        if self.include and not chosen:
-            return "not matched by include"
         never = _never_image(name)
         if never and not any(pattern.names(never) for pattern in chosen):
             return _reason_of(never)
         return "" if name.lower().endswith(ENDINGS) else _by_content(name, head)
+
+    def left_out_because(self, name: str) -> str:
+        """The reason why a pattern leaves out an image, whatever its ending; empty for none.
+
+        Args:
+            name: Its path within the source, with slashes.
+        """
+        if any(pattern.matches(name) for pattern in self._exclude):
+            return "matched by exclude"
+        if self.include and not any(pattern.matches(name) for pattern in self._include):
+            return "not matched by include"
+        return ""
 
     @cached_property
     def _include(self) -> list["_Pattern"]:
@@ -112,4 +124,4 @@ def _by_content(name: str, head: Callable[[], bytes]) -> str:
     ending = PurePosixPath(name).suffix.lower()
     if ending not in _OTHER and _SIGNATURES.match(head()):
         return ""
-    return f"no image, ending {ending}" if ending else "no image, without ending"
+    return f"{NO_IMAGE}ending {ending}" if ending else f"{NO_IMAGE}without ending"

@@ -12,6 +12,7 @@ from ssl_lightning.errors import DataError, UsageError
 VARIABLE = "SSL_LIGHTNING_DATA"
 _MOST_SHARDS, _MOST_DIGITS, _MOST_BRACES = 100_000, 18, 10
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_INSIDE = re.compile(r"(\.(?:parquet|arrow|feather|csv|tsv|jsonl|npy|npz|h5|hdf5)):(.+)\Z", re.IGNORECASE | re.DOTALL)
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
@@ -44,7 +45,7 @@ def locate(path: str) -> list[Path]:
         return literal[:1]  # a name with braces or brackets of its own
     if len(_BRACES.findall(path)) > _MOST_BRACES:
         raise UsageError(f"found more than {_MOST_BRACES} pairs of braces in the path {path[:50]!r}...; expected fewer")
-    wanted = list(islice(_expand_braces(path), _MOST_SHARDS + 1))
+    wanted = list(islice(expand_braces(path), _MOST_SHARDS + 1))
     if len(wanted) > _MOST_SHARDS:
         raise UsageError(f"found {path!r} with braces for more than {_MOST_SHARDS:,} files; expected fewer")
     found = [_first_match(roots, pattern) for pattern in wanted]
@@ -85,7 +86,12 @@ def _first_match(roots: list[Path], pattern: str) -> list[Path]:
     return []
 
 
-def _expand_braces(pattern: str) -> Iterator[str]:
+def expand_braces(pattern: str) -> Iterator[str]:
+    """The paths that braces stand for, such as `{000..005}` or `{a,b}`.
+
+    Raises:
+        UsageError: For numbers of too many digits.
+    """
     match = _BRACES.search(pattern)
     if match is None:
         yield pattern
@@ -96,4 +102,17 @@ def _expand_braces(pattern: str) -> Iterator[str]:
         raise UsageError(f"found {match[0][:50]}... in a path; expected numbers of at most {_MOST_DIGITS} digits")
     choices = words.split(",") if words else (f"{n:0{width}d}" for n in range(int(first), int(last) + 1))
     for choice in choices:
-        yield from _expand_braces(pattern[: match.start()] + choice + pattern[match.end() :])
+        yield from expand_braces(pattern[: match.start()] + choice + pattern[match.end() :])
+
+
+def divided(path: str) -> tuple[str, str]:
+    """A path and what it names inside of a file, such as `images.h5` and `/train` of `images.h5:/train`.
+
+    Args:
+        path: A column of a table, a dataset of an HDF5 file or an array follows the ending and a colon. A path that
+            exists is taken as it is.
+    """
+    match = _INSIDE.search(path)
+    if match is None or os.path.exists(path):
+        return path, ""
+    return path[: match.end(1)], match[2]

@@ -7,14 +7,14 @@ import zlib
 from array import array
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from ssl_lightning.data.tar_headers import BadTarError, Header, Headers
+from ssl_lightning.data.sources.tar_headers import BadTarError, Header, Headers
 from ssl_lightning.errors import DataError
 from ssl_lightning.progress import progress
 
@@ -58,13 +58,14 @@ def index_tar(path: Path) -> TarIndex:
         opener = _opener(path)
         if opener is None:
             with path.open("rb", buffering=0) as file:
-                return TarIndex(*_members(path, _reads(file), path.stat().st_size))
+                return index_members(str(path), _reads(file), path.stat().st_size)
         content = _unpack(path, opener)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}): check the file and its disk") from error
     unpacked = np.frombuffer(content, dtype=np.uint8)  # without a copy
     unpacked.flags.writeable = False
-    return TarIndex(*_members(path, lambda at, size: bytes(content[at : at + size]), len(content)), unpacked)
+    index = index_members(str(path), lambda at, size: bytes(content[at : at + size]), len(content))
+    return replace(index, unpacked=unpacked)
 
 
 def _reads(file: BinaryIO) -> Read:
@@ -95,7 +96,17 @@ def _unpack(path: Path, opener: Callable[..., AbstractContextManager[BinaryIO]])
     return content
 
 
-def _members(path: Path, read: Read, length: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+def index_members(path: str, read: Read, length: int) -> TarIndex:
+    """Read the headers of an archive that is not compressed.
+
+    Args:
+        path: For messages.
+        read: Returns bytes of it.
+        length: Number of all its bytes.
+
+    Raises:
+        DataError: See `index_tar`.
+    """
     names: list[str] = []
     offsets, sizes = array("q"), array("q")
     try:
@@ -108,22 +119,22 @@ def _members(path: Path, read: Read, length: int) -> tuple[list[str], np.ndarray
     except BadTarError as error:
         raise _broken(path, f"{error} after {len(names)} members") from error
     _reject_duplicates(path, names)
-    return names, np.array(offsets, dtype=np.int64), np.array(sizes, dtype=np.int64)
+    return TarIndex(names, np.array(offsets, dtype=np.int64), np.array(sizes, dtype=np.int64))
 
 
-def _reject_unsafe(path: Path, header: Header) -> None:
+def _reject_unsafe(path: str, header: Header) -> None:
     if header.kind != "file":
         raise _broken(path, f"holds a {header.kind}, {header.name!r}", "pack plain files only")
     if header.name.startswith("/") or ".." in PurePosixPath(header.name).parts:
         raise _broken(path, f"holds a name that leaves its folder, {header.name!r}", "pack relative names only")
 
 
-def _reject_duplicates(path: Path, names: list[str]) -> None:
+def _reject_duplicates(path: str, names: list[str]) -> None:
     if len(set(names)) < len(names):
         seen: set[str] = set()
         twice = next(name for name in names if name in seen or seen.add(name))
         raise _broken(path, f"holds the name {twice!r} twice", "pack each name once")
 
 
-def _broken(path: Path, found: str, fix: str = "make or copy it again") -> DataError:
+def _broken(path: Path | str, found: str, fix: str = "make or copy it again") -> DataError:
     return DataError(f"{path} {found}: {fix}")
