@@ -47,6 +47,11 @@ def open_container(path: str) -> Container:
     return _opened(path, os.getpid())
 
 
+def forget_containers() -> None:
+    """Open containers again: a file that was replaced under its name is still read where it is open."""
+    _opened.cache_clear()
+
+
 @lru_cache(maxsize=256)
 def _opened(path: str, process: int) -> Container:
     """One object for each process: handles of libraries do not survive a fork."""
