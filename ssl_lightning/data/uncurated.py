@@ -19,8 +19,8 @@ class UncuratedImages(ImageModule):
     its row and is left out of batches.
 
     Args:
-        path: A folder, a tar file, or several shards by a pattern (`pool-*.tar`) or braces
-            (`pool-{000000..000005}.tar`): names in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
+        path: A manifest of `ssl-lightning data build`, a folder, a tar file, or several shards by a pattern
+            (`pool-*.tar`) or braces (`pool-{000000..000005}.tar`): names in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
             such as `./images`.
     """
 

@@ -21,7 +21,7 @@ class RowsFingerprint:
 
     def __init__(self, folder: str | None = None) -> None:
         self._state, self._last, self._ascending = hashlib.sha256(), -1, True
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by `hexdigest`
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by `close`
         self.count = 0
 
     def add(self, ids: np.ndarray, digests: np.ndarray) -> None:
@@ -42,6 +42,10 @@ class RowsFingerprint:
         content = records.tobytes()
         self._state.update(content)
         self._file.write(content)
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self._file.close()
 
     def hexdigest(self) -> str:
         """The fingerprint."""

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -372,8 +372,10 @@ def _write(
     changes: Changes,
     described: dict[str, Any],
 ) -> None:
-    fingerprint = RowsFingerprint(renames.folder)
-    with parquet.ParquetWriter(file, SCHEMA, **write_options(SCHEMA)) as writer:
+    with (
+        closing(RowsFingerprint(renames.folder)) as fingerprint,
+        parquet.ParquetWriter(file, SCHEMA, **write_options(SCHEMA)) as writer,
+    ):
         groups = _Groups(writer)
         for batch in batches:
             rows, ids = batch.rows, batch.ids.copy()

@@ -78,7 +78,7 @@ def as_bytes(text: str) -> bytes:
     return from_text(text).encode("utf-8", "surrogateescape") if "\\" in text else text.encode()
 
 
-def names_of(column: pa.Array) -> list[str]:
+def names_of(column: pa.Array | pa.ChunkedArray) -> list[str]:
     """The names of a column of texts."""
     texts = column.to_pylist()
     return [from_text(text) for text in texts] if pc.any(pc.match_substring(column, "\\")).as_py() else texts
