@@ -20,8 +20,8 @@ class UncuratedImages(ImageModule):
 
     Args:
         path: A manifest of `ssl-lightning data build`, a folder, a tar file, or several shards by a pattern
-            (`pool-*.tar`) or braces (`pool-{000000..000005}.tar`): names in the folder of the environment variable SSL_LIGHTNING_DATA, or a path
-            such as `./images`.
+            (`pool-*.tar`) or braces (`pool-{000000..000005}.tar`): names in the folder of the environment variable
+            SSL_LIGHTNING_DATA, or a path such as `./images`.
     """
 
     path: str
