@@ -1,4 +1,4 @@
-"""Costs of a manifest: reading real tars, and merge, conversion and start at many rows from synthetic parts.
+"""Costs of a manifest: reading real tars, and merge (with conversion) and start at many rows of synthetic parts.
 
     python -m benchmarks.manifest read IMAGES.tar --out results.json
     python -m benchmarks.manifest rows 1000000 --out results.json
@@ -116,7 +116,7 @@ def map_rows(folder: str) -> dict:
             "class": ManifestImages.__name__}  # fmt: skip
 
 
-STEPS = {"make": make, "merge": merge, "merge again": merge, "convert": map_rows, "start": map_rows}
+STEPS = {"make": make, "merge": merge, "merge again": merge, "start": map_rows}
 
 
 def rows(count: int) -> dict:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_lightning.data.hashing import QUARANTINED
+from ssl_lightning.data.hashing import OK, QUARANTINED
+from ssl_lightning.data.manifest.mapped import mapped
 from ssl_lightning.data.manifest.merge import Changes, merge
 from ssl_lightning.data.manifest.parts import Built, Earlier, existing_part, last_member, part_path
 from ssl_lightning.data.manifest.planned import Plan, parts_folder
@@ -116,6 +117,8 @@ def merge_parts(folder: Path, out: Path) -> Changes:
         )
     changes = merge([path for path in paths.values() if path is not None], out, planned.described)
     planned.sweep(folder)
+    if changes.statuses.get(OK):
+        mapped(out)  # now, so that training starts at once
     return changes
 
 

@@ -17,10 +17,14 @@ class RowsFingerprint:
 
     Args:
         folder: Folder of the temporary file; None for the default.
+
+    Attributes:
+        ascending: Whether every id so far is larger than the one before, and none is negative.
+        count: Number of rows.
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        self._state, self._last, self._ascending = hashlib.sha256(), -1, True
+        self._state, self._last, self.ascending = hashlib.sha256(), -1, True
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by `close`
         self.count = 0
 
@@ -36,7 +40,7 @@ class RowsFingerprint:
         records = np.empty(len(ids), _RECORD)
         records["id"] = ids
         records["sha256"] = np.ascontiguousarray(digests).view("S32")[:, 0]
-        self._ascending &= bool(ids[0] > self._last) and bool((np.diff(ids) > 0).all())
+        self.ascending &= bool(ids[0] > self._last) and bool((np.diff(ids) > 0).all())
         self._last = int(ids[-1])
         self.count += len(ids)
         content = records.tobytes()
@@ -50,7 +54,7 @@ class RowsFingerprint:
     def hexdigest(self) -> str:
         """The fingerprint."""
         with self._file:
-            if self._ascending or not self.count:
+            if self.ascending or not self.count:
                 return self._state.hexdigest()
             self._file.flush()
             records = np.memmap(self._file, _RECORD, mode="r")

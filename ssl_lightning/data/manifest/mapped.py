@@ -28,7 +28,7 @@ from ssl_lightning.files import write_text
 _VERSION = 1
 _KINDS = {"ids": "<i8", "container": "<i4", "offsets": "<i8", "sizes": "<i8", "ends": "<i8", "names": "u1"}
 _COMPARED = 64
-"""Rows whose content is compared at the start of a run."""
+"""Number of rows that are compared with their files at the start of a run."""
 _BLOCK = 1 << 16
 
 
@@ -193,8 +193,8 @@ class _Rows:
         count = self.fingerprint.count
         if not count:
             raise DataError(f"found no usable row in {manifest}; expected one of status ok at least")
-        ids = np.fromfile(self.folder / "ids", "<i8")
-        if ids.min() < 0 or not (np.diff(ids) > 0).all():
+        if not self.fingerprint.ascending:
+            ids = np.fromfile(self.folder / "ids", "<i8")
             self._sort(np.argsort(ids, kind="stable"))
             ids.sort()
             if ids[0] < 0 or (np.diff(ids) == 0).any():

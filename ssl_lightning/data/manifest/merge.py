@@ -217,7 +217,7 @@ class _Previous:
         if not self._last <= first <= last:
             raise DataError(
                 f"found {self._path} in another order than by source, shard and member; expected a manifest of "
-                "`data build`, whose ids are kept: move it away, or give another --out"
+                "`data build`, with ids to keep: move it away, or give another --out"
             )
         self._last = last
 

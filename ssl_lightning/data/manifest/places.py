@@ -54,11 +54,11 @@ def container_of(source: str, shard: str, folder: Path) -> str:
     """
     check_place(source, shard)
     path = os.path.join(from_text(source), from_text(shard)) if shard else from_text(source)
-    wanted = candidates(path, folder)
-    found = next((place for place in wanted if os.path.exists(divided(place)[0])), None)
+    tried = candidates(path, folder)
+    found = next((place for place in tried if os.path.exists(divided(place)[0])), None)
     if found is None:
         raise DataError(
-            f"{' and '.join(wanted)} not found; expected the images of the manifest: move them there, set {VARIABLE}, "
+            f"{' and '.join(tried)} not found; expected the images of the manifest: move them there, set {VARIABLE}, "
             "or build the manifest again"
         )
     return found

@@ -220,8 +220,8 @@ def digests_of(column: pa.Array | pa.ChunkedArray) -> UInt8[np.ndarray, "n 32"]:
 def _read(path: Path, names: list[str]) -> Iterator[pa.Table]:
     with parquet.ParquetFile(path, page_checksum_verification=True) as file:
         there = set(file.schema_arrow.names)
-        for batch in file.iter_batches(BATCH, columns=[name for name in names if name in there]):
-            table = pa.Table.from_batches([batch])
+        for group in range(file.num_row_groups):  # iter_batches keeps what it has read
+            table = file.read_row_group(group, columns=[name for name in names if name in there])
             yield pa.table({name: _plain(table, name) for name in names})
 
 

@@ -177,7 +177,7 @@ def _of_shard(source: str, shard: str, container: str, options: SourceOptions) -
     path = divided(container)[0]
     if is_tar(path) and not path.lower().endswith(".tar"):
         raise DataError(
-            f"found {path}, a compressed tar file; expected a plain one, whose members can be read by offset: unpack it"
+            f"found {path}, a compressed tar file; expected a plain one, which is read by offset: unpack it"
         )
     try:
         status = os.stat(path)
