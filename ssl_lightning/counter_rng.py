@@ -17,6 +17,8 @@ _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 _MASK = (1 << 64) - 1
+_FEISTEL, _ROUNDS = 1, 8
+"""A further key of the rounds of a Feistel network, and their number."""
 
 
 class Purpose(IntEnum):
@@ -95,6 +97,36 @@ def uniform(
 def permutation(seed: int, purpose: Purpose, epoch: int, size: int) -> Int[Tensor, "N"]:
     """A random permutation of `size` rows, on the CPU."""
     return torch.argsort(bits(seed, purpose, epoch, torch.arange(size)), stable=True)
+
+
+def permuted(seed: int, purpose: Purpose, epoch: int, places: Int[Tensor, "B"], size: int) -> Int[Tensor, "B"]:
+    """The rows at some places of a random permutation of `size` rows, without an array of all rows.
+
+    A Feistel network with keyed rounds permutes the numbers of an even number of bits; a result of `size` or more is
+    permuted again until it is smaller (cycle walking; Black, Rogaway 2002, "Ciphers with arbitrary finite domains").
+    It is another permutation than that of `permutation`.
+
+    Args:
+        seed: Seed of the run.
+        purpose: The use of the permutation.
+        epoch: Epoch of the run.
+        places: Places from 0 to `size` - 1.
+        size: Number of rows.
+    """
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    keys = [_fold(seed, purpose, epoch, _FEISTEL, number) for number in range(_ROUNDS)]
+    rows = _feistel(places.long(), half, keys)
+    while bool((outside := rows >= size).any()):
+        rows[outside] = _feistel(rows[outside], half, keys)
+    return rows
+
+
+def _feistel(values: Tensor, half: int, keys: list[int]) -> Tensor:
+    mask = (1 << half) - 1
+    left, right = values >> half, values & mask
+    for key in keys:
+        left, right = right, left ^ (_mix(right * _GOLDEN + key) & mask)
+    return (left << half) | right
 
 
 def number(seed: int, purpose: Purpose, epoch: int = 0, view: int = 0) -> int:

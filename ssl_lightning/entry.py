@@ -15,8 +15,8 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from ssl_lightning import __version__
-from ssl_lightning.arguments import leading, options_in
-from ssl_lightning.cli.subcommands import SUBCOMMANDS, Subcommand
+from ssl_lightning.arguments import Option, leading, options_in
+from ssl_lightning.cli.subcommands import GROUPS, SUBCOMMANDS, Subcommand
 from ssl_lightning.errors import (
     DiskError,
     HookError,
@@ -58,13 +58,12 @@ def main() -> None:
     if arguments[0] in ("-V", "--version"):
         sys.stdout.write(f"{__version__}\n")
         return
-    if arguments[0] not in SUBCOMMANDS:
-        sys.exit(
-            _report(
-                f"found the subcommand {arguments[0]!r}; expected {_meant(arguments[0])}",
-                ParsingError.exit_code,
-            )
-        )
+    if _lists_group(arguments):
+        sys.stdout.write(overview(arguments[0]) + "\n")
+        return
+    name, _ = divided(arguments)
+    if name not in SUBCOMMANDS:
+        sys.exit(_report(f"found the subcommand {name!r}; expected {_meant(name)}", ParsingError.exit_code))
     try:
         code = run(arguments)
     except SystemExit as ended:  # of the parser, after help or an error
@@ -76,14 +75,42 @@ def main() -> None:
     sys.exit(code)
 
 
+def _lists_group(arguments: list[str]) -> bool:
+    """Whether a command line is a group without one of its subcommands."""
+    return arguments[0] in GROUPS and (len(arguments) == 1 or arguments[1] in ("-h", "--help", "help"))
+
+
+def divided(arguments: list[str]) -> tuple[str, list[str]]:
+    """The name of the subcommand, of two words in a group, and the rest of a command line."""
+    words = 2 if arguments[0] in GROUPS else 1
+    return " ".join(arguments[:words]), arguments[words:]
+
+
 def _meant(name: str) -> str:
-    """The subcommand that is most like a misspelled one, or all of them."""
-    close = get_close_matches(name, SUBCOMMANDS, n=1)
-    return close[0] if close else f"one of {', '.join(SUBCOMMANDS)}"
+    """The subcommand that is most like a misspelled one, or all of them, of its group where it has one."""
+    group = name.split(" ")[0]
+    names = [each for each in SUBCOMMANDS if group not in GROUPS or each.startswith(f"{group} ")]
+    close = get_close_matches(name, names, n=1)
+    return close[0] if close else f"one of {', '.join(names)}"
 
 
-def overview() -> str:
-    """Every subcommand in a line."""
+def overview(group: str = "") -> str:
+    """Every subcommand in a line.
+
+    Args:
+        group: Only those of this group.
+    """
+    if group:
+        chosen = [subcommand for name, subcommand in SUBCOMMANDS.items() if name.startswith(f"{group} ")]
+        return "\n".join(
+            [
+                f"usage: ssl-lightning {group} SUBCOMMAND [--key value ...]",
+                "",
+                *(f"  {subcommand.name:<12} {subcommand.help}" for subcommand in chosen),
+                "",
+                f"`ssl-lightning {group} SUBCOMMAND --help` lists the options of a subcommand.",
+            ]
+        )
     return "\n".join(
         [
             f"ssl-lightning {__version__}: self-supervised learning by clustering, and from uncurated images",
@@ -145,25 +172,31 @@ def _is_shown(record: logging.LogRecord) -> bool:
 
 def dispatch(arguments: list[str]) -> None:
     """Hand a command line to its subcommand."""
-    subcommand = SUBCOMMANDS[arguments[0]]
+    name, options = divided(arguments)
+    subcommand = SUBCOMMANDS[name]
     if subcommand.is_lightnings:
         import_module(subcommand.module).main(arguments)
         return
     from ssl_lightning.cli.function import call  # the parser imports torch
 
-    call(subcommand, _for_parser(subcommand, arguments[1:]))
+    call(subcommand, _for_parser(subcommand, options))
 
 
 def _for_parser(subcommand: Subcommand, options: list[str]) -> list[str]:
     """Options as the parser takes them: leading folders as one list, a leading name with its option."""
     split = options_in(options)
     first = leading(split)
-    words = [word for option in split for word in option.for_parser]
+    words = [word for option in split for word in _with_value(option, subcommand.flags)]
     if subcommand.takes_folders and first:
-        return [json.dumps(first), *words[len(first) :]]
+        listed = json.dumps(first)
+        return [f"--{subcommand.first_option}={listed}" if subcommand.first_option else listed, *words[len(first) :]]
     if subcommand.first_option and first:
         return [f"--{subcommand.first_option}={first[0]}", *words[1:]]
     return words
+
+
+def _with_value(option: Option, flags: tuple[str, ...]) -> tuple[str, ...]:
+    return (f"--{option.name}=true",) if option.name in flags and option.value is None else option.for_parser
 
 
 def _disk_trouble(error: OSError) -> str:

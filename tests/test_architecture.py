@@ -31,7 +31,7 @@ LAYERS = {
     "clustering": "counter_rng decompositions errors files types",
     "contracts": "errors models types",
     "__init__": "checkpoints",
-    "data": "processes progress clustering contracts counter_rng errors models types",
+    "data": "processes progress clustering contracts counter_rng errors files models types",
     "evaluation": "clustering counter_rng decompositions errors",
     "runs": "checkpoints errors files processes report",
     "sample_state": "clustering errors",

@@ -11,11 +11,13 @@ class Subcommand:
     """A subcommand of `ssl-lightning`.
 
     Attributes:
-        name: As typed.
+        name: As typed; of a group, such as `data`, the two words.
         module: Import path of the module with its `main`.
         help: One line.
         takes_folders: Whether it takes several folders one after the other, as a shell writes them; `main` gets a list.
-        first_option: The option that a first argument without dashes gives; empty where there is none.
+        first_option: The option that a first argument without dashes gives, or all of them where it takes several;
+            empty where there is none.
+        flags: Options that stand for true without a value.
     """
 
     name: str
@@ -23,6 +25,7 @@ class Subcommand:
     help: str
     takes_folders: bool = False
     first_option: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def is_lightnings(self) -> bool:
@@ -88,7 +91,23 @@ SUBCOMMANDS = {
             "ssl_lightning.commands.report",
             "the page of a run, also while it trains, or with all images in one file",
         ),
+        Subcommand(
+            "data build",
+            "ssl_lightning.commands.data_build",
+            "describe every image of a collection in a manifest, with permanent ids",
+            takes_folders=True,
+            first_option="sources",
+        ),
+        Subcommand(
+            "data check",
+            "ssl_lightning.commands.data_check",
+            "compare a manifest with its images: missing, changed, moved and new files",
+            first_option="manifest",
+            flags=("full",),
+        ),
         Subcommand("check-setup", "ssl_lightning.commands.check_setup", "versions, devices, data and speed"),
     )
 }
 """Every subcommand by its name, in the order of `--help`."""
+GROUPS = {name.split()[0] for name in SUBCOMMANDS if " " in name}
+"""First words of the names of two words."""

@@ -327,6 +327,18 @@ class PackedNames:
         self.block = np.frombuffer(b"".join(encoded), dtype=np.uint8)
         self.ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
 
+    @classmethod
+    def of(cls, block: np.ndarray, ends: np.ndarray) -> "PackedNames":
+        """Names in arrays that exist, such as mapped files.
+
+        Args:
+            block: Bytes of all names.
+            ends: End of each name in it.
+        """
+        names = cls([])
+        names.block, names.ends = block, ends
+        return names
+
     def __len__(self) -> int:
         return len(self.ends)
 

@@ -32,7 +32,17 @@ from ssl_lightning.data.png_deep import as_bytes, deep_values, is_deep_with_alph
 from ssl_lightning.data.png_strips import png_strips
 from ssl_lightning.data.walks import FORMATS, Layout
 
-__all__ = ["FORMATS", "Header", "Limits", "Unreadable", "check_header", "decode"]
+__all__ = [
+    "FORMATS",
+    "Decoded",
+    "Header",
+    "Limits",
+    "Unreadable",
+    "check_header",
+    "decode",
+    "decode_with_header",
+    "header_of",
+]
 
 _GRAY = (128, 128, 128)
 _BAND = 1 << 18
@@ -43,6 +53,8 @@ _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
 """A value of a TIFF tag, and the tag."""
 _BITS, _SAMPLE_FORMAT, _SIGNED = 258, 339, 2
 """Tags of a TIFF, and a value of the second one."""
+_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
+"""Tags of a TIFF."""
 
 
 class Header(NamedTuple):
@@ -74,13 +86,50 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, window: IntensityWindow
     Note:
         A JPEG that is damaged but complete is decoded as far as libjpeg can, as in every viewer.
     """
+    return decode_with_header(data, limits, window).pixels
+
+
+class Decoded(NamedTuple):
+    """A decoded image, its header, and the EXIF orientation from 1 to 8 that has been undone."""
+
+    pixels: UInt8[Tensor, "3 h w"]
+    header: Header
+    orientation: int
+
+
+def decode_with_header(data: bytes, limits: Limits = DEFAULT_LIMITS, window: IntensityWindow = None) -> Decoded:
+    """See `decode`."""
     with _guarded(), quiet_decoders():
         layout = layout_of(data, limits)
         with _open(layout) as image:
             header = _header(image)
             check_header(header, limits)
             _check_cost(header, layout, limits, data)
-            return _upright(_pixels(data, layout, header, image, window), layout.orientation)
+            as_stored, orientation = _as_stored(image, header, layout)
+            pixels = _upright(_pixels(data, layout, header, image, window), layout.orientation)
+            return Decoded(pixels, as_stored, orientation)
+
+
+def header_of(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[Header, int]:
+    """The header and the EXIF orientation of a file without decoding its pixels.
+
+    Raises:
+        Unreadable: If they cannot be read; a header beyond the limits can.
+    """
+    layout = layout_of(data, limits)
+    with _guarded(), quiet_decoders(), _open(layout) as image:
+        return _as_stored(image, _header(image), layout)
+
+
+def _as_stored(image: Image.Image, header: Header, layout: Layout) -> tuple[Header, int]:
+    """The header before any rotation, and the orientation. Pillow rotates a TIFF itself, and swaps its sides."""
+    if layout.format != "TIFF":
+        return header, layout.orientation if 1 <= layout.orientation <= 8 else 1
+    tags = getattr(image, "tag_v2", {})
+    orientation = tags.get(_ORIENTATION, 1)
+    if orientation not in range(1, 9):
+        return header, 1
+    return header._replace(width=int(tags[_WIDTH]), height=int(tags[_HEIGHT])), orientation
 
 
 def is_deep(data: bytes, limits: Limits = DEFAULT_LIMITS) -> bool:

@@ -1,15 +1,23 @@
 """Loaders with a resumable position: rows of an `ImageDataset` in a fixed order, sharded over processes."""
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from ssl_lightning.data.dataset import ImageDataset
-from ssl_lightning.data.order import balanced_order, epoch_order, occurrences
+from ssl_lightning.data.order import (
+    KEYED,
+    SORTED,
+    balanced_order,
+    epoch_order,
+    keyed_order,
+    occurrences,
+    order_version,
+)
 from ssl_lightning.data.reading import CropSpec, RankShard, Task, TaskReader
 from ssl_lightning.data.unreadable import described
 from ssl_lightning.errors import DataError, UsageError
@@ -43,6 +51,7 @@ class TrainingLoader:
         masked: Number of unreadable rows of this process in this epoch so far.
         unreadable: Unreadable rows of this process in this epoch so far, as far as this process has read them.
         labels: Clusters over which the next epoch is balanced; None for the natural order.
+        order: Version of the natural order, which is that of the checkpoint in a resumed run.
         seconds: Time that batches of this process have taken so far.
     """
 
@@ -72,6 +81,7 @@ class TrainingLoader:
         self.unreadable: list[int] = []
         self.seconds = 0.0
         self.labels: Labels = None
+        self.order = order_version(len(dataset))
         self._labels_in_use: Labels = None
         self._start = 0
         self._read = TaskReader(dataset, crop_spec, num_workers, keep_workers=True)
@@ -110,8 +120,10 @@ class TrainingLoader:
             yield batch
             began = time.perf_counter()
 
-    def _tasks(self) -> list[Task]:
+    def _tasks(self) -> Sequence[Task]:
         count = len(self.dataset)
+        if self._labels_in_use is None and self.order == KEYED:
+            return _KeyedTasks(self, range(len(self)))
         if self._labels_in_use is None:
             order = epoch_order(self.crop_spec.seed, self.epoch, count)
             return [Task(self.epoch, self.share.of(rows)) for rows in order.split(self.batch_size)[: len(self)]]
@@ -151,6 +163,7 @@ class TrainingLoader:
             "masked": self.masked,
             "labels": self.labels,
             "labels_in_use": self._labels_in_use,
+            "order": self.order,
             "made_for": self._made_for(),
         }
 
@@ -171,6 +184,12 @@ class TrainingLoader:
                 )
         if not 0 <= int(state["position"]) <= len(self):
             raise DataError(f"found a checkpoint at batch {state['position']} of an epoch of {len(self)}")
+        order = state.get("order", SORTED)  # of checkpoints of earlier versions
+        if order not in (SORTED, KEYED):
+            raise DataError(
+                f"found a checkpoint with the order {order!r}; expected {SORTED} or {KEYED}: update the package"
+            )
+        self.order = order
         self.epoch, self.masked = int(state["epoch"]), int(state["masked"])
         self.position = self._start = int(state["position"])
         self.labels, self._labels_in_use = state["labels"], state["labels_in_use"]
@@ -182,6 +201,30 @@ class TrainingLoader:
             "seed": self.crop_spec.seed,
             "drop_last": self.drop_last,
         }
+
+
+class _KeyedTasks(Sequence[Task]):
+    """Tasks of an epoch that are made when they are read, with the rows of one batch at a time."""
+
+    def __init__(self, loader: TrainingLoader, numbers: range) -> None:
+        self.loader, self.numbers, self.epoch = loader, numbers, loader.epoch
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> Task: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "_KeyedTasks": ...
+
+    def __getitem__(self, place: int | slice) -> "Task | _KeyedTasks":
+        if isinstance(place, slice):
+            return _KeyedTasks(self.loader, self.numbers[place])
+        start, count = self.numbers[place] * self.loader.batch_size, len(self.loader.dataset)
+        end = min(count, start + self.loader.batch_size)
+        rows = keyed_order(self.loader.crop_spec.seed, self.epoch, count, start, end)
+        return Task(self.epoch, self.loader.share.of(rows))
 
 
 def batches_per_epoch(num_samples: int, batch_size: int, drop_last: bool, world_size: int) -> int:

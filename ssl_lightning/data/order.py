@@ -4,14 +4,36 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ssl_lightning.counter_rng import Purpose, bits, permutation
+from ssl_lightning.counter_rng import Purpose, bits, permutation, permuted
 from ssl_lightning.errors import DataError
 from ssl_lightning.types import UNLABELLED
+
+SORTED, KEYED = "sorted", "keyed"
+"""Versions of the order of an epoch, which checkpoints store: sorted random numbers, and a keyed bijection."""
+_MOST_SORTED = 1 << 20
+
+
+def order_version(num_samples: int) -> str:
+    """The version of a new run: `KEYED`, which needs no array of all rows, for more than 1,048,576 of them."""
+    return KEYED if num_samples > _MOST_SORTED else SORTED
 
 
 def epoch_order(seed: int, epoch: int, num_samples: int) -> Int[Tensor, "N"]:
     """Every row once, in random order."""
     return permutation(seed, Purpose.ORDER, epoch, num_samples)
+
+
+def keyed_order(seed: int, epoch: int, num_samples: int, start: int, end: int) -> Int[Tensor, "M"]:
+    """A section of an order in which every row occurs once; the order itself is never in memory.
+
+    Args:
+        seed: Seed of the run.
+        epoch: Counted from zero.
+        num_samples: Number of rows.
+        start: First place of the section.
+        end: One more than its last place.
+    """
+    return permuted(seed, Purpose.ORDER, epoch, torch.arange(start, end), num_samples)
 
 
 def occurrences(order: Int[Tensor, "M"]) -> Int[Tensor, "M"]:

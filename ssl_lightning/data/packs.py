@@ -28,7 +28,7 @@ from ssl_lightning.data.sources.opening import (
     splits_at,
     times_of,
 )
-from ssl_lightning.data.sources.paths import locate
+from ssl_lightning.data.sources.paths import VARIABLE, locate
 from ssl_lightning.data.sources.selection import ENDINGS, NO_IMAGE, is_system_name
 from ssl_lightning.data.sources.sidecars import is_sidecar, labels_of_sidecars
 from ssl_lightning.data.sources.splits import shards_in
@@ -45,7 +45,7 @@ _in_use: WeakValueDictionary[tuple[str, str, str, SourceOptions], ImageDataset] 
 
 
 def open_unlabelled(path: str, options: SourceOptions = DEFAULT_OPTIONS) -> ImageDataset:
-    """All images of a folder (nested or flat), a tar file or several shards, without labels.
+    """All images of a folder (nested or flat), a tar file, several shards or a manifest, without labels.
 
     Rows are in the order of the shards and, within each, of the bytes of names. If every file name is a distinct
     number, as in WebDataset shards, the number is the sample id; else the row is.
@@ -53,7 +53,24 @@ def open_unlabelled(path: str, options: SourceOptions = DEFAULT_OPTIONS) -> Imag
     Raises:
         DataError: If nothing is found, there is no image, or a tar file is broken or unsafe.
     """
+    manifest = _manifest_at(path)
+    if manifest is not None:
+        from ssl_lightning.data.manifest.images import ManifestImages  # it imports pyarrow
+
+        return ManifestImages(manifest, options)
     return _pack(sources_at(path), options).dataset
+
+
+def _manifest_at(path: str) -> Path | None:
+    """The manifest at a path; a file name is looked for in the current folder too, where `data build` writes it."""
+    if not path.endswith(".parquet") and not os.path.isdir(path):
+        return None
+    from ssl_lightning.data.manifest.schema import is_manifest
+
+    packed = Path(os.environ.get(VARIABLE, "data")) / path
+    here = Path(path)
+    found = here if here.is_absolute() or path.startswith(".") or not packed.exists() else packed
+    return found if found.exists() and is_manifest(found) else None
 
 
 def open_labelled(path: str, split: str | None, options: SourceOptions = DEFAULT_OPTIONS) -> ImageDataset:

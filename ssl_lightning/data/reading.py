@@ -4,7 +4,7 @@ import atexit
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -108,7 +108,7 @@ class Tasks:
     """The remaining tasks; the worker processes of the loader outlive the list."""
 
     def __init__(self) -> None:
-        self.left: list[Task] = []
+        self.left: Sequence[Task] = []
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
         # arrays: a tensor would be sent through shared memory together with all rows of the epoch
@@ -131,7 +131,7 @@ class TaskReader:
         self._iterator: Any = None
         _task_readers.add(self)
 
-    def __call__(self, tasks: list[Task]) -> Iterator[RawBatch]:
+    def __call__(self, tasks: Sequence[Task]) -> Iterator[RawBatch]:
         """Yield one batch per task; the result does not depend on the number of workers.
 
         Raises:
@@ -183,7 +183,7 @@ class TaskReader:
             )
         return self._loader
 
-    def _report_death(self, error: Exception, in_flight: list[Task]) -> RuntimeError:
+    def _report_death(self, error: Exception, in_flight: Sequence[Task]) -> RuntimeError:
         rows = torch.cat([task.rows for task in in_flight]).tolist()
         names = ", ".join(self.reader.dataset.name(row) for row in rows[:3])
         return RuntimeError(

@@ -16,13 +16,14 @@ log = logging.getLogger(__name__)
 class UncuratedImages(ImageModule):
     """Unlabeled images of any size: a folder, nested or flat, tar shards, tables, lists or arrays.
 
-    Shards are indexed once and read by offset; nothing is extracted. An unreadable image keeps
-    its row and is left out of batches.
+    Shards are indexed once and read by offset; nothing is extracted. An unreadable image keeps its row and is left out
+    of batches.
 
     Args:
-        path: A folder, a file (.tar, .parquet, .arrow, .csv, .tsv, .jsonl, .txt, .npy, .npz, .h5), or several shards by
-            a pattern (`pool-*.tar`) or braces (`pool-{000000..000005}.tar`): names in the folder of the environment
-            variable SSL_LIGHTNING_DATA, a path such as `./images`, or an address such as `s3://bucket/pool-*.tar`.
+        path: A manifest of `ssl-lightning data build`, a folder, a file (.tar, .parquet, .arrow, .csv, .tsv, .jsonl,
+            .txt, .npy, .npz, .h5), or several shards by a pattern (`pool-*.tar`) or braces
+            (`pool-{000000..000005}.tar`): names in the folder of the environment variable SSL_LIGHTNING_DATA, a path
+            such as `./images`, or an address such as `s3://bucket/pool-*.tar`.
         label: Labels for evaluation and reports, which self-supervised training does not use: a column of a table, list
             or `metadata.csv`, or files beside the images, `cls`, `txt`, `json` or `json:<key>`; null for none.
     """

@@ -1,0 +1,67 @@
+"""data build: describe every image of a collection in a manifest, with permanent ids."""
+
+import os
+from pathlib import Path
+
+from ssl_lightning.data.intensity import IntensityWindow
+from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
+from ssl_lightning.data.manifest.build import BuildReport, Job, build, in_words, merge_parts
+from ssl_lightning.data.options import SourceOptions
+from ssl_lightning.data.sources.selection import Selection
+from ssl_lightning.errors import UsageError
+from ssl_lightning.files import reject_unwritable
+
+
+def main(
+    sources: tuple[str, ...] = (),
+    out: str = "",
+    workers: int | None = None,
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    limits: Limits = DEFAULT_LIMITS,
+    intensity_window: IntensityWindow = None,
+    part: str | None = None,
+    merge: str | None = None,
+) -> None:
+    """Write a manifest: where every image is, its SHA-256, perceptual hash, size and format, and whether it decodes.
+
+    The same command again continues a build that was interrupted. A later build reads what is new or changed, keeps
+    the ids of files that were added to, renamed or removed, and reports what vanished.
+
+    Args:
+        sources: Folders, tar files, or patterns of shards such as pool-*.tar; give all of them each time.
+        out: The manifest to write, <name>.parquet. Its parts are kept in <name>.parquet.parts.
+        workers: Number of processes; by default one for each core.
+        include: Globs: only files that match one of them are images.
+        exclude: Globs: files that match one of them are no images.
+        limits: What decoding one image may cost; an image that exceeds it is quarantined.
+        intensity_window: For gray images of more than 8 bits: the values [low, high] that become black and white, or
+            minmax, or percentile.
+        part: i/n makes the parts of job i of n only, for schedulers; `--merge` then writes the manifest.
+        merge: Folder of parts that jobs have made; sources are not given.
+
+    Raises:
+        DataError: If a source is missing, or a shard is damaged.
+        UsageError: For options that do not fit together.
+    """
+    if Path(out).suffix != ".parquet":
+        raise UsageError(f"found out={out!r}; expected a name that ends in .parquet: give --out")
+    if bool(sources) == bool(merge):
+        raise UsageError(
+            "found sources and --merge, or neither; expected `data build SOURCE... --out FILE`, or --merge"
+        )
+    if merge and part:
+        raise UsageError("found --part and --merge; expected one: jobs make parts, and one command merges them")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers is not None and workers < 1:
+        raise UsageError(f"found workers={workers}; expected at least 1")
+    path = Path(out)
+    if path.is_dir():
+        raise UsageError(f"found out={out}, a folder; expected the name of a file that ends in .parquet")
+    reject_unwritable(path.with_name(f".{path.name}.new"), "give --out in a folder that can be written")
+    if merge:
+        report = BuildReport(merge_parts(Path(merge), path))
+    else:
+        options = SourceOptions(limits, Selection(tuple(include), tuple(exclude)), intensity_window)
+        report = build(sources, path, options, workers or cores, Job.parsed(part) if part else None)
+    print("\n".join(in_words(report, path)))

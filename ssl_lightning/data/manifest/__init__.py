@@ -1,0 +1,1 @@
+"""Manifests: a table of every image of a collection, with permanent ids. Built, checked, and read for training."""
