@@ -105,6 +105,12 @@ SUBCOMMANDS = {
             first_option="manifest",
             flags=("full",),
         ),
+        Subcommand(
+            "data dedup",
+            "ssl_lightning.commands.data_dedup",
+            "keep one image of each group of duplicates, and none of an evaluation set",
+            first_option="manifest",
+        ),
         Subcommand("check-setup", "ssl_lightning.commands.check_setup", "versions, devices, data and speed"),
     )
 }

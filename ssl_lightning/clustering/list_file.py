@@ -15,6 +15,8 @@ from ssl_lightning.files import sweep_temporary, write_atomically
 log = logging.getLogger(__name__)
 DIGESTS, DATA = b"sha256", b"data"
 """Keys of the schema's metadata: the SHA-256 of each column as JSON, and the fingerprint of the listed data."""
+KEPT = "kept"
+"""Column of a subset file: whether a row is kept."""
 _AGAIN = "make it again"
 
 
@@ -38,6 +40,17 @@ def write_list(path: Path, columns: dict[str, Any], fingerprint: str) -> None:
     table = table.replace_schema_metadata(metadata)
     sweep_temporary(path.parent, path.name)
     write_atomically(path, lambda file: parquet.write_table(table, file))
+
+
+def column_names(path: str | Path) -> list[str]:
+    """The columns of a list; empty for a file that cannot be read, which `read_list` reports."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_schema(str(path)).names
+    except (pa.ArrowException, OSError, ValueError):
+        return []
 
 
 def read_list(path: str | Path, columns: Sequence[str], most: int) -> tuple[dict[str, np.ndarray], str | None]:

@@ -26,7 +26,7 @@ _COMPARED_DIRECTLY = 20_000
 """Up to this number, all hashes are compared; the index is exact too, and faster for more."""
 _LEADERS_AT_ONCE = 4096
 Keep = Literal["largest", "first", "quality"]
-Pairs = Int64[np.ndarray, "M 2"]
+Pairs = Int64[np.ndarray, "P 2"]
 Thumbnails = Callable[[Int64[np.ndarray, "n"]], UInt8[np.ndarray, "n values"]]
 """Reads the thumbnails of some rows, as one row of values each."""
 

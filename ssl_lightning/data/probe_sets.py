@@ -140,7 +140,7 @@ def _with_classes(dataset: ImageDataset, joined: list[str]) -> ImageDataset:
 
 
 def _open_split(split: str, options: SourceOptions) -> ImageDataset:
-    dataset = _find_split(split, options)
+    dataset = open_split(split, options)
     without = int((dataset.labels == UNLABELLED).sum())
     if without:
         raise DataError(
@@ -150,7 +150,17 @@ def _open_split(split: str, options: SourceOptions) -> ImageDataset:
     return dataset
 
 
-def _find_split(split: str, options: SourceOptions) -> ImageDataset:
+def open_split(split: str, options: SourceOptions) -> ImageDataset:
+    """The images of a split as a probe set names it, with or without labels.
+
+    Args:
+        split: `<folder or tar file>/<split>`, `digits/<split>` or `synthetic/<split>`.
+        options: How they are decoded.
+
+    Raises:
+        UsageError: For a name without a split.
+        DataError: If nothing is found.
+    """
     pack, _, part = split.rstrip("/").rpartition("/")
     if not pack or not part:
         raise UsageError(f"found probe set {split!r}; expected <folder or tar file>/<split>")

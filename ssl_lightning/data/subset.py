@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ssl_lightning.clustering.clusterer import load_labels
-from ssl_lightning.clustering.list_file import read_list
+from ssl_lightning.clustering.list_file import KEPT, column_names, read_list
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.errors import DataError, UsageError
 
@@ -20,9 +20,10 @@ class Subset:
 
     Attributes:
         path: A stage file (`.safetensors`, its labels are the column "cluster") or a list with a column `sample_id`
-            (`.parquet`).
+            (`.parquet`), such as the subset file of `data dedup`.
         column: The column that selects.
-        value: Keep rows with this value; null keeps all rows of a list, or all rows with a cluster.
+        value: Keep rows with this value; null keeps the rows of a subset file that are kept, all rows of another list,
+            or all rows with a cluster.
     """
 
     path: str
@@ -56,11 +57,14 @@ class Subset:
         return self._chosen(labels.long(), torch.arange(len(dataset)))
 
     def _of_list(self, dataset: ImageDataset) -> Int[Tensor, "M"]:
-        names = ["sample_id"] if self.value is None else list(dict.fromkeys(["sample_id", self.column]))
+        column = self.column if self.value is not None else KEPT if KEPT in column_names(self.path) else None
+        names = list(dict.fromkeys(["sample_id", column or "sample_id"]))
         columns, made_for = read_list(self.path, names, len(dataset))
         self._reject_other_data(made_for, dataset)
         rows = self._rows_of(columns["sample_id"], dataset)
-        values = np.zeros(len(rows)) if self.value is None else columns[self.column].copy()
+        values = np.zeros(len(rows)) if column is None else columns[column].copy()
+        if column == KEPT and self.value is None:
+            values -= 1  # 0 for kept rows, below for others
         return self._chosen(torch.from_numpy(values).long(), rows)
 
     def _rows_of(self, wanted: np.ndarray, dataset: ImageDataset) -> Int[Tensor, "M"]:

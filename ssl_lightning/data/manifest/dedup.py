@@ -1,0 +1,239 @@
+"""One image of each group of duplicates in a manifest, without images of evaluation sets, as a subset file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
+from PIL import Image
+
+from ssl_lightning.clustering.feature_file import FeatureFile
+from ssl_lightning.clustering.list_file import write_list
+from ssl_lightning.clustering.rows import unit_rows
+from ssl_lightning.data.dataset import ImageDataset
+from ssl_lightning.data.duplicates import (
+    SIDE,
+    Keep,
+    Pairs,
+    components,
+    equal_pairs,
+    feature_pairs,
+    kept_rows,
+    mirrored,
+    near_pairs,
+)
+from ssl_lightning.data.hashing import OK, difference_hash
+from ssl_lightning.data.manifest.images import ManifestImages
+from ssl_lightning.data.manifest.schema import batches_of, digests_of, pc
+from ssl_lightning.errors import DataError
+from ssl_lightning.progress import progress
+
+_AT_ONCE = 256
+"""Images that are decoded at a time."""
+COPY, NEAR = "copy", "near copy"
+"""Reasons: equal bytes as a kept image, and another near-equal image of the group."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What counts as a duplicate, and which one of a group is kept.
+
+    Attributes:
+        bits: Largest number of bits in which perceptual hashes of candidates differ.
+        difference: Largest root mean square difference of thumbnails, in gray levels.
+        similarity: Least cosine similarity of features, where there are some.
+        mirrored: Whether an image and its mirror image are duplicates.
+        keep: The image of a group that is kept.
+    """
+
+    bits: int
+    difference: float
+    similarity: float
+    mirrored: bool
+    keep: Keep
+
+
+@dataclass(frozen=True, eq=False)
+class Deduplicated:
+    """The result for the usable rows of a manifest, in the order of their ids.
+
+    Attributes:
+        ids: Their ids.
+        kept: Whether each is kept.
+        groups: Number of the group of each; groups are numbered by their first row.
+        reasons: Why a row is not kept; empty for one that is.
+    """
+
+    ids: Int64[np.ndarray, "N"]
+    kept: Bool[np.ndarray, "N"]
+    groups: Int64[np.ndarray, "N"]
+    reasons: list[str]
+
+    def write(self, path: Path, fingerprint: str) -> None:
+        """Write the subset file: `sample_id`, `kept`, `group`, `reason`, with the fingerprint of the images."""
+        columns = {
+            "sample_id": pa.array(self.ids, pa.int64()),
+            "kept": pa.array(self.kept),
+            "group": pa.array(self.groups, pa.int64()),
+            "reason": pa.array(self.reasons, pa.string()),
+        }
+        write_list(path, columns, fingerprint)
+
+    def in_words(self) -> list[str]:
+        """Counts by reason, and the sizes of groups."""
+        sizes = np.bincount(self.groups)
+        several = sizes[sizes > 1]
+        counts = {reason: self.reasons.count(reason) for reason in dict.fromkeys(self.reasons) if reason}
+        left = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items())) or "no duplicate"
+        lines = [f"{len(self.ids):,} images, {int(self.kept.sum()):,} kept: {left}"]
+        if len(several):
+            lines.append(f"{len(several):,} groups of duplicates, the largest of {several.max():,} images")
+        return lines
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """Columns of the usable rows of a manifest in the order of their ids."""
+
+    ids: Int64[np.ndarray, "N"]
+    digests: UInt8[np.ndarray, "N 32"]
+    hashes: UInt64[np.ndarray, "N"]
+    pixels: Int64[np.ndarray, "N"]
+    sizes: Int64[np.ndarray, "N"]
+
+
+def deduplicate(
+    manifest: Path,
+    images: ManifestImages,
+    rules: Rules,
+    features: FeatureFile | None = None,
+    against: dict[str, ImageDataset] | None = None,
+) -> Deduplicated:
+    """Find the groups of duplicates among the usable rows of a manifest, and the row of each that is kept.
+
+    Args:
+        manifest: The file, or a folder of them.
+        images: Its images.
+        rules: What counts as a duplicate.
+        features: Features of these images, which find further pairs.
+        against: Images of evaluation sets by name; no row of a group with one of these is kept.
+
+    Raises:
+        DataError: If the manifest has no perceptual hashes, or features are of other images.
+    """
+    columns, sets = _columns_of(manifest), against or {}
+    count = len(columns.ids)
+    readers: list[ImageDataset] = [images]
+    hashes, owners = [columns.hashes], []
+    for name, dataset in sets.items():
+        readable, found = _hashes_of(dataset, name)
+        owners += [name] * len(found)
+        hashes.append(found)
+        readers.append(readable)
+    whole = np.concatenate(hashes)
+    pairs = [equal_pairs(np.ascontiguousarray(columns.digests).view("S32").ravel())]
+    pairs.append(_near(whole, partial(_thumbnails, readers), rules))
+    if features is not None:
+        pairs.append(_by_features(features, images, rules.similarity))
+    groups = components(len(whole), np.concatenate(pairs))
+    in_sets: dict[int, str] = {}
+    for group, name in zip(groups[count:].tolist(), owners, strict=True):
+        in_sets.setdefault(group, name)
+    own = groups[:count]
+    kept = kept_rows(own, columns.pixels, columns.sizes, rules.keep)
+    kept &= ~np.isin(own, list(in_sets))
+    return Deduplicated(columns.ids, kept, _renumbered(own), _reasons(columns, own, kept, in_sets))
+
+
+def _columns_of(manifest: Path) -> _Columns:
+    parts = []
+    for table in batches_of(manifest, ["sample_id", "sha256", "phash", "width", "height", "size", "status"]):
+        usable = table.filter(pc.equal(table["status"], OK))
+        if usable["phash"].null_count:
+            raise DataError(f"found usable rows of {manifest} without a perceptual hash; build the manifest again")
+        pixels = usable["width"].to_numpy().astype(np.int64) * usable["height"].to_numpy()
+        rest = (usable["phash"].to_numpy(), pixels, usable["size"].to_numpy())
+        parts.append((usable["sample_id"].to_numpy(), digests_of(usable["sha256"]), *rest))
+    columns = [np.concatenate(each) for each in zip(*parts, strict=True)]
+    order = np.argsort(columns[0], kind="stable")
+    return _Columns(*(column[order] for column in columns))
+
+
+def _hashes_of(dataset: ImageDataset, name: str) -> tuple[ImageDataset, UInt64[np.ndarray, "n"]]:
+    """The readable images of a dataset, and the perceptual hash of each."""
+    found, readable = [], []
+    for rows in progress(torch.arange(len(dataset)).split(_AT_ONCE), f"hashing {name}", "batches"):
+        images, valid = dataset.read(rows)
+        readable.append(rows[valid])
+        found += [difference_hash(image) for image, is_valid in zip(images, valid.tolist(), strict=True) if is_valid]
+    return dataset.select(torch.cat(readable)), np.array(found, dtype=np.uint64)
+
+
+def _near(whole: UInt64[np.ndarray, "M"], thumbnails: "partial[np.ndarray]", rules: Rules) -> Pairs:
+    if not rules.mirrored:
+        return near_pairs(whole, thumbnails, rules.bits, rules.difference)
+    count = len(whole)
+
+    def both(rows: Int64[np.ndarray, "n"]) -> UInt8[np.ndarray, "n values"]:
+        values = thumbnails(rows % count).reshape(-1, SIDE, SIDE, 3)
+        values[rows >= count] = values[rows >= count][:, :, ::-1]
+        return values.reshape(len(rows), -1)
+
+    return near_pairs(np.concatenate([whole, mirrored(whole)]), both, rules.bits, rules.difference) % count
+
+
+def _thumbnails(datasets: Sequence[ImageDataset], rows: Int64[np.ndarray, "n"]) -> UInt8[np.ndarray, "n values"]:
+    """Thumbnails of rows of several datasets, one after the other."""
+    starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
+    values = np.zeros((len(rows), SIDE * SIDE * 3), dtype=np.uint8)
+    for dataset, start, end in zip(datasets, starts, starts[1:], strict=False):
+        places = np.flatnonzero((rows >= start) & (rows < end))
+        batches = np.array_split(places, -(-len(places) // _AT_ONCE)) if len(places) else []
+        for some in progress(batches, "comparing candidates", "batches"):
+            images, _ = dataset.read(torch.from_numpy(rows[some] - start))
+            values[some] = [_small(image.numpy()) for image in images]
+    return values
+
+
+def _small(pixels: UInt8[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "values"]:
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX)).reshape(-1)
+
+
+def _by_features(features: FeatureFile, images: ManifestImages, similarity: float) -> Pairs:
+    made_for = features.metadata.get("data")
+    if made_for != images.fingerprint_as(made_for):
+        raise DataError(
+            f"found features of other images {str(made_for)[:12]}; expected those of the manifest "
+            f"{images.fingerprint[:12]}: embed them again"
+        )
+    units: Float32[np.ndarray, "n D"] = unit_rows(features.features.float()).numpy()
+    rows = features.rows.numpy()
+    return rows[feature_pairs(np.ascontiguousarray(units), similarity)]
+
+
+def _renumbered(groups: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+    """Groups numbered from 0 in the order of their first rows."""
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    number = np.empty(len(first), dtype=np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    return number[inverse]
+
+
+def _reasons(
+    columns: _Columns, groups: Int64[np.ndarray, "N"], kept: Bool[np.ndarray, "N"], in_sets: dict[int, str]
+) -> list[str]:
+    of_kept = {int(group): columns.digests[row].tobytes() for row, group in enumerate(groups) if kept[row]}
+    found = []
+    for row, group in enumerate(groups.tolist()):
+        if kept[row]:
+            found.append("")
+        elif group in in_sets:
+            found.append(f"in {in_sets[group]}")
+        else:
+            found.append(COPY if columns.digests[row].tobytes() == of_kept[group] else NEAR)
+    return found
