@@ -16,7 +16,7 @@ from ssl_lightning.data.dataset import ImageDataset, PackedNames, SelectedImages
 from ssl_lightning.data.downloaded import is_downloaded, open_downloaded
 from ssl_lightning.data.options import DEFAULT_OPTIONS, SourceOptions
 from ssl_lightning.data.sources.byte_table import ByteTable
-from ssl_lightning.data.sources.columns import ANY_LABEL
+from ssl_lightning.data.sources.labels import ANY_LABEL
 from ssl_lightning.data.sources.lists import labels_in_folder
 from ssl_lightning.data.sources.opening import (
     files_table,

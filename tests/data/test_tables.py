@@ -11,8 +11,8 @@ import torch
 from ssl_lightning.data import CuratedImages, ProbeSet, UncuratedImages
 from ssl_lightning.data.packs import open_labelled, open_unlabelled, splits
 from ssl_lightning.data.sources import recent
-from ssl_lightning.data.sources.columns import ANY_LABEL
 from ssl_lightning.data.sources.container import forget_containers
+from ssl_lightning.data.sources.labels import ANY_LABEL
 from ssl_lightning.data.sources.opening import file_table
 from ssl_lightning.errors import DataError
 

@@ -12,13 +12,14 @@ import numpy as np
 
 from ssl_lightning.data.dataset import PackedNames
 from ssl_lightning.data.sources.array_names import ArraysOfFile
+from ssl_lightning.data.sources.block_size import LARGEST_BLOCK
 from ssl_lightning.data.sources.byte_table import ByteTable
-from ssl_lightning.data.sources.columns import ANY_LABEL, LABELS, listed, numbered, selected
 from ssl_lightning.data.sources.container import Container
+from ssl_lightning.data.sources.found import selected
 from ssl_lightning.data.sources.hdf5 import Hdf5Arrays
+from ssl_lightning.data.sources.labels import ANY_LABEL, LABELS, listed, numbered
 from ssl_lightning.data.sources.numpy_files import NumpyArrays
 from ssl_lightning.data.sources.paths import divided
-from ssl_lightning.data.sources.recent import LARGEST_BLOCK
 from ssl_lightning.data.sources.selection import Selection
 from ssl_lightning.data.sources.tiff_rows import as_tiff, header_size, stored_type
 from ssl_lightning.errors import DataError

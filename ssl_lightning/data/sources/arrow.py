@@ -4,12 +4,13 @@ import struct
 
 import pyarrow as pa
 
+from ssl_lightning.data.sources.block_size import LARGEST_BLOCK, TooLargeError
 from ssl_lightning.data.sources.byte_table import ByteTable
 from ssl_lightning.data.sources.columns import Rows, image_column, parts
 from ssl_lightning.data.sources.container import Container
 from ssl_lightning.data.sources.parquet import FAILURES, one_reason
 from ssl_lightning.data.sources.paths import divided
-from ssl_lightning.data.sources.recent import LARGEST_BLOCK, RECENT, TooLargeError
+from ssl_lightning.data.sources.recent import RECENT
 from ssl_lightning.data.sources.selection import Selection
 from ssl_lightning.errors import DataError
 

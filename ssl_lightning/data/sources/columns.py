@@ -9,17 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ssl_lightning.data.class_names import normalized
 from ssl_lightning.data.dataset import PackedNames
 from ssl_lightning.data.sources.byte_table import ByteTable
+from ssl_lightning.data.sources.found import selected, size_of
+from ssl_lightning.data.sources.labels import ANY_LABEL, LABELS, listed, numbered
 from ssl_lightning.data.sources.paths import divided
 from ssl_lightning.data.sources.selection import Selection
 from ssl_lightning.errors import DataError
-from ssl_lightning.types import UNLABELLED
-
-ANY_LABEL = "*"
-"""The label column is found by the usual names."""
-LABELS = ("label", "labels", "fine_label", "class", "cls", "target")
 
 
 def image_column(schema: pa.Schema, source: str) -> str:
@@ -148,49 +144,6 @@ def parts(column: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     return pc.struct_field(column, "bytes"), paths  # type: ignore[attr-defined]
 
 
-def numbered(labels: list[Any], classes: list[str] | None, source: str) -> tuple[np.ndarray, list[str]]:
-    """Numbers of classes, and their names.
-
-    Args:
-        labels: Numbers or names; None and -1 for no label.
-        classes: The names that numbers refer to; None if they are the classes themselves.
-        source: For the message.
-
-    Raises:
-        DataError: If a number has no name.
-    """
-    values = [None if label in (None, "", UNLABELLED) else label for label in labels]
-    given = {label for label in values if label is not None}
-    if classes and all(isinstance(label, int) for label in given):
-        if odd := [label for label in given if not 0 <= label < len(classes)]:
-            raise DataError(f"{source} has the label {odd[0]}, but names of {len(classes)} classes: check its metadata")
-        return np.array([UNLABELLED if each is None else each for each in values], dtype=np.int64), list(classes)
-    order = sorted(given, key=lambda label: (0, label, "") if isinstance(label, int) else (1, 0, str(label)))
-    names = [normalized(str(label)) for label in order]
-    classes = list(dict.fromkeys(names))
-    number = {label: classes.index(name) for label, name in zip(order, names, strict=True)}
-    return np.array([UNLABELLED if each is None else number[each] for each in values], dtype=np.int64), classes
-
-
-def selected(table: ByteTable, selection: Selection) -> ByteTable:
-    """The rows that no pattern leaves out; the others are named in `skipped`."""
-    if not (selection.include or selection.exclude):
-        return table
-    reasons = [selection.left_out_because(name) for name in table.names]
-    for name, reason in zip(table.names, reasons, strict=True):
-        if reason:
-            table.skipped.setdefault(reason, []).append(name)
-    return table.take(np.array([row for row, reason in enumerate(reasons) if not reason], dtype=np.int64))
-
-
-def size_of(path: str) -> int:
-    """The size of a file; 0 if it is missing, which becomes apparent when it is read."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
-
-
 def _is_image(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         at = kind.get_field_index("bytes")
@@ -219,8 +172,3 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
 def _stays(path: str) -> bool:
     """Whether a path leads to the folder that it starts from, or below."""
     return not path.startswith("/") and ".." not in PurePosixPath(path).parts and "\0" not in path
-
-
-def listed(names: list[str]) -> str:
-    """The first names."""
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from ssl_lightning.data.sources.byte_table import ByteTable
 from ssl_lightning.data.sources.selection import Selection
 
 
@@ -43,3 +46,22 @@ class FoundFiles:
     def order(self) -> list[tuple[str, Any]]:
         """Sorted by the bytes of names."""
         return sorted(self.images, key=lambda image: os.fsencode(image[0]))
+
+
+def selected(table: ByteTable, selection: Selection) -> ByteTable:
+    """The rows that no pattern leaves out; the others are named in `skipped`."""
+    if not (selection.include or selection.exclude):
+        return table
+    reasons = [selection.left_out_because(name) for name in table.names]
+    for name, reason in zip(table.names, reasons, strict=True):
+        if reason:
+            table.skipped.setdefault(reason, []).append(name)
+    return table.take(np.array([row for row, reason in enumerate(reasons) if not reason], dtype=np.int64))
+
+
+def size_of(path: str) -> int:
+    """The size of a file; 0 if it is missing, which becomes apparent when it is read."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ssl_lightning.data.sources.array_names import ArraysOfFile
-from ssl_lightning.data.sources.recent import LARGEST_BLOCK
+from ssl_lightning.data.sources.block_size import LARGEST_BLOCK
 from ssl_lightning.errors import DataError, UsageError
 
 

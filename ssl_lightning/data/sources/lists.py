@@ -13,7 +13,8 @@ import numpy as np
 
 from ssl_lightning.data.dataset import PackedNames
 from ssl_lightning.data.sources.byte_table import ByteTable
-from ssl_lightning.data.sources.columns import ANY_LABEL, LABELS, listed, numbered, selected, size_of
+from ssl_lightning.data.sources.found import selected, size_of
+from ssl_lightning.data.sources.labels import ANY_LABEL, LABELS, listed, numbered
 from ssl_lightning.data.sources.paths import divided
 from ssl_lightning.data.sources.selection import Selection
 from ssl_lightning.errors import DataError

@@ -7,11 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from ssl_lightning.data.sources import arrays, lists
-from ssl_lightning.data.sources.arrow import arrow_table
 from ssl_lightning.data.sources.byte_table import ByteTable, joined_tables
 from ssl_lightning.data.sources.container import forget_containers
 from ssl_lightning.data.sources.folder import folder_table
-from ssl_lightning.data.sources.parquet import parquet_table
 from ssl_lightning.data.sources.paths import divided, locate
 from ssl_lightning.data.sources.remote import (
     addresses_at,
@@ -29,10 +27,23 @@ from ssl_lightning.data.sources.store import is_address
 from ssl_lightning.data.sources.tar import is_tar, tar_table
 from ssl_lightning.errors import DataError
 
+
+def _parquet_table(source: str, selection: Selection, label: str | None) -> ByteTable:
+    from ssl_lightning.data.sources.parquet import parquet_table  # it imports pyarrow
+
+    return parquet_table(source, selection, label)
+
+
+def _arrow_table(source: str, selection: Selection, label: str | None) -> ByteTable:
+    from ssl_lightning.data.sources.arrow import arrow_table  # it imports pyarrow
+
+    return arrow_table(source, selection, label)
+
+
 _KINDS: dict[str, Callable[[str, Selection, str | None], ByteTable]] = {
-    ".parquet": parquet_table,
-    ".arrow": arrow_table,
-    ".feather": arrow_table,
+    ".parquet": _parquet_table,
+    ".arrow": _arrow_table,
+    ".feather": _arrow_table,
     **dict.fromkeys(lists.ENDINGS, lists.list_table),
     **dict.fromkeys(arrays.ENDINGS, arrays.array_table),
 }

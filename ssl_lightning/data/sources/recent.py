@@ -5,14 +5,8 @@ from collections.abc import Callable, Hashable
 
 import pyarrow as pa
 
-LARGEST_BLOCK = 1 << 30
-"""Bytes of images of one row group or batch; a table with larger ones is not read."""
 MOST_BYTES = 256 << 20
 """Bytes of blocks that one process holds; one block is held whatever its size."""
-
-
-class TooLargeError(OSError):
-    """A block that declares more than `LARGEST_BLOCK` bytes; phrased as the end of a sentence about its table."""
 
 
 class RecentBlocks:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssl_lightning.data.sources.byte_table import ByteTable
-from ssl_lightning.data.sources.columns import ANY_LABEL, numbered
+from ssl_lightning.data.sources.labels import ANY_LABEL, numbered
 from ssl_lightning.errors import DataError
 from ssl_lightning.progress import progress
 

@@ -123,6 +123,8 @@ def test_patterns_are_for_the_build(pool):
 
 
 def test_other_parquet_files_are_no_manifests(tmp_path):
-    parquet.write_table(pa.table({"image": [b""]}), tmp_path / "images.parquet")
-    with pytest.raises(DataError):
-        open_unlabelled(str(tmp_path / "images.parquet"), DEFAULT_OPTIONS)
+    parquet.write_table(pa.table({"image": [image(1)]}), tmp_path / "images.parquet")
+    assert len(open_unlabelled(str(tmp_path / "images.parquet"), DEFAULT_OPTIONS)) == 1
+    parquet.write_table(pa.table({"sample_id": [1]}), tmp_path / "others.parquet")
+    with pytest.raises(DataError, match="expected a column of encoded images"):
+        open_unlabelled(str(tmp_path / "others.parquet"), DEFAULT_OPTIONS)
