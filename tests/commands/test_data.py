@@ -52,6 +52,12 @@ def test_jobs_and_a_merge(pool, capsys):
         (["./images", "--out", "pool.parquet", "--part", "3/2"], 64, "expected i/n"),
         (["./images", "--out", "pool.parquet", "--workers", "0"], 64, "found workers=0"),
         (["./absent", "--out", "pool.parquet"], 65, "./absent not found"),
+        (["./list.csv", "--out", "pool.parquet", "--workers", "1"], 65, "which refers to files beside it"),
+        (
+            ["s3://bucket/a.tar", "--out", "pool.parquet"],
+            64,
+            "found the address s3://bucket/a.tar; expected a local path",
+        ),
         (["./empty", "--out", "pool.parquet"], 65, "found no image in"),
         (["--merge", "absent", "--out", "pool.parquet"], 65, "found no parts in absent"),
         (["./images", "--out", "images"], 64, "expected a name that ends in .parquet"),
@@ -60,6 +66,7 @@ def test_jobs_and_a_merge(pool, capsys):
 )
 def test_a_mistake_is_one_line(pool, options, code, line, capsys):
     (pool / "empty").mkdir()
+    (pool / "list.csv").write_text("path\nimages/1.png\nimages/2.png\n")
     (pool / "file").touch()
     assert run(["data", "build", *options]) == code
     (shown,) = [each for each in capsys.readouterr().err.splitlines() if each]

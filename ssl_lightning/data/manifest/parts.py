@@ -19,6 +19,7 @@ from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.data.sources.byte_table import ByteTable
 from ssl_lightning.data.sources.container import forget_containers
 from ssl_lightning.data.sources.opening import file_table
+from ssl_lightning.errors import DataError
 from ssl_lightning.files import write_atomically
 
 UNOPENED = f"{QUARANTINED}unopened"
@@ -135,6 +136,11 @@ def _table(unit: Unit, rows: list[_Row]) -> pa.Table:
 def _rows(unit: Unit, options: SourceOptions, known: "_Known", built: Built, count: Count) -> Iterator[_Row]:
     if unit.files is None:
         table, changed = file_table(unit.container, options.selection), np.broadcast_to(unit.changed, ())
+        if table.containers != [unit.container]:
+            raise DataError(
+                f"found {unit.container}, which refers to files beside it; expected files that hold their images: give "
+                "the folder of these files to `data build`"
+            )
     else:
         table, changed = _of_folder(unit), unit.files.changed
     files = size = done = 0

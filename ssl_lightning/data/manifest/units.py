@@ -20,6 +20,7 @@ from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.data.sources.folder import folder_table
 from ssl_lightning.data.sources.opening import is_folder, sources_at
 from ssl_lightning.data.sources.paths import divided
+from ssl_lightning.data.sources.store import is_address
 from ssl_lightning.data.sources.tar import is_tar
 from ssl_lightning.errors import DataError, UsageError
 
@@ -97,6 +98,10 @@ def described(options: SourceOptions) -> dict[str, Any]:
 
 
 def _units_of(path: str, out: Path, options: SourceOptions) -> tuple[list[Unit], list[str]]:
+    if is_address(path):
+        raise UsageError(
+            f"found the address {path.split('?')[0]}; expected a local path: manifests describe local files"
+        )
     found = sources_at(path)
     if is_folder(found):
         source = recorded(path, found[0], out)

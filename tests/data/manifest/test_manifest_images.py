@@ -128,3 +128,25 @@ def test_other_parquet_files_are_no_manifests(tmp_path):
     parquet.write_table(pa.table({"sample_id": [1]}), tmp_path / "others.parquet")
     with pytest.raises(DataError, match="expected a column of encoded images"):
         open_unlabelled(str(tmp_path / "others.parquet"), DEFAULT_OPTIONS)
+
+
+@pytest.mark.parametrize("kind", ["images.parquet", "images.arrow", "images.npy", "images.tar"])
+def test_a_manifest_reads_the_images_that_its_source_reads(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = [image(number) for number in range(6)]
+    if kind.endswith(".npy"):
+        np.save(kind, np.random.default_rng(0).integers(0, 256, (6, 9, 8, 3), dtype=np.uint8))
+    elif kind.endswith(".tar"):
+        write_tar(tmp_path / kind, {f"{number}.png": data for number, data in enumerate(content)})
+    elif kind.endswith(".parquet"):
+        parquet.write_table(pa.table({"image": content}), kind, row_group_size=2)
+    else:
+        table = pa.table({"image": content})
+        with pa.OSFile(kind, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+    built("pool.parquet", f"./{kind}")
+    direct, found = open_unlabelled(f"./{kind}"), open_unlabelled("./pool.parquet")
+    every = torch.arange(6)
+    assert len(found) == 6
+    for one, other in zip(direct.read(every)[0], found.read(every)[0], strict=True):
+        assert torch.equal(one, other)
