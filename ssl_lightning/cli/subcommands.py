@@ -111,6 +111,12 @@ SUBCOMMANDS = {
             "keep one image of each group of duplicates, and none of an evaluation set",
             first_option="manifest",
         ),
+        Subcommand(
+            "data curate",
+            "ssl_lightning.commands.data_curate",
+            "sample a balanced subset from clusters of features",
+            first_option="manifest",
+        ),
         Subcommand("check-setup", "ssl_lightning.commands.check_setup", "versions, devices, data and speed"),
     )
 }

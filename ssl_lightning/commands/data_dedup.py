@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.data.duplicates import BITS, DIFFERENCE, MOST_BITS, Keep
-from ssl_lightning.data.manifest.dedup import Rules, deduplicate
+from ssl_lightning.data.manifest.dedup import Rules, deduplicate, in_words
 from ssl_lightning.data.manifest.images import ManifestImages
 from ssl_lightning.data.options import DEFAULT_OPTIONS
 from ssl_lightning.data.probe_sets import open_split
@@ -58,5 +58,5 @@ def main(
     rules = Rules(bits, difference, similarity, mirrored, keep)
     found = deduplicate(Path(manifest), images, rules, FeatureFile.load(features) if features else None, sets)
     found.write(Path(out), images.fingerprint)
-    print("\n".join(found.in_words()))
+    print("\n".join(in_words(found)))
     print(f"next: ssl-lightning fit ... --data.path {manifest} --data.subset.path {out}")

@@ -6,13 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
 from PIL import Image
 
 from ssl_lightning.clustering.feature_file import FeatureFile
-from ssl_lightning.clustering.list_file import write_list
 from ssl_lightning.clustering.rows import unit_rows
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.duplicates import (
@@ -29,6 +27,7 @@ from ssl_lightning.data.duplicates import (
 from ssl_lightning.data.hashing import OK, difference_hash
 from ssl_lightning.data.manifest.images import ManifestImages
 from ssl_lightning.data.manifest.schema import batches_of, digests_of, pc
+from ssl_lightning.data.manifest.subset_file import SubsetFile
 from ssl_lightning.errors import DataError
 from ssl_lightning.progress import progress
 
@@ -58,44 +57,6 @@ class Rules:
 
 
 @dataclass(frozen=True, eq=False)
-class Deduplicated:
-    """The result for the usable rows of a manifest, in the order of their ids.
-
-    Attributes:
-        ids: Their ids.
-        kept: Whether each is kept.
-        groups: Number of the group of each; groups are numbered by their first row.
-        reasons: Why a row is not kept; empty for one that is.
-    """
-
-    ids: Int64[np.ndarray, "N"]
-    kept: Bool[np.ndarray, "N"]
-    groups: Int64[np.ndarray, "N"]
-    reasons: list[str]
-
-    def write(self, path: Path, fingerprint: str) -> None:
-        """Write the subset file: `sample_id`, `kept`, `group`, `reason`, with the fingerprint of the images."""
-        columns = {
-            "sample_id": pa.array(self.ids, pa.int64()),
-            "kept": pa.array(self.kept),
-            "group": pa.array(self.groups, pa.int64()),
-            "reason": pa.array(self.reasons, pa.string()),
-        }
-        write_list(path, columns, fingerprint)
-
-    def in_words(self) -> list[str]:
-        """Counts by reason, and the sizes of groups."""
-        sizes = np.bincount(self.groups)
-        several = sizes[sizes > 1]
-        counts = {reason: self.reasons.count(reason) for reason in dict.fromkeys(self.reasons) if reason}
-        left = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items())) or "no duplicate"
-        lines = [f"{len(self.ids):,} images, {int(self.kept.sum()):,} kept: {left}"]
-        if len(several):
-            lines.append(f"{len(several):,} groups of duplicates, the largest of {several.max():,} images")
-        return lines
-
-
-@dataclass(frozen=True, eq=False)
 class _Columns:
     """Columns of the usable rows of a manifest in the order of their ids."""
 
@@ -112,7 +73,7 @@ def deduplicate(
     rules: Rules,
     features: FeatureFile | None = None,
     against: dict[str, ImageDataset] | None = None,
-) -> Deduplicated:
+) -> SubsetFile:
     """Find the groups of duplicates among the usable rows of a manifest, and the row of each that is kept.
 
     Args:
@@ -146,7 +107,7 @@ def deduplicate(
     own = groups[:count]
     kept = kept_rows(own, columns.pixels, columns.sizes, rules.keep)
     kept &= ~np.isin(own, list(in_sets))
-    return Deduplicated(columns.ids, kept, _renumbered(own), _reasons(columns, own, kept, in_sets))
+    return SubsetFile(columns.ids, kept, _renumbered(own), _reasons(columns, own, kept, in_sets))
 
 
 def _columns_of(manifest: Path) -> _Columns:
@@ -237,3 +198,15 @@ def _reasons(
         else:
             found.append(COPY if columns.digests[row].tobytes() == of_kept[group] else NEAR)
     return found
+
+
+def in_words(found: SubsetFile) -> list[str]:
+    """Counts by reason, and the sizes of groups."""
+    sizes = np.bincount(found.groups)
+    several = sizes[sizes > 1]
+    counts = found.counts()
+    left = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items())) or "no duplicate"
+    lines = [f"{len(found.ids):,} images, {int(found.kept.sum()):,} kept: {left}"]
+    if len(several):
+        lines.append(f"{len(several):,} groups of duplicates, the largest of {several.max():,} images")
+    return lines
