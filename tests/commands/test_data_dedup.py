@@ -14,7 +14,7 @@ from tests.data.manifest.small_pools import write_folder
 COPIES = {"resized": 0.6, "enlarged": 1.7}
 
 
-def picture(number):
+def smooth_image(number):
     """A smooth image with shapes, another one for each number."""
     rng = np.random.default_rng(number)
     small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
@@ -29,7 +29,7 @@ def encoded(image, kind="PNG", **options):
 
 def planted(number):
     """An image with its copies by name."""
-    image = picture(number)
+    image = smooth_image(number)
     files = {f"{number:02}-original.png": encoded(image), f"{number:02}-same.png": encoded(image)}
     for name, factor in COPIES.items():
         size = (int(72 * factor), int(64 * factor))
@@ -45,11 +45,11 @@ def pool(tmp_path, monkeypatch, capsys):
     files = {}
     for number in range(10):
         files |= planted(number)
-    files |= {f"{number:02}-alone.png": encoded(picture(number)) for number in range(10, 20)}
+    files |= {f"{number:02}-alone.png": encoded(smooth_image(number)) for number in range(10, 20)}
     files |= {name: encoded(Image.new("RGB", size, color)) for name, size, color in (
         ("black.png", (30, 30), "black"), ("black-large.png", (40, 40), "black"), ("white.png", (30, 30), "white"),
     )}  # fmt: skip
-    files |= {"11-mirrored.png": encoded(ImageOps.mirror(picture(11))), "broken.png": b"\x89PNG\r\n\x1a\n"}
+    files |= {"11-mirrored.png": encoded(ImageOps.mirror(smooth_image(11))), "broken.png": b"\x89PNG\r\n\x1a\n"}
     write_folder(tmp_path / "images", files)
     assert run(["data", "build", "./images", "--out", "pool.parquet", "--workers", "1"]) == 0
     capsys.readouterr()
@@ -106,7 +106,7 @@ def test_mirror_images_are_duplicates_where_that_is_requested(pool):
 
 
 def test_images_of_an_evaluation_set_are_not_kept(pool, capsys):
-    small = picture(12).resize((48, 43), Image.Resampling.LANCZOS)
+    small = smooth_image(12).resize((48, 43), Image.Resampling.LANCZOS)
     write_folder(pool / "evaluation", {"test/a/x.jpg": encoded(small, "JPEG", quality=80), "test/b/y.png": b"broken"})
     command = ["data", "dedup", "pool.parquet", "--out", "kept.parquet", "--against", '["./evaluation/test"]']
     assert run(command) == 0
