@@ -15,6 +15,7 @@ h1{font-size:1.6rem} h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px soli
 p{max-width:46rem} pre{background:var(--box);padding:1rem;overflow-x:auto;font-size:13px;overflow-wrap:normal}
 .table{overflow-x:auto} table{border-collapse:collapse;font-size:14px;overflow-wrap:normal}
 th,td{text-align:left;padding:.25rem .9rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+td:nth-child(2):last-child{overflow-wrap:anywhere}
 th{color:var(--soft);font-weight:600} td.number,th.number{text-align:right;font-variant-numeric:tabular-nums}
 .clusters{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(22rem,100%),1fr));gap:1rem}
 figure{margin:0;padding:.5rem;border:1px solid var(--line);border-radius:6px}
