@@ -45,7 +45,7 @@ class SourceReport:
 
     def line(self) -> str:
         """One line for the console and the report."""
-        parts = [f"{self.found} images in {self.path}"]
+        parts = [f"{self.found} image{'' if self.found == 1 else 's'} in {self.path}"]
         if self.skipped:
             parts.append(self.skipped_line())
         if self.unreadable:

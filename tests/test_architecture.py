@@ -21,11 +21,12 @@ LAYERS = {
     "processes": "",
     "progress": "",
     "types": "",
+    "words": "",
     "files": "errors",
     "functional": "processes types",
     "models": "errors",
     "optim": "errors processes",
-    "report": "decompositions errors types",
+    "report": "decompositions errors types words",
     "safe_yaml": "arguments errors",
     "checkpoints": "arguments errors files safe_yaml",
     "clustering": "counter_rng decompositions errors files types",
@@ -40,7 +41,7 @@ LAYERS = {
     "methods": "checkpoints clustering contracts counter_rng errors failures files functional "
     "models optim processes sample_state types",
     "cli": "arguments callbacks checkpoints clustering data errors evaluation files methods models optim processes "
-    "report runs safe_yaml",
+    "report runs safe_yaml words",
     "commands": "callbacks checkpoints cli clustering data errors evaluation files methods models"
     " progress report runs safe_yaml types optim",
     "inspect": "callbacks checkpoints cli clustering errors evaluation methods models report runs types",

@@ -9,6 +9,7 @@ from ssl_lightning.data import ImageModule
 from ssl_lightning.methods import Method
 from ssl_lightning.optim.steps import steps_per_epoch
 from ssl_lightning.report.verdict import not_better
+from ssl_lightning.words import counted
 
 
 def first_lines(model: Method, data: ImageModule, trainer: pl.Trainer, folder: Path) -> list[str]:
@@ -26,7 +27,7 @@ def first_lines(model: Method, data: ImageModule, trainer: pl.Trainer, folder: P
     sizes = " and ".join(str(size) for size in data.image_sizes("fit"))
     return [
         f"{type(model).__name__}{network}, {parameters:.2f} M parameters",
-        f"{data.num_samples:,} images at {sizes} px, probe sets: {', '.join(data.probes) or 'none'}",
+        f"{counted(data.num_samples, 'image')} at {sizes} px, probe sets: {', '.join(data.probes) or 'none'}",
         f"{_length(data, trainer)} of {data.batch_size * trainer.accumulate_grad_batches} images",
         f"{_devices(trainer)}, precision {trainer.precision}, writing to {folder}",
     ]
@@ -65,5 +66,7 @@ def _length(data: ImageModule, trainer: pl.Trainer) -> str:
     steps = steps_per_epoch(data.batches_per_epoch, trainer.limit_train_batches, trainer.accumulate_grad_batches)
     epochs, most = trainer.max_epochs, trainer.max_steps
     if most is not None and most > 0 and (epochs is None or epochs < 0 or most <= epochs * steps):
-        return f"{most:,} steps ({most / steps:.3g} epochs)"
-    return f"{epochs} epochs of {steps:,} steps" if epochs and epochs > 0 else "steps without a bound"
+        return f"{counted(most, 'step')} ({most / steps:.3g} epochs)"
+    return (
+        f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}" if epochs and epochs > 0 else "steps without a bound"
+    )

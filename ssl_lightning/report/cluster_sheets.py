@@ -72,7 +72,7 @@ def draw_cluster_sheets(
             figures.append(Figure(name, _caption(cluster, int(sizes[cluster]), own[labels == cluster], dataset)))
     used, clustered = int((sizes > 0).sum()), int(sizes.sum())
     others = f" ({len(labels) - clustered} of {len(labels)} are in none)" if clustered < len(labels) else ""
-    text = f"{clustered} images{others} in {used} of {num_clusters} clusters"
+    text = f"{clustered} image{'' if clustered == 1 else 's'}{others} in {used} of {num_clusters} clusters"
     if len(shown) < used:
         half = len(shown) // 2
         text += f"; shown: the {half} largest and {half} smallest of {used}"

@@ -12,6 +12,7 @@ from ssl_lightning.report.metrics_file import EPOCH, STEP, read_table
 from ssl_lightning.report.page import Section
 from ssl_lightning.report.run_json import RECIPE, facts_of, sessions_of
 from ssl_lightning.report.verdict import failing, not_better
+from ssl_lightning.words import counted
 
 LAST = "last.ckpt"
 """The link to the newest checkpoint."""
@@ -182,7 +183,8 @@ def _length(rows: Sequence[Mapping[str, str]], checkpoints: Path) -> str:
     last = re.fullmatch(r"step-(\d+)\.ckpt", (checkpoints / LAST).resolve().name)
     steps = max([int(row[STEP]) for row in rows] + [int(last[1]) if last else 0])
     epochs = next((float(row[EPOCH]) for row in reversed(rows) if row.get(EPOCH)), 0.0)
-    return f"{epochs:g} epochs, {steps:,} steps" if epochs else f"{steps:,} steps" if steps else ""
+    parts = [counted(number, noun) for number, noun in ((epochs, "epoch"), (steps, "step")) if number]
+    return ", ".join(parts)
 
 
 def _setting(value: Any) -> str:

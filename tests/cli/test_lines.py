@@ -35,7 +35,7 @@ def test_a_run_logs_what_it_is_and_what_came_out_of_it(command, caplog, capsys):
     logged = caplog.messages
     for line in (
         "150 images at 32 px, probe sets: synthetic",
-        "2 epochs of 1 steps of 64 images",
+        "2 epochs of 1 step of 64 images",
         "cpu, precision 32-true, writing to runs/a",
         "evaluating the untrained network",
     ):
