@@ -253,7 +253,9 @@ def test_a_config_at_paper_scale_has_the_papers_parameters(paper, capsys):
         assert method.prototypes.weight.shape == (options["num_prototypes"], options["projection"])
 
 
-@pytest.mark.parametrize("overlay", [pytest.param("cifar10", marks=pytest.mark.slow), "uncurated", "synthetic"])
+@pytest.mark.parametrize(
+    "overlay", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("cifar10", "uncurated")), "synthetic"]
+)
 def test_data_are_swapped_in_yaml_alone(overlay, tmp_path):
     if overlay != "synthetic" and not (PACKS / "cifar10.tar.xz").exists():
         pytest.skip("no packs: SSL_LIGHTNING_DATA does not name a folder with cifar10.tar.xz")

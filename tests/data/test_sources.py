@@ -205,6 +205,7 @@ def test_the_printed_config_can_be_read_back(capsys, tmp_path, parse):
     assert parse("--config", str(tmp_path / "config.yaml")).views == [View()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
 def test_the_statistics_of_an_overlay_are_those_of_its_images(overlay, pack, parse):
     data = parse("--config", str(overlay))
