@@ -176,7 +176,7 @@ def in_words(report: BuildReport, out: Path) -> list[str]:
     changes = report.changes
     if changes is None:
         return lines
-    usable = changes.statuses.get("ok", 0)
+    usable = changes.statuses.get(OK, 0)
     lines.append(f"{out}: {changes.rows:,} rows, {usable:,} usable{_left_out(changes)}")
     names = ("new", "changed", "vanished", "renamed", "unchanged")
     lines.append(", ".join(f"{getattr(changes, name):,} {name}" for name in names))
@@ -184,5 +184,5 @@ def in_words(report: BuildReport, out: Path) -> list[str]:
 
 
 def _left_out(changes: Changes) -> str:
-    counts = sorted((-count, status) for status, count in changes.statuses.items() if status != "ok")
+    counts = sorted((-count, status) for status, count in changes.statuses.items() if status != OK)
     return "".join(f", {-count:,} {status.removeprefix(QUARANTINED)}" for count, status in counts)

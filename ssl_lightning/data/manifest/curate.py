@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Bool, Int64
 
 from ssl_lightning.clustering import HierarchicalKMeans, balanced_sample, uniform_sample
+from ssl_lightning.clustering.diagnostics import size_metrics
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.clustering.hierarchical import top_labels
 from ssl_lightning.clustering.tree_sampling import Choice
 from ssl_lightning.data.manifest.images import ManifestImages
 from ssl_lightning.data.manifest.subset_file import SubsetFile
-from ssl_lightning.errors import DataError, UsageError
+from ssl_lightning.errors import UsageError
 
 log = logging.getLogger(__name__)
 Method = Literal["hierarchical", "flat", "uniform"]
@@ -58,12 +59,7 @@ def curate(
         DataError: If the features are of other images.
         UsageError: If there are fewer images than clusters.
     """
-    made_for = features.metadata.get("data")
-    if made_for != images.fingerprint_as(made_for):
-        raise DataError(
-            f"found features of other images {str(made_for)[:12]}; expected those of the manifest "
-            f"{images.fingerprint[:12]}: embed them again"
-        )
+    images.reject_other_features(features)
     every = np.ones(len(images), dtype=bool) if allowed is None else allowed
     rows = features.rows.numpy()
     taken = every[rows]
@@ -109,5 +105,4 @@ def in_words(found: SubsetFile, num_clusters: int) -> list[str]:
 
 def _entropy(counts: Int64[np.ndarray, "K"]) -> float:
     """Entropy of the shares of clusters, as a fraction of that of equal ones."""
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum() / np.log(max(len(counts), 2)))
+    return size_metrics(torch.from_numpy(counts))["entropy"]

@@ -166,12 +166,7 @@ def _small(pixels: UInt8[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "values"]:
 
 
 def _by_features(features: FeatureFile, images: ManifestImages, similarity: float) -> Pairs:
-    made_for = features.metadata.get("data")
-    if made_for != images.fingerprint_as(made_for):
-        raise DataError(
-            f"found features of other images {str(made_for)[:12]}; expected those of the manifest "
-            f"{images.fingerprint[:12]}: embed them again"
-        )
+    images.reject_other_features(features)
     units: Float32[np.ndarray, "n D"] = unit_rows(features.features.float()).numpy()
     rows = features.rows.numpy()
     return rows[feature_pairs(np.ascontiguousarray(units), similarity)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.data.dataset import PackedNames
 from ssl_lightning.data.fingerprint import BY_CONTENT
 from ssl_lightning.data.manifest.mapped import MappedManifest, mapped
@@ -55,6 +56,19 @@ class ManifestImages(StoredImages):
         self._fingerprint_of_rows = rows.fingerprint
         _check_lengths(manifest, containers, rows)
         _check_content(manifest, table, rows)
+
+    def reject_other_features(self, features: FeatureFile) -> None:
+        """Reject features of other images, or of another state of the manifest.
+
+        Raises:
+            DataError: With the fingerprints of both.
+        """
+        made_for = features.metadata.get("data")
+        if made_for != self.fingerprint_as(made_for):
+            raise DataError(
+                f"found features of other images {str(made_for)[:12]}; expected those of the manifest "
+                f"{self.fingerprint[:12]}: embed them again"
+            )
 
     def notes(self) -> list[str]:
         """None: building the manifest examines the files."""
