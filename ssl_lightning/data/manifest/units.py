@@ -19,8 +19,7 @@ from ssl_lightning.data.manifest.schema import VERSION, as_bytes, to_text
 from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.data.sources.folder import folder_table
 from ssl_lightning.data.sources.opening import is_folder, sources_at
-from ssl_lightning.data.sources.paths import divided
-from ssl_lightning.data.sources.store import is_address
+from ssl_lightning.data.sources.paths import divided, is_address
 from ssl_lightning.data.sources.tar import is_tar
 from ssl_lightning.errors import DataError, UsageError
 

@@ -15,7 +15,7 @@ from ssl_lightning.data.dataset import PackedNames
 from ssl_lightning.data.sources.byte_table import ByteTable
 from ssl_lightning.data.sources.found import selected, size_of
 from ssl_lightning.data.sources.labels import ANY_LABEL, LABELS, listed, numbered
-from ssl_lightning.data.sources.paths import divided
+from ssl_lightning.data.sources.paths import divided, is_address
 from ssl_lightning.data.sources.selection import Selection
 from ssl_lightning.errors import DataError
 from ssl_lightning.processes import rank
@@ -26,7 +26,6 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".txt")
 METADATA = ("metadata.csv", "metadata.jsonl")
 """Files in a folder of images that hold its labels, as in Hugging Face datasets."""
 _PATHS = ("path", "file_name", "filename", "image", "file", "image_path", "filepath", "file_path")
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LONGEST = 4096
 Entry = dict[str, Any]
 
@@ -131,7 +130,7 @@ def _lines(path: Path, stream: Any) -> Iterator[Entry]:
 def _checked(name: Any, path: str) -> str:
     if not isinstance(name, str) or not name or "\0" in name or len(name) > _LONGEST:
         raise DataError(f"{path} holds {str(name)[:50]!r} as a path; expected the path of a file: check the column")
-    if _ADDRESS.match(name):
+    if is_address(name):
         raise DataError(f"{path} lists the address {name[:100]}; expected paths of files: download them first")
     return name.removeprefix("./")
 

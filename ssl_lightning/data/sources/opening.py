@@ -10,7 +10,7 @@ from ssl_lightning.data.sources import arrays, lists
 from ssl_lightning.data.sources.byte_table import ByteTable, joined_tables
 from ssl_lightning.data.sources.container import forget_containers
 from ssl_lightning.data.sources.folder import folder_table
-from ssl_lightning.data.sources.paths import divided, locate
+from ssl_lightning.data.sources.paths import divided, is_address, locate
 from ssl_lightning.data.sources.remote import (
     addresses_at,
     folder_listing,
@@ -23,7 +23,6 @@ from ssl_lightning.data.sources.remote import (
 from ssl_lightning.data.sources.selection import DEFAULT_SELECTION, Selection
 from ssl_lightning.data.sources.sidecars import labels_of_sidecars
 from ssl_lightning.data.sources.splits import split_files
-from ssl_lightning.data.sources.store import is_address
 from ssl_lightning.data.sources.tar import is_tar, tar_table
 from ssl_lightning.errors import DataError
 

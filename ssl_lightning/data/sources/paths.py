@@ -16,6 +16,11 @@ _INSIDE = re.compile(r"(\.(?:parquet|arrow|feather|csv|tsv|jsonl|npy|npz|h5|hdf5
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
+def is_address(path: str) -> bool:
+    """Whether a path is an address of a remote file or folder."""
+    return _ADDRESS.match(path) is not None
+
+
 def locate(path: str) -> list[Path]:
     """The folder or files of a path.
 
@@ -37,7 +42,7 @@ def locate(path: str) -> list[Path]:
     """
     if not path:
         raise UsageError("found an empty path of images; expected a folder, a tar file or shards, such as ./images")
-    if _ADDRESS.match(path):
+    if is_address(path):
         raise UsageError(f"found the address {path} as a path of images; expected a local one: download it first")
     data, path = Path(os.environ.get(VARIABLE, "data")), os.path.expanduser(path)
     roots = _roots(path, data)

@@ -40,11 +40,6 @@ class RemoteInfo:
     version: str
 
 
-def is_address(path: str) -> bool:
-    """Whether a path is an address of a remote file or folder."""
-    return _ADDRESS.match(path) is not None
-
-
 def check_address(address: str) -> None:
     """Reject an address of a kind that is not read, or with credentials in it.
 
