@@ -1,7 +1,8 @@
 """Loaders with a resumable position: rows of an `ImageDataset` in a fixed order, sharded over processes."""
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
 import torch
@@ -10,8 +11,11 @@ from torch import Tensor
 
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.order import (
+    FULL,
     KEYED,
     SORTED,
+    BlockOrder,
+    Blocks,
     balanced_order,
     epoch_order,
     keyed_order,
@@ -21,8 +25,10 @@ from ssl_lightning.data.order import (
 from ssl_lightning.data.reading import CropSpec, RankShard, Task, TaskReader
 from ssl_lightning.data.unreadable import described
 from ssl_lightning.errors import DataError, UsageError
+from ssl_lightning.processes import block_of
 from ssl_lightning.types import RawBatch
 
+log = logging.getLogger(__name__)
 Labels = Int[Tensor, "N"] | None
 """Cluster of each row, for an order that is balanced over clusters."""
 
@@ -44,6 +50,8 @@ class TrainingLoader:
         drop_last: Leave out the last, incomplete batch. It is always left out if it has fewer than two rows per
             process.
         max_unreadable: Largest fraction of the rows of an epoch that may be unreadable.
+        blocks: Blocks of an order that reads from few of them at a time; None for an order over all rows. A balanced
+            order has no blocks.
 
     Attributes:
         epoch: Counted from zero.
@@ -51,7 +59,7 @@ class TrainingLoader:
         masked: Number of unreadable rows of this process in this epoch so far.
         unreadable: Unreadable rows of this process in this epoch so far, as far as this process has read them.
         labels: Clusters over which the next epoch is balanced; None for the natural order.
-        order: Version of the natural order, which is that of the checkpoint in a resumed run.
+        order: Version of the order without blocks, which is that of the checkpoint in a resumed run.
         seconds: Time that batches of this process have taken so far.
     """
 
@@ -64,6 +72,7 @@ class TrainingLoader:
         num_workers: int = 0,
         drop_last: bool = True,
         max_unreadable: float = 0.05,
+        blocks: Blocks | None = None,
     ) -> None:
         if batch_size % share.world_size:
             raise UsageError(
@@ -77,12 +86,14 @@ class TrainingLoader:
         self.share = share
         self.drop_last = drop_last
         self.max_unreadable = max_unreadable
+        self.blocks = blocks
         self.epoch = self.position = self.masked = 0
         self.unreadable: list[int] = []
         self.seconds = 0.0
         self.labels: Labels = None
         self.order = order_version(len(dataset))
         self._labels_in_use: Labels = None
+        self._balance_is_logged = False
         self._start = 0
         self._read = TaskReader(dataset, crop_spec, num_workers, keep_workers=True)
         if len(self) == 0:
@@ -121,13 +132,30 @@ class TrainingLoader:
             began = time.perf_counter()
 
     def _tasks(self) -> Sequence[Task]:
-        count = len(self.dataset)
-        if self._labels_in_use is None and self.order == KEYED:
-            return _KeyedTasks(self, range(len(self)))
-        if self._labels_in_use is None:
-            order = epoch_order(self.crop_spec.seed, self.epoch, count)
-            return [Task(self.epoch, self.share.of(rows)) for rows in order.split(self.batch_size)[: len(self)]]
-        order = balanced_order(self.crop_spec.seed, self.epoch, self._labels_in_use, count)
+        seed, epoch, count = self.crop_spec.seed, self.epoch, len(self.dataset)
+        if self._labels_in_use is not None:
+            return self._balanced_tasks(self._labels_in_use)
+        if self.blocks is not None:
+            return self._sections(BlockOrder(seed, epoch, count, self.blocks).section)
+        if self.order == KEYED:
+            return self._sections(lambda start, end: keyed_order(seed, epoch, count, start, end))
+        order = epoch_order(seed, epoch, count)
+        return [Task(epoch, self.share.of(rows)) for rows in order.split(self.batch_size)[: len(self)]]
+
+    def _sections(self, section: Callable[[int, int], Int[Tensor, "M"]]) -> "_LazyTasks":
+        """Tasks with the rows of one batch at a time, from a function of the first place and the end."""
+        epoch, count, size, share = self.epoch, len(self.dataset), self.batch_size, self.share
+
+        def make(number: int) -> Task:
+            return Task(epoch, share.of(section(number * size, min(count, (number + 1) * size))))
+
+        return _LazyTasks(make, range(len(self)))
+
+    def _balanced_tasks(self, labels: Int[Tensor, "N"]) -> list[Task]:
+        if self.blocks is not None and not self._balance_is_logged:
+            log.info("the order of epochs is balanced over clusters; data.order=blocks is not used")
+            self._balance_is_logged = True
+        order = balanced_order(self.crop_spec.seed, self.epoch, labels, len(self.dataset))
         batches = zip(order.split(self.batch_size), occurrences(order).split(self.batch_size), strict=True)
         tasks = [Task(self.epoch, self.share.of(rows), self.share.of(earlier)) for rows, earlier in batches]
         return tasks[: len(self)]
@@ -173,13 +201,12 @@ class TrainingLoader:
         Raises:
             UsageError: If the state belongs to other images, another batch size or another seed.
         """
-        made_for = self._made_for() | {
-            "fingerprint": self.dataset.fingerprint_as(str(state["made_for"]["fingerprint"]))
-        }
+        written = {"order": FULL} | state["made_for"]  # earlier versions have no blocks
+        made_for = self._made_for() | {"fingerprint": self.dataset.fingerprint_as(str(written["fingerprint"]))}
         for name, now in made_for.items():
-            if state["made_for"][name] != now:
+            if written[name] != now:
                 raise UsageError(
-                    f"the checkpoint was written with data.{name}={state['made_for'][name]}, found {now}: "
+                    f"the checkpoint was written with data.{name}={written[name]}, found {now}: "
                     "give the same data, or start a new run; --run.start_from <checkpoint> begins one with its weights"
                 )
         if not 0 <= int(state["position"]) <= len(self):
@@ -200,14 +227,20 @@ class TrainingLoader:
             "batch_size": self.batch_size,
             "seed": self.crop_spec.seed,
             "drop_last": self.drop_last,
+            "order": FULL if self.blocks is None else str(self.blocks),
         }
 
 
-class _KeyedTasks(Sequence[Task]):
-    """Tasks of an epoch that are made when they are read, with the rows of one batch at a time."""
+class _LazyTasks(Sequence[Task]):
+    """Tasks that are made when they are read.
 
-    def __init__(self, loader: TrainingLoader, numbers: range) -> None:
-        self.loader, self.numbers, self.epoch = loader, numbers, loader.epoch
+    Args:
+        make: Makes the task of a number.
+        numbers: Numbers of the tasks.
+    """
+
+    def __init__(self, make: Callable[[int], Task], numbers: range) -> None:
+        self.make, self.numbers = make, numbers
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -216,15 +249,11 @@ class _KeyedTasks(Sequence[Task]):
     def __getitem__(self, place: int) -> Task: ...
 
     @overload
-    def __getitem__(self, place: slice) -> "_KeyedTasks": ...
+    def __getitem__(self, place: slice) -> "_LazyTasks": ...
 
-    def __getitem__(self, place: int | slice) -> "Task | _KeyedTasks":
-        if isinstance(place, slice):
-            return _KeyedTasks(self.loader, self.numbers[place])
-        start, count = self.numbers[place] * self.loader.batch_size, len(self.loader.dataset)
-        end = min(count, start + self.loader.batch_size)
-        rows = keyed_order(self.loader.crop_spec.seed, self.epoch, count, start, end)
-        return Task(self.epoch, self.loader.share.of(rows))
+    def __getitem__(self, place: int | slice) -> "Task | _LazyTasks":
+        numbers = self.numbers[place]
+        return _LazyTasks(self.make, numbers) if isinstance(numbers, range) else self.make(numbers)
 
 
 def batches_per_epoch(num_samples: int, batch_size: int, drop_last: bool, world_size: int) -> int:
@@ -265,33 +294,40 @@ class SequentialLoader:
         rows: Int[Tensor, "M"] | None = None,
         epoch: int = 0,
     ) -> None:
-        self.epoch = epoch
-        every = torch.arange(len(dataset)) if rows is None else rows
-        self.rows = share.of(every)
-        self._batches = _batches(self.rows, batch_size, -(-len(every) // share.world_size))
+        self.epoch, self.rows = epoch, rows
+        self.count, self.unreadable = len(dataset) if rows is None else len(rows), []
+        own = block_of(self.count, share.rank, share.world_size)
+        self._bounds = _bounds(own, batch_size, -(-self.count // share.world_size))
+        self._tasks = _LazyTasks(self._task, range(len(self._bounds) - 1))
         self._read = TaskReader(dataset, crop_spec, num_workers, keep_workers=False)
-        self.count, self.unreadable = len(every), []
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._tasks)
 
     def __iter__(self) -> Iterator[RawBatch]:
         self.unreadable = []
-        if not self._batches:
+        if not self._tasks:
             return
-        for batch in self._read([Task(self.epoch, rows) for rows in self._batches]):
+        for batch in self._read(self._tasks):
             if not bool(batch.valid.all()):
                 self.unreadable += batch.index[~batch.valid].tolist()
             yield batch
+
+    def _task(self, number: int) -> Task:
+        start, end = self._bounds[number : number + 2]
+        return Task(self.epoch, torch.arange(start, end) if self.rows is None else self.rows[start:end])
 
     def end_workers(self) -> None:
         """End the worker processes of an unfinished pass."""
         self._read.end_workers()
 
 
-def _batches(rows: Int[Tensor, "n"], batch_size: int, longest: int) -> list[Int[Tensor, "_b"]]:
-    """Rows of one process, in as many batches as the process with the most rows has."""
-    batches = list(rows.split(batch_size)) if len(rows) else []
-    if batches and len(batches) < -(-longest // batch_size):
-        batches[-1:] = batches[-1].tensor_split(2)  # sizes differ by at most one row
-    return [batch for batch in batches if len(batch)]
+def _bounds(own: slice, batch_size: int, longest: int) -> list[int]:
+    """Bounds of the batches of one process, which has as many batches as the process with the most rows.
+
+    Where it lacks one, its last batch is divided into two that differ by at most one row.
+    """
+    starts = [*range(own.start, own.stop, batch_size)]
+    if starts and len(starts) < -(-longest // batch_size) and own.stop - starts[-1] > 1:
+        starts.append(own.stop - (own.stop - starts[-1]) // 2)
+    return [*starts, own.stop]

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 from weakref import WeakSet
 
 import torch
@@ -20,6 +21,7 @@ from ssl_lightning.data.intensity import IntensityWindow
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
 from ssl_lightning.data.loader import Labels, SequentialLoader, TrainingLoader, batches_per_epoch
 from ssl_lightning.data.options import SourceOptions
+from ssl_lightning.data.order import BLOCKS, Blocks
 from ssl_lightning.data.probe_sets import ProbeSet, described_probe_sets, joined_by_name
 from ssl_lightning.data.reading import CropSpec, RankShard
 from ssl_lightning.data.source_checks import SourceChecks, check_normalization
@@ -36,7 +38,7 @@ BEFORE_THE_FIRST = -1
 """The epoch of the views that fill memory banks before training."""
 LOADER_ARGUMENTS = (
     *("views", "batch_size", "seed", "num_workers", "drop_last", "reference_images", "center_fraction"),
-    *("max_unreadable", "eval_batch_size", "subset"),
+    *("max_unreadable", "eval_batch_size", "subset", "order", "blocks"),
 )
 """Arguments of `ImageModule` that belong to the recipe of a method or to the loader, and survive another source."""
 LARGEST_IMAGE = 10_000
@@ -71,6 +73,9 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         include: Globs: only files that match one of them are images. A glob with a slash applies to the path within
             `path`, else to the file name. Hidden files and folders of systems need a glob that writes out their name.
         exclude: Globs: files that match one of them are no images.
+        order: Order of the training images in an epoch: `full` is random over all of them. `blocks` reads from a few
+            blocks of consecutive images at a time, for stores and disks that are slow at single images.
+        blocks: Size of the blocks, and how many are shuffled together.
         intensity_window: For gray images of more than 8 bits: the values [low, high] that become black and white, or
             "minmax" or "percentile" (1 and 99) of each image; null for the full range of 12 or 16 bits. Signed, 32-bit
             and floating-point values need a window.
@@ -93,6 +98,8 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
     limits: Limits = DEFAULT_LIMITS
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
+    order: Literal["full", "blocks"] = "full"
+    blocks: Blocks = Blocks()  # noqa: RUF009  # an immutable pair of numbers
     intensity_window: IntensityWindow = None
 
     def __post_init__(self) -> None:
@@ -294,6 +301,11 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
 
     def train_dataloader(self) -> TrainingLoader:
         """Batches of training rows in an order that is a function of (seed, epoch)."""
+        if self.order == BLOCKS:
+            log.info(
+                "order of an epoch: blocks of %d consecutive images, %d shuffled together",
+                *(self.blocks.rows, self.blocks.window),
+            )
         self._loader = TrainingLoader(
             self.training,
             CropSpec(self._views, self.image_size, self.seed),
@@ -302,6 +314,7 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
             self.num_workers,
             self.drop_last,
             self.max_unreadable,
+            self.blocks if self.order == BLOCKS else None,
         )
         self._loader.labels = self._sampled_over
         self._loaders.add(self._loader)

@@ -1,16 +1,41 @@
 """The order of samples in an epoch, as a pure function of (seed, epoch) and, if balanced, of the clusters."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ssl_lightning.counter_rng import Purpose, bits, permutation, permuted
-from ssl_lightning.errors import DataError
+from ssl_lightning.counter_rng import Purpose, bits, number, permutation, permuted
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.types import UNLABELLED
 
 SORTED, KEYED = "sorted", "keyed"
 """Versions of the order of an epoch, which checkpoints store: sorted random numbers, and a keyed bijection."""
+FULL, BLOCKS = "full", "blocks"
+"""The orders that a user chooses from: over all rows, or over blocks of them."""
 _MOST_SORTED = 1 << 20
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a blockwise order.
+
+    Attributes:
+        rows: Consecutive rows of a block, such as those of one section of a shard.
+        window: Number of blocks that are shuffled together.
+    """
+
+    rows: int = 1024
+    window: int = 16
+
+    def __str__(self) -> str:
+        return f"{BLOCKS} of {self.rows} rows, {self.window} in a window"
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "window"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"found data.blocks.{name}={getattr(self, name)}; expected at least 1")
 
 
 def order_version(num_samples: int) -> str:
@@ -34,6 +59,46 @@ def keyed_order(seed: int, epoch: int, num_samples: int, start: int, end: int) -
         end: One more than its last place.
     """
     return permuted(seed, Purpose.ORDER, epoch, torch.arange(start, end), num_samples)
+
+
+class BlockOrder:
+    """An order in which every row occurs once, and which reads from a few blocks of rows at a time.
+
+    Blocks of consecutive rows are shuffled. Each window of blocks is then shuffled row by row, after all rows of the
+    window before. The order is a function of its arguments alone, and memory grows with the number of blocks.
+
+    Args:
+        seed: Seed of the run.
+        epoch: Counted from zero.
+        num_samples: Number of rows.
+        blocks: Size of blocks and windows.
+    """
+
+    def __init__(self, seed: int, epoch: int, num_samples: int, blocks: Blocks) -> None:
+        self.seed, self.epoch = seed, epoch
+        count = -(-num_samples // blocks.rows)
+        self.first_rows = permuted(seed, Purpose.BLOCKS, epoch, torch.arange(count), count) * blocks.rows
+        sizes = (num_samples - self.first_rows).clamp(max=blocks.rows)  # the last block may be shorter
+        self.ends = sizes.cumsum(0)
+        self.starts = self.ends - sizes
+        last_blocks = torch.arange(blocks.window, count + blocks.window, blocks.window).clamp(max=count) - 1
+        self.window_ends = self.ends[last_blocks]
+
+    def section(self, start: int, end: int) -> Int[Tensor, "M"]:
+        """The rows at the places from `start` to `end` - 1."""
+        found = []
+        while start < end:
+            window = int(torch.searchsorted(self.window_ends, start, right=True))
+            window_end = int(self.window_ends[window])
+            window_start = int(self.window_ends[window - 1]) if window else 0
+            places = torch.arange(start, min(end, window_end)) - window_start
+            # every window has a key of its own
+            key = number(self.seed, Purpose.BLOCKS, self.epoch, window)
+            places = permuted(key, Purpose.BLOCKS, self.epoch, places, window_end - window_start) + window_start
+            block = torch.searchsorted(self.ends, places, right=True)
+            found.append(self.first_rows[block] + places - self.starts[block])
+            start = min(end, window_end)
+        return torch.cat(found)
 
 
 def occurrences(order: Int[Tensor, "M"]) -> Int[Tensor, "M"]:

@@ -19,11 +19,15 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ssl_lightning.data import CuratedImages, UncuratedImages
+from ssl_lightning.data.loader import TrainingLoader
+from ssl_lightning.data.order import Blocks
 from ssl_lightning.data.packs import open_unlabelled
+from ssl_lightning.data.reading import CropSpec
 from ssl_lightning.data.sources import block_cache, container, store
 from ssl_lightning.data.sources.block_cache import BlockCache
 from ssl_lightning.data.sources.opening import file_table, sources_at
 from ssl_lightning.data.sources.store import BLOCK, RemoteFile, RemoteInfo
+from ssl_lightning.data.views import View
 from ssl_lightning.errors import DataError, UsageError
 
 SECRET = "a-secret-that-no-message-repeats"
@@ -390,3 +394,24 @@ def test_a_missing_package_names_the_extra(monkeypatch):
         UsageError, match=r"gs:// needs a package that is missing.*: pip install 'ssl-lightning\[remote\]'"
     ):
         open_unlabelled("gs://bucket/a.tar")
+
+
+def test_a_blockwise_order_reads_each_section_of_a_shard_once_with_a_small_cache(memory, png, monkeypatch):
+    # a block of the cache has 13 images
+    members = [(f"{n:03d}.png", png(n, (9 + n % 2, 9)) + os.urandom(20_000)) for n in range(390)]
+    monkeypatch.setenv("SSL_LIGHTNING_CACHE_GB", "0.002")  # a fourth of the shard
+    dataset = open_unlabelled(memory("pool/a.tar", tar_of(members)))
+    requested = []
+    fetch = RemoteFile._range
+    monkeypatch.setattr(RemoteFile, "_range", lambda file, *at: requested.append(at[1] - at[0]) or fetch(file, *at))
+    found = {}
+    for name, blocks in (("full", None), ("blocks", Blocks(rows=26, window=2))):
+        requested.clear()
+        loader = TrainingLoader(dataset, CropSpec([View()], 8), 10, blocks=blocks)
+        valid = torch.cat([batch.valid for batch in loader])
+        assert len(valid) == 390
+        assert bool(valid.all())
+        found[name] = sum(requested)
+    shard = sum(1024 + len(data) for _, data in members)
+    assert found["blocks"] < 1.5 * shard
+    assert found["full"] > 5 * shard
