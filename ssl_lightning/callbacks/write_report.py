@@ -11,6 +11,7 @@ from ssl_lightning.callbacks.recluster import pseudo_labels_of
 from ssl_lightning.contracts import data_of, has_training_data
 from ssl_lightning.errors import one_line
 from ssl_lightning.report.curves import CLUSTER_PANELS, draw_curves
+from ssl_lightning.report.experts import experts_section
 from ssl_lightning.report.facts import (
     OF_THE_CLUSTERS,
     OF_THE_CURVES,
@@ -148,7 +149,8 @@ class WriteReport(pl.Callback):
         sections += self._features
         if self._images:
             sections.append(Section("Images", self._images))
-        sections += self._clusters
+        experts = experts_section(run)
+        sections += [experts, *self._clusters] if experts else self._clusters
         of_files = (recipe_section(run), time_section(run), next_section(run), settings_section(run))
         sections += [each for each in of_files if each is not None]
         write_page(self.folder / "index.html", run.name, sections)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ssl_lightning.report.experts import subset_of
 from ssl_lightning.report.intervals import READ_AS as INTERVALS
 from ssl_lightning.report.metrics_file import EPOCH, STEP, read_table
 from ssl_lightning.report.page import Section
@@ -71,6 +72,7 @@ def run_section(run: Path) -> Section:
         "command": last.get("command"),
         "method": str((facts.get("inputs") or {}).get("model.class_path") or "").rpartition(".")[2],
         "images": _images(facts.get("images")),
+        "subset": subset_of(run),
         "seed": (facts.get("inputs") or {}).get("seed_everything"),
         "length": _length(rows, run / "checkpoints"),
         "started": sessions[0].get("started") if sessions else None,
