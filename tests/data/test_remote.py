@@ -1,6 +1,7 @@
 """Images in stores: a server of S3 on this machine, with credentials, slow and cut responses, and the local cache."""
 
 import contextlib
+import http.server
 import io
 import os
 import socket
@@ -415,3 +416,112 @@ def test_a_blockwise_order_reads_each_section_of_a_shard_once_with_a_small_cache
     shard = sum(1024 + len(data) for _, data in members)
     assert found["blocks"] < 1.5 * shard
     assert found["full"] > 5 * shard
+
+
+class FileServer:
+    """Files over HTTP, by ranges or as a whole; a path can fail a number of times first."""
+
+    def __init__(self, files, ranges=True):
+        self.files, self.ranges, self.failures, self.requests = files, ranges, {}, []
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_HEAD(self):
+                self.do_GET()
+
+            def do_GET(self):
+                name = self.path.lstrip("/")
+                server.requests.append((self.command, name, self.headers.get("Range")))
+                status = server.failures.get(name, [])
+                content = server.files.get(name, b"")
+                code = status.pop(0) if status else 200 if name in server.files else 404
+                asked = self.headers.get("Range")
+                if code == 200 and server.ranges and asked:
+                    first, last = asked.removeprefix("bytes=").split("-")
+                    whole, code = len(content), 206
+                    last = min(int(last or whole - 1), whole - 1)
+                    content = content[int(first) : last + 1]
+                self.send_response(code)
+                if code == 206:
+                    self.send_header("Content-Range", f"bytes {first}-{last}/{whole}")
+                if server.ranges:
+                    self.send_header("Accept-Ranges", "bytes")
+                self.send_header("ETag", f'"{hash(server.files.get(name))}"')
+                self.send_header("Content-Length", str(len(content) if code < 300 else 0))
+                self.end_headers()
+                if self.command == "GET" and code < 300:
+                    self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def serve():
+    """Starts a server of files."""
+    servers = []
+
+    def start(files, ranges=True):
+        servers.append(FileServer(files, ranges))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_shard_and_a_table_are_read_from_a_web_server(serve, png, number_of, ranges, tmp_path):
+    members = [(f"{n}.png", png(n, (9 + n % 2, 9))) for n in range(5)]
+    pq.write_table(
+        pa.table({"image": [{"bytes": data, "path": name} for name, data in members]}), tmp_path / "t.parquet"
+    )
+    files = {"a.tar": tar_of(members), "t.parquet": (tmp_path / "t.parquet").read_bytes()}
+    server = serve(files, ranges)
+    for name in files:
+        assert numbers(open_unlabelled(f"{server.address}/{name}"), number_of) == list(range(5))
+
+
+def test_a_large_shard_is_read_by_ranges_from_a_web_server(serve, png, number_of):
+    members = [(f"{n}.png", png(n, (9 + n % 2, 9)) + os.urandom(3 * BLOCK)) for n in range(6)]
+    server = serve({"a.tar": tar_of(members)})
+    dataset = open_unlabelled(f"{server.address}/a.tar")
+    assert numbers(dataset, number_of) == list(range(6))
+    asked = [each for command, _, each in server.requests if command == "GET"]
+    assert all(asked)
+    sizes = [int(end) + 1 - int(start) for start, end in (each.removeprefix("bytes=").split("-") for each in asked)]
+    assert max(sizes) < sum(len(data) for _, data in members)
+
+
+def test_failures_of_a_web_server_are_repeated_or_one_line(serve, png, number_of):
+    server = serve({"a.tar": tar_of([("0.png", png(0, (9, 9))), ("1.png", png(1, (8, 9)))])})
+    server.failures["a.tar"] = [503, 500, 429]
+    assert numbers(open_unlabelled(f"{server.address}/a.tar"), number_of) == [0, 1]
+    for name, status, message in (
+        ("b.tar", 404, r"b\.tar not found"),
+        ("c.tar", 403, r"c\.tar cannot be read \(no access\)"),
+        ("d.tar", 401, r"d\.tar cannot be read \(no access\)"),
+    ):
+        server.failures[name] = [status] * 20
+        with pytest.raises(DataError, match=message) as raised:
+            open_unlabelled(f"{server.address}/{name}")
+        assert "\n" not in str(raised.value)
+
+
+def test_a_new_version_on_a_web_server_is_read_anew(serve, png, number_of):
+    server = serve({"a.tar": tar_of([("0.png", png(0, (9, 9))), ("1.png", png(1, (8, 9)))])})
+    first = open_unlabelled(f"{server.address}/a.tar")
+    assert numbers(first, number_of) == [0, 1]
+    server.files["a.tar"] = tar_of([("0.png", png(7, (9, 9))), ("1.png", png(1, (8, 9)))])
+    forget()
+    second = open_unlabelled(f"{server.address}/a.tar")
+    assert numbers(second, number_of) == [7, 1]
+    assert first.fingerprint != second.fingerprint

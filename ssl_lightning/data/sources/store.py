@@ -197,11 +197,14 @@ def _retried(address: str, request: Callable[[], _Result]) -> _Result:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return request()
-        except (RunStoppedError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
+        except RunStoppedError:
             raise
         except ImportError as error:
             raise _missing_package(address, error) from error
-        except Exception as error:  # each store has exceptions of its own
+        except Exception as failure:  # each store has exceptions of its own
+            error = _behind(failure)
+            if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+                raise
             if _is_final(error):
                 raise PermissionError(f"{address}: no access") from error
             if attempt == ATTEMPTS:
@@ -213,6 +216,14 @@ def _retried(address: str, request: Callable[[], _Result]) -> _Result:
 
 class RemoteError(OSError):
     """A request that failed in every attempt."""
+
+
+def _behind(error: Exception) -> Exception:
+    """The failure behind an error: fsspec reports every failure of a web server as a file that is not found."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, FileNotFoundError) and type(cause).__module__.startswith("aiohttp"):
+        return error if getattr(cause, "status", None) in (404, 410) or not isinstance(cause, Exception) else cause
+    return error
 
 
 def _is_final(error: Exception) -> bool:
