@@ -435,9 +435,9 @@ class FileServer:
                 status = server.failures.get(name, [])
                 content = server.files.get(name, b"")
                 code = status.pop(0) if status else 200 if name in server.files else 404
-                asked = self.headers.get("Range")
-                if code == 200 and server.ranges and asked:
-                    first, last = asked.removeprefix("bytes=").split("-")
+                ranged = self.headers.get("Range")
+                if code == 200 and server.ranges and ranged:
+                    first, last = ranged.removeprefix("bytes=").split("-")
                     whole, code = len(content), 206
                     last = min(int(last or whole - 1), whole - 1)
                     content = content[int(first) : last + 1]
@@ -495,9 +495,9 @@ def test_a_large_shard_is_read_by_ranges_from_a_web_server(serve, png, number_of
     server = serve({"a.tar": tar_of(members)})
     dataset = open_unlabelled(f"{server.address}/a.tar")
     assert numbers(dataset, number_of) == list(range(6))
-    asked = [each for command, _, each in server.requests if command == "GET"]
-    assert all(asked)
-    sizes = [int(end) + 1 - int(start) for start, end in (each.removeprefix("bytes=").split("-") for each in asked)]
+    ranged = [each for command, _, each in server.requests if command == "GET"]
+    assert all(ranged)
+    sizes = [int(end) + 1 - int(start) for start, end in (each.removeprefix("bytes=").split("-") for each in ranged)]
     assert max(sizes) < sum(len(data) for _, data in members)
 
 
