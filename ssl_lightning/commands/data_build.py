@@ -20,6 +20,8 @@ def main(
     exclude: tuple[str, ...] = (),
     limits: Limits = DEFAULT_LIMITS,
     intensity_window: IntensityWindow = None,
+    label: str | None = None,
+    metadata: bool = False,
     part: str | None = None,
     merge: str | None = None,
 ) -> None:
@@ -37,6 +39,9 @@ def main(
         limits: What decoding one image may cost; an image that exceeds it is quarantined.
         intensity_window: For gray images of more than 8 bits: the values [low, high] that become black and white, or
             minmax, or percentile.
+        label: Labels for the column `label`: a column of a table or of metadata.csv, or files beside the images: cls,
+            txt, json, or json:<key>. Training without labels does not read them.
+        metadata: Record the .json files beside the images in the column `metadata`.
         part: i/n makes the parts of job i of n only, for schedulers; `--merge` then writes the manifest.
         merge: Folder of parts that jobs have made; sources are not given.
 
@@ -62,6 +67,6 @@ def main(
     if merge:
         report = BuildReport(merge_parts(Path(merge), path))
     else:
-        options = SourceOptions(limits, Selection(tuple(include), tuple(exclude)), intensity_window)
+        options = SourceOptions(limits, Selection(tuple(include), tuple(exclude)), intensity_window, label, metadata)
         report = build(sources, path, options, workers or cores, Job.parsed(part) if part else None)
     print("\n".join(in_words(report, path)))

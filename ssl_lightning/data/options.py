@@ -16,6 +16,7 @@ class SourceOptions:
         selection: Patterns of file names.
         window: Gray values that become black and white.
         label: Column or sidecar that holds the labels; None for no labels, `ANY_LABEL` for the usual ones.
+        metadata: Whether a manifest records the `.json` files beside the images.
 
     Raises:
         UsageError: For a window with its ends out of order.
@@ -25,6 +26,7 @@ class SourceOptions:
     selection: Selection = DEFAULT_SELECTION
     window: IntensityWindow = None
     label: str | None = None
+    metadata: bool = False
 
     def __post_init__(self) -> None:
         check_window(self.window)

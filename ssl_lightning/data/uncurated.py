@@ -25,7 +25,8 @@ class UncuratedImages(ImageModule):
             (`pool-{000000..000005}.tar`): names in the folder of the environment variable SSL_LIGHTNING_DATA, a path
             such as `./images`, or an address such as `s3://bucket/pool-*.tar`.
         label: Labels for evaluation and reports, which self-supervised training does not use: a column of a table, list
-            or `metadata.csv`, or files beside the images, `cls`, `txt`, `json` or `json:<key>`; null for none.
+            or `metadata.csv`, or files beside the images, `cls`, `txt`, `json` or `json:<key>`; for a manifest `label`
+            or `metadata:<key>`; null for none.
     """
 
     path: str

@@ -9,6 +9,7 @@ import torch
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.data.dataset import PackedNames
 from ssl_lightning.data.fingerprint import BY_CONTENT
+from ssl_lightning.data.manifest.labels import labels_of
 from ssl_lightning.data.manifest.mapped import MappedManifest, mapped
 from ssl_lightning.data.manifest.places import container_of
 from ssl_lightning.data.options import SourceOptions
@@ -32,7 +33,7 @@ class ManifestImages(StoredImages):
 
     Raises:
         DataError: If the manifest is damaged, or a shard is missing, shorter or replaced.
-        UsageError: For patterns of file names.
+        UsageError: For patterns of file names, or a label that a manifest does not have.
     """
 
     def __init__(self, manifest: Path, options: SourceOptions) -> None:
@@ -49,9 +50,11 @@ class ManifestImages(StoredImages):
         table = ByteTable(
             containers, arrays["container"], names, arrays["offsets"], arrays["sizes"], skipped=rows.left_out
         )
-        # one value for all rows: it takes no memory
-        labels = torch.tensor(UNLABELLED).expand(len(table))
-        super().__init__(table, labels, [], torch.from_numpy(arrays["ids"]), options)
+        labels, classes = torch.tensor(UNLABELLED).expand(len(table)), []  # one value for all rows takes no memory
+        if options.label is not None:
+            found, classes = labels_of(manifest, options.label, arrays["ids"])
+            labels = torch.from_numpy(found)
+        super().__init__(table, labels, classes, torch.from_numpy(arrays["ids"]), options)
         self.title = str(manifest)
         self._fingerprint_of_rows = rows.fingerprint
         _check_lengths(manifest, containers, rows)

@@ -13,12 +13,15 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ssl_lightning.data.hashing import QUARANTINED, examine
+from ssl_lightning.data.manifest.annotations import Annotations
 from ssl_lightning.data.manifest.schema import PART, as_bytes, table_of, to_text, write_options
 from ssl_lightning.data.manifest.units import FILES_OF_A_UNIT, Unit
 from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.data.sources.byte_table import ByteTable
 from ssl_lightning.data.sources.container import forget_containers
 from ssl_lightning.data.sources.opening import file_table
+from ssl_lightning.data.sources.sidecars import is_sidecar
+from ssl_lightning.data.sources.tar import is_tar
 from ssl_lightning.errors import DataError
 from ssl_lightning.files import write_atomically
 
@@ -135,7 +138,8 @@ def _table(unit: Unit, rows: list[_Row]) -> pa.Table:
 
 def _rows(unit: Unit, options: SourceOptions, known: "_Known", built: Built, count: Count) -> Iterator[_Row]:
     if unit.files is None:
-        table, changed = file_table(unit.container, options.selection), np.broadcast_to(unit.changed, ())
+        label = None if is_tar(unit.container) and is_sidecar(options.label or "") else options.label
+        table, changed = file_table(unit.container, options.selection, label), np.broadcast_to(unit.changed, ())
         if table.containers != [unit.container]:
             raise DataError(
                 f"found {unit.container}, which refers to files beside it; expected files that hold their images: give "
@@ -143,12 +147,15 @@ def _rows(unit: Unit, options: SourceOptions, known: "_Known", built: Built, cou
             )
     else:
         table, changed = _of_folder(unit), unit.files.changed
+    annotations = Annotations(table, options, unit.files is not None)
     files = size = done = 0
     for row in _sorted_rows(table):
         member = to_text(table.names[row])
         time = int(changed[row]) if changed.ndim else int(changed)
         same = known.unchanged(member, int(table.sizes[row]), time) if unit.files is not None else None
-        yield same or _read(table, row, member, time, options, known, built)
+        label, metadata = annotations.of(row)
+        read = same or _read(table, row, member, time, options, known, built)
+        yield read._replace(label=label, metadata=metadata)
         files, size = files + 1, size + int(table.sizes[row])
         if files == _COUNTED:
             count(files, size)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ssl_lightning.data.dataset import PackedNames
+from ssl_lightning.data.manifest.annotations import state_beside
 from ssl_lightning.data.manifest.places import candidates
 from ssl_lightning.data.manifest.schema import VERSION, as_bytes, to_text
 from ssl_lightning.data.options import SourceOptions
@@ -165,7 +166,8 @@ def _of_folder(source: str, root: Path, options: SourceOptions) -> list[Unit]:
         changed = np.array([_changed(root / name) for name in names], dtype=np.int64)
         files = Files(PackedNames(names), table.sizes[rows.start : rows.stop], changed)
         content = [files.names.block, files.names.ends, files.sizes, files.changed]
-        name = _name(options, [source, "", "files"], *(array.tobytes() for array in content))
+        beside = state_beside(root, names, options)
+        name = _name(options, [source, "", "files"], *(array.tobytes() for array in content), beside)
         units.append(Unit(source, "", str(root), name, int(files.sizes.sum()), 0, files))
     return units
 

@@ -46,11 +46,16 @@ def labels_of_sidecars(table: ByteTable, label: str) -> tuple[np.ndarray, list[s
 def _values(table: ByteTable, kind: str) -> Iterator[Any]:
     for row in progress(range(len(table)), f"reading labels of {table.containers[0]}", "files"):
         content = table.sidecar(row, kind.partition(":")[0])
-        yield None if content is None else _value(content, kind)
+        yield None if content is None else label_in(content, kind)
 
 
-def _value(content: bytes, kind: str) -> Any:
-    """The label in a sidecar; None if it has none."""
+def label_in(content: bytes, kind: str) -> Any:
+    """The label in a sidecar, a number or text; None if it has none.
+
+    Args:
+        content: Of the file.
+        kind: `cls`, `txt`, `json` or `json:<key>`.
+    """
     ending, _, key = kind.partition(":")
     if ending != "json":
         return content.decode("utf-8", "replace").strip() or None
