@@ -7,7 +7,9 @@ from ssl_lightning.errors import UsageError
 
 LOCAL = "local"
 """The default engine."""
-_RAY, _ADDRESS = "ray", "ray://"
+ADDRESS = "ray://"
+"""Start of the address of a cluster."""
+_RAY = "ray"
 
 
 def engine_named(name: str, workers: int | None = None, gpus: int = 0) -> Engine:
@@ -27,6 +29,6 @@ def engine_named(name: str, workers: int | None = None, gpus: int = 0) -> Engine
         return LocalProcesses(workers or cores())
     if name == _RAY:
         return RayCluster(None, workers, gpus)
-    if name.startswith(_ADDRESS):
+    if name.startswith(ADDRESS):
         return RayCluster(name, workers, gpus)
     raise UsageError(f"found engine={name!r}; expected local, ray, or the address of a cluster, ray://<host>:<port>")
