@@ -60,7 +60,10 @@ def main(
         raise UsageError(f"found out={out}; expected a name that ends in .safetensors")
     job, folder = Job.parsed(part) if part else None, Path(f"{out}.parts")
     in_parts = engine != LOCAL or workers is not None or job is not None or folder.exists()
-    model, computed_on = load_model(checkpoint), device_on(engine, device)
+    computed_on = device_on(engine, device)
+    gpus = int(computed_on.type == "cuda")
+    chosen = engine_named(engine, 1 if workers is None and gpus and engine == LOCAL else workers, gpus)
+    model = load_model(checkpoint)
     model.embed(torch.zeros(2, 3, *[model.preprocessing.image_size] * 2), layer, weights)  # rejects other names
     described = data_section(find_config(data), OTHERS) if data else data_of_run(checkpoint, "--data")
     given, own = described.get("init_args") or {}, to_plain(asdict(model.preprocessing))
@@ -86,8 +89,7 @@ def main(
             str(source), digest, json.dumps(described), images.fingerprint, layer, weights, computed_on.type
         )
         parts = FeatureParts(origin, images.num_samples, images.eval_batch_size, folder)
-        gpus = int(computed_on.type == "cuda")
-        total, made = parts.make(engine_named(engine, workers or (1 if gpus and engine == LOCAL else None), gpus), job)
+        total, made = parts.make(chosen, job)
         if job is not None:
             print(f"{total} parts, {made} made now; next, after all jobs: the same command without --part")
             return

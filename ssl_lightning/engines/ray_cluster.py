@@ -46,7 +46,7 @@ class RayCluster(Engine):
 
     def __init__(self, address: str | None = None, workers: int | None = None, gpus: int = 0) -> None:
         self.address, self.workers, self.gpus = address, workers, gpus
-        self._ray = _package(is_local=self.address is None)
+        self._ray = _package()
 
     def carry_out(
         self, function: Callable[[TaskT, Count], ResultT], tasks: Sequence[TaskT], count: Count
@@ -195,15 +195,17 @@ def _move_to(sender: _Sender, host: str) -> None:
     torch.set_num_threads(1)
 
 
-def _package(is_local: bool) -> Any:
+def _package() -> Any:
     """The package ray, without statistics of usage and messages.
+
+    The variables count when it is imported for the first time.
 
     Raises:
         UsageError: If it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if is_local:  # on Linux, Ray takes this as "listen to this machine alone"
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # also on Linux, and of clusters that Ray starts here alone: they listen to this machine only
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray  # an extra
     except ImportError as error:
