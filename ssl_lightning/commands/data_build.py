@@ -41,7 +41,7 @@ def main(
         part: i/n makes the parts of job i of n only, for schedulers; `--merge` then writes the manifest.
         merge: Folder of parts that jobs have made; sources are not given.
         engine: local for processes of this machine, ray for workers of Ray on it, or ray://<host>:<port> for a Ray
-            cluster, whose machines need the sources and the parts under the same paths.
+            cluster; its machines need the sources and the parts under the same paths.
 
     Raises:
         DataError: If a source is missing, or a shard is damaged.

@@ -46,7 +46,7 @@ def main(
         workers: Number of processes; by default one for each core of the machine or cluster.
         part: i/n decodes the candidates of job i of n only, for schedulers; the command without it writes the file.
         engine: local for processes of this machine, ray for workers of Ray on it, or ray://<host>:<port> for a Ray
-            cluster, whose machines need the manifest, its images and `out` under the same paths.
+            cluster; its machines need the manifest, its images and `out` under the same paths.
 
     Raises:
         DataError: If a file is missing or damaged.

@@ -13,7 +13,7 @@ from ssl_lightning.checkpoints.load import build_data, data_section, load_model
 from ssl_lightning.checkpoints.plain import to_plain
 from ssl_lightning.cli.config_names import find_config
 from ssl_lightning.clustering.feature_file import FeatureFile
-from ssl_lightning.commands.embed_parts import FeatureParts, Origin
+from ssl_lightning.commands.embed_parts import FeatureParts, FeatureSource
 from ssl_lightning.commands.stage_images import OTHERS
 from ssl_lightning.engines import ADDRESS, LOCAL, Job, RayCluster, engine_named
 from ssl_lightning.errors import UsageError
@@ -50,7 +50,7 @@ def main(
             process computes all features, or, with another engine, one for each core or GPU does.
         part: i/n computes the parts of job i of n only, for schedulers; the same command without it writes the file.
         engine: local for processes of this machine, ray for workers of Ray on it, or ray://<host>:<port> for a Ray
-            cluster, whose machines need checkpoint, images and `out` under the same paths.
+            cluster; its machines need checkpoint, images and `out` under the same paths.
 
     Raises:
         DataError: If a file is missing or does not fit the other.
@@ -73,7 +73,8 @@ def main(
     reject_unwritable(Path(out), "give another file to write")
     images.setup("predict")
     reject_sizes(model.backbone, model.constructor_arguments, images, "predict")
-    source, digest = Path(checkpoint).resolve(), sha256_of(Path(checkpoint).resolve())
+    file = Path(checkpoint).resolve()
+    digest = sha256_of(file)
     metadata = {
         "data": images.fingerprint,
         "checkpoint": digest,
@@ -85,10 +86,10 @@ def main(
         rows, features = embed_images(model.to(computed_on), images, layer, weights=weights)
         FeatureFile(features, rows, images.labels[rows], metadata).save(out)
     else:
-        origin = Origin(
-            str(source), digest, json.dumps(described), images.fingerprint, layer, weights, computed_on.type
+        source = FeatureSource(
+            str(file), digest, json.dumps(described), images.fingerprint, layer, weights, computed_on.type
         )
-        parts = FeatureParts(origin, images.num_samples, images.eval_batch_size, folder)
+        parts = FeatureParts(source, images.num_samples, images.eval_batch_size, folder)
         total, made = parts.make(chosen, job)
         if job is not None:
             print(f"{total} parts, {made} made now; next, after all jobs: the same command without --part")

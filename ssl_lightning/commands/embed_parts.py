@@ -33,7 +33,7 @@ _TENSORS = ("features", "rows", "unreadable")
 
 
 @dataclass(frozen=True)
-class Origin:
+class FeatureSource:
     """What features are computed from.
 
     Attributes:
@@ -59,7 +59,7 @@ class Origin:
 class _Task:
     """The rows of a part, from `start` to before `end`, and its file."""
 
-    origin: Origin
+    source: FeatureSource
     start: int
     end: int
     path: str
@@ -69,19 +69,19 @@ class FeatureParts:
     """Features of all images of a source in a folder of safetensors files.
 
     Args:
-        origin: What they are computed from.
+        source: What they are computed from.
         num_images: Number of images.
         batch_size: Images of a batch.
         folder: Of the parts.
     """
 
-    def __init__(self, origin: Origin, num_images: int, batch_size: int, folder: Path) -> None:
+    def __init__(self, source: FeatureSource, num_images: int, batch_size: int, folder: Path) -> None:
         self.num_images, self.folder = num_images, folder.absolute()
-        content = asdict(origin) | {"version": _VERSION, "batch_size": batch_size}
+        content = asdict(source) | {"version": _VERSION, "batch_size": batch_size}
         del content["checkpoint"]
         size = batch_size * BATCHES_OF_A_PART
         self.tasks = [
-            _Task(origin, start, min(start + size, num_images), str(self._path(content, start)))
+            _Task(source, start, min(start + size, num_images), str(self._path(content, start)))
             for start in range(0, num_images, size)
         ]
 
@@ -147,33 +147,33 @@ class FeatureParts:
 
 
 @lru_cache(maxsize=1)
-def _opened(origin: Origin) -> tuple[Any, Any]:
+def _opened(source: FeatureSource) -> tuple[Any, Any]:
     """The model and the images of features, which one process opens once."""
-    if (found := sha256_of(Path(origin.checkpoint))) != origin.sha256:
+    if (found := sha256_of(Path(source.checkpoint))) != source.sha256:
         raise DataError(
-            f"found another checkpoint {origin.checkpoint} ({found[:12]}); expected {origin.sha256[:12]}, the same "
+            f"found another checkpoint {source.checkpoint} ({found[:12]}); expected {source.sha256[:12]}, the same "
             "file on each machine"
         )
-    described = json.loads(origin.data)
-    if origin.device == "cpu":  # each process of an engine has one core
+    described = json.loads(source.data)
+    if source.device == "cpu":  # each process of an engine has one core
         described["init_args"]["num_workers"] = 0
-    images = build_data(described, origin.checkpoint)
-    if images.fingerprint != origin.fingerprint:
+    images = build_data(described, source.checkpoint)
+    if images.fingerprint != source.fingerprint:
         raise DataError(
-            f"found other images ({images.fingerprint[:12]}); expected {origin.fingerprint[:12]}, the same on each "
+            f"found other images ({images.fingerprint[:12]}); expected {source.fingerprint[:12]}, the same on each "
             "machine"
         )
-    return load_model(origin.checkpoint).to(origin.device), images
+    return load_model(source.checkpoint).to(source.device), images
 
 
 def _make(task: _Task, count: Count) -> None:
     if Path(task.path).exists():  # of a worker that was lost after it wrote the part
         return
-    origin = task.origin
-    model, images = _opened(origin)
+    source = task.source
+    model, images = _opened(source)
     with _one_thread():
         selected = torch.arange(task.start, task.end)
-        rows, features, unreadable = embed_part(model, images, selected, origin.layer, origin.weights)
+        rows, features, unreadable = embed_part(model, images, selected, source.layer, source.weights)
     tensors = {"features": features.contiguous(), "rows": rows, "unreadable": unreadable}
     write_atomically(Path(task.path), lambda file: file.write(stable_bytes(tensors, {})))
     count(task.end - task.start, 0)

@@ -25,7 +25,7 @@ from ssl_lightning.errors import DataError, RunStoppedError, UsageError
 ATTEMPTS = 4
 """Times that a task is carried out if its worker dies each time."""
 _SECONDS = 10
-"""Time limit for the answer of an address."""
+"""Time limit of the first connection to an address."""
 _WAIT = 0.5
 _STORE = 256 << 20
 """Bytes of Ray's memory for tasks and results; both are small."""

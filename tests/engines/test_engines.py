@@ -68,7 +68,7 @@ def test_an_address_at_which_nothing_listens_is_one_line():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"ray://127.0.0.1:{free.getsockname()[1]}"
-        with pytest.raises(UsageError, match=rf"found no Ray cluster at {address} .*refused"):
+        with pytest.raises(UsageError, match=rf"found no Ray cluster at {address} \(\[Errno"):
             list(RayCluster(address).carry_out(squared, [1], lambda *_: None))
 
 

@@ -84,7 +84,7 @@ def test_the_task_of_a_worker_that_dies_is_carried_out_again_and_no_other(cluste
     assert sorted(path.read_text().split()) == sorted([*"01234567", "3"])
 
 
-def test_a_task_whose_workers_die_each_time_is_one_line(cluster):
+def test_a_task_with_workers_that_die_each_time_is_one_line(cluster):
     with pytest.raises(RunStoppedError, match=r"died 4 times at one part.* 0 of 1 parts are finished and kept"):
         list(cluster.carry_out(dies, [1], none))
 
@@ -197,8 +197,8 @@ def test_features_are_those_of_one_pass_although_a_worker_is_killed(folder, chec
 
 
 def test_another_checkpoint_on_a_machine_is_named(folder, checkpoint):
-    origin = embed_parts.Origin(str(folder / "step-1.ckpt"), "0" * 64, "{}", "", None, "online", "cpu")
-    task = embed_parts._Task(origin, 0, 1, str(folder / "part.safetensors"))
+    source = embed_parts.FeatureSource(str(folder / "step-1.ckpt"), "0" * 64, "{}", "", None, "online", "cpu")
+    task = embed_parts._Task(source, 0, 1, str(folder / "part.safetensors"))
     (found,) = dict(RayCluster(None, 2).carry_out(embed_parts._make, [task], none)).values()
     assert isinstance(found, DataError)
     assert "found another checkpoint" in str(found)
