@@ -32,7 +32,8 @@ LAYERS = {
     "clustering": "counter_rng decompositions errors files types",
     "contracts": "errors models types",
     "__init__": "checkpoints",
-    "data": "processes progress clustering contracts counter_rng errors files models types",
+    "engines": "errors",
+    "data": "processes progress clustering contracts counter_rng engines errors files models types",
     "evaluation": "clustering counter_rng decompositions errors",
     "runs": "checkpoints errors files processes report",
     "sample_state": "clustering errors",
@@ -42,7 +43,7 @@ LAYERS = {
     "models optim processes sample_state types",
     "cli": "arguments callbacks checkpoints clustering data errors evaluation files methods models optim processes "
     "report runs safe_yaml words",
-    "commands": "callbacks checkpoints cli clustering data errors evaluation files methods models"
+    "commands": "callbacks checkpoints cli clustering data engines errors evaluation files methods models"
     " progress report runs safe_yaml types optim",
     "inspect": "callbacks checkpoints cli clustering errors evaluation methods models report runs types",
     "entry": "arguments cli errors",
@@ -61,6 +62,7 @@ NO_LIGHTNING = {
     "files",
     "models",
     "progress",
+    "engines",
 }
 
 

@@ -163,6 +163,33 @@ def embed_images(
     return rows.cpu(), features.cpu()
 
 
+def embed_part(
+    module: pl.LightningModule,
+    data: TrainingData,
+    selected: Int[Tensor, "M"],
+    layer: str | None = None,
+    weights: Weights = "online",
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n D"], Int[Tensor, "u"]]:
+    """Features of some images like `embed_images`, for a pass in parts: unreadable rows are returned.
+
+    Args:
+        module: A method.
+        data: A data module with the preprocessing of the module.
+        selected: Rows of the images, ascending.
+        layer: One of `module.layers`; None for the first.
+        weights: "ema" for the averaged weights of methods that have them.
+
+    Returns:
+        Readable rows, their features, and unreadable rows, on the CPU.
+    """
+    try:
+        found = _embed(data.predict_dataloader(selected), data, module, layer, weights, len(selected))
+    finally:
+        data.teardown("predict")
+    rows, features, unreadable = found
+    return rows.cpu(), features.cpu(), unreadable.cpu()
+
+
 def _embed(
     loader: Any,
     data: TrainingData,

@@ -1,13 +1,13 @@
 """data build: describe every image of a collection in a manifest, with permanent ids."""
 
-import os
 from pathlib import Path
 
 from ssl_lightning.data.intensity import IntensityWindow
 from ssl_lightning.data.limits import DEFAULT_LIMITS, Limits
-from ssl_lightning.data.manifest.build import BuildReport, Job, build, in_words, merge_parts
+from ssl_lightning.data.manifest.build import BuildReport, build, in_words, merge_parts
 from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.data.sources.selection import Selection
+from ssl_lightning.engines import LOCAL, Job, cores, engine_named
 from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable
 
@@ -24,6 +24,7 @@ def main(
     metadata: bool = False,
     part: str | None = None,
     merge: str | None = None,
+    engine: str = LOCAL,
 ) -> None:
     """Write a manifest: where every image is, its SHA-256, perceptual hash, size and format, and whether it decodes.
 
@@ -33,7 +34,7 @@ def main(
     Args:
         sources: Folders, tar files, or patterns of shards such as pool-*.tar; give all of them each time.
         out: The manifest to write, <name>.parquet. Its parts are kept in <name>.parquet.parts.
-        workers: Number of processes; by default one for each core.
+        workers: Number of processes; by default one for each core of the machine or cluster.
         include: Globs: only files that match one of them are images.
         exclude: Globs: files that match one of them are no images.
         limits: What decoding one image may cost; an image that exceeds it is quarantined.
@@ -44,6 +45,8 @@ def main(
         metadata: Record the .json files beside the images in the column `metadata`.
         part: i/n makes the parts of job i of n only, for schedulers; `--merge` then writes the manifest.
         merge: Folder of parts that jobs have made; sources are not given.
+        engine: local for processes of this machine, ray for workers of Ray on it, or ray://<host>:<port> for a Ray
+            cluster; its machines need the sources and the parts under the same paths.
 
     Raises:
         DataError: If a source is missing, or a shard is damaged.
@@ -57,9 +60,7 @@ def main(
         )
     if merge and part:
         raise UsageError("found --part and --merge; expected one: jobs make parts, and one command merges them")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers is not None and workers < 1:
-        raise UsageError(f"found workers={workers}; expected at least 1")
+    chosen = engine_named(engine, workers)
     path = Path(out)
     if path.is_dir():
         raise UsageError(f"found out={out}, a folder; expected the name of a file that ends in .parquet")
@@ -68,5 +69,5 @@ def main(
         report = BuildReport(merge_parts(Path(merge), path))
     else:
         options = SourceOptions(limits, Selection(tuple(include), tuple(exclude)), intensity_window, label, metadata)
-        report = build(sources, path, options, workers or cores, Job.parsed(part) if part else None)
+        report = build(sources, path, options, workers or cores(), Job.parsed(part) if part else None, chosen)
     print("\n".join(in_words(report, path)))

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.data.duplicates import BITS, DIFFERENCE, MOST_BITS, Keep
-from ssl_lightning.data.manifest.dedup import Rules, deduplicate, in_words
+from ssl_lightning.data.manifest.dedup import Rules, deduplicate, in_words, make_parts
 from ssl_lightning.data.manifest.images import ManifestImages
+from ssl_lightning.data.manifest.thumbnails import ThumbnailParts
 from ssl_lightning.data.options import DEFAULT_OPTIONS
 from ssl_lightning.data.probe_sets import open_split
+from ssl_lightning.engines import LOCAL, Job, engine_named
 from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable
 
@@ -22,6 +24,9 @@ def main(
     similarity: float = 0.95,
     mirrored: bool = False,
     keep: Keep = "largest",
+    workers: int | None = None,
+    part: str | None = None,
+    engine: str = LOCAL,
 ) -> None:
     """Write a subset file that keeps one image of each group of duplicates. Images are not changed.
 
@@ -38,6 +43,10 @@ def main(
         similarity: Least cosine similarity of the features of duplicates.
         mirrored: Whether an image and its mirror image are duplicates.
         keep: largest (most pixels), quality (most bytes per pixel), or first (lowest id).
+        workers: Number of processes; by default one for each core of the machine or cluster.
+        part: i/n decodes the candidates of job i of n only, for schedulers; the command without it writes the file.
+        engine: local for processes of this machine, ray for workers of Ray on it, or ray://<host>:<port> for a Ray
+            cluster; its machines need the manifest, its images and `out` under the same paths.
 
     Raises:
         DataError: If a file is missing or damaged.
@@ -53,10 +62,18 @@ def main(
             "a difference of at least 0, and a cosine above 0 and at most 1"
         )
     reject_unwritable(Path(out), "give another file to write")
+    job, chosen = Job.parsed(part) if part else None, engine_named(engine, workers)
     images = ManifestImages(Path(manifest), DEFAULT_OPTIONS)
     sets = {name: open_split(name, DEFAULT_OPTIONS) for name in against}
     rules = Rules(bits, difference, similarity, mirrored, keep)
-    found = deduplicate(Path(manifest), images, rules, FeatureFile.load(features) if features else None, sets)
+    parts = ThumbnailParts(Path(manifest), images.fingerprint, Path(f"{out}.parts"))
+    if job is not None:
+        total, made = make_parts(Path(manifest), rules, parts, chosen, job, sets)
+        print(f"{total} parts, {made} made now; next, after all jobs: the same command without --part")
+        return
+    given = FeatureFile.load(features) if features else None
+    found = deduplicate(Path(manifest), images, rules, parts, chosen, given, sets)
     found.write(Path(out), images.fingerprint)
+    parts.remove()
     print("\n".join(in_words(found)))
     print(f"next: ssl-lightning fit ... --data.path {manifest} --data.subset.path {out}")

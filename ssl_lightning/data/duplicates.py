@@ -6,6 +6,7 @@ compared as well.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import faiss
@@ -70,19 +71,27 @@ def hash_pairs(hashes: UInt64[np.ndarray, "U"], bits: int) -> Pairs:
     return pairs[pairs[:, 0] < pairs[:, 1]]
 
 
-def near_pairs(
-    hashes: UInt64[np.ndarray, "N"], thumbnails: Thumbnails, bits: int = BITS, difference: float = DIFFERENCE
-) -> Pairs:
-    """Pairs of images with near-equal hashes and thumbnails, enough of them to connect each group.
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Rows with a hash that is equal or close to that of another row.
 
-    Of images with one hash, each is compared with the first of every distinct thumbnail, so that thousands of blank
-    images take no square of their number.
+    Attributes:
+        rows: Sorted by their hashes, rows of one hash ascending.
+        group: Number of the hash of each of them.
+        close: Pairs of numbers of different hashes that are close.
+    """
+
+    rows: Int64[np.ndarray, "n"]
+    group: Int64[np.ndarray, "n"]
+    close: Pairs
+
+
+def candidates(hashes: UInt64[np.ndarray, "N"], bits: int = BITS) -> Candidates:
+    """The rows that `compared` compares.
 
     Args:
         hashes: Perceptual hash of each row.
-        thumbnails: Reads thumbnails; called for candidates alone.
         bits: Largest number of bits in which hashes differ.
-        difference: Largest root mean square difference of thumbnails.
     """
     distinct, group = np.unique(hashes, return_inverse=True)
     close = hash_pairs(distinct, bits)
@@ -91,21 +100,50 @@ def near_pairs(
     is_candidate[close.flatten()] = True
     rows = np.flatnonzero(is_candidate[group])
     rows = rows[np.argsort(group[rows], kind="stable")]
+    return Candidates(rows, group[rows], close)
+
+
+def compared(found: Candidates, thumbnails: Thumbnails, difference: float = DIFFERENCE) -> Pairs:
+    """Pairs of candidates with near-equal thumbnails, enough of them to connect each group.
+
+    Of images with one hash, each is compared with the first of every distinct thumbnail, so that thousands of blank
+    images take no square of their number.
+
+    Args:
+        found: Of `candidates`.
+        thumbnails: Reads thumbnails.
+        difference: Largest root mean square difference of thumbnails.
+    """
+    rows = found.rows
     if not len(rows):
         return np.zeros((0, 2), dtype=np.int64)
     values = thumbnails(rows)
-    starts = np.flatnonzero(np.r_[True, np.diff(group[rows]) > 0]).tolist()
+    starts = np.flatnonzero(np.r_[True, np.diff(found.group) > 0]).tolist()
     leaders: dict[int, np.ndarray] = {}
-    found = []
+    pairs = []
     for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
-        leaders[int(group[rows[start]])], pairs = _led(values, start, end, difference)
-        found += pairs
-    for one, other in close:
+        leaders[int(found.group[start])], near = _led(values, start, end, difference)
+        pairs += near
+    for one, other in found.close:
         mine, others = leaders[int(one)], leaders[int(other)]
         near = differences(values[mine], values[others]) <= difference
-        found += [(mine[a], others[b]) for a, b in np.argwhere(near)]
-    places = np.array(found, dtype=np.int64).reshape(-1, 2)
+        pairs += [(mine[a], others[b]) for a, b in np.argwhere(near)]
+    places = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return rows[places]
+
+
+def near_pairs(
+    hashes: UInt64[np.ndarray, "N"], thumbnails: Thumbnails, bits: int = BITS, difference: float = DIFFERENCE
+) -> Pairs:
+    """Pairs of images with near-equal hashes and thumbnails, see `candidates` and `compared`.
+
+    Args:
+        hashes: Perceptual hash of each row.
+        thumbnails: Reads thumbnails; called for candidates alone.
+        bits: Largest number of bits in which hashes differ.
+        difference: Largest root mean square difference of thumbnails.
+    """
+    return compared(candidates(hashes, bits), thumbnails, difference)
 
 
 def _led(

@@ -1,6 +1,7 @@
 """data dedup as it is typed: planted copies are found, one of each group is kept, evaluation sets are subtracted."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image, ImageOps
 from pyarrow import parquet
 
 from ssl_lightning.data import Subset, UncuratedImages
+from ssl_lightning.data.manifest import thumbnails
 from ssl_lightning.entry import run
 from tests.data.manifest.small_pools import write_folder
 
@@ -134,3 +136,43 @@ def test_a_mistake_is_one_line(pool, options, code, line, capsys):
     (shown,) = [each for each in capsys.readouterr().err.splitlines() if each]
     assert line in shown
     assert not (pool / "k.parquet").exists()
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of 16 images."""
+    monkeypatch.setattr(thumbnails, "IMAGES_OF_A_PART", 16)
+
+
+def test_processes_and_jobs_give_the_same_bytes(pool, small_parts, capsys):
+    command = ["data", "dedup", "pool.parquet", "--mirrored", "true", "--out"]
+    assert run([*command, "one.parquet", "--workers", "1"]) == 0
+    assert run([*command, "two.parquet", "--workers", "2"]) == 0
+    for job in ("3/3", "1/3"):
+        assert run([*command, "jobs.parquet", "--workers", "1", "--part", job]) == 0
+    assert "next, after all jobs: the same command without --part" in capsys.readouterr().out
+    assert not (pool / "jobs.parquet").exists()
+    assert run([*command, "jobs.parquet", "--workers", "1"]) == 0  # makes what job 2 would have made
+    contents = [(pool / f"{name}.parquet").read_bytes() for name in ("one", "two", "jobs")]
+    assert contents[0] == contents[1] == contents[2]
+    assert [path.name for path in pool.glob("*.parts")] == ["pool.parquet.parts"]
+
+
+def test_finished_parts_are_not_made_again(pool, small_parts, monkeypatch):
+    command = ["data", "dedup", "pool.parquet", "--workers", "1", "--out"]
+    assert run([*command, "whole.parquet"]) == 0
+    assert run([*command, "kept.parquet", "--part", "1/2"]) == 0
+    finished = {path.name for path in (pool / "kept.parquet.parts").iterdir()}
+    made, make = [], thumbnails._make
+    monkeypatch.setattr(thumbnails, "_make", lambda task, count: (made.append(Path(task.path).name), make(task, count)))
+    assert run([*command, "kept.parquet"]) == 0
+    assert finished
+    assert made
+    assert not finished & set(made)
+    assert (pool / "kept.parquet").read_bytes() == (pool / "whole.parquet").read_bytes()
+
+
+def test_a_candidate_that_cannot_be_read_is_named(pool, capsys):
+    (pool / "images" / "03-same.png").write_bytes(b"")
+    assert run(["data", "dedup", "pool.parquet", "--out", "kept.parquet"]) == 65
+    assert "03-same.png" in capsys.readouterr().err

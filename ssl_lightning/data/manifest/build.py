@@ -14,32 +14,8 @@ from ssl_lightning.data.manifest.pool import carry_out
 from ssl_lightning.data.manifest.schema import as_bytes
 from ssl_lightning.data.manifest.units import Unit, described, plan
 from ssl_lightning.data.options import SourceOptions
-from ssl_lightning.errors import DataError, UsageError
-
-
-@dataclass(frozen=True)
-class Job:
-    """One of several independent jobs that make the parts of one manifest.
-
-    Attributes:
-        number: From 1.
-        count: Number of jobs.
-    """
-
-    number: int = 1
-    count: int = 1
-
-    @classmethod
-    def parsed(cls, text: str) -> "Job":
-        """The job of a text such as 3/64.
-
-        Raises:
-            UsageError: For another text.
-        """
-        number, slash, count = text.partition("/")
-        if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-            raise UsageError(f"found part={text!r}; expected i/n with i from 1 to n, such as 3/64")
-        return cls(int(number), int(count))
+from ssl_lightning.engines import Engine, Job
+from ssl_lightning.errors import DataError
 
 
 @dataclass
@@ -64,7 +40,12 @@ class BuildReport:
 
 
 def build(
-    sources: Sequence[str], out: Path, options: SourceOptions, workers: int, job: Job | None = None
+    sources: Sequence[str],
+    out: Path,
+    options: SourceOptions,
+    workers: int,
+    job: Job | None = None,
+    engine: Engine | None = None,
 ) -> BuildReport:
     """Build a manifest, or continue a build that was interrupted.
 
@@ -74,6 +55,7 @@ def build(
         options: How files are chosen and decoded.
         workers: Number of processes.
         job: Make the parts of one job only, without a merge; None for all.
+        engine: Makes the parts; None for processes of this machine.
 
     Raises:
         DataError: If a source is missing, or shards are damaged; the parts of the others are finished and kept.
@@ -83,9 +65,9 @@ def build(
     folder = parts_folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     earlier = _start(folder, units, {"options": described(options), "sources": recorded})
-    chosen = units if job is None else units[job.number - 1 :: job.count]
+    chosen = units if job is None else job.share(units)
     work = [(unit, earlier.get(unit.name, [])) for unit in chosen if not part_path(folder, unit.name).exists()]
-    finished, errors = carry_out(work, options, folder, workers)
+    finished, errors = carry_out(work, options, folder, workers, engine)
     report = _summed(len(units), finished)
     if errors:
         more = f"; {len(errors) - 1} more shards are damaged" if len(errors) > 1 else ""

@@ -2,32 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
-from PIL import Image
 
 from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.clustering.rows import unit_rows
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.duplicates import (
     SIDE,
+    Candidates,
     Keep,
     Pairs,
+    candidates,
+    compared,
     components,
     equal_pairs,
     feature_pairs,
     kept_rows,
     mirrored,
-    near_pairs,
 )
 from ssl_lightning.data.hashing import OK, difference_hash
 from ssl_lightning.data.manifest.images import ManifestImages
 from ssl_lightning.data.manifest.schema import batches_of, digests_of, pc
 from ssl_lightning.data.manifest.subset_file import SubsetFile
+from ssl_lightning.data.manifest.thumbnails import ThumbnailParts, thumbnail
+from ssl_lightning.engines import Engine, Job
 from ssl_lightning.errors import DataError
 from ssl_lightning.progress import progress
 
@@ -67,10 +70,78 @@ class _Columns:
     sizes: Int64[np.ndarray, "N"]
 
 
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What may be near-equal: rows of the manifest, followed by those of evaluation sets.
+
+    Attributes:
+        columns: Of the rows of the manifest.
+        sets: Readable images of each evaluation set.
+        owners: Name of the evaluation set of each row of one.
+        count: Number of rows of both.
+        found: Candidates; with mirror images, row r + count is the mirror image of row r.
+    """
+
+    columns: _Columns
+    sets: list[ImageDataset]
+    owners: list[str]
+    count: int
+    found: Candidates
+
+    @cached_property
+    def own(self) -> Int64[np.ndarray, "n"]:
+        """Rows of the manifest among the candidates, ascending."""
+        rows = np.unique(self.found.rows % self.count)
+        return rows[rows < len(self.columns.ids)]
+
+    def thumbnails(self, own: UInt8[np.ndarray, "n values"], rows: Int64[np.ndarray, "m"]) -> UInt8[np.ndarray, "m v"]:
+        """Thumbnails of candidates.
+
+        Args:
+            own: Those of `own`.
+            rows: Rows of the manifest, of evaluation sets, or of mirror images.
+        """
+        places = rows % self.count
+        values = np.empty((len(rows), SIDE * SIDE * 3), dtype=np.uint8)
+        is_own = places < len(self.columns.ids)
+        values[is_own] = own[np.searchsorted(self.own, places[is_own])]
+        values[~is_own] = _of_sets(self.sets, places[~is_own] - len(self.columns.ids))
+        flipped = rows >= self.count
+        images = values[flipped].reshape(-1, SIDE, SIDE, 3)[:, :, ::-1]
+        values[flipped] = images.reshape(len(images), SIDE * SIDE * 3)
+        return values
+
+
+def make_parts(
+    manifest: Path,
+    rules: Rules,
+    parts: ThumbnailParts,
+    engine: Engine,
+    job: Job,
+    against: dict[str, ImageDataset] | None = None,
+) -> tuple[int, int]:
+    """Compute the thumbnails of one of several jobs, which `deduplicate` then reads.
+
+    Args:
+        manifest: The file, or a folder of them.
+        rules: What counts as a duplicate.
+        parts: Thumbnails of its images.
+        engine: Reads and decodes these images.
+        job: The job.
+        against: Images of evaluation sets by name.
+
+    Returns:
+        Number of parts of all jobs, and of those that were made now.
+    """
+    return parts.make(_search(manifest, rules, against or {}).own, engine, job)
+
+
 def deduplicate(
     manifest: Path,
     images: ManifestImages,
     rules: Rules,
+    parts: ThumbnailParts,
+    engine: Engine,
     features: FeatureFile | None = None,
     against: dict[str, ImageDataset] | None = None,
 ) -> SubsetFile:
@@ -80,34 +151,43 @@ def deduplicate(
         manifest: The file, or a folder of them.
         images: Its images.
         rules: What counts as a duplicate.
+        parts: Thumbnails of these images.
+        engine: Reads and decodes the images of parts that are not finished.
         features: Features of these images, which find further pairs.
         against: Images of evaluation sets by name; no row of a group with one of these is kept.
 
     Raises:
-        DataError: If the manifest has no perceptual hashes, or features are of other images.
+        DataError: If the manifest has no perceptual hashes, an image cannot be read, or features are of other images.
     """
-    columns, sets = _columns_of(manifest), against or {}
-    count = len(columns.ids)
-    readers: list[ImageDataset] = [images]
-    hashes, owners = [columns.hashes], []
+    search = _search(manifest, rules, against or {})
+    columns, count = search.columns, len(search.columns.ids)
+    parts.make(search.own, engine)
+    thumbnails = partial(search.thumbnails, parts.read(search.own))
+    pairs = [equal_pairs(np.ascontiguousarray(columns.digests).view("S32").ravel())]
+    pairs.append(compared(search.found, thumbnails, rules.difference) % search.count)
+    if features is not None:
+        pairs.append(_by_features(features, images, rules.similarity))
+    groups = components(search.count, np.concatenate(pairs))
+    in_sets: dict[int, str] = {}
+    for group, name in zip(groups[count:].tolist(), search.owners, strict=True):
+        in_sets.setdefault(group, name)
+    own = groups[:count]
+    kept = kept_rows(own, columns.pixels, columns.sizes, rules.keep)
+    kept &= ~np.isin(own, list(in_sets))
+    return SubsetFile(columns.ids, kept, _renumbered(own), _reasons(columns, own, kept, in_sets))
+
+
+def _search(manifest: Path, rules: Rules, sets: dict[str, ImageDataset]) -> _Search:
+    columns = _columns_of(manifest)
+    hashes, owners, readers = [columns.hashes], [], []
     for name, dataset in sets.items():
         readable, found = _hashes_of(dataset, name)
         owners += [name] * len(found)
         hashes.append(found)
         readers.append(readable)
     whole = np.concatenate(hashes)
-    pairs = [equal_pairs(np.ascontiguousarray(columns.digests).view("S32").ravel())]
-    pairs.append(_near(whole, partial(_thumbnails, readers), rules))
-    if features is not None:
-        pairs.append(_by_features(features, images, rules.similarity))
-    groups = components(len(whole), np.concatenate(pairs))
-    in_sets: dict[int, str] = {}
-    for group, name in zip(groups[count:].tolist(), owners, strict=True):
-        in_sets.setdefault(group, name)
-    own = groups[:count]
-    kept = kept_rows(own, columns.pixels, columns.sizes, rules.keep)
-    kept &= ~np.isin(own, list(in_sets))
-    return SubsetFile(columns.ids, kept, _renumbered(own), _reasons(columns, own, kept, in_sets))
+    searched = np.concatenate([whole, mirrored(whole)]) if rules.mirrored else whole
+    return _Search(columns, readers, owners, len(whole), candidates(searched, rules.bits))
 
 
 def _columns_of(manifest: Path) -> _Columns:
@@ -134,35 +214,17 @@ def _hashes_of(dataset: ImageDataset, name: str) -> tuple[ImageDataset, UInt64[n
     return dataset.select(torch.cat(readable)), np.array(found, dtype=np.uint64)
 
 
-def _near(whole: UInt64[np.ndarray, "M"], thumbnails: "partial[np.ndarray]", rules: Rules) -> Pairs:
-    if not rules.mirrored:
-        return near_pairs(whole, thumbnails, rules.bits, rules.difference)
-    count = len(whole)
-
-    def both(rows: Int64[np.ndarray, "n"]) -> UInt8[np.ndarray, "n values"]:
-        values = thumbnails(rows % count).reshape(-1, SIDE, SIDE, 3)
-        values[rows >= count] = values[rows >= count][:, :, ::-1]
-        return values.reshape(len(rows), -1)
-
-    return near_pairs(np.concatenate([whole, mirrored(whole)]), both, rules.bits, rules.difference) % count
-
-
-def _thumbnails(datasets: Sequence[ImageDataset], rows: Int64[np.ndarray, "n"]) -> UInt8[np.ndarray, "n values"]:
+def _of_sets(datasets: Sequence[ImageDataset], rows: Int64[np.ndarray, "n"]) -> UInt8[np.ndarray, "n values"]:
     """Thumbnails of rows of several datasets, one after the other."""
     starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
     values = np.zeros((len(rows), SIDE * SIDE * 3), dtype=np.uint8)
     for dataset, start, end in zip(datasets, starts, starts[1:], strict=False):
         places = np.flatnonzero((rows >= start) & (rows < end))
         batches = np.array_split(places, -(-len(places) // _AT_ONCE)) if len(places) else []
-        for some in progress(batches, "comparing candidates", "batches"):
+        for some in progress(batches, "comparing candidates of evaluation sets", "batches"):
             images, _ = dataset.read(torch.from_numpy(rows[some] - start))
-            values[some] = [_small(image.numpy()) for image in images]
+            values[some] = [thumbnail(image.numpy()) for image in images]
     return values
-
-
-def _small(pixels: UInt8[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "values"]:
-    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX)).reshape(-1)
 
 
 def _by_features(features: FeatureFile, images: ManifestImages, similarity: float) -> Pairs:

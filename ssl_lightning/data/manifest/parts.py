@@ -20,6 +20,7 @@ from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.data.sources.byte_table import ByteTable
 from ssl_lightning.data.sources.container import forget_containers
 from ssl_lightning.data.sources.opening import file_table
+from ssl_lightning.data.sources.paths import divided
 from ssl_lightning.data.sources.sidecars import is_sidecar
 from ssl_lightning.data.sources.tar import is_tar
 from ssl_lightning.errors import DataError
@@ -106,9 +107,10 @@ def build_part(unit: Unit, options: SourceOptions, folder: Path, earlier: list[E
         count: Is called with numbers of files and bytes.
 
     Raises:
-        DataError: If a shard is damaged or unsafe.
+        DataError: If the shard or folder is missing, damaged or unsafe, or the folder of the parts is missing.
         OSError: If the part cannot be written.
     """
+    _reject_missing(unit, folder)
     forget_containers()
     built = Built()
     rows = _rows(unit, options, _Known(earlier), built, count)
@@ -123,6 +125,16 @@ def build_part(unit: Unit, options: SourceOptions, folder: Path, earlier: list[E
     if finished:
         part_path(folder, unit.name, finished=False).unlink(missing_ok=True)
     return built
+
+
+def _reject_missing(unit: Unit, folder: Path) -> None:
+    """Reject what another machine does not have: it would describe all files as ones that cannot be opened."""
+    for path in (divided(unit.container)[0], str(folder)):
+        if not os.path.exists(path):
+            raise DataError(
+                f"found no {os.path.abspath(path)}; expected the sources and the folder of the parts under the same "
+                "path on each machine that builds, and nothing removed meanwhile"
+            )
 
 
 def _chunks(rows: Iterator[_Row]) -> Iterator[list[_Row]]:

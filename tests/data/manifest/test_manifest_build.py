@@ -20,6 +20,7 @@ from ssl_lightning.data.manifest import parts as parts_module
 from ssl_lightning.data.manifest import units as units_module
 from ssl_lightning.data.manifest.build import Job, build, merge_parts
 from ssl_lightning.data.manifest.planned import parts_folder
+from ssl_lightning.data.manifest.pool import carry_out
 from ssl_lightning.data.manifest.schema import SCHEMA, description_of, from_text, to_text
 from ssl_lightning.data.options import DEFAULT_OPTIONS
 from ssl_lightning.errors import DataError, UsageError
@@ -254,6 +255,27 @@ def test_a_file_that_cannot_be_opened_is_tried_again_by_the_next_build(tmp_path,
     assert (report.read, report.changes.changed) == (1, 1)
     assert [row["status"] for row in rows(out)] == ["ok"] * 3
     assert ids(out) == {"0.png": 0, "1.png": 1, "2.png": 2}
+
+
+def test_a_machine_without_the_source_or_the_folder_of_parts_is_an_error(tmp_path):
+    write_folder(tmp_path / "images", {"1.png": image(1)})
+    (unit,), _ = units_module.plan([str(tmp_path / "images")], tmp_path / "pool.parquet", DEFAULT_OPTIONS)
+    for removed in ("parts", "images"):
+        if removed == "images":
+            (tmp_path / "parts").mkdir()
+            shutil.rmtree(tmp_path / "images")
+        with pytest.raises(DataError, match=rf"found no .*{removed}; expected the sources and the folder of the parts"):
+            parts_module.build_part(unit, DEFAULT_OPTIONS, tmp_path / "parts", [], lambda *_: None)
+
+
+def test_a_part_that_a_lost_worker_has_written_is_not_made_again(tmp_path):
+    write_tar(tmp_path / "s.tar", {"0.png": image(0)})
+    units, _ = units_module.plan([str(tmp_path / "s.tar")], tmp_path / "pool.parquet", DEFAULT_OPTIONS)
+    found = [
+        next(iter(carry_out([(unit, []) for unit in units], DEFAULT_OPTIONS, tmp_path, 1)[0].values())).read
+        for _ in range(2)
+    ]
+    assert found == [1, 0]
 
 
 def test_a_missing_part_is_named_by_the_merge(tmp_path):
