@@ -162,6 +162,11 @@ class TrainingData(ABC):
         """The classes of the training images, for diagnostics; no self-supervised loss takes them as input."""
 
     @property
+    def class_sizes(self) -> Mapping[str, int]:
+        """Number of training images of each class by its name, for evaluation; empty where labels are unknown."""
+        return {}
+
+    @property
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash of the training images and their order."""

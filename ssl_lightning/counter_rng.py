@@ -52,6 +52,8 @@ class Purpose(IntEnum):
     """Initial weights of a student, which must differ from those of a teacher of the same seed."""
     SUBSET = 14
     """Samples of a collection: which rows of a cluster, and which clusters get one row more."""
+    LONG_TAIL = 15
+    """The images of each class in a long-tailed selection."""
 
 
 def bits(

@@ -27,10 +27,10 @@ from ssl_lightning.data.source_checks import SourceChecks, check_normalization
 from ssl_lightning.data.sources.selection import Selection
 from ssl_lightning.data.subset import Subset
 from ssl_lightning.data.views import View, expand
-from ssl_lightning.errors import UsageError
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.models.preprocessing import RGB, Preprocessing
 from ssl_lightning.processes import gather_rows, rank, world
-from ssl_lightning.types import Batch, RawBatch
+from ssl_lightning.types import UNLABELLED, Batch, RawBatch
 
 log = logging.getLogger(__name__)
 BEFORE_THE_FIRST = -1
@@ -261,6 +261,16 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
     def labels(self) -> Int[Tensor, "N"]:
         """See `TrainingData.labels`."""
         return self.training.labels
+
+    @property
+    def class_sizes(self) -> dict[str, int]:
+        """See `TrainingData.class_sizes`; empty where the images are not found, which `validate` does not need."""
+        try:
+            labels, classes = self.training.labels, self.training.classes
+        except DataError:
+            return {}
+        counts = labels[labels != UNLABELLED].bincount(minlength=len(classes)).tolist()
+        return dict(zip(classes, counts, strict=True)) if classes else {}
 
     @property
     def preprocessing(self) -> Preprocessing:
