@@ -9,7 +9,7 @@ from torch import Tensor
 from ssl_lightning.evaluation.probe import LabelledFeatures
 
 LONG_TAILED = 10
-"""Least ratio of the largest class to the smallest one for which head and tail are told apart."""
+"""Least ratio of the largest class to the smallest one for which head and tail are reported."""
 
 
 def head_and_tail(sizes: Sequence[int]) -> dict[str, Int[Tensor, "_c"]]:
