@@ -147,6 +147,11 @@ class TrainingData(ABC):
         """Training and test images of each probe set, the primary one first."""
 
     @property
+    def is_balanced(self) -> bool:
+        """Whether epochs are sampled over the clusters of a file; a method must not call `set_labels` then."""
+        return False
+
+    @property
     def source_reports(self) -> list[SourceReport]:
         """How many images each source and probe set has, and which files are left out."""
         return []
@@ -155,6 +160,11 @@ class TrainingData(ABC):
     @abstractmethod
     def labels(self) -> Int[Tensor, "N"]:
         """The classes of the training images, for diagnostics; no self-supervised loss takes them as input."""
+
+    @property
+    def class_sizes(self) -> Mapping[str, int]:
+        """Number of training images of each class by its name, for evaluation; empty where labels are unknown."""
+        return {}
 
     @property
     @abstractmethod

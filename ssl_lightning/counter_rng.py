@@ -52,7 +52,9 @@ class Purpose(IntEnum):
     """Initial weights of a student, which must differ from those of a teacher of the same seed."""
     SUBSET = 14
     """Samples of a collection: which rows of a cluster, and which clusters get one row more."""
-    BLOCKS = 15
+    LONG_TAIL = 15
+    """The images of each class in a long-tailed selection."""
+    BLOCKS = 16
     """The order of blocks of rows, and of the rows in each window of blocks."""
 
 

@@ -38,6 +38,8 @@ STAGES = [path for path in sorted(CONFIGS.glob("*/[1-9]_*.yaml")) if path.name !
 DATA = sorted((CONFIGS / "data").glob("*.yaml"))
 CPU = CONFIGS / "scale" / "cpu.yaml"
 PAPER = [path for path in sorted((CONFIGS / "scale").glob("*.yaml")) if path != CPU]
+OF_PACKS = ("cifar10", "cifar10_longtail", "cifar10_mixed", "uncurated", "union")
+"""Data files of images that are found in `PACKS`; data/pool needs a manifest of them."""
 PACKS = Path(os.environ.get("SSL_LIGHTNING_DATA", "data"))
 TINY = [
     *("--model.backbone", "ssl_lightning.models.ResNet18"),
@@ -254,13 +256,27 @@ def test_a_config_at_paper_scale_has_the_papers_parameters(paper, capsys):
 
 
 @pytest.mark.parametrize(
-    "overlay", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("cifar10", "uncurated")), "synthetic"]
+    "overlay",
+    [*(pytest.param(path.stem, marks=pytest.mark.slow) for path in DATA if path.stem in OF_PACKS), "synthetic"],
 )
 def test_data_are_swapped_in_yaml_alone(overlay, tmp_path):
     if overlay != "synthetic" and not (PACKS / "cifar10.tar.xz").exists():
         pytest.skip("no packs: SSL_LIGHTNING_DATA does not name a folder with cifar10.tar.xz")
     overlays = ["--config", f"configs/data/{overlay}.yaml", "--data.reference_images", "64"]
     assert fit(tmp_path, "--config", "configs/deepcluster.yaml", *overlays, *TINY, "--trainer.limit_val_batches=0") == 0
+
+
+@pytest.mark.slow
+def test_the_pool_is_a_manifest_that_data_build_writes(tmp_path, monkeypatch):
+    if not (PACKS / "cifar10.tar.xz").exists():
+        pytest.skip("no packs: SSL_LIGHTNING_DATA does not name a folder with cifar10.tar.xz")
+    monkeypatch.chdir(tmp_path)
+    shards = sorted(str(path.resolve()) for path in PACKS.glob("uncurated-00000[01].tar"))
+    assert run(["data", "build", *shards, "--out", "pool.parquet"]) == 0
+    given = ["--config", "deepcluster", "--config", "data/pool", "--data.reference_images", "64", *TINY]
+    assert fit(tmp_path, *given, "--run.name", "pool", "--model.num_clusters", "16") == 0
+    names = (tmp_path / "pool" / "metrics.csv").read_text().splitlines()[0]
+    assert all(f"eval/{name}/" in names for name in ("flowers", "tinyimagenet", "omniglot"))
 
 
 def test_clusterer_and_probe_are_swapped_on_the_command_line(tmp_path):

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from ssl_lightning.callbacks.class_groups import groups_of
 from ssl_lightning.callbacks.publish import publish
 from ssl_lightning.callbacks.splits import joined_split
 from ssl_lightning.clustering.rows import is_finite
@@ -56,7 +57,9 @@ class ProbeFeatures(pl.Callback):
     The features come from validation itself, once for all probes, by row; the trainer sets the validation interval.
     Evaluation changes no weight, no buffer and no random state of the run. During training it uses a subset of the
     training rows (`data.reference_images`); `validate` uses all of them. Features of averaged weights, where a method
-    has some, are evaluated as `eval_ema/...`.
+    has some, are evaluated as `eval_ema/...`. Where the largest class has at least ten times as many training images as
+    the smallest one, accuracies on the third of the classes with the most images and on that with the fewest are
+    reported too, as `.../top1_head` and `.../top1_tail`.
 
     Args:
         probes: A list replaces the default, `DEFAULT_PROBES`: linear, k-NN with k=20 and k=200, few-shot.
@@ -106,12 +109,14 @@ class ProbeFeatures(pl.Callback):
         for position, (name, (training_set, test_set)) in enumerate(data_of(trainer).probes.items()):
             train, test = (joined_split(self._batches[2 * position + split], trainer) for split in (0, 1))
             self._report_limit(name, trainer, 2 * position)
+            groups, described = groups_of(training_set, data_of(trainer).class_sizes)
+            self._report_groups(name, described)
             for features in (features for features in EVALUATED if features in train):
                 if not all(is_finite(split[features]) for split in (train, test)):
                     raise diverged(f"features of {name} that are not finite at step {trainer.global_step}")
                 prefix = EVALUATED[features] if position == 0 else f"{EVALUATED[features]}/{name}"
                 reference_rows, test_rows = ((split[features], split["label"]) for split in (train, test))
-                values = self._evaluate(reference_rows, test_rows, len(training_set.classes))
+                values = self._evaluate(reference_rows, test_rows, len(training_set.classes), groups)
                 metrics |= {f"{prefix}/{key}": value for key, value in values.items()}
             if position == 0 and "features" in train and rank() == 0:
                 splits = EvaluatedSplits(trainer.global_step, name, train, test, test_set)
@@ -156,12 +161,23 @@ class ProbeFeatures(pl.Callback):
             log.warning("%s", line)
         self._reported.add(line)
 
+    def _report_groups(self, name: str, described: str) -> None:
+        """Log once which classes are head and tail."""
+        line = f"probe set {name}: top1 is also that of {described}"
+        if described and line not in self._reported and rank() == 0:
+            log.info("%s", line)
+        self._reported.add(line)
+
     def _evaluate(
-        self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int
+        self,
+        train: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor],
+        num_classes: int,
+        groups: Mapping[str, Tensor],
     ) -> dict[str, float]:
         # validate() runs in inference mode, fit's own validation does not: a probe that trains needs normal tensors
         with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
-            splits = [LabelledFeatures(x.clone(), y.clone(), num_classes) for x, y in (train, test)]
+            splits = [LabelledFeatures(x.clone(), y.clone(), num_classes, groups) for x, y in (train, test)]
             metrics: dict[str, float] = {}
             for probe in self.probes:
                 values = probe(*splits)

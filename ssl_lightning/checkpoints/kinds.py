@@ -61,6 +61,7 @@ KINDS = (
         for name in (
             "methods.method.Method",
             "data.module.ImageModule",
+            "data.balance.Balance",
             "data.decode.Limits",
             "data.probe_sets.ProbeSet",
             "data.subset.Subset",

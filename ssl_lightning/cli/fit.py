@@ -43,7 +43,7 @@ from ssl_lightning.errors import (
     UsageError,
     one_line,
 )
-from ssl_lightning.files import write_text
+from ssl_lightning.files import sha256_of, write_text
 from ssl_lightning.methods import Method
 from ssl_lightning.processes import rank
 from ssl_lightning.report.cluster_rows import ClusterRow, cluster_rows
@@ -54,7 +54,7 @@ from ssl_lightning.runs.checkpointing import TABLE
 from ssl_lightning.runs.external_loggers import Results
 from ssl_lightning.runs.initial_weights import InitialWeights, find_initial_weights
 from ssl_lightning.runs.record import RunRecord, recorded
-from ssl_lightning.runs.resume import DATA_BY_NAMES, StartPlan, computed, decide
+from ssl_lightning.runs.resume import CONTENT, DATA_BY_NAMES, StartPlan, computed, decide
 from ssl_lightning.runs.sessions import session
 from ssl_lightning.runs.wandb_service import trial_of_sweep
 
@@ -108,6 +108,8 @@ class Fitting:
         by_names = self.datamodule.training.fingerprint_by_names
         data = {"data_fingerprint": self.datamodule.fingerprint, DATA_BY_NAMES: by_names}
         files = self.model.stage_files() if isinstance(self.model, Method) else {}
+        if self.datamodule.balance is not None:
+            data[f"balance{CONTENT}"] = sha256_of(Path(self.datamodule.balance.path).resolve())
         return computed(self.config) | data | digests_of(files)
 
     def carry_out(self) -> None:

@@ -1,5 +1,6 @@
 """DataModules for image sources, their views, and the labeled splits for evaluation."""
 
+from ssl_lightning.data.balance import Balance
 from ssl_lightning.data.curated import CuratedImages
 from ssl_lightning.data.digits import Digits
 from ssl_lightning.data.limits import Limits
@@ -13,6 +14,7 @@ from ssl_lightning.data.union import UnionImages
 from ssl_lightning.data.views import View
 
 __all__ = [
+    "Balance",
     "Blocks",
     "CuratedImages",
     "Digits",

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.downloaded import is_downloaded
+from ssl_lightning.data.long_tail import long_tailed_rows
 from ssl_lightning.data.module import ImageModule, Probes
 from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.data.packs import open_labelled, splits
 from ssl_lightning.data.sources.opening import sources_at
+from ssl_lightning.errors import UsageError
 from ssl_lightning.processes import rank
 from ssl_lightning.types import UNLABELLED
 
@@ -33,19 +35,35 @@ class CuratedImages(ImageModule):
             is no `test`.
         label: For tables, the column of labels; null for the usual names. For images without class folders, as in
             `UncuratedImages`.
+        imbalance: Train on a long-tailed selection: of C classes, in the order of their names, class j has
+            imbalance^(-j / (C - 1)) times as many images as the largest, at least one. 100 makes CIFAR-10-LT of
+            CIFAR-10. Every run has the same selection. Probe sets are whole.
     """
 
     path: str
     split: str | None = "train"
     test_split: str = "test"
     label: str | None = None
+    imbalance: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.imbalance >= 1:
+            raise UsageError(
+                f"found data.imbalance={self.imbalance:g}; expected at least 1: 100 for a largest class of 100 times "
+                "as many images as the smallest"
+            )
 
     def open_training(self) -> ImageDataset:
-        """The training split."""
+        """The training split, or a long-tailed selection of it."""
+        whole = self._whole_split()
+        return whole if self.imbalance == 1 else whole.select(long_tailed_rows(whole.labels, self.imbalance))
+
+    def _whole_split(self) -> ImageDataset:
         return open_labelled(self.path, self.split, self.source_options)
 
     def default_probe_sets(self) -> Probes:
-        """The training split and the test split; none, with a warning, without a test split or labels."""
+        """The whole training split and the test split; none, with a warning, without a test split or labels."""
         if self.split is None:
             return self._without("data.split is null, so there is no test split; give --data.split train")
         there = splits(self.path, beside=self.split)
@@ -53,7 +71,7 @@ class CuratedImages(ImageModule):
         if split is None:
             found = f"found splits {', '.join(there)} in {self.path}; expected {self.test_split!r}"
             return self._without(f"{found}: give --data.test_split one of these")
-        train = self.open_training()
+        train = self._whole_split()
         if without := int((train.labels == UNLABELLED).sum()):
             return self._without(f"found {without} of {len(train)} images of {self.path}/{self.split} without a label")
         if split != self.test_split and rank() == 0:

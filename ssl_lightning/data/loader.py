@@ -59,6 +59,8 @@ class TrainingLoader:
         masked: Number of unreadable rows of this process in this epoch so far.
         unreadable: Unreadable rows of this process in this epoch so far, as far as this process has read them.
         labels: Clusters over which the next epoch is balanced; None for the natural order.
+        power: How evenly it is balanced, see `balanced_order`.
+        keeps_labels: Whether labels and power are those of `keep_labels`, and not those of a checkpoint.
         order: Version of the order without blocks, which is that of the checkpoint in a resumed run.
         seconds: Time that batches of this process have taken so far.
     """
@@ -91,9 +93,11 @@ class TrainingLoader:
         self.unreadable: list[int] = []
         self.seconds = 0.0
         self.labels: Labels = None
+        self.power, self.keeps_labels = 1.0, False
         self.order = order_version(len(dataset))
         self._labels_in_use: Labels = None
         self._balance_is_logged = False
+        self._power_in_use = 1.0
         self._start = 0
         self._read = TaskReader(dataset, crop_spec, num_workers, keep_workers=True)
         if len(self) == 0:
@@ -112,6 +116,15 @@ class TrainingLoader:
         """Fraction of the rows of this process in this epoch so far that were unreadable."""
         return self.masked / max(1, self.position * self.batch_size // self.share.world_size)
 
+    def keep_labels(self, labels: Labels, power: float) -> None:
+        """Balance all epochs over these clusters; a checkpoint changes only the epoch that it resumes.
+
+        Args:
+            labels: Cluster of each row.
+            power: See `balanced_order`.
+        """
+        self.labels, self.power, self.keeps_labels = labels, power, True
+
     def set_epoch(self, epoch: int) -> None:
         """Set the next epoch; the position is reset if the epoch changes."""
         if epoch != self.epoch:
@@ -122,7 +135,7 @@ class TrainingLoader:
         self.position, self._start = self._start, 0
         if self.position == 0:
             self.masked, self.unreadable = 0, []
-            self._labels_in_use = self.labels
+            self._labels_in_use, self._power_in_use = self.labels, self.power
         began = time.perf_counter()
         for batch in self._read(self._tasks()[self.position :]):
             self.seconds += time.perf_counter() - began
@@ -155,7 +168,7 @@ class TrainingLoader:
         if self.blocks is not None and not self._balance_is_logged:
             log.info("the order of epochs is balanced over clusters; data.order=blocks is not used")
             self._balance_is_logged = True
-        order = balanced_order(self.crop_spec.seed, self.epoch, labels, len(self.dataset))
+        order = balanced_order(self.crop_spec.seed, self.epoch, labels, len(self.dataset), self._power_in_use)
         batches = zip(order.split(self.batch_size), occurrences(order).split(self.batch_size), strict=True)
         tasks = [Task(self.epoch, self.share.of(rows), self.share.of(earlier)) for rows, earlier in batches]
         return tasks[: len(self)]
@@ -191,6 +204,9 @@ class TrainingLoader:
             "masked": self.masked,
             "labels": self.labels,
             "labels_in_use": self._labels_in_use,
+            "power": self.power,
+            "power_in_use": self._power_in_use,
+            "keeps_labels": self.keeps_labels,
             "order": self.order,
             "made_for": self._made_for(),
         }
@@ -219,7 +235,9 @@ class TrainingLoader:
         self.order = order
         self.epoch, self.masked = int(state["epoch"]), int(state["masked"])
         self.position = self._start = int(state["position"])
-        self.labels, self._labels_in_use = state["labels"], state["labels_in_use"]
+        self._labels_in_use, self._power_in_use = state["labels_in_use"], float(state.get("power_in_use", 1.0))
+        if not self.keeps_labels and not state.get("keeps_labels"):
+            self.labels, self.power = state["labels"], float(state.get("power", 1.0))
 
     def _made_for(self) -> dict[str, Any]:
         return {

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ssl_lightning.contracts import SourceReport, TrainingData
 from ssl_lightning.counter_rng import Purpose, permutation
+from ssl_lightning.data.balance import Balance, described
 from ssl_lightning.data.batches import BatchMaker
 from ssl_lightning.data.dataset import ImageDataset
 from ssl_lightning.data.intensity import IntensityWindow
@@ -28,17 +29,17 @@ from ssl_lightning.data.source_checks import SourceChecks, check_normalization
 from ssl_lightning.data.sources.selection import Selection
 from ssl_lightning.data.subset import Subset
 from ssl_lightning.data.views import View, expand
-from ssl_lightning.errors import UsageError
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.models.preprocessing import RGB, Preprocessing
 from ssl_lightning.processes import gather_rows, rank, world
-from ssl_lightning.types import Batch, RawBatch
+from ssl_lightning.types import UNLABELLED, Batch, RawBatch
 
 log = logging.getLogger(__name__)
 BEFORE_THE_FIRST = -1
 """The epoch of the views that fill memory banks before training."""
 LOADER_ARGUMENTS = (
     *("views", "batch_size", "seed", "num_workers", "drop_last", "reference_images", "center_fraction"),
-    *("max_unreadable", "eval_batch_size", "subset", "order", "blocks"),
+    *("max_unreadable", "eval_batch_size", "subset", "balance", "order", "blocks"),
 )
 """Arguments of `ImageModule` that belong to the recipe of a method or to the loader, and survive another source."""
 LARGEST_IMAGE = 10_000
@@ -64,6 +65,7 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         num_workers: Processes that read images which are not in memory.
         drop_last: Leave out the last, incomplete batch of each epoch.
         subset: Only these rows of the training images, renumbered from 0.
+        balance: Sample every epoch evenly over the clusters of a file.
         probe_sets: Labeled splits for evaluation, the primary one first; null for those of the source.
         reference_images: Training rows of each probe set in `fit`; `validate` and `test` take all.
         center_fraction: Side of the center view as a fraction of the image's short side.
@@ -90,6 +92,7 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
     num_workers: int = 2
     drop_last: bool = True
     subset: Subset | None = None
+    balance: Balance | None = None
     probe_sets: dict[str, ProbeSet] | None = None
     reference_images: int = 10_000
     center_fraction: float = 1.0
@@ -142,6 +145,21 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         """See `TrainingData.training`."""
         dataset = self.open_training()
         return dataset if self.subset is None else self.subset.of(dataset)
+
+    @property
+    def is_balanced(self) -> bool:
+        """See `TrainingData.is_balanced`."""
+        return self.balance is not None
+
+    @cached_property
+    def _clusters(self) -> Labels:
+        """The clusters of `balance`, which are logged once."""
+        if self.balance is None:
+            return None
+        labels = self.balance.labels_of(self.training)
+        if rank() == 0:
+            log.info("%s", described(self.balance, labels, self.num_samples))
+        return labels
 
     @cached_property
     def probes(self) -> Probes:  # type: ignore[override]
@@ -252,6 +270,16 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         return self.training.labels
 
     @property
+    def class_sizes(self) -> dict[str, int]:
+        """See `TrainingData.class_sizes`; empty where the images are not found, which `validate` does not need."""
+        try:
+            labels, classes = self.training.labels, self.training.classes
+        except DataError:
+            return {}
+        counts = labels[labels != UNLABELLED].bincount(minlength=len(classes)).tolist()
+        return dict(zip(classes, counts, strict=True)) if classes else {}
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """See `TrainingData.preprocessing`."""
         return Preprocessing(self.image_size, self.mean, self.std)
@@ -270,6 +298,8 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         module = self.trainer.lightning_module if self.trainer is not None else None
         own = getattr(module, "preprocessing", None)
         self._batches = self._batch_maker(own if isinstance(own, Preprocessing) else self.preprocessing)
+        if stage == "fit":
+            _ = self._clusters  # which reads the file
         training = [("training images", self.training)] if stage in ("fit", "predict") else []
         self._checks.report(training + (self._splits() if stage != "predict" else []))
         if stage != "predict" and not self.probes and self.trainer is not None:
@@ -289,8 +319,13 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
         """See `TrainingData.set_labels`; it takes effect from the next epoch on.
 
         Raises:
-            UsageError: For another number of labels than training images.
+            UsageError: For another number of labels than training images, or beside `balance`.
         """
+        if self.balance is not None:
+            raise UsageError(
+                f"found data.balance={self.balance.path} and a method that balances over its own clusters; expected "
+                "one of them: leave out data.balance, or give DeepCluster --model.sampler natural"
+            )
         if labels is not None:
             if len(labels) != self.num_samples:
                 raise UsageError(f"found {len(labels)} labels for {self.num_samples} training rows; expected one each")
@@ -317,6 +352,8 @@ class ImageModule(LightningDataModule, TrainingData, ABC):
             self.blocks if self.order == BLOCKS else None,
         )
         self._loader.labels = self._sampled_over
+        if self.balance is not None:
+            self._loader.keep_labels(self._clusters, self.balance.power)
         self._loaders.add(self._loader)
         return self._loader
 

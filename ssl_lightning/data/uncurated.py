@@ -43,6 +43,11 @@ class UncuratedImages(ImageModule):
         return {}
 
     @property
+    def class_sizes(self) -> dict[str, int]:
+        """See `TrainingData.class_sizes`; a collection without labels is not opened."""
+        return super().class_sizes if self.label is not None else {}
+
+    @property
     def source_options(self) -> SourceOptions:
         """How the files of the source are chosen and decoded, and where their labels are."""
         return replace(super().source_options, label=self.label)

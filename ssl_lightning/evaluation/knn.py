@@ -9,6 +9,7 @@ from torch import Tensor
 from ssl_lightning.clustering.products import has_bfloat16_units, rounded_factors
 from ssl_lightning.clustering.rows import unit_rows
 from ssl_lightning.errors import UsageError
+from ssl_lightning.evaluation.class_groups import accuracies
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, undefined
 
 SCORES_AT_ONCE = 1 << 26
@@ -87,14 +88,14 @@ class KNN(Probe):
             raise UsageError(f"found KNN(k={self.k}, temperature={self.temperature}); expected positive numbers")
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
-        """Return the accuracy; NaN if the splits share no class or one is empty. See `Probe`."""
+        """Return the accuracy, also of `test.groups`; NaN if the splits share no class or one is empty. See `Probe`."""
         prefix = "knn" if self.k == 20 else f"knn{self.k}"
         known = int(torch.isin(test.labels, train.labels).sum())
         if not known:
             found = f"{len(train.labels)} training and {len(test.labels)} test rows, {known} of known classes"
             return {f"{prefix}/top1": undefined(f"KNN's {prefix}/top1", found, "at least one of each, of one class")}
         predicted = self.predict(train, test.features)
-        return {f"{prefix}/top1": float((predicted == test.labels).double().mean())}
+        return accuracies(f"{prefix}/top1", predicted == test.labels, test)
 
     def predict(self, train: LabelledFeatures, queries: Float[Tensor, "M D"]) -> Int[Tensor, "M"]:
         """The class with the largest vote for each query."""

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_lightning.decompositions import symmetric_eigen
+from ssl_lightning.evaluation.class_groups import accuracies
 from ssl_lightning.evaluation.columns import Columns
 from ssl_lightning.evaluation.probe import LabelledFeatures, Probe, undefined
 
@@ -46,7 +47,7 @@ class LinearProbe(Probe):
     classifier: Literal["logistic", "ridge"] = "logistic"
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
-        """Return `linear/top1` (or `ridge/top1`) and, for more than five classes, `top5`.
+        """Return `linear/top1` (or `ridge/top1`), also of `test.groups`, and, for more than five classes, `top5`.
 
         NaN if the splits share no class.
         """
@@ -62,7 +63,7 @@ class LinearProbe(Probe):
         if not bool(torch.isfinite(scores).any()):  # -inf for absent classes alone
             expected = "features with an eigendecomposition"
             return {f"{name}/top1": undefined(f"LinearProbe's {name}/top1", "no solution", expected)}
-        metrics = {f"{name}/top1": _top(scores, test.labels, 1)}
+        metrics = accuracies(f"{name}/top1", _hits(scores, test.labels, 1), test)
         if train.num_classes > 5:
             metrics[f"{name}/top5"] = _top(scores, test.labels, 5)
         return metrics
@@ -249,6 +250,10 @@ def _scores(fitted: Linear, queries: Float[Tensor, "M D"]) -> Float[Tensor, "M C
 
 
 def _top(scores: Float[Tensor, "M C"], labels: Int[Tensor, "M"], k: int) -> float:
+    return float(_hits(scores, labels, k).double().mean())
+
+
+def _hits(scores: Float[Tensor, "M C"], labels: Int[Tensor, "M"], k: int) -> Bool[Tensor, "M"]:
     found, best = scores.topk(k, dim=1)
     hits = (best == labels.unsqueeze(1)) & (found > -torch.inf)  # a class without training rows is never right
-    return float(hits.any(1).double().mean())
+    return hits.any(1)

@@ -32,13 +32,19 @@ class LowShot(Probe):
             raise UsageError(f"found LowShot(shares={self.shares}); expected fractions above 0 and up to 1")
 
     def __call__(self, train: LabelledFeatures, test: LabelledFeatures) -> dict[str, float]:
-        """Return `lowshot/<percent>pct` and the exact fraction, `lowshot/<percent>pct/share`."""
+        """Return `lowshot/<percent>pct`, also of `test.groups`, and the exact fraction, `.../share`."""
         metrics: dict[str, float] = {}
         for share in self.shares:
             rows = self.rows(train.labels, share).to(train.features.device)
             part = LabelledFeatures(train.features[rows], train.labels[rows], train.num_classes)
             name = f"lowshot/{100 * share:g}pct"
-            metrics[name] = LinearProbe(self.seed)(part, test)["linear/top1"]  # which logs the reason of NaN
+            found = LinearProbe(self.seed)(part, test)  # which logs the reason of NaN
+            metrics[name] = found["linear/top1"]
+            metrics |= {
+                f"{name}/top1_{group}": value
+                for group in test.groups
+                if (value := found.get(f"linear/top1_{group}")) is not None
+            }
             metrics[f"{name}/share"] = len(rows) / max(1, len(train.labels))
         return metrics
 

@@ -2,7 +2,8 @@
 
 import logging
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from jaxtyping import Float, Int
@@ -19,11 +20,13 @@ class LabelledFeatures:
         features: Output of the network, not normalized.
         labels: Classes 0..num_classes-1.
         num_classes: Length of the class list, including classes that do not occur in this split.
+        groups: Classes of which probes report the accuracy too, such as "head" and "tail" of a test split.
     """
 
     features: Float[Tensor, "N D"]
     labels: Int[Tensor, "N"]
     num_classes: int
+    groups: Mapping[str, Int[Tensor, "_"]] = field(default_factory=dict)
 
 
 class Probe(ABC):

@@ -9,7 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from ssl_lightning.clustering.clusterer import Clustering
-from ssl_lightning.contracts import data_of
+from ssl_lightning.contracts import data_of, has_training_data
 from ssl_lightning.errors import UsageError
 from ssl_lightning.failures import Failure, one_cluster, unused_prototypes
 from ssl_lightning.functional.pseudo_label import pseudo_label_loss
@@ -68,6 +68,15 @@ class DeepCluster(Method):
         self.stem = Sobel() if sobel else torch.nn.Identity()
         self.head = ClusterHead(self.backbone.num_features, num_clusters, rectify=not self.backbone.rectified)
         self.pseudo_labels = PseudoLabels()
+
+    def setup(self, stage: str) -> None:
+        """See `Method.setup`; data that are balanced over the clusters of a file are rejected."""
+        super().setup(stage)
+        if self.sampler == "balanced" and has_training_data(self.trainer) and data_of(self.trainer).is_balanced:
+            raise UsageError(
+                "found data.balance and model.sampler=balanced, which balances over DeepCluster's own clusters; "
+                "expected one of them: give --model.sampler natural, or leave out data.balance"
+            )
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         """Normalized images to penultimate features."""

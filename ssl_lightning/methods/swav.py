@@ -51,6 +51,11 @@ class SwAV(Method):
         depend on their number; the original keeps one queue on each process. Its length is exact, where the original
         rounds it down to a multiple of the batch.
         With gradient accumulation each micro-batch is balanced separately.
+        Equal shares are a prior that images form clusters of equal sizes, which long-tailed data do not. Assran et al.
+        2022 ("The Hidden Uniform Cluster Prior in Self-Supervised Learning", arXiv 2210.07277) replace it by shares
+        1/k^p in Masked Siamese Networks; `prior_power` does so in the codes, where VISSL's code for SwAV has it. The
+        share belongs to the index of a prototype, as in both. Initial prototypes are random, so that any order of
+        shares is as good as another, and sorting them by use would give the next batch another prior than this one.
 
     Args:
         num_prototypes: K. The paper's 3000; a few times the number of classes suffices.
@@ -63,7 +68,7 @@ class SwAV(Method):
         temperature: tau of the predictions.
         epsilon: Regularization of Sinkhorn; smaller gives harder codes. After a collapse the authors advise 0.03 first.
         sinkhorn_iterations: The paper's 3; SEER's 10.
-        prior_power: p of the share 1/k^p of prototype k; 0 for equal shares, more for long-tailed data.
+        prior_power: p of the share 1/k^p of prototype k; 0 for equal shares, more for long-tailed data, such as 0.25.
         freeze_epochs: Epochs in which the prototypes keep their initial values, counted in optimizer steps.
         freeze_steps: The same in optimizer steps, instead of `freeze_epochs`; the released SwAV and SEER have 313.
         queue_length: L, embeddings of earlier batches that codes are balanced with; 0 for none. For batches far below

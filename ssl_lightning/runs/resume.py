@@ -23,6 +23,7 @@ VOLATILE = frozenset(
         "resume",
         "run",
         "weights_only",
+        "data.init_args.balance.path",
         "data.init_args.num_workers",
         "data.init_args.eval_batch_size",
         "data.init_args.limits",
@@ -42,9 +43,9 @@ VOLATILE = frozenset(
 )
 """Keys that do not change the result of a run; for `ckpt_path` see `find_initial_weights`.
 
-The images of a subset are part of the fingerprint of the data.
+The images of a subset are part of the fingerprint of the data; the file of `balance` is an input by its content.
 """
-OF_THE_IMAGES = ("data.init_args.limits", "data.init_args.subset.path")
+OF_THE_IMAGES = ("data.init_args.balance.path", "data.init_args.limits", "data.init_args.subset.path")
 """Keys among these that a checkpoint holds all the same: the images cannot be found again without them."""
 
 DATA, DATA_BY_NAMES = "data_fingerprint", "data_fingerprint_by_names"

@@ -402,3 +402,81 @@ def test_clusters_vote_by_their_commonest_class():
     directions = torch.eye(3)[torch.arange(30) % 3]
     assert vote(directions, torch.arange(30) % 3, 3, seed=0) == 100
     assert vote(directions, torch.arange(30) // 15, 3, seed=0) == pytest.approx(50)
+
+
+def curation_numbers(**arms):
+    """What `evaluate_all` finds, with the linear accuracies given and head and tail beside them."""
+    numbers = {"uniform": [40, 41, 42], "flat": [42, 43, 44], "hierarchical": [43, 44, 45], "oracle": [44, 45, 46]}
+    numbers = {"pool": [45, 45, 45], **numbers} | arms
+    return {
+        name: {
+            "linear": linear,
+            "head": [60 + value / 10 for value in linear],
+            "tail": [value - 10 for value in linear],
+        }
+        for name, linear in numbers.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arms", "order", "tail"),
+    [
+        ({}, "holds", "holds"),
+        ({"flat": [39, 40, 41]}, "fails", "holds"),  # uniform beats flat
+        ({"flat": [44, 45, 46]}, "fails", "holds"),  # flat beats hierarchical
+        ({"flat": [39, 42, 43]}, "undecided at this size", "holds"),
+        ({"flat": [41.5, 44, 44], "hierarchical": [41, 44.5, 44]}, "holds", "holds"),  # a sixth of a point lower
+        ({"hierarchical": [39, 40, 41], "flat": [41, 42, 43]}, "fails", "fails"),
+    ],
+)
+def test_the_order_of_curation_follows_its_two_comparisons(arms, order, tail):
+    from curation import outcomes
+
+    found = outcomes(curation_numbers(**arms))
+    assert found["the order: hierarchical >= flat > uniform"] == order
+    assert found["the tail gains most"] == tail
+
+
+def test_choices_have_equal_sizes_and_are_made_once_for_the_pool(tmp_path, monkeypatch):
+    import curation
+    from cells import Scale
+
+    from ssl_lightning.clustering import Clustering
+    from ssl_lightning.data import Subset
+    from ssl_lightning.data.dataset import InMemoryImages
+
+    labels = torch.arange(3).repeat_interleave(torch.tensor([200, 60, 20]))
+    images = InMemoryImages(torch.zeros(280, 3, 2, 2, dtype=torch.uint8), labels, ["a", "b", "c"])
+    data = type("Data", (), {"training": images, "fingerprint": images.fingerprint})()
+    features = torch.nn.functional.one_hot(labels).float() + 0.1 * torch.randn(
+        280, 3, generator=torch.Generator().manual_seed(0)
+    )
+    monkeypatch.setattr(curation, "load_model", lambda path: None)
+    monkeypatch.setattr(curation, "embed_images", lambda *given, **options: (torch.arange(280), features))
+    base = curation.arm(curation.POOL, Scale(1), 1)
+    curation.choose(tmp_path, Scale(1, images=100), 0, data, base)
+    counts = {}
+    for name in curation.CHOICES:
+        chosen = Subset(str(curation.chosen_file(tmp_path, name, 0))).of(images)
+        assert len(chosen) == 100
+        counts[name] = chosen.labels.bincount(minlength=3).tolist()
+        assert 0 < curation.evenness(tmp_path, name, 0, data) < 100
+    assert counts["oracle"] == [40, 40, 20]
+    assert counts["uniform"][0] > 60
+    assert counts["flat"][2] > counts["uniform"][2]
+    monkeypatch.setattr(curation, "embed_images", None)
+    curation.choose(tmp_path, Scale(1, images=100), 0, data, base)  # the files are kept
+    assert isinstance(Clustering.load(curation.chosen_file(tmp_path, "flat", 0))[0], Clustering)
+
+
+def test_arms_of_curation_take_equal_steps():
+    import curation
+    from cells import BATCH, Scale
+
+    scale = Scale(curation.EPOCHS, images=curation.IMAGES)
+    times = (12406 // BATCH) / (scale.images // BATCH)
+    steps = round(times * scale.epochs) * (scale.images // BATCH)
+    assert (steps, scale.epochs * (12406 // BATCH)) == (961, 960)
+    settings = curation.arm("flat", scale, times, "flat-SEED.safetensors").settings
+    assert settings["data"]["init_args"]["subset"] == {"path": "flat-SEED.safetensors"}
+    assert settings["model"]["init_args"]["schedule"]["init_args"]["warmup_epochs"] == pytest.approx(3.1)

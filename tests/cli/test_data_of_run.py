@@ -253,6 +253,29 @@ def test_the_images_of_a_run_on_one_cluster_are_found_again(apart, folder):
     assert len(FeatureFile.load("features.safetensors").rows) == largest.iloc[0]
 
 
+def test_the_file_of_a_balanced_run_is_an_input_by_its_content(folder, caplog, capsys):
+    clusters = ["--config", "clusters", "--ckpt_path", CHECKPOINT, *CLUSTERS, *QUIET]
+    assert run(["predict", *clusters, "--trainer.callbacks.path", "edge"]) == 0
+    given = ["--config", "data/synthetic", *TINY, *SOURCE, *QUIET]
+    fit = ["fit", "--config", "simclr", *given, "--run.name", "balanced", "--data.balance.path"]
+    with caplog.at_level("INFO"):
+        assert run([*fit, "edge.safetensors"]) == 0
+        assert "balanced over 8 clusters of edge.safetensors: largest" in caplog.text
+        shutil.copy("edge.safetensors", "moved.safetensors")
+        assert run([*fit, "moved.safetensors"]) == 0
+    assert "has finished with these inputs" in caplog.text
+    assert run(["predict", *clusters, "--trainer.callbacks.path", "other", "--seed_everything", "5"]) == 0
+    capsys.readouterr()
+    assert run([*fit, "other.safetensors"]) == 64
+    assert "balance_sha256 is that of another file" in capsys.readouterr().err
+    for file in ("edge", "moved", "other"):
+        Path(f"{file}.safetensors").unlink()
+    assert run(["embed", "runs/balanced/checkpoints/last.ckpt", "features.safetensors"]) == 0
+    assert run(["fit", "--config", "deepcluster", *given, "--data.balance.path", "edge.parquet"]) == 64
+    expected = "give --model.sampler natural, or leave out data.balance"
+    assert expected in capsys.readouterr().err
+
+
 OTHER = ["--data", "SyntheticImages", "--data.samples", "30", "--data.test_samples", "20"]
 
 

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_lightning.data.order import balanced_order, epoch_order, occurrences
+from ssl_lightning.counter_rng import Purpose, bits
+from ssl_lightning.data.order import balanced_order, epoch_order, expected_samples, occurrences
 
 cluster_sizes = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any)
 
@@ -99,3 +100,48 @@ def test_occurrences_count_earlier_appearances(rows):
 
 def test_a_permutation_has_no_second_occurrence():
     assert not occurrences(epoch_order(3, 1, 200)).any()
+
+
+def equal_shares(seed, epoch, labels, num_random):
+    """The balanced order of the first release, cluster by cluster: checkpoints in mid-epoch depend on it."""
+    members = (labels != -1).nonzero().flatten()
+    shuffled = members[bits(seed, Purpose.BALANCE, epoch, members).argsort(stable=True)]
+    clusters = [shuffled[labels[shuffled] == label] for label in labels[members].unique()]
+    quota = num_random // len(clusters) + 1
+    samples = torch.cat([cluster[torch.arange(quota) % len(cluster)] for cluster in clusters])
+    mixed = bits(seed, Purpose.BALANCE, epoch, torch.arange(len(samples)), view=1).argsort(stable=True)
+    return samples[mixed[:num_random]]
+
+
+@given(cluster_sizes, st.integers(0, 2**62), st.integers(0, 100), st.integers(1, 400))
+def test_equal_shares_have_the_order_that_they_always_had(sizes, seed, epoch, length):
+    labels = torch.cat([labels_of(sizes), torch.tensor([-1, -1])])
+    assert torch.equal(balanced_order(seed, epoch, labels, length), equal_shares(seed, epoch, labels, length))
+
+
+@given(cluster_sizes, st.integers(0, 50), st.integers(1, 400), st.sampled_from([0.0, 0.25, 0.5, 0.9]))
+def test_a_power_gives_each_cluster_its_share_rounded_up_or_down(sizes, epoch, length, power):
+    labels = labels_of(sizes)
+    order = balanced_order(3, epoch, labels, length, power)
+    counts = labels[order].bincount(minlength=len(sizes)).double()
+    weights = [size ** (1 - power) if size else 0.0 for size in sizes]
+    expected = torch.tensor([length * weight / sum(weights) for weight in weights], dtype=torch.float64)
+    assert len(order) == length
+    assert float((counts - expected).abs().max()) < 1 + 1e-6
+    filled = [size for size in sizes if size]
+    means = expected_samples(torch.tensor(filled), length, power)
+    assert torch.allclose(means, expected[torch.tensor(sizes) > 0])
+
+
+@given(cluster_sizes, st.integers(0, 50))
+def test_power_zero_is_a_permutation(sizes, epoch):
+    labels = labels_of(sizes)
+    assert balanced_order(0, epoch, labels, len(labels), 0.0).sort().values.tolist() == list(range(len(labels)))
+
+
+def test_shares_that_are_no_whole_numbers_are_met_on_average():
+    labels = labels_of([1, 10, 100])
+    counts = torch.stack([labels[balanced_order(0, epoch, labels, 20, 0.5)].bincount() for epoch in range(2000)])
+    expected = expected_samples(torch.tensor([1, 10, 100]), 20, 0.5)
+    assert torch.allclose(counts.double().mean(0), expected, atol=0.05)  # standard error 0.011
+    assert (counts - expected).abs().max() < 1

@@ -157,7 +157,7 @@ def test_every_overlay_makes_its_source_without_reading_a_file(overlay, parse):
     lines = overlay.read_text().splitlines()
     data = parse("--config", str(overlay), "--data.batch_size=64")
     given = yaml.safe_load(overlay.read_text())["data"]["init_args"]
-    assert set(given) <= {"path", "sources", "image_size", "mean", "std", "probe_sets"}
+    assert set(given) <= {"path", "sources", "imbalance", "image_size", "mean", "std", "probe_sets"}
     assert (data.batch_size, data.image_size, list(data.mean)) == (64, given["image_size"], given["mean"])
     assert lines[0].startswith("# ")
     assert any("ssl-lightning fit" in line for line in lines[:8])
@@ -211,7 +211,10 @@ def test_the_statistics_of_an_overlay_are_those_of_its_images(overlay, pack, par
     data = parse("--config", str(overlay))
     if overlay.stem == "folder":
         pytest.skip("a user's own images")
-    if overlay.stem in ("cifar10", "uncurated", "union"):
+    if overlay.stem == "pool":
+        assert set(data.mean) == set(parse("--config", str(overlay.with_stem("uncurated"))).mean)
+        pytest.skip("the images of data/uncurated")
+    if overlay.stem in ("cifar10", "cifar10_longtail", "cifar10_mixed", "uncurated", "union"):
         for name in ("cifar10.tar.xz", "uncurated-*.tar"):
             pack(name)
     rows = torch.arange(0, data.num_samples, 1 if data.num_samples < 2000 else 7)

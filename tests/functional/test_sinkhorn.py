@@ -135,6 +135,20 @@ def test_a_prior_is_met_whatever_its_sum(prior):
     assert float((codes - reference(cosines(512, 64), 0.05, 200, prior)).abs().max()) < 1e-5
 
 
+def test_prototypes_in_another_order_with_their_shares_have_the_same_codes():
+    scores, prior = cosines(96, 40), torch.arange(1, 41) ** -0.7
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    codes = sinkhorn(scores, prior=prior)
+    assert torch.allclose(sinkhorn(scores[:, order], prior=prior[order]), codes[:, order], atol=1e-6)
+    rows = torch.randperm(96, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(sinkhorn(scores[rows], prior=prior), codes[rows], atol=1e-6)
+
+
+def test_constant_scores_with_a_prior_give_its_shares():
+    prior = torch.tensor([4.0, 2.0, 1.0, 1.0])
+    assert torch.allclose(sinkhorn(torch.full((8, 4), 0.7), prior=prior), (prior / 8).expand(8, 4))
+
+
 def test_constant_scores_give_equal_codes():
     assert torch.allclose(sinkhorn(torch.full((8, 5), 0.7)), torch.full((8, 5), 0.2))
 

@@ -205,6 +205,27 @@ def test_a_power_law_prior_gives_the_first_prototypes_more():
     assert torch.allclose(shares, expected / expected.sum(), atol=1e-3)
 
 
+def test_without_a_power_codes_are_those_without_a_prior_to_the_bit():
+    method = alone(swav())
+    step = method.training_step(batch(rows=64), 0)
+    assert torch.equal(step["codes"], sinkhorn(step["scores"], method.epsilon, method.sinkhorn_iterations))
+
+
+def test_the_prior_holds_for_batch_and_queue_together(monkeypatch):
+    monkeypatch.setattr(SwAV, "steps_per_epoch", 1)
+    method = alone(swav(prior_power=0.5, sinkhorn_iterations=100, queue_length=128, queue_start_epoch=5.0))
+    generator = torch.Generator().manual_seed(0)
+    method.queue.push(F.normalize(torch.randn(2, 128, 16, generator=generator), dim=2))
+    embeddings = F.normalize(torch.randn(64, 16, generator=generator), dim=1)
+    scores = method.prototypes(embeddings)
+    (codes,) = method.codes([embeddings], [scores])
+    both = torch.cat([scores, method.prototypes(method.queue.rows[0])])
+    expected = torch.arange(1, 31) ** -0.5
+    balanced = sinkhorn(both.detach(), method.epsilon, 100, expected)
+    assert torch.allclose(balanced.mean(0), expected / expected.sum(), atol=1e-3)
+    assert torch.allclose(codes, balanced[:64], atol=1e-6)
+
+
 @pytest.mark.parametrize("power", [-1.0, 50.0])
 def test_a_prior_that_leaves_nothing_for_the_last_prototypes_is_rejected_at_once(power):
     with pytest.raises(ValueError, match=f"prior_power={power:g}|prior_power={power}"):
