@@ -17,6 +17,7 @@ from ssl_lightning.data.duplicates import (
     SIDE,
     Keep,
     Pairs,
+    Thumbnails,
     components,
     equal_pairs,
     feature_pairs,
@@ -73,6 +74,7 @@ def deduplicate(
     rules: Rules,
     features: FeatureFile | None = None,
     against: dict[str, ImageDataset] | None = None,
+    thumbnails: Thumbnails | None = None,
 ) -> SubsetFile:
     """Find the groups of duplicates among the usable rows of a manifest, and the row of each that is kept.
 
@@ -82,6 +84,7 @@ def deduplicate(
         rules: What counts as a duplicate.
         features: Features of these images, which find further pairs.
         against: Images of evaluation sets by name; no row of a group with one of these is kept.
+        thumbnails: Reads thumbnails that exist already; None to decode the candidates.
 
     Raises:
         DataError: If the manifest has no perceptual hashes, or features are of other images.
@@ -97,7 +100,7 @@ def deduplicate(
         readers.append(readable)
     whole = np.concatenate(hashes)
     pairs = [equal_pairs(np.ascontiguousarray(columns.digests).view("S32").ravel())]
-    pairs.append(_near(whole, partial(_thumbnails, readers), rules))
+    pairs.append(_near(whole, thumbnails or partial(thumbnails_of, readers), rules))
     if features is not None:
         pairs.append(_by_features(features, images, rules.similarity))
     groups = components(len(whole), np.concatenate(pairs))
@@ -134,7 +137,7 @@ def _hashes_of(dataset: ImageDataset, name: str) -> tuple[ImageDataset, UInt64[n
     return dataset.select(torch.cat(readable)), np.array(found, dtype=np.uint64)
 
 
-def _near(whole: UInt64[np.ndarray, "M"], thumbnails: "partial[np.ndarray]", rules: Rules) -> Pairs:
+def _near(whole: UInt64[np.ndarray, "M"], thumbnails: Thumbnails, rules: Rules) -> Pairs:
     if not rules.mirrored:
         return near_pairs(whole, thumbnails, rules.bits, rules.difference)
     count = len(whole)
@@ -147,8 +150,13 @@ def _near(whole: UInt64[np.ndarray, "M"], thumbnails: "partial[np.ndarray]", rul
     return near_pairs(np.concatenate([whole, mirrored(whole)]), both, rules.bits, rules.difference) % count
 
 
-def _thumbnails(datasets: Sequence[ImageDataset], rows: Int64[np.ndarray, "n"]) -> UInt8[np.ndarray, "n values"]:
-    """Thumbnails of rows of several datasets, one after the other."""
+def thumbnails_of(datasets: Sequence[ImageDataset], rows: Int64[np.ndarray, "n"]) -> UInt8[np.ndarray, "n values"]:
+    """Thumbnails of rows of several datasets, one after the other.
+
+    Args:
+        datasets: The images.
+        rows: Counted over all datasets.
+    """
     starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
     values = np.zeros((len(rows), SIDE * SIDE * 3), dtype=np.uint8)
     for dataset, start, end in zip(datasets, starts, starts[1:], strict=False):
@@ -156,11 +164,12 @@ def _thumbnails(datasets: Sequence[ImageDataset], rows: Int64[np.ndarray, "n"]) 
         batches = np.array_split(places, -(-len(places) // _AT_ONCE)) if len(places) else []
         for some in progress(batches, "comparing candidates", "batches"):
             images, _ = dataset.read(torch.from_numpy(rows[some] - start))
-            values[some] = [_small(image.numpy()) for image in images]
+            values[some] = [compared_pixels(image.numpy()) for image in images]
     return values
 
 
-def _small(pixels: UInt8[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "values"]:
+def compared_pixels(pixels: UInt8[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "values"]:
+    """The thumbnail of an image in one row of values."""
     image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX)).reshape(-1)
 
