@@ -253,7 +253,7 @@ class _Writer:
         tiles += [(f"{shards:,}", "shard" if shards == 1 else "shards", False)] if shards else []
         if it.duplicates is not None:
             copies = int((np.bincount(it.duplicates.groups) - 1).clip(min=0).sum()) if len(it.usable) else 0
-            tiles.append((f"{copies:,}", "copies of other images", bool(copies)))
+            tiles.append((f"{copies:,}", "copy" if copies == 1 else "copies", bool(copies)))
         notes = []
         if it.is_subset:
             notes.append(

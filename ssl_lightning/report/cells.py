@@ -4,6 +4,8 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+NOT_DECODED = '<span class="blank">not decoded</span>'
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -42,7 +44,7 @@ def sheet(images: Sequence[str]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    image = f'<div class="cell">{cell.image}</div>' if cell.image else '<div class="blank">not decoded</div>'
+    image = f'<div class="cell">{cell.image or NOT_DECODED}</div>'
     kind = ' class="kept"' if cell.is_marked else ""
     lines = "".join(f"<small>{html.escape(line)}</small>" for line in cell.lines)
     return f"<div>{image}<b{kind}>{html.escape(cell.title)}</b>{lines}</div>"

@@ -107,12 +107,11 @@ def formats_section(
             ticks=(0.1, 0.2, 0.5, 1, 2, 5, 10),
         ),
         histogram(sizes, "bytes of an image", "kB", factor=1e-3),
-        *(bars(counts, title) for title, counts in words.items()),
     ]
+    named = (bars(counts, title) for title, counts in words.items())
     note = "Of the usable images, with logarithmic axes. Dashed lines are medians."
-    return Section(
-        "Formats and sizes", note=note, markup=f'<div class="charts">{"".join(charts)}</div>', anchor="formats"
-    )
+    markup = f'<div class="charts four">{"".join(charts)}</div><div class="charts">{"".join(named)}</div>'
+    return Section("Formats and sizes", note=note, markup=markup, anchor="formats")
 
 
 def broken_section(reasons: Sequence[tuple[str, int, Sequence[Cell]]]) -> Section | None:

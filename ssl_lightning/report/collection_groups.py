@@ -153,13 +153,15 @@ def labels_section(
         metrics: Name, value, and value by chance.
         agreement: Label, images, mean purity of their clusters, and share of neighbors with the label.
     """
-    rows = [("metric", "value", "by chance"), *metrics]
-    head = ("label", "images", "share of the label in their clusters", "neighbors with the label")
-    each = [head, *((name, f"{count:,}", f"{100 * pure:.1f} %", f"{100 * near:.1f} %")
-                    for name, count, pure, near in agreement)]  # fmt: skip
-    figures = bars(counts, "images by label", most=24)
-    markup = f'<div class="charts">{figures}<figure class="facts">{_table(rows)}</figure></div>'
-    return Section("Labels", note=f"{source} {_OF_LABELS}", markup=markup, table=each, anchor="labels")
+    numbers = _table([("metric", "value", "by chance"), *metrics])
+    figures = f'<figure class="facts">{numbers}</figure>{bars(counts, "images by label", most=24)}'
+    each = [("label", "images", "in their clusters", "of neighbors")]
+    for name, count, pure, near in agreement:
+        each.append((name, f"{count:,}", f"{100 * pure:.1f} %", f"{100 * near:.1f} %"))
+    caption = "Share of the label in the clusters of its images, and among their neighbors"
+    table = f'<figure class="facts"><figcaption>{caption}</figcaption>{_table(each)}</figure>'
+    markup = f'<div class="pair"><div>{figures}</div>{table}</div>'
+    return Section("Labels", note=f"{source} {_OF_LABELS}", markup=markup, anchor="labels")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -57,14 +57,15 @@
       const place = places ? places[index] : index, within = places ? place % perFile : place;
       const source = places ? sheet(Math.floor(place / perFile)) : file;
       const [height, width] = shapes ? shapes[index] : [side, side];
-      canvas.width = canvas.height = side;
+      const isLarge = kind === 'large';
+      [canvas.width, canvas.height] = isLarge ? [width, height] : [side, side];
       const copy = () => canvas.getContext('2d').drawImage(
         source, (within % columns) * side, Math.floor(within / columns) * side, width, height,
-        (side - width) >> 1, (side - height) >> 1, width, height);
+        (canvas.width - width) >> 1, (canvas.height - height) >> 1, width, height);
       if (source.complete && source.naturalWidth) copy(); else source.addEventListener('load', copy, { once: true });
       box.append(canvas, element('span', '', caption));
       box.title = data.files[index] ? `${caption} ${data.files[index]}`.trim() : caption;
-      if (kind !== 'large') opens(box, index);
+      if (!isLarge) opens(box, index);
       return box;
     }
 

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from ssl_lightning.report.thumbnails import as_jpeg
-
 COLUMNS = 10
 """Thumbnails in a row of a file."""
 PER_FILE = COLUMNS * COLUMNS
+QUALITY = 85
+"""Of JPEG files. Color has half the resolution, so sides are multiples of 16 pixels, as blocks then are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Sprites:
             cells[: len(chosen)] = chosen
             grid = cells.reshape(rows, COLUMNS, side, side, 3).transpose(0, 2, 1, 3, 4)
             image = Image.fromarray(np.ascontiguousarray(grid.reshape(rows * side, COLUMNS * side, 3)))
-            (folder / f"{prefix}{number}.jpg").write_bytes(as_jpeg(image))
+            image.save(folder / f"{prefix}{number}.jpg", quality=QUALITY)
         return cls(prefix, side, places, shapes)
 
     def data(self) -> dict[str, Any]:
@@ -91,5 +91,5 @@ class Sprites:
         key = f' data-image="{row}" tabindex="0" role="button"' if opens else ""
         return (
             f'<span class="thumb"{key} title="{words}" style="--x:{x};--y:{y};--w:{width:.3g};--h:{height:.3g}">'
-            f'<img loading="lazy" decoding="async" src="{html.escape(self.prefix)}{number}.jpg" alt="{words}"></span>'
+            f'<img loading="lazy" src="{html.escape(self.prefix)}{number}.jpg" alt="{words}"></span>'
         )
