@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from ssl_lightning.commands.collection_features import Features, checkpoint_at, of_checkpoint, of_file, of_statistics
-from ssl_lightning.commands.collection_layout import layout_of
-from ssl_lightning.commands.collection_page import Collection, duplicate_groups, write_collection
-from ssl_lightning.counter_rng import Purpose, permutation
+from ssl_lightning.clustering import uniform_sample
+from ssl_lightning.commands.collection.features import Features, checkpoint_at, of_checkpoint, of_file, of_statistics
+from ssl_lightning.commands.collection.found import Collection, duplicate_groups
+from ssl_lightning.commands.collection.layout import layout_of
+from ssl_lightning.commands.collection.page import write_collection
 from ssl_lightning.data import Subset
 from ssl_lightning.data.manifest.images import ManifestImages
 from ssl_lightning.data.manifest.label_column import read_labels
@@ -110,7 +111,7 @@ def main(
             source_of_labels=source,
             is_subset=kept is not None,
         )
-        write_collection(folder, collection, image_bytes, workers)
+        write_collection(folder, collection, image_bytes)
     table = "" if collection.layout is None else f"\nimages for viewers: {folder / 'images.parquet'}"
     print(f"page: {folder / 'index.html'}{table}")
 
@@ -120,8 +121,7 @@ def _sampled(usable: Int64[np.ndarray, "N"], most: int, seed: int) -> Int64[np.n
     if len(usable) <= most:
         return usable
     log.info("showing %d random images of %d; --images gives another number", most, len(usable))
-    chosen = permutation(seed, Purpose.REFERENCE, 0, len(usable))[:most].sort().values
-    return usable[chosen.numpy()]
+    return usable[uniform_sample(len(usable), most, seed).sort().values.numpy()]
 
 
 def _readable(features: Features, small: SmallImages) -> Features:

@@ -25,7 +25,7 @@ class Sprites:
         prefix: Name of the files up to their number.
         side: Side of a thumbnail in pixels.
         places: Position of each image among all thumbnails; file by file, row by row.
-        shapes: Height and width of each thumbnail, whose image is in its upper left corner.
+        shapes: Height and width of each image, which is in the upper left corner of its thumbnail.
     """
 
     prefix: str
@@ -38,30 +38,33 @@ class Sprites:
         cls,
         folder: Path,
         prefix: str,
-        thumbnails: UInt8[np.ndarray, "N side side 3"],
+        thumbnails: UInt8[np.ndarray, "_M side side 3"],
         shapes: Int64[np.ndarray, "N 2"],
         first: Sequence[int] = (),
+        rows: Int64[np.ndarray, "N"] | None = None,
     ) -> "Sprites":
         """Write the files.
 
         Args:
             folder: Of the page.
             prefix: Name of the files up to their number, such as `images-`.
-            thumbnails: One for each image.
+            thumbnails: Of the images and possibly of others; they may be in a mapped file.
             shapes: Height and width of each.
             first: Images in the order in which the page shows them, so that it loads few files; others follow.
+            rows: Row of each image in `thumbnails`; None if these are all.
         """
         order = np.array(list(dict.fromkeys([*first, *range(len(shapes))])), dtype=np.int64)
         places = np.empty(len(order), dtype=np.int64)
         places[order] = np.arange(len(order))
         side = thumbnails.shape[1]
         for number, start in enumerate(range(0, len(order), PER_FILE)):
-            chosen = thumbnails[order[start : start + PER_FILE]]
-            rows = -(-len(chosen) // COLUMNS)
-            cells = np.zeros((rows * COLUMNS, side, side, 3), dtype=np.uint8)
+            images = order[start : start + PER_FILE]
+            chosen = thumbnails[images if rows is None else rows[images]]
+            lines = -(-len(chosen) // COLUMNS)
+            cells = np.zeros((lines * COLUMNS, side, side, 3), dtype=np.uint8)
             cells[: len(chosen)] = chosen
-            grid = cells.reshape(rows, COLUMNS, side, side, 3).transpose(0, 2, 1, 3, 4)
-            image = Image.fromarray(np.ascontiguousarray(grid.reshape(rows * side, COLUMNS * side, 3)))
+            grid = cells.reshape(lines, COLUMNS, side, side, 3).transpose(0, 2, 1, 3, 4)
+            image = Image.fromarray(np.ascontiguousarray(grid.reshape(lines * side, COLUMNS * side, 3)))
             image.save(folder / f"{prefix}{number}.jpg", quality=QUALITY)
         return cls(prefix, side, places, shapes)
 

@@ -30,8 +30,8 @@ _AT_ONCE = 64
 _EDGE = 24
 """Difference of neighboring gray values, of 255, that counts as an edge."""
 DESCRIBED = (
-    f"simple statistics of the pixels: the colors of a thumbnail of {COLORS} x {COLORS} pixels, mean and standard "
-    f"deviation of each channel, and the share of edges in {CELLS} x {CELLS} parts of the image"
+    f"simple statistics of the pixels: the colors of a thumbnail of {COLORS} x {COLORS} pixels, mean and "
+    f"standard deviation of each channel, and the share of edges in {CELLS} x {CELLS} parts of the image"
 )
 """What `statistics` has, in words."""
 

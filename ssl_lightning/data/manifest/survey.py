@@ -11,10 +11,9 @@ from jaxtyping import Bool, Int64
 from ssl_lightning.data.hashing import MISSING, OK, QUARANTINED
 from ssl_lightning.data.manifest.schema import batches_of
 
-_COLUMNS = (
-    "sample_id", "source", "shard", "member", "offset", "size", "width", "height", "format", "mode", "orientation",
-    "status", "label",
-)  # fmt: skip
+_NUMBERS = ("sample_id", "width", "height", "size")
+_WORDS = ("format", "mode", "orientation")
+_COLUMNS = (*_NUMBERS, *_WORDS, "source", "shard", "member", "offset", "status", "label")
 UNKNOWN = "unknown"
 """The format or mode of a file without a header."""
 
@@ -118,8 +117,8 @@ class _Reading:
         self.places: dict[tuple[str, str], tuple[int, int, int]] = {}
         self.broken: list[BrokenFile] = []
         self.listed: Counter[str] = Counter()
-        self.words: dict[str, Counter] = {name: Counter() for name in ("format", "mode", "orientation")}
-        self.numbers: dict[str, list[np.ndarray]] = {name: [] for name in ("sample_id", "width", "height", "size")}
+        self.words: dict[str, Counter] = {name: Counter() for name in _WORDS}
+        self.numbers: dict[str, list[np.ndarray]] = {name: [] for name in _NUMBERS}
         self.names: list[str] = []
         self.labels: list[str] = []
 
@@ -127,8 +126,8 @@ class _Reading:
         """Add a batch."""
         self.rows += len(columns["status"])
         self.statuses.update(columns["status"])
-        for source, shard, size, status in zip(*(columns[name] for name in ("source", "shard", "size", "status")),
-                                               strict=True):  # fmt: skip
+        described = zip(*(columns[name] for name in ("source", "shard", "size", "status")), strict=True)
+        for source, shard, size, status in described:
             count, total, usable = self.places.get((source, shard), (0, 0, 0))
             self.places[source, shard] = (count + 1, total + size, usable + (status == OK))
         self._list_broken(columns)
@@ -148,16 +147,36 @@ class _Reading:
             self.listed[status] += 1
             kind, mode, width, height = (columns[name][row] for name in ("format", "mode", "width", "height"))
             header = f"{kind}, {mode}, {width:,} x {height:,}" if kind and width and height else ""
-            place = [columns[name][row] for name in ("source", "shard", "member", "offset", "size")]
-            self.broken.append(BrokenFile(*place, status.removeprefix(QUARANTINED), header))
+            self.broken.append(
+                BrokenFile(
+                    source=columns["source"][row],
+                    shard=columns["shard"][row],
+                    member=columns["member"][row],
+                    offset=columns["offset"][row],
+                    size=columns["size"][row],
+                    reason=status.removeprefix(QUARANTINED),
+                    header=header,
+                )
+            )
 
     def finish(self) -> Survey:
         """All of it, with the usable rows in the order of their ids."""
         numbers = {name: np.concatenate([np.zeros(0, dtype=np.int64), *parts]) for name, parts in self.numbers.items()}
         order = np.argsort(numbers["sample_id"], kind="stable")
-        ids, widths, heights, sizes = (numbers[name][order] for name in ("sample_id", "width", "height", "size"))
+        ids, widths, heights, sizes = (numbers[name][order] for name in _NUMBERS)
         in_order = order.tolist()
         return Survey(
-            self.rows, self.statuses, self.places, self.broken, *self.words.values(), ids, widths, heights, sizes,
-            [self.names[row] for row in in_order], [self.labels[row] for row in in_order],
-        )  # fmt: skip
+            rows=self.rows,
+            statuses=self.statuses,
+            places=self.places,
+            broken=self.broken,
+            formats=self.words["format"],
+            modes=self.words["mode"],
+            orientations=self.words["orientation"],
+            ids=ids,
+            widths=widths,
+            heights=heights,
+            sizes=sizes,
+            names=[self.names[row] for row in in_order],
+            labels=[self.labels[row] for row in in_order],
+        )
