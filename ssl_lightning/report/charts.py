@@ -14,7 +14,7 @@ _STEPS = (1, 2, 5)
 
 
 def histogram(
-    values: Shaped[np.ndarray, "N"], title: str, label: str, *, factor: float = 1.0, ticks: Sequence[float] = ()
+    values: Shaped[np.ndarray, "N"], title: str, label: str, *, factor: float = 1.0, ticks: Sequence[float | int] = ()
 ) -> str:
     """A histogram with a logarithmic axis, as a figure; empty without values above 0.
 
@@ -37,7 +37,7 @@ def histogram(
     counts = np.histogram(shown, edges)[0]
     first, last = math.log(edges[0]), math.log(edges[-1])
 
-    def across(value: float) -> float:
+    def across(value: float | int) -> float:
         return LEFT + (math.log(value) - first) / (last - first) * (WIDTH - LEFT - RIGHT)
 
     most = int(counts.max())
@@ -104,7 +104,7 @@ def size_curve(sizes: Sequence[int], title: str, label: str) -> str:
     right, low, high = max(2, len(found)), found[-1], max(found[0], found[-1] + 1)
     low = min(low, high / 10)
 
-    def place(rank: float, size: float) -> tuple[float, float]:
+    def place(rank: float | int, size: float | int) -> tuple[float, float]:
         x = LEFT + math.log(rank) / math.log(right) * (WIDTH - LEFT - RIGHT)
         y = HEIGHT - BOTTOM - math.log(size / low) / math.log(high / low) * (HEIGHT - TOP - BOTTOM)
         return x, y
@@ -157,11 +157,11 @@ def _step(most: int) -> int:
         power *= 10
 
 
-def _tick(x: float, text: str) -> str:
+def _tick(x: float | int, text: str) -> str:
     return f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{text}</text>'
 
 
-def _round_values(low: float, high: float) -> list[float]:
+def _round_values(low: float | int, high: float | int) -> list[float]:
     """Round numbers in a range: powers of ten for a wide one, with 2 and 5 times as many for a narrow one."""
     factors = (1,) if high / low > 3000 else (1, 3) if high / low > 300 else _STEPS
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
@@ -169,11 +169,11 @@ def _round_values(low: float, high: float) -> list[float]:
     return [value for value in values if low * 0.999 <= value <= high * 1.001]
 
 
-def _percent(share: float) -> str:
+def _percent(share: float | int) -> str:
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
-def _short(value: float) -> str:
+def _short(value: float | int) -> str:
     """A number of few characters, such as 0.05, 12, 3.4k and 2M."""
     for size, sign in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= size:

@@ -74,7 +74,7 @@ def layout_of(features: Float[Tensor, "n D"], num_clusters: int, seed: int) -> L
 
 def write_table(
     path: Path,
-    columns: dict[str, Sequence[Any]],
+    columns: dict[str, Any],
     layout: Layout,
     thumbnails: Sequence[bytes] | None = None,
 ) -> None:

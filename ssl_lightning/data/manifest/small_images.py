@@ -156,7 +156,7 @@ def shrink(images: ManifestImages, thumbnails: UInt8[np.ndarray, "N side side 3"
 
 
 def fitted(image: Image.Image) -> Image.Image:
-    """An image whose longer side is that of a thumbnail; small images are enlarged without smoothing."""
+    """An image resized to the longer side of a thumbnail; small images are enlarged without smoothing."""
     scale = THUMBNAIL / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     how = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
