@@ -126,11 +126,14 @@
     });
     panel.append(element('p', '', 'Point at an image of the map, tap it, or use the arrow keys.'));
     if (root.querySelector('form')) setUpSearch();
-    for (const each of document.querySelectorAll('[data-image]')) {
-      const open = () => { keep(Number(each.dataset.image)); root.scrollIntoView({ behavior: 'smooth' }); };
-      each.addEventListener('click', open);
-      each.addEventListener('keydown', (event) => { if (event.key === 'Enter') open(); });
-    }
+    const open = (event) => { // an image of any section, also of one that follows this script
+      const image = event.target.closest('[data-image]');
+      if (!image || (event.type === 'keydown' && event.key !== 'Enter')) return;
+      keep(Number(image.dataset.image));
+      root.scrollIntoView({ behavior: 'smooth' });
+    };
+    document.addEventListener('click', open);
+    document.addEventListener('keydown', open);
 
     // Finds the images with this text in path or detail, one after the other.
     function setUpSearch() {
@@ -144,7 +147,7 @@
         if (entered !== text) {
           text = entered;
           turn = 0;
-          const ids = (data.details ?? []).map((line) => line.split(' ')[1]);
+          const ids = (data.details ?? []).map((line) => /^id (\d+)/.exec(line)?.[1]);
           const all = data.files.map((name, index) => [name.toLowerCase().includes(text) || ids[index] === text, index]);
           found = text ? all.filter(([matches]) => matches).map(([, index]) => index) : [];
           found.sort((one, other) => (ids[other] === text) - (ids[one] === text) || one - other);

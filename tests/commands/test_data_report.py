@@ -299,10 +299,15 @@ const found = [texts()];
 const find = (text) => { form.querySelector('input').value = text; form.requestSubmit(); found.push(texts()); };
 find('2/25');
 find('same.png');
+const data = JSON.parse(document.querySelector('.hover-map script').textContent);
+find(/\\d+/.exec(data.details[9])[0]);
+found.push(data.files[9]);
+find('same.png');
 panel.querySelectorAll('.near')[0].click();
 found.push(texts());
-document.querySelector('#clusters ~ .cards .thumb').click();
-found.push(texts());
+const thumb = [...document.querySelectorAll('#clusters ~ .cards .thumb')].pop();
+thumb.click();
+found.push([...texts(), thumb.title]);
 find('nothing of this name');
 found.push([form.querySelector('output').textContent]);
 const results = document.createElement('pre');
@@ -321,11 +326,12 @@ def test_a_browser_finds_images_and_walks_from_neighbor_to_neighbor(pool):
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={pool / 'profile'}"]
     shown = subprocess.run([*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120)
     found = json.loads(html.unescape(re.search(r'<pre id="results">(.*?)</pre>', shown.stdout, re.DOTALL)[1]))
-    first, searched, copy, neighbor, clicked, unchanged, output = found
+    first, searched, copy, by_id, expected, _, neighbor, clicked, unchanged, output = found
     assert first[1].startswith("id ")
     assert searched[0] == "2/25.png"
     assert copy[0] == "0/same.png"
+    assert by_id[0] == expected
     assert neighbor[0] in ("0/03.png", "0/again.png")
-    assert clicked[0] != neighbor[0]
+    assert clicked[0] == clicked.pop()
     assert unchanged == clicked
     assert output == ["none"]
