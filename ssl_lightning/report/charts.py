@@ -170,7 +170,7 @@ def _round_values(low: float | int, high: float | int) -> list[float]:
 
 
 def _percent(share: float | int) -> str:
-    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+    return "&lt; 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
 def _short(value: float | int) -> str:

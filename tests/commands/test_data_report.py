@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -123,8 +124,8 @@ def test_broken_files_are_shown_by_reason_and_the_others_are_counted(pool):
     assert "of no format that is read: 1 file|" in text
     assert "<i>empty.png|0 bytes|" in text
     assert "JPEG, RGB, 400 x 300" in text
-    assert sum(image["src"].startswith("broken-") for image in page.images) == 24
-    with Image.open(pool / "page" / "broken-0.jpg") as sheet:
+    assert sum(image["src"].startswith("report-broken-") for image in page.images) == 24
+    with Image.open(pool / "page" / "report-broken-0.jpg") as sheet:
         assert sheet.size[0] == 960
 
 
@@ -156,11 +157,11 @@ def test_every_thumbnail_is_in_a_file_beside_the_page_and_is_the_one_of_its_imag
     page = report()
     data = page.map["thumbnails"]
     assert sorted(data["places"]) == list(range(35))
-    assert {image["src"] for image in page.images} == {"images-0.jpg", "broken-0.jpg"}
+    assert {image["src"] for image in page.images} == {"report-images-0.jpg", "report-broken-0.jpg"}
     assert all(image["loading"] == "lazy" for image in page.images)
     row = page.map["files"].index("2/25.png")
     place = data["places"][row] % PER_FILE
-    with Image.open(pool / "page" / "images-0.jpg") as sheet, Image.open(io.BytesIO(smooth(25))) as own:
+    with Image.open(pool / "page" / "report-images-0.jpg") as sheet, Image.open(io.BytesIO(smooth(25))) as own:
         left, top = data["side"] * (place % 10), data["side"] * (place // 10)
         height, width = data["shapes"][row]
         assert (height, width) == (72, 96)
@@ -205,6 +206,17 @@ def test_labels_are_joined_by_name_or_id_and_agree_with_the_clusters(pool):
     assert "2 of 35 images have one" in page.sections["labels"]
 
 
+def test_labels_of_the_manifest_are_used_without_a_file(pool):
+    table = parquet.read_table("pool.parquet")
+    place = table.column_names.index("label")
+    labels = [member[0] if member[0] in "012" else None for member in table["member"].to_pylist()]
+    table = table.set_column(place, "label", pa.array(labels)).replace_schema_metadata(None)
+    parquet.write_table(table, "pool.parquet")
+    page = report()
+    assert "Labels are those of the manifest. 34 of 35 images have one." in page.sections["labels"]
+    assert page.map["names"] == ["0", "1", "2"]
+
+
 def test_of_many_images_a_random_sample_is_shown_and_the_number_left_out_is_on_the_page(pool, caplog):
     with caplog.at_level("INFO"):
         page = report("--images", "12")
@@ -212,7 +224,7 @@ def test_of_many_images_a_random_sample_is_shown_and_the_number_left_out_is_on_t
     assert "12 random images; 23 are left out" in page.sections["collection"]
     assert len(page.map["files"]) == 12
     assert "3 groups with 4 copies" in page.sections["duplicates"]  # of all images
-    assert any(image["src"] == "copies-0.jpg" for image in page.images)
+    assert any(image["src"] == "report-copies-0.jpg" for image in page.images)
     assert "35" in page.sections["collection"]
 
 
@@ -285,11 +297,15 @@ def test_what_does_not_fit_is_one_line(pool, options, message, capsys):
     assert "; " in line
 
 
-def test_a_page_takes_the_place_of_an_earlier_one(pool):
+def test_a_page_takes_the_place_of_an_earlier_one_and_of_no_other_file(pool):
     report()
-    (pool / "page" / "images-7.jpg").write_bytes(b"of an earlier page")
+    (pool / "page" / "images-7.jpg").write_bytes(b"of the user")
+    (pool / "page" / "report-images-new.jpg").write_bytes(b"of the user")
+    (pool / "page" / "report-images-7.jpg").write_bytes(b"of an earlier page")
     report()
-    assert not (pool / "page" / "images-7.jpg").exists()
+    assert not (pool / "page" / "report-images-7.jpg").exists()
+    assert (pool / "page" / "images-7.jpg").exists()
+    assert (pool / "page" / "report-images-new.jpg").exists()
 
 
 EVENTS = """<script>addEventListener('load', () => {

@@ -19,6 +19,8 @@ GROUPS, MEMBERS = 24, 12
 CLUSTERS, PER_CLUSTER = 100, 10
 """Clusters on the page, and images of each."""
 OUTLIERS = 24
+IMAGES, COPIES = "report-images-", "report-copies-"
+"""Names of the files of thumbnails up to their numbers."""
 
 
 class ShownImages:
@@ -45,7 +47,7 @@ class ShownImages:
         log.info("writing thumbnails of %d images", len(self.rows))
         small = found.small
         self.sprites = Sprites.write(
-            folder, "images-", small.thumbnails, small.shapes[self._small], self._shown_first(), self._small
+            folder, IMAGES, small.thumbnails, small.shapes[self._small], self._shown_first(), self._small
         )
         self._others = self._write_others(folder)
 
@@ -88,7 +90,7 @@ class ShownImages:
         if not rows:
             return {}
         with small_images(self.found.manifest, self.found.dataset, np.array(rows), workers=1) as small:
-            sprites = Sprites.write(folder, "copies-", small.thumbnails, small.shapes)
+            sprites = Sprites.write(folder, COPIES, small.thumbnails, small.shapes)
         return {row: sprites.image(place, self.found.name(row), opens=False) for place, row in enumerate(rows)}
 
 

@@ -1,6 +1,7 @@
 """The page of a collection: its sections, files of thumbnails, and the table for viewers."""
 
 import os
+import re
 from collections import Counter, defaultdict
 from html import escape
 from importlib.resources import files
@@ -11,7 +12,7 @@ import numpy as np
 
 from ssl_lightning.commands.collection.found import Collection
 from ssl_lightning.commands.collection.groups import group_sections
-from ssl_lightning.commands.collection.images import ShownImages
+from ssl_lightning.commands.collection.images import COPIES, IMAGES, ShownImages
 from ssl_lightning.commands.collection.layout import write_table
 from ssl_lightning.data.limits import DEFAULT_LIMITS
 from ssl_lightning.data.manifest.remains import remains_of
@@ -30,8 +31,9 @@ from ssl_lightning.report.collection_files import (
 from ssl_lightning.report.page import Section, write_page
 from ssl_lightning.report.sprites import Sprites
 
-PREFIXES = ("images-", "copies-", "broken-")
-"""Names of the files of thumbnails up to their numbers."""
+BROKEN = "report-broken-"
+_THUMBNAILS = re.compile(rf"({IMAGES}|{COPIES}|{BROKEN})\d+\.jpg")
+"""Files of thumbnails of an earlier page, which a new page removes."""
 _SHORT = {
     "collection": "Collection",
     "sources": "Sources",
@@ -55,8 +57,8 @@ def write_collection(folder: Path, found: Collection, image_bytes: bool) -> None
         found: What is on it.
         image_bytes: Whether the table has thumbnails.
     """
-    for prefix in PREFIXES:
-        for old in folder.glob(f"{prefix}*.jpg"):
+    for old in folder.iterdir():
+        if _THUMBNAILS.fullmatch(old.name):
             old.unlink()
     images = ShownImages(folder, found)
     of_files = [_glance(found), _places(found.survey), _formats(found.survey), _broken(found, folder)]
@@ -143,7 +145,7 @@ def _broken(it: Collection, folder: Path) -> Section | None:
     for square, pixels in zip(squares, decoded, strict=True):
         square[: pixels.shape[0], : pixels.shape[1]] = pixels
     shapes = np.array([pixels.shape[:2] for pixels in decoded], dtype=np.int64).reshape(-1, 2)
-    sprites = Sprites.write(folder, "broken-", squares, shapes)
+    sprites = Sprites.write(folder, BROKEN, squares, shapes)
     cells: dict[str, list[Cell]] = defaultdict(list)
     number = 0
     for file, pixels in shown:

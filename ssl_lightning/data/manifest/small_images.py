@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from ssl_lightning.data.duplicates import SIDE
 from ssl_lightning.data.manifest.dedup import compared_pixels, thumbnails_of
 from ssl_lightning.data.manifest.images import ManifestImages
 from ssl_lightning.data.options import DEFAULT_OPTIONS
+from ssl_lightning.errors import RunStoppedError
 from ssl_lightning.progress import progress
 
 THUMBNAIL = 96
@@ -82,6 +84,9 @@ def small_images(
         images: Its images.
         rows: Their rows, ascending.
         workers: Number of processes; this process does the work alone for one.
+
+    Raises:
+        RunStoppedError: If a process died.
     """
     shape = (max(1, len(rows)), THUMBNAIL, THUMBNAIL, 3)
     with TemporaryDirectory(prefix="ssl-lightning-") as folder:
@@ -116,7 +121,13 @@ def _carry_out(
     context = multiprocessing.get_context("forkserver")  # imports once, and forks a process without threads
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(workers, context, partial(_prepare, manifest, path, shape)) as pool:
-        yield from pool.map(_shrink_in_process, tasks)
+        try:
+            yield from pool.map(_shrink_in_process, tasks)
+        except BrokenProcessPool as error:
+            raise RunStoppedError(
+                "found a process that died while it decoded images, perhaps of too little memory; expected none to: "
+                "give the same command with fewer --workers"
+            ) from error
 
 
 def _prepare(manifest: Path, path: Path, shape: tuple[int, ...]) -> None:
