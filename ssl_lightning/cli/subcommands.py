@@ -106,6 +106,13 @@ SUBCOMMANDS = {
             flags=("full",),
         ),
         Subcommand(
+            "data report",
+            "ssl_lightning.commands.data_report",
+            "a page about a collection: files, duplicates, clusters and a map of its images",
+            first_option="manifest",
+            flags=("image_bytes",),
+        ),
+        Subcommand(
             "data dedup",
             "ssl_lightning.commands.data_dedup",
             "keep one image of each group of duplicates, and none of an evaluation set",

@@ -72,7 +72,7 @@ def main(
         print(f"{total} parts, {made} made now; next, after all jobs: the same command without --part")
         return
     given = FeatureFile.load(features) if features else None
-    found = deduplicate(Path(manifest), images, rules, parts, chosen, given, sets)
+    found = deduplicate(Path(manifest), images, rules, lambda rows: parts.of(rows, chosen), given, sets)
     found.write(Path(out), images.fingerprint)
     parts.remove()
     print("\n".join(in_words(found)))

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ssl_lightning.report.sprites import Sprites
 from ssl_lightning.report.thumbnails import Thumbnails
 from ssl_lightning.types import UNLABELLED
 
@@ -22,21 +23,25 @@ LISTED = 30
 TEN = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 """Colors of up to ten classes: those of matplotlib."""
 WITHOUT_CLASS = "#9aa4ae"
+CROWDED = 1500
+"""Above this number of points, dots are smaller."""
 
 
 def hover_map(
     points: Mapping[str, Float[Tensor, "N 2"]],
-    thumbnails: Thumbnails,
+    thumbnails: Thumbnails | Sprites,
     labels: Int[Tensor, "N"] | None = None,
     names: Sequence[str] = (),
     neighbors: Mapping[str, Int[Tensor, "N n"]] | None = None,
     paths: Sequence[str] = (),
+    details: Sequence[str] = (),
+    has_search: bool = False,
 ) -> str:
     """One or several maps of the same images, side by side. In a notebook: `IPython.display.HTML(hover_map(...))`.
 
     The maps are static without JavaScript. With it, the pointer, a tap or the arrow keys select an image: it appears
-    with its class and its neighbors. Nothing is read from elsewhere, except the file of the thumbnails; those of
-    `Thumbnails.of(images)` need none.
+    with its class and its neighbors, and a click keeps it until the next one. Nothing is read from elsewhere, except
+    the files of the thumbnails; those of `Thumbnails.of(images)` need none.
 
     Args:
         points: Points from `to_plane` by title. Values that are not finite lie at the center.
@@ -45,6 +50,8 @@ def hover_map(
         names: Names of the classes; numbers if there are none.
         neighbors: Rows of the nearest images of each image, by title.
         paths: Path or name of each image.
+        details: A line about each image, below its path.
+        has_search: Add a field that finds images by their paths and details.
 
     Raises:
         ValueError: If the maps are of different numbers of images.
@@ -63,15 +70,25 @@ def hover_map(
         "names": list(names),
         "neighbors": [(neighbors or {})[title].tolist() if title in (neighbors or {}) else [] for title in points],
         "files": list(paths),
-        "thumbnails": {"side": thumbnails.side, "columns": thumbnails.columns},
+        "thumbnails": thumbnails.data(),
     }
+    if details:
+        data["details"] = list(details)
     maps = "".join(_map(title, plane, classes, colors) for title, plane in placed.items())
+    dots = f' style="--dot:{max(4.5, 11 * math.sqrt(CROWDED / count)):.1f}"' if count > CROWDED else ""
+    file = f'<img hidden alt="" src="{html.escape(thumbnails.source)}">' if isinstance(thumbnails, Thumbnails) else ""
     return (
-        f'<div class="hover-map"><style>{_resource("hover_map.css")}</style><div class="hover-map-maps">{maps}'
-        f'<div class="hover-map-panel" aria-live="polite"></div></div>{_legend(colors, names)}'
-        f'<img hidden alt="" src="{html.escape(thumbnails.source)}">'
+        f'<div class="hover-map"{dots}><style>{_resource("hover_map.css")}</style>{_SEARCH if has_search else ""}'
+        f'<div class="hover-map-maps">{maps}'
+        f'<div class="hover-map-panel" aria-live="polite"></div></div>{_legend(colors, names)}{file}'
         f'<script type="application/json">{_json(data)}</script><script>{_resource("hover_map.js")}</script></div>'
     )
+
+
+_SEARCH = (
+    '<form class="hover-map-search" role="search"><input type="search" aria-label="find an image" '
+    'placeholder="find an image by its name or id"><button>find</button><output></output></form>'
+)
 
 
 def _to_units(points: Float[Tensor, "N 2"]) -> list[list[int]]:

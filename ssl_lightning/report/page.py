@@ -47,6 +47,7 @@ class Section:
             to the right.
         is_folded: Show the heading alone until it is clicked.
         markup: HTML, such as that of `hover_map`; text in it is escaped already.
+        anchor: Name by which links of the page lead to the heading; empty for none.
     """
 
     title: str
@@ -56,15 +57,23 @@ class Section:
     table: Sequence[Sequence[str]] = ()
     is_folded: bool = False
     markup: str = ""
+    anchor: str = ""
 
 
-def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write the page; images are referenced relative to it."""
+def write_page(path: Path, title: str, sections: Sequence[Section], lead: str = "") -> None:
+    """Write the page; images are referenced relative to it.
+
+    Args:
+        path: The file.
+        title: Of the page.
+        sections: In this order.
+        lead: HTML below the title, such as a style and links to sections.
+    """
     body = "\n".join(_section(section) for section in sections)
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width,initial-scale=1"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
+        f"<style>{STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{lead}{body}\n</body></html>\n"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     # UTF-8, as declared in its head, for any locale; names of folders may contain bytes that are not text
@@ -77,10 +86,10 @@ def _section(section: Section) -> str:
     figures = "\n".join(_figure(figure) for figure in section.figures)
     kind = "clusters" if len(section.figures) > 1 else "single"
     content = f'{note}{section.markup}{_table(section.table)}{text}<div class="{kind}">{figures}</div>'
-    title = html.escape(section.title)
-    return (
-        f"<details><summary>{title}</summary>{content}</details>" if section.is_folded else f"<h2>{title}</h2>{content}"
-    )
+    title, name = html.escape(section.title), f' id="{html.escape(section.anchor)}"' if section.anchor else ""
+    if section.is_folded:
+        return f"<details{name}><summary>{title}</summary>{content}</details>"
+    return f"<h2{name}>{title}</h2>{content}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

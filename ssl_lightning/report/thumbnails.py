@@ -4,6 +4,7 @@ import io
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -47,6 +48,10 @@ class Thumbnails:
         """
         content = as_jpeg(contact_sheet(images, COLUMNS, side, gap=0))
         return cls(f"data:image/jpeg;base64,{b64encode(content).decode()}", side, min(COLUMNS, len(images)))
+
+    def data(self) -> dict[str, Any]:
+        """What the script of a map needs to show an image."""
+        return {"side": self.side, "columns": self.columns}
 
 
 def as_jpeg(image: Image.Image) -> bytes:

@@ -17,6 +17,7 @@ from ssl_lightning.data.duplicates import (
     Candidates,
     Keep,
     Pairs,
+    Thumbnails,
     candidates,
     compared,
     components,
@@ -105,7 +106,7 @@ class _Search:
         values = np.empty((len(rows), SIDE * SIDE * 3), dtype=np.uint8)
         is_own = places < len(self.columns.ids)
         values[is_own] = own[np.searchsorted(self.own, places[is_own])]
-        values[~is_own] = _of_sets(self.sets, places[~is_own] - len(self.columns.ids))
+        values[~is_own] = thumbnails_of(self.sets, places[~is_own] - len(self.columns.ids))
         flipped = rows >= self.count
         images = values[flipped].reshape(-1, SIDE, SIDE, 3)[:, :, ::-1]
         values[flipped] = images.reshape(len(images), SIDE * SIDE * 3)
@@ -140,8 +141,7 @@ def deduplicate(
     manifest: Path,
     images: ManifestImages,
     rules: Rules,
-    parts: ThumbnailParts,
-    engine: Engine,
+    thumbnails: Thumbnails,
     features: FeatureFile | None = None,
     against: dict[str, ImageDataset] | None = None,
 ) -> SubsetFile:
@@ -151,8 +151,7 @@ def deduplicate(
         manifest: The file, or a folder of them.
         images: Its images.
         rules: What counts as a duplicate.
-        parts: Thumbnails of these images.
-        engine: Reads and decodes the images of parts that are not finished.
+        thumbnails: Gives those of some of these images, one row of values each.
         features: Features of these images, which find further pairs.
         against: Images of evaluation sets by name; no row of a group with one of these is kept.
 
@@ -161,10 +160,9 @@ def deduplicate(
     """
     search = _search(manifest, rules, against or {})
     columns, count = search.columns, len(search.columns.ids)
-    parts.make(search.own, engine)
-    thumbnails = partial(search.thumbnails, parts.read(search.own))
+    of_candidates = partial(search.thumbnails, thumbnails(search.own))
     pairs = [equal_pairs(np.ascontiguousarray(columns.digests).view("S32").ravel())]
-    pairs.append(compared(search.found, thumbnails, rules.difference) % search.count)
+    pairs.append(compared(search.found, of_candidates, rules.difference) % search.count)
     if features is not None:
         pairs.append(_by_features(features, images, rules.similarity))
     groups = components(search.count, np.concatenate(pairs))
@@ -214,8 +212,13 @@ def _hashes_of(dataset: ImageDataset, name: str) -> tuple[ImageDataset, UInt64[n
     return dataset.select(torch.cat(readable)), np.array(found, dtype=np.uint64)
 
 
-def _of_sets(datasets: Sequence[ImageDataset], rows: Int64[np.ndarray, "n"]) -> UInt8[np.ndarray, "n values"]:
-    """Thumbnails of rows of several datasets, one after the other."""
+def thumbnails_of(datasets: Sequence[ImageDataset], rows: Int64[np.ndarray, "n"]) -> UInt8[np.ndarray, "n values"]:
+    """Thumbnails of rows of several datasets, one after the other.
+
+    Args:
+        datasets: The images.
+        rows: Counted over all datasets.
+    """
     starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
     values = np.zeros((len(rows), SIDE * SIDE * 3), dtype=np.uint8)
     for dataset, start, end in zip(datasets, starts, starts[1:], strict=False):

@@ -37,6 +37,11 @@ class SubsetFile:
         }
         write_list(path, columns, fingerprint)
 
+    @property
+    def copies(self) -> int:
+        """Rows that are in a group with an earlier one."""
+        return len(self.groups) - len(np.unique(self.groups))
+
     def counts(self) -> dict[str, int]:
         """Number of rows by reason, those that are kept aside."""
         counted = Counter(self.reasons)

@@ -96,6 +96,11 @@ class ThumbnailParts:
             done += len(task.rows)
         return values
 
+    def of(self, rows: Int64[np.ndarray, "n"], engine: Engine) -> UInt8[np.ndarray, "n values"]:
+        """Thumbnails of some rows, of which missing parts are made; see `make` and `read`."""
+        self.make(rows, engine)
+        return self.read(rows)
+
     def remove(self) -> None:
         """Remove the folder of the parts."""
         shutil.rmtree(self.folder, ignore_errors=True)

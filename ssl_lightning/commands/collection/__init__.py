@@ -1,0 +1,1 @@
+"""The report of a collection: what `data report` finds in a manifest, and its page."""
