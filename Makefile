@@ -63,8 +63,11 @@ soak: setup ## inject faults for an hour: kills, signals, disks, damage, hostile
 	CHECK_SHAPES=0 $(BIN)/pytest -n 2 --dist loadfile -m soak tests/test_notebooks.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --faults $(FAULTS) $(SOAK_ARGS)
 
-benchmarks: setup ## every benchmark but gpu.py, which needs a method; results in benchmarks/README.md
-	for file in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$file || exit 1; done
+# gpu.py needs a method; manifest.py, duplicates.py and collection.py need images or sizes: benchmarks/README.md
+BENCHMARKS := $(filter-out $(patsubst %,benchmarks/%.py,gpu manifest duplicates collection),$(wildcard benchmarks/[a-z]*.py))
+
+benchmarks: setup ## every benchmark without arguments; results in benchmarks/README.md
+	for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
 
 # The graph of the staged methods. A stage is one command; the file that it writes last is an edge. Finished stages are
 # skipped, an interrupted stage resumes. make notices changed options and configurations but not changed images: after a
