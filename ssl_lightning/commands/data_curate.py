@@ -15,6 +15,9 @@ from ssl_lightning.data.options import DEFAULT_OPTIONS
 from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable
 
+ROUNDS = 10
+"""Rounds of resampling of each level, as in the paper."""
+
 
 def main(
     manifest: str = "",
@@ -25,9 +28,9 @@ def main(
     num_clusters: int = 0,
     levels: tuple[int, ...] = (),
     metric: Literal["l2", "cosine"] = "cosine",
-    rounds: int = 10,
+    rounds: int | None = None,
     kept: tuple[int, ...] | None = None,
-    choice: Choice = "closest",
+    choice: Choice | None = None,
     subset: str | None = None,
     seed: int = 0,
 ) -> None:
@@ -47,9 +50,9 @@ def main(
         levels: Clusters of the levels below, from the images up; by default one level of five times as many, at most a
             fourth of the images.
         metric: l2 or cosine.
-        rounds: Rounds of resampling of each level; 0 for none.
+        rounds: Rounds of resampling of each level of hierarchical, by default 10; 0 for none. flat has none.
         kept: Rows of each cluster in a round, for each level and the last one; by default half the mean size.
-        choice: The images nearest to the centroid of their cluster (closest), or any (random).
+        choice: The images nearest to the centroid of their cluster (closest, the default), or any (random).
         subset: An earlier subset file, such as that of `data dedup`: only the images that it keeps are sampled.
         seed: Of all random choices.
 
@@ -66,6 +69,10 @@ def main(
         raise UsageError(f"found out={out!r}; expected another name that ends in .parquet: give --out")
     if size < 1:
         raise UsageError(f"found a subset of {size} images; expected at least 1: give --size")
+    unused = {"levels": levels, "rounds": rounds, "kept": kept} if method != "hierarchical" else {}
+    unused |= {"num_clusters": num_clusters, "choice": choice} if method == "uniform" else {}
+    if given := [name for name, value in unused.items() if value not in (None, (), 0)]:
+        raise UsageError(f"found --{given[0]} with --method {method}, which does not use it; leave it out")
     reject_unwritable(Path(out), "give another file to write")
     images = ManifestImages(Path(manifest), DEFAULT_OPTIONS)
     held = FeatureFile.load(features)
@@ -75,10 +82,13 @@ def main(
     last = num_clusters or max(2, size // 20)
     below = min(5 * last, len(held.rows) // 4)
     default = (below,) if below > last else ()
-    clusterer = HierarchicalKMeans(
-        (tuple(levels) or default) if method == "hierarchical" else (), metric, rounds=rounds, kept=kept
-    )
-    found = curate(images, held, Plan(size, method, last, clusterer, choice, seed), allowed)
+    if method == "hierarchical":
+        clusterer = HierarchicalKMeans(
+            tuple(levels) or default, metric, rounds=ROUNDS if rounds is None else rounds, kept=kept
+        )
+    else:
+        clusterer = HierarchicalKMeans((), metric, rounds=0)
+    found = curate(images, held, Plan(size, method, last, clusterer, choice or "closest", seed), allowed)
     found.write(Path(out), images.fingerprint)
     print("\n".join(in_words(found, last)))
     print(f"next: ssl-lightning fit ... --data.path {manifest} --data.subset.path {out}")

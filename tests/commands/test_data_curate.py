@@ -5,7 +5,9 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from ssl_lightning.clustering import KMeans
 from ssl_lightning.clustering.feature_file import FeatureFile
+from ssl_lightning.counter_rng import Purpose, number
 from ssl_lightning.data import Subset, UncuratedImages
 from ssl_lightning.entry import run
 from tests.data.manifest.small_pools import image, write_folder
@@ -58,6 +60,13 @@ def test_clusters_have_equal_shares_as_far_as_they_have_images(pool, method, cap
     assert "4 clusters of 2 to 60 images, 2 to 6 of each kept" in shown
 
 
+def test_flat_clusters_are_those_of_one_k_means_without_resampling(pool):
+    found = curated("--method", "flat", "--num_clusters", "3", "--seed", "5")
+    features = FeatureFile.load("features.safetensors").features
+    expected = KMeans("cosine", "k-means++", 50)(features, 3, number(5, Purpose.CLUSTERING, 0, view=3)).labels
+    assert [row["group"] for name, row in sorted(found.items()) if name != "9-none.png"] == expected.tolist()
+
+
 def test_a_uniform_sample_follows_the_sizes(pool):
     found = curated("--method", "uniform", size=45)
     assert sum(kept_of_groups(found)) == 45
@@ -95,6 +104,10 @@ FEATURES = ["pool.parquet", "--features", "features.safetensors"]
         ([*FEATURES, "--out", "c.csv", "--size", "3"], 64, "found out='c.csv'"),
         ([*FEATURES, "--out", "c.parquet"], 64, "found a subset of 0 images"),
         ([*FEATURES, "--out", "c.parquet", "--size", "3", "--levels", "[9]", "--num_clusters", "9"], 64, "k below 9"),
+        ([*FEATURES, "--out", "c.parquet", "--size", "3", "--method", "flat", "--levels", "[9]"], 64, "found --levels"),
+        ([*FEATURES, "--out", "c.parquet", "--size", "3", "--method", "flat", "--rounds", "3"], 64, "found --rounds"),
+        ([*FEATURES, "--out", "c.parquet", "--size", "3", "--method", "uniform", "--num_clusters", "3"], 64, "uniform"),
+        ([*FEATURES, "--out", "c.parquet", "--size", "3", "--method", "uniform", "--choice", "random"], 64, "--choice"),
         (["pool.parquet", "--features", "absent.safetensors", "--out", "c.parquet", "--size", "3"], 65, "absent"),
         (["pool.parquet", "--features", "others.safetensors", "--out", "c.parquet", "--size", "3"], 65, "other images"),
     ],
