@@ -6,6 +6,7 @@
 import os
 import sys
 
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 # Two workers on two cores: where each has a pool of threads, the tests take five times as long. Commands inherit it.
@@ -13,6 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # `make test` passes its own flags and level on: a make that a test starts would print the folders that it enters.
 for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "GNUMAKEFLAGS", "MAKEOVERRIDES"):
     os.environ.pop(name, None)
+# No test depends on the speed of the machine
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 if os.environ.get("CHECK_SHAPES", "1") != "0":
     install_import_hook("ssl_lightning", "beartype.beartype")
 

@@ -24,6 +24,7 @@ from ssl_lightning.data import (
 from ssl_lightning.data.batches import BatchMaker
 from ssl_lightning.data.packs import open_labelled
 from ssl_lightning.data.rendered import MOST_CLASSES, render_images
+from ssl_lightning.errors import UsageError
 from ssl_lightning.models import Preprocessing
 
 OVERLAYS = sorted((Path(__file__).parents[2] / "configs" / "data").glob("*.yaml"))
@@ -96,6 +97,15 @@ def test_a_union_of_two_kinds_of_source_is_read_across_the_border(folder, tar, p
     assert sorted(batch.index.tolist()) == list(range(7))
     with pytest.raises(ValueError, match="expected at least one source"):
         UnionImages(sources=[]).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("batch_size", 8), ("order", "blocks"), ("std", (0.3, 0.3, 0.3)), ("views", [View()])]
+)
+def test_options_of_a_source_that_the_union_does_not_use_are_rejected(option, value):
+    sources = [Digits(), SyntheticImages(samples=20, **{option: value})]
+    with pytest.raises(UsageError, match=rf"found data\.sources\[1\]\.{option}=.*; expected data\.{option}, for"):
+        UnionImages(sources=sources)
 
 
 def test_a_union_probes_on_the_first_sources_sets_first():
