@@ -6,6 +6,7 @@ from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.data.duplicates import BITS, DIFFERENCE, MOST_BITS, Keep
 from ssl_lightning.data.manifest.dedup import Rules, deduplicate, in_words, make_parts
 from ssl_lightning.data.manifest.images import ManifestImages
+from ssl_lightning.data.manifest.schema import reject_manifest
 from ssl_lightning.data.manifest.thumbnails import ThumbnailParts
 from ssl_lightning.data.options import DEFAULT_OPTIONS
 from ssl_lightning.data.probe_sets import open_split
@@ -61,6 +62,7 @@ def main(
             f"found bits={bits}, difference={difference:g}, similarity={similarity:g}; expected 0 to {MOST_BITS} bits, "
             "a difference of at least 0, and a cosine above 0 and at most 1"
         )
+    reject_manifest(Path(out), "out")
     reject_unwritable(Path(out), "give another file to write")
     job, chosen = Job.parsed(part) if part else None, engine_named(engine, workers)
     images = ManifestImages(Path(manifest), DEFAULT_OPTIONS)
