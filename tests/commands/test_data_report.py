@@ -109,6 +109,8 @@ def test_the_page_counts_files_and_has_the_sections_in_order(pool, capsys):
     assert "broken: truncated|27|" in page.sections["sources"]
     assert "PNG|34|97.1 %|JPEG|1|2.9 %|" in page.sections["formats"]
     assert page.sections["formats"].count("median") >= 4
+    for caption in ("megapixels of an image: median", "kB of an image: median"):  # numbers with their units
+        assert caption in page.sections["formats"]
     assert "K = 2" in page.sections["tail"]
     shown = capsys.readouterr().out
     assert "page: page/index.html" in shown
