@@ -16,7 +16,7 @@ from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.commands.embed_parts import FeatureParts, FeatureSource
 from ssl_lightning.commands.stage_images import OTHERS
 from ssl_lightning.engines import ADDRESS, LOCAL, Job, RayCluster, engine_named
-from ssl_lightning.errors import UsageError
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.files import reject_unwritable, sha256_of
 from ssl_lightning.methods.checks import reject_sizes
 from ssl_lightning.runs.data_section import data_of_run
@@ -95,7 +95,11 @@ def main(
             print(f"{total} parts, {made} made now; next, after all jobs: the same command without --part")
             return
         rows, features, unreadable = parts.read()
-        images.note_unreadable(unreadable)
+        try:
+            images.note_unreadable(unreadable)
+        except DataError:
+            parts.remove_those_of(unreadable)  # the images may be repaired before the command is given again
+            raise
         FeatureFile(features, rows, images.labels[rows], metadata).save(out)
         parts.remove()
     print(f"wrote {out}: {features.shape[1]} features of {len(rows)} images; next: ssl-lightning choose-k {out}")
