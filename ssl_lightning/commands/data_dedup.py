@@ -13,6 +13,7 @@ from ssl_lightning.data.probe_sets import open_split
 from ssl_lightning.engines import LOCAL, Job, engine_named
 from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable
+from ssl_lightning.words import counted
 
 
 def main(
@@ -71,7 +72,7 @@ def main(
     parts = ThumbnailParts(Path(manifest), images.fingerprint, Path(f"{out}.parts"))
     if job is not None:
         total, made = make_parts(Path(manifest), rules, parts, chosen, job, sets)
-        print(f"{total} parts, {made} made now; next, after all jobs: the same command without --part")
+        print(f"{counted(total, 'part')}, {made} made now; next, after all jobs: the same command without --part")
         return
     given = FeatureFile.load(features) if features else None
     found = deduplicate(Path(manifest), images, rules, lambda rows: parts.of(rows, chosen), given, sets)

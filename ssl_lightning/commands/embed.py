@@ -21,6 +21,7 @@ from ssl_lightning.files import reject_unwritable, sha256_of
 from ssl_lightning.methods.checks import reject_sizes
 from ssl_lightning.runs.data_section import data_of_run
 from ssl_lightning.types import Weights
+from ssl_lightning.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def main(
         parts = FeatureParts(source, images.num_samples, images.eval_batch_size, folder)
         total, made = parts.make(chosen, job)
         if job is not None:
-            print(f"{total} parts, {made} made now; next, after all jobs: the same command without --part")
+            print(f"{counted(total, 'part')}, {made} made now; next, after all jobs: the same command without --part")
             return
         rows, features, unreadable = parts.read()
         try:

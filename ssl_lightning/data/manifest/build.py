@@ -16,6 +16,7 @@ from ssl_lightning.data.manifest.units import Unit, described, plan
 from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.engines import Engine, Job
 from ssl_lightning.errors import DataError
+from ssl_lightning.words import counted
 
 _IN_WORDS = {"label": "a label", "metadata": "metadata"}
 
@@ -156,7 +157,10 @@ def in_words(report: BuildReport, out: Path) -> list[str]:
         report: Of the build.
         out: The manifest.
     """
-    lines = [f"{report.parts} parts, {report.made} made now: {report.read:,} files read, {report.decoded:,} decoded"]
+    lines = [
+        f"{counted(report.parts, 'part')}, {report.made} made now: {counted(report.read, 'file')} read, "
+        f"{report.decoded:,} decoded"
+    ]
     if report.unopened:
         lines.append(f"{report.unopened:,} files could not be opened; the next build tries them again")
     changes = report.changes
@@ -167,8 +171,8 @@ def in_words(report: BuildReport, out: Path) -> list[str]:
     names = ("new", "changed", "vanished", "renamed", "unchanged")
     lines.append(", ".join(f"{getattr(changes, name):,} {name}" for name in names))
     if changes.annotated:
-        counted = ", ".join(f"{count:,} with {_IN_WORDS[name]}" for name, count in changes.annotated.items())
-        lines.append(f"{counted}, of {changes.rows - changes.statuses.get(MISSING, 0):,} files")
+        annotated = ", ".join(f"{count:,} with {_IN_WORDS[name]}" for name, count in changes.annotated.items())
+        lines.append(f"{annotated}, of {changes.rows - changes.statuses.get(MISSING, 0):,} files")
     if changes.annotated.get("label") == 0:
         lines.append("no file has a label: give another --label if there are some")
     return lines

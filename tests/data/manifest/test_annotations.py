@@ -49,7 +49,9 @@ def test_a_build_reports_how_many_files_have_labels_and_metadata(tmp_path):
     source, out = [str(tmp_path / "images")], tmp_path / "pool.parquet"
 
     def lines(options):
-        return in_words(build(source, out, options, workers=1), out)[3:]
+        first, *others = in_words(build(source, out, options, workers=1), out)
+        assert first.startswith("1 part, ")
+        return others[2:]
 
     assert lines(JSON) == ["2 with a label, 2 with metadata, of 3 files"]
     (tmp_path / "images/1.png").unlink()
