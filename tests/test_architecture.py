@@ -33,7 +33,7 @@ LAYERS = {
     "contracts": "errors models types",
     "__init__": "checkpoints",
     "engines": "errors",
-    "data": "processes progress clustering contracts counter_rng engines errors files models types",
+    "data": "processes progress clustering contracts counter_rng engines errors files models types words",
     "evaluation": "clustering counter_rng decompositions errors",
     "runs": "checkpoints errors files processes report",
     "sample_state": "clustering errors",
@@ -44,7 +44,7 @@ LAYERS = {
     "cli": "arguments callbacks checkpoints clustering data errors evaluation files methods models optim processes "
     "report runs safe_yaml words",
     "commands": "callbacks checkpoints cli clustering data engines errors evaluation files methods models"
-    " progress report runs safe_yaml types optim",
+    " progress report runs safe_yaml types optim words",
     "inspect": "callbacks checkpoints cli clustering errors evaluation methods models report runs types",
     "entry": "arguments cli errors",
     "__main__": "entry",

@@ -60,6 +60,10 @@ def main(
         )
     if merge and part:
         raise UsageError("found --part and --merge; expected one: jobs make parts, and one command merges them")
+    of_parts = {"label": label, "metadata": metadata, "include": include, "exclude": exclude}
+    of_parts |= {"intensity_window": intensity_window, "limits": None if limits == DEFAULT_LIMITS else limits}
+    if merge and (given := [name for name, value in of_parts.items() if value]):
+        raise UsageError(f"found --{given[0]} and --merge; expected it with the jobs that make the parts: leave it out")
     chosen = engine_named(engine, workers)
     path = Path(out)
     if path.is_dir():

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ssl_lightning.data.manifest.check import KINDS, Comparison, check
+from ssl_lightning.data.manifest.schema import reject_manifest
 from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.files import reject_unwritable, write_atomically
 
@@ -29,6 +30,7 @@ def main(manifest: str = "", full: bool = False, details: str | None = None) -> 
     if details is not None:
         if Path(details).suffix != ".parquet":
             raise UsageError(f"found details={details}; expected a name that ends in .parquet")
+        reject_manifest(Path(details), "details")
         reject_unwritable(Path(details), "give another file to write")
     found = check(Path(manifest), full)
     if details is not None:

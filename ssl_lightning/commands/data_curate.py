@@ -11,6 +11,7 @@ from ssl_lightning.clustering.tree_sampling import Choice
 from ssl_lightning.data import Subset
 from ssl_lightning.data.manifest.curate import Method, Plan, curate, in_words
 from ssl_lightning.data.manifest.images import ManifestImages
+from ssl_lightning.data.manifest.schema import reject_manifest
 from ssl_lightning.data.options import DEFAULT_OPTIONS
 from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable
@@ -73,6 +74,7 @@ def main(
     unused |= {"num_clusters": num_clusters, "choice": choice} if method == "uniform" else {}
     if given := [name for name, value in unused.items() if value not in (None, (), 0)]:
         raise UsageError(f"found --{given[0]} with --method {method}, which does not use it; leave it out")
+    reject_manifest(Path(out), "out")
     reject_unwritable(Path(out), "give another file to write")
     images = ManifestImages(Path(manifest), DEFAULT_OPTIONS)
     held = FeatureFile.load(features)

@@ -6,12 +6,14 @@ from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.data.duplicates import BITS, DIFFERENCE, MOST_BITS, Keep
 from ssl_lightning.data.manifest.dedup import Rules, deduplicate, in_words, make_parts
 from ssl_lightning.data.manifest.images import ManifestImages
+from ssl_lightning.data.manifest.schema import reject_manifest
 from ssl_lightning.data.manifest.thumbnails import ThumbnailParts
 from ssl_lightning.data.options import DEFAULT_OPTIONS
 from ssl_lightning.data.probe_sets import open_split
 from ssl_lightning.engines import LOCAL, Job, engine_named
 from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable
+from ssl_lightning.words import counted
 
 
 def main(
@@ -61,6 +63,7 @@ def main(
             f"found bits={bits}, difference={difference:g}, similarity={similarity:g}; expected 0 to {MOST_BITS} bits, "
             "a difference of at least 0, and a cosine above 0 and at most 1"
         )
+    reject_manifest(Path(out), "out")
     reject_unwritable(Path(out), "give another file to write")
     job, chosen = Job.parsed(part) if part else None, engine_named(engine, workers)
     images = ManifestImages(Path(manifest), DEFAULT_OPTIONS)
@@ -69,7 +72,7 @@ def main(
     parts = ThumbnailParts(Path(manifest), images.fingerprint, Path(f"{out}.parts"))
     if job is not None:
         total, made = make_parts(Path(manifest), rules, parts, chosen, job, sets)
-        print(f"{total} parts, {made} made now; next, after all jobs: the same command without --part")
+        print(f"{counted(total, 'part')}, {made} made now; next, after all jobs: the same command without --part")
         return
     given = FeatureFile.load(features) if features else None
     found = deduplicate(Path(manifest), images, rules, lambda rows: parts.of(rows, chosen), given, sets)

@@ -93,6 +93,11 @@ def main(
     usable = np.searchsorted(dataset.sample_ids.numpy(), found.ids)
     rows = _sampled(usable, images, seed)
     with small_images(path, dataset, rows, workers) as small:
+        if not small.valid.all():
+            log.warning(
+                "%d of %d images cannot be read any more; the first is %s: see `ssl-lightning data check %s`",
+                *(int((~small.valid).sum()), len(rows), dataset.name(int(small.rows[~small.valid][0])), manifest),
+            )
         if network is not None:
             held = of_checkpoint(path, dataset, network, rows[small.valid])
         else:

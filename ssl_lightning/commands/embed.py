@@ -16,11 +16,12 @@ from ssl_lightning.clustering.feature_file import FeatureFile
 from ssl_lightning.commands.embed_parts import FeatureParts, FeatureSource
 from ssl_lightning.commands.stage_images import OTHERS
 from ssl_lightning.engines import ADDRESS, LOCAL, Job, RayCluster, engine_named
-from ssl_lightning.errors import UsageError
+from ssl_lightning.errors import DataError, UsageError
 from ssl_lightning.files import reject_unwritable, sha256_of
 from ssl_lightning.methods.checks import reject_sizes
 from ssl_lightning.runs.data_section import data_of_run
 from ssl_lightning.types import Weights
+from ssl_lightning.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +93,14 @@ def main(
         parts = FeatureParts(source, images.num_samples, images.eval_batch_size, folder)
         total, made = parts.make(chosen, job)
         if job is not None:
-            print(f"{total} parts, {made} made now; next, after all jobs: the same command without --part")
+            print(f"{counted(total, 'part')}, {made} made now; next, after all jobs: the same command without --part")
             return
         rows, features, unreadable = parts.read()
-        images.note_unreadable(unreadable)
+        try:
+            images.note_unreadable(unreadable)
+        except DataError:
+            parts.remove_those_of(unreadable)  # the images may be repaired before the command is given again
+            raise
         FeatureFile(features, rows, images.labels[rows], metadata).save(out)
         parts.remove()
     print(f"wrote {out}: {features.shape[1]} features of {len(rows)} images; next: ssl-lightning choose-k {out}")

@@ -7,7 +7,7 @@ batch. A part has whole batches.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -131,6 +131,16 @@ class FeatureParts:
     def remove(self) -> None:
         """Remove the folder of the parts."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_those_of(self, rows: Sequence[int]) -> None:
+        """Remove the parts of some rows, so that they are computed again.
+
+        Args:
+            rows: Such as those that are not readable.
+        """
+        for task in self.tasks:
+            if any(task.start <= row < task.end for row in rows):
+                Path(task.path).unlink(missing_ok=True)
 
     def _path(self, content: dict[str, Any], start: int) -> Path:
         described = json.dumps(content | {"start": start}, sort_keys=True)

@@ -98,7 +98,7 @@ def formats_section(
     pixels = widths * heights
     known = pixels > 0
     charts = [
-        histogram(pixels, "pixels of an image", "megapixels", factor=1e-6),
+        histogram(pixels, "megapixels of an image", "megapixels", factor=1e-6),
         histogram(np.minimum(widths, heights), "short side of an image", "pixels"),
         histogram(
             widths[known] / np.maximum(heights[known], 1),
@@ -106,7 +106,7 @@ def formats_section(
             "width / height",
             ticks=(0.1, 0.2, 0.5, 1, 2, 5, 10),
         ),
-        histogram(sizes, "bytes of an image", "kB", factor=1e-3),
+        histogram(sizes, "kB of an image", "kB", factor=1e-3),
     ]
     named = (bars(counts, title) for title, counts in words.items())
     note = "Of the usable images, with logarithmic axes. Dashed lines are medians."

@@ -59,6 +59,7 @@ def test_jobs_and_a_merge(pool, capsys):
             "found the address s3://bucket/a.tar; expected a local path",
         ),
         (["./empty", "--out", "pool.parquet"], 65, "found no image in"),
+        (["--merge", "parts", "--out", "pool.parquet", "--label", "json:kind"], 64, "found --label and --merge"),
         (["--merge", "absent", "--out", "pool.parquet"], 65, "found no parts in absent"),
         (["./images", "--out", "images"], 64, "expected a name that ends in .parquet"),
         (["./images", "--out", "file/pool.parquet"], 64, "which cannot be written"),

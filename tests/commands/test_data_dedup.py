@@ -120,6 +120,24 @@ def test_images_of_an_evaluation_set_are_not_kept(pool, capsys):
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ["dedup", "pool.parquet", "--out"],
+        ["check", "pool.parquet", "--details"],
+        ["curate", "pool.parquet", "--features", "f.safetensors", "--size", "5", "--out"],
+    ],
+)
+@pytest.mark.parametrize("alias", ["images/../pool.parquet", "link.parquet"])
+def test_no_command_writes_over_a_manifest_by_another_path(pool, command, alias, capsys):
+    (pool / "link.parquet").symlink_to("pool.parquet")
+    before, parts = (pool / "pool.parquet").read_bytes(), sorted((pool / "pool.parquet.parts").iterdir())
+    assert run(["data", *command, alias]) == 64
+    assert f"{alias}, a manifest, whose ids would be lost" in capsys.readouterr().err
+    assert (pool / "pool.parquet").read_bytes() == before
+    assert sorted((pool / "pool.parquet.parts").iterdir()) == parts
+
+
+@pytest.mark.parametrize(
     ("options", "code", "line"),
     [
         ([], 64, "found no manifest"),

@@ -109,6 +109,8 @@ def test_the_page_counts_files_and_has_the_sections_in_order(pool, capsys):
     assert "broken: truncated|27|" in page.sections["sources"]
     assert "PNG|34|97.1 %|JPEG|1|2.9 %|" in page.sections["formats"]
     assert page.sections["formats"].count("median") >= 4
+    for caption in ("megapixels of an image: median", "kB of an image: median"):  # numbers with their units
+        assert caption in page.sections["formats"]
     assert "K = 2" in page.sections["tail"]
     shown = capsys.readouterr().out
     assert "page: page/index.html" in shown
@@ -351,3 +353,13 @@ def test_a_browser_finds_images_and_walks_from_neighbor_to_neighbor(pool):
     assert clicked[0] == clicked.pop()
     assert unchanged == clicked
     assert output == ["none"]
+
+
+def test_images_that_are_gone_since_the_build_are_named(pool, caplog, monkeypatch):
+    monkeypatch.setattr("ssl_lightning.data.manifest.images._check_content", lambda *_: None)
+    member = next(row["member"] for row in parquet.read_table("pool.parquet").to_pylist() if row["status"] == "ok")
+    (pool / "images" / member).unlink()
+    page = report()
+    assert "1 of 35 images cannot be read any more; the first is" in caplog.text
+    assert f"{member}: see `ssl-lightning data check pool.parquet`" in caplog.text
+    assert "1 images without features" in page.sections["collection"]

@@ -84,14 +84,20 @@ def test_parts_of_another_checkpoint_or_of_other_images_are_not_used(folder, mad
     assert made == 3 * [0, 32, 64, 96]
 
 
-def test_too_many_unreadable_images_are_an_error_after_all_parts_are_there(folder, capsys):
-    for number in range(30, 60):
+def test_too_many_unreadable_images_are_an_error_until_they_are_repaired(folder, capsys, made):
+    before = {number: (folder / "images" / f"{number:03d}.png").read_bytes() for number in range(33, 60)}
+    for number in before:
         (folder / "images" / f"{number:03d}.png").write_bytes(b"")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssl_lightning.data.manifest.images._check_content", lambda *_: None)
         assert embed("a.safetensors", "--workers", "1") == 65
-    assert "31 of 100 training images" in capsys.readouterr().err
-    assert len(list((folder / "a.safetensors.parts").iterdir())) == 4
+    assert "28 of 100 training images" in capsys.readouterr().err
+    assert len(list((folder / "a.safetensors.parts").iterdir())) == 2  # of readable images alone
+    for number, content in before.items():
+        (folder / "images" / f"{number:03d}.png").write_bytes(content)
+    assert embed("a.safetensors", "--workers", "1") == 0
+    assert made == [0, 32, 64, 96, 0, 32]
+    assert len(FeatureFile.load("a.safetensors").rows) == 99
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_lightning.data.hashing import OK, QUARANTINED
+from ssl_lightning.data.hashing import MISSING, OK, QUARANTINED
 from ssl_lightning.data.manifest.mapped import mapped
-from ssl_lightning.data.manifest.merge import Changes, merge
+from ssl_lightning.data.manifest.merge import ANNOTATIONS, Changes, merge
 from ssl_lightning.data.manifest.parts import Built, Earlier, existing_part, last_member, part_path
 from ssl_lightning.data.manifest.planned import Plan, parts_folder
 from ssl_lightning.data.manifest.pool import carry_out
@@ -16,6 +16,9 @@ from ssl_lightning.data.manifest.units import Unit, described, plan
 from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.engines import Engine, Job
 from ssl_lightning.errors import DataError
+from ssl_lightning.words import counted
+
+_IN_WORDS = {"label": "a label", "metadata": "metadata"}
 
 
 @dataclass
@@ -99,6 +102,8 @@ def merge_parts(folder: Path, out: Path) -> Changes:
         )
     changes = merge([path for path in paths.values() if path is not None], out, planned.described)
     planned.sweep(folder)
+    requested = planned.described["options"]
+    changes.annotated = {name: changes.annotated.get(name, 0) for name in ANNOTATIONS if requested[name]}
     if changes.statuses.get(OK):
         mapped(out)  # now, so that training starts at once
     return changes
@@ -152,7 +157,10 @@ def in_words(report: BuildReport, out: Path) -> list[str]:
         report: Of the build.
         out: The manifest.
     """
-    lines = [f"{report.parts} parts, {report.made} made now: {report.read:,} files read, {report.decoded:,} decoded"]
+    lines = [
+        f"{counted(report.parts, 'part')}, {report.made} made now: {counted(report.read, 'file')} read, "
+        f"{report.decoded:,} decoded"
+    ]
     if report.unopened:
         lines.append(f"{report.unopened:,} files could not be opened; the next build tries them again")
     changes = report.changes
@@ -162,6 +170,11 @@ def in_words(report: BuildReport, out: Path) -> list[str]:
     lines.append(f"{out}: {changes.rows:,} rows, {usable:,} usable{_left_out(changes)}")
     names = ("new", "changed", "vanished", "renamed", "unchanged")
     lines.append(", ".join(f"{getattr(changes, name):,} {name}" for name in names))
+    if changes.annotated:
+        annotated = ", ".join(f"{count:,} with {_IN_WORDS[name]}" for name, count in changes.annotated.items())
+        lines.append(f"{annotated}, of {changes.rows - changes.statuses.get(MISSING, 0):,} files")
+    if changes.annotated.get("label") == 0:
+        lines.append("no file has a label: give another --label if there are some")
     return lines
 
 

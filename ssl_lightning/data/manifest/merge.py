@@ -39,6 +39,8 @@ from ssl_lightning.files import sha256_of, write_atomically
 
 _COLUMNS = [field.name for field in SCHEMA if field.name != "sample_id"]
 _PLACE = ("source", "shard", "member")
+ANNOTATIONS = ("label", "metadata")
+"""Columns that are recorded on request."""
 _PARTITION = 1 << 20
 """Rows of a partition in the search for renamed files."""
 
@@ -55,6 +57,7 @@ class Changes:
         unchanged: Files with the same name and bytes.
         missing: Files that had vanished before.
         statuses: Number of rows by status.
+        annotated: Number of files with a label, and with metadata, by column.
     """
 
     new: int = 0
@@ -64,6 +67,7 @@ class Changes:
     unchanged: int = 0
     missing: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
+    annotated: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -408,6 +412,9 @@ def _count(changes: Changes, batch: _Batch, new: int, renamed: int, dropped: np.
     changes.unchanged += int(((batch.ids >= 0) & there & ~batch.changed).sum())
     changes.missing += int((batch.gone_before & ~dropped).sum())
     changes.vanished += int((batch.gone & ~batch.gone_before & ~dropped).sum())
+    for name in ANNOTATIONS:
+        column = batch.rows.filter(pa.array(there))[name]
+        changes.annotated[name] = changes.annotated.get(name, 0) + len(column) - column.null_count
     for counted in pc.value_counts(batch.rows.filter(pa.array(~dropped))["status"]).to_pylist():
         status = counted["values"]
         changes.statuses[status] = changes.statuses.get(status, 0) + counted["counts"]

@@ -13,7 +13,7 @@ import pyarrow.compute
 from jaxtyping import UInt8
 from pyarrow import parquet
 
-from ssl_lightning.errors import DataError
+from ssl_lightning.errors import DataError, UsageError
 
 pc: Any = pyarrow.compute
 """Functions of pyarrow; they are made when it is imported, so that no checker knows them."""
@@ -128,6 +128,20 @@ def is_manifest(path: Path) -> bool:
         return first is not None and set(IDENTIFYING) <= set(parquet.read_schema(first).names)
     except _BROKEN:
         return False
+
+
+def reject_manifest(path: Path, option: str) -> None:
+    """Reject a file to write that is a manifest, by whatever path: its ids would be lost.
+
+    Args:
+        path: File that will be written later.
+        option: The option with the path.
+
+    Raises:
+        UsageError: If it is a manifest.
+    """
+    if path.is_file() and is_manifest(path):
+        raise UsageError(f"found {option}={path}, a manifest, whose ids would be lost; expected another name")
 
 
 def description_of(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from ssl_lightning.data import UncuratedImages
 from ssl_lightning.data.manifest.annotations import LARGEST_METADATA
+from ssl_lightning.data.manifest.build import build, in_words
 from ssl_lightning.data.options import SourceOptions
 from ssl_lightning.errors import DataError, UsageError
 from tests.data.manifest.small_pools import built, image, rows, write_folder, write_tar
@@ -41,6 +42,23 @@ def test_files_beside_the_images_of_shards_and_folders(tmp_path, write):
     assert [found[f"{number}.png"][1] for number in (4, 5)] == [None, None]
     built(tmp_path / "plain.parquet", source)
     assert set(annotated(tmp_path / "plain.parquet").values()) == {(None, None)}
+
+
+def test_a_build_reports_how_many_files_have_labels_and_metadata(tmp_path):
+    write_folder(tmp_path / "images", beside({1: "cat", 2: "dog"}) | {"3.png": image(3)})
+    source, out = [str(tmp_path / "images")], tmp_path / "pool.parquet"
+
+    def lines(options):
+        first, *others = in_words(build(source, out, options, workers=1), out)
+        assert first.startswith("1 part, ")
+        return others[2:]
+
+    assert lines(JSON) == ["2 with a label, 2 with metadata, of 3 files"]
+    (tmp_path / "images/1.png").unlink()
+    assert lines(JSON) == ["1 with a label, 1 with metadata, of 2 files"]
+    nothing = "no file has a label: give another --label if there are some"
+    assert lines(SourceOptions(label="json:other")) == ["0 with a label, of 2 files", nothing]
+    assert lines(SourceOptions()) == []
 
 
 def test_every_kind_of_label(tmp_path):
