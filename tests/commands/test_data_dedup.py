@@ -132,7 +132,7 @@ def test_no_command_writes_over_a_manifest_by_another_path(pool, command, alias,
     (pool / "link.parquet").symlink_to("pool.parquet")
     before, parts = (pool / "pool.parquet").read_bytes(), sorted((pool / "pool.parquet.parts").iterdir())
     assert run(["data", *command, alias]) == 64
-    assert f"{alias}, a manifest, whose ids would be lost" in capsys.readouterr().err
+    assert f"{alias}, a manifest (its ids would be lost)" in capsys.readouterr().err
     assert (pool / "pool.parquet").read_bytes() == before
     assert sorted((pool / "pool.parquet.parts").iterdir()) == parts
 

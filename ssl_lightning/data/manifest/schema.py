@@ -141,7 +141,7 @@ def reject_manifest(path: Path, option: str) -> None:
         UsageError: If it is a manifest.
     """
     if path.is_file() and is_manifest(path):
-        raise UsageError(f"found {option}={path}, a manifest, whose ids would be lost; expected another name")
+        raise UsageError(f"found {option}={path}, a manifest (its ids would be lost); expected another name")
 
 
 def description_of(path: Path) -> dict[str, Any]:
