@@ -1,7 +1,6 @@
 """data report: one page about a collection, with its files, duplicates, clusters and a map of its images."""
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from ssl_lightning.data.manifest.label_column import read_labels
 from ssl_lightning.data.manifest.small_images import SmallImages, small_images
 from ssl_lightning.data.manifest.survey import survey
 from ssl_lightning.data.options import DEFAULT_OPTIONS
+from ssl_lightning.engines import cores
 from ssl_lightning.errors import UsageError
 from ssl_lightning.files import reject_unwritable
 
@@ -71,8 +71,7 @@ def main(
         raise UsageError("found no manifest or no folder; expected `ssl-lightning data report FILE --out FOLDER`")
     if checkpoint and features:
         raise UsageError("found --checkpoint and --features; expected one: a file has the features already")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = cores if workers is None else workers
+    workers = cores() if workers is None else workers
     if images < 1 or workers < 1 or num_clusters < 0:
         raise UsageError(
             f"found images={images}, workers={workers}, num_clusters={num_clusters}; expected at least 1, 1 and 0"
