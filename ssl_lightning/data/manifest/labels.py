@@ -1,6 +1,5 @@
 """Labels of the usable images of a manifest, from its column `label` or from a key of its metadata."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from jaxtyping import Int64
 from ssl_lightning.data.hashing import OK
 from ssl_lightning.data.manifest.schema import batches_of, pc
 from ssl_lightning.data.sources.labels import ANY_LABEL, numbered
+from ssl_lightning.data.sources.sidecars import label_in
 from ssl_lightning.errors import DataError, UsageError
 
 LABEL, METADATA = "label", "metadata"
@@ -29,7 +29,7 @@ def labels_of(manifest: Path, label: str, ids: Int64[np.ndarray, "N"]) -> tuple[
         UsageError: For another name.
         DataError: If no image has such a label.
     """
-    column = LABEL if label in (LABEL, ANY_LABEL) else METADATA if label.startswith(_KEY) else ""
+    column = LABEL if label in (LABEL, ANY_LABEL) else METADATA if label.startswith(_KEY) and label != _KEY else ""
     if not column:
         raise UsageError(
             f"found data.label={label!r} for the manifest {manifest}; expected label or metadata:<key>, which "
@@ -40,17 +40,9 @@ def labels_of(manifest: Path, label: str, ids: Int64[np.ndarray, "N"]) -> tuple[
         table = table.filter(pc.and_(pc.equal(table["status"], OK), pc.is_valid(table[column])))
         places = np.searchsorted(ids, table["sample_id"].to_numpy()).tolist()
         for place, text in zip(places, table[column].to_pylist(), strict=True):
-            values[place] = text if column == LABEL else _value(text, label.removeprefix(_KEY))
+            values[place] = text if column == LABEL else label_in(text.encode(), f"json:{label.removeprefix(_KEY)}")
     if all(value is None for value in values):
         raise DataError(
             f"found no usable image of {manifest} with {label!r}; expected some: build it with --label or --metadata"
         )
     return numbered(values, None, str(manifest))
-
-
-def _value(text: str, key: str) -> Any:
-    try:
-        found = json.loads(text).get(key)
-    except (ValueError, AttributeError, RecursionError):
-        return None
-    return found if isinstance(found, int | str) and found != "" else None

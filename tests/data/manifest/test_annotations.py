@@ -132,5 +132,7 @@ def test_training_takes_them_for_reports(tmp_path):
     assert set(UncuratedImages(path=str(manifest)).training.labels.tolist()) == {-1}
     with pytest.raises(UsageError, match=r"data\.label='kind' for the manifest .* expected label or metadata:<key>"):
         _ = UncuratedImages(path=str(manifest), label="kind").training
+    with pytest.raises(UsageError, match=r"data\.label='metadata:' for the manifest"):
+        _ = UncuratedImages(path=str(manifest), label="metadata:").training
     with pytest.raises(DataError, match=r"found no usable image of .* with 'metadata:color'"):
         _ = UncuratedImages(path=str(manifest), label="metadata:color").training
